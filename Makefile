@@ -1,0 +1,35 @@
+# `make demo` and `make test` set everything up themselves; the rest is for people who work on the code.
+VENV ?= .venv
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+RUN = $(VENV)/bin
+
+.PHONY: demo test bench lint build clean
+
+demo: build
+	$(RUN)/fastsgd reproduce S1 --out demo
+
+test: build lint
+	$(RUN)/python -m pytest $(PYTEST_ARGS)
+
+bench: build
+	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"
+	$(RUN)/python -m bench
+
+lint: $(VENV)/ready
+	$(RUN)/ruff check .
+	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+
+build: $(VENV)/ready
+	$(RUN)/python setup.py -q build_ext --inplace
+
+# torch goes first and alone: left to the resolver, a plain `torch` would be another build than the one asked for.
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install -q "$(TORCH)"
+	$(RUN)/pip install -q "setuptools>=77" "pybind11>=2.13"
+	$(RUN)/pip install -q --no-build-isolation -e ".[test,plots,labels]"
+	touch $@
+
+clean:
+	rm -rf build demo *.egg-info fastsgd/*.so fastsgd/_build_info.json

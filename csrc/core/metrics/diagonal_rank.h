@@ -1,0 +1,746 @@
+// Owns the Jacobian rank of diagonal linear networks as an exact count: no singular value is ever computed.
+//
+//   J = [X diag(u), X diag(v)] has the singular values of X diag(s), s_j = hypot(u_j, v_j)
+//   rank = #{sigma_k > tau},  tau = rtol sigma_1
+//        = number of positive eigenvalues of  S^2 G - tau^2,  G = X^T X [d,d]       (S = diag(s))
+//        = positive eigenvalues of  C - 1/W,   W = diag((s_j |x_j| / tau)^2)          (Sylvester, congruence by 1/S)
+//        = d - positive eigenvalues of  H - W,  H = C^-1                              (the same, seen from the inverse)
+// C [d,d] is G with its diagonal scaled to one. The grading of s (hundreds of decades) sits on a diagonal, so nothing
+// is squared away: errors are relative to cond(C), which is a property of the evaluation points alone.
+//
+// Who is parallel: nothing here; one call counts one network on one thread, inner loops are over coordinates.
+// Order of work, each stage only if the one before left a doubt:
+//   1. certificates: H_jj / W_jj summed over the large coordinates < 1 (they all count), W_jj summed over the small
+//      ones < 1 (none counts), or Weyl's inequality; sigma_1 only enclosed in an interval;                     O(d)
+//   2. Lanczos narrows the interval of sigma_1, first on the large coordinates, then on all that matter;
+//   3. one LDL^T of C - 1/W or of H - W, whichever eliminates fewer coordinates: the certified block first (definite:
+//      Cholesky-stable without pivoting), the doubtful few by Bunch-Kaufman.
+// Singular or ill-conditioned C (m < d, equal columns): a graded pivoted Cholesky rewrites the problem as one with a
+// well-conditioned C and goes to 3 (`count_singular`); an order of magnitude slower.
+// Right wherever no singular value lies within a relative 100 eps max(cond, 1e4) of tau, cond = cond(C) of independent
+// columns. Columns of X must be exactly dependent, or independent by an angle above 1e-6: G cannot tell below that.
+#pragma once
+
+#include <stddef.h>
+
+namespace fs {
+namespace diagonal_rank_detail {
+
+constexpr double kSmallestPivot = 1e-8;     // below this eigenvalue of C the singular route is taken
+constexpr double kDependent = 1e-12;        // squared sine below which a column of X counts as dependent on others
+constexpr double kDualCondition = 1e3;      // H carries eps cond(C): its route is used only where that is harmless
+constexpr double kFar = 1e-3;               // what all coordinates far from the threshold may add to a certificate
+constexpr double kSure = 0.98;              // a certificate needs this, not 1: leaves the block definite with room
+constexpr double kNegligible = 1e18;        // a diagonal that much larger than the matrix moves nothing in float64
+constexpr double kSettled = 1e-13;          // relative residual at which sigma_1^2 is final
+constexpr double kTrusted = 1e-5;           // relative residual from which the top Ritz value is the top eigenvalue
+constexpr int kFewDoubtful = 3;             // up to here a factorisation costs less than the last digits of sigma_1
+constexpr double kBunchKaufman = 0.6403882032022076;  // (1 + sqrt 17) / 8
+
+inline int padded(int n) { return (n + 7) & ~7; }
+inline double maximum(double a, double b) { return a < b ? b : a; }
+inline double minimum(double a, double b) { return b < a ? b : a; }
+
+inline double dot(const double* __restrict a, const double* __restrict b, int padded_n) {
+  // Eight partial sums in a fixed tree: vectorises without reassociation and does not depend on the vector width.
+  double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  for (int i = 0; i < padded_n; i += 8)
+    for (int l = 0; l < 8; ++l) part[l] = __builtin_fma(a[i + l], b[i + l], part[l]);
+  return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+inline void add_multiple(double* __restrict y, double c, const double* __restrict x, int from, int to) {
+  for (int j = from; j < to; ++j) y[j] = __builtin_fma(c, x[j], y[j]);
+}
+
+// ---- the largest eigenvalue ------------------------------------------------------------------------------------
+
+// y = B x for symmetric B [n, ld], by rows as columns: sums run down the lanes, so no reduction is needed.
+inline void symmetric_product(const double* __restrict B, int n, int ld, const double* __restrict x,
+                              double* __restrict y) {
+  for (int i = 0; i < ld; ++i) y[i] = 0;
+  int j = 0;
+  for (; j + 8 <= n; j += 8) {
+    const double* __restrict b = B + (size_t)j * ld;
+    const double x0 = x[j], x1 = x[j + 1], x2 = x[j + 2], x3 = x[j + 3];
+    const double x4 = x[j + 4], x5 = x[j + 5], x6 = x[j + 6], x7 = x[j + 7];
+    for (int i = 0; i < ld; ++i) {
+      double even = __builtin_fma(x0, b[i], y[i]), odd = x1 * b[i + ld];
+      even = __builtin_fma(x2, b[i + 2 * ld], even);
+      odd = __builtin_fma(x3, b[i + 3 * ld], odd);
+      even = __builtin_fma(x4, b[i + 4 * ld], even);
+      odd = __builtin_fma(x5, b[i + 5 * ld], odd);
+      even = __builtin_fma(x6, b[i + 6 * ld], even);
+      y[i] = __builtin_fma(x7, b[i + 7 * ld], odd) + even;
+    }
+  }
+  for (; j < n; ++j) add_multiple(y, x[j], B + (size_t)j * ld, 0, ld);
+}
+
+// Lanczos with full reorthogonalisation on B [n, ld]; after k steps the tridiagonal (alpha, beta) is exact for k = n.
+struct Lanczos {
+  const double* B;
+  int n, ld, k;
+  double *basis, *alpha, *beta, *work;  // basis [n + 1, ld], alpha [n], beta [n + 1], work [ld]
+  double top, residual;                 // largest Ritz value and the norm of its residual
+};
+
+inline void normalise_next(Lanczos& z, double norm) {
+  double* next = z.basis + (size_t)z.k * z.ld;
+  const double inverse = 1.0 / norm;
+  for (int i = 0; i < z.ld; ++i) next[i] = z.work[i] * inverse;
+}
+
+// The start must not be orthogonal to the answer: pseudo-random, a function of the coordinate alone, weighted by t.
+inline void start(Lanczos& z, const double* t, const int* index) {
+  z.k = 0;
+  z.top = z.residual = 0;
+  for (int i = 0; i < z.ld; ++i) z.work[i] = 0;
+  for (int i = 0; i < z.n; ++i) {
+    unsigned hash = (unsigned)(index ? index[i] : i) * 2654435761u + 0x9e3779b9u;
+    hash = (hash ^ (hash >> 15)) * 0x85ebca6bu;
+    hash = (hash ^ (hash >> 13)) * 0xc2b2ae35u;
+    const double size = 0.5 + (double)(hash >> 9) * 0x1p-23;
+    z.work[i] = (hash & 1u ? size : -size) * (t ? t[i] : 1.0);
+  }
+  normalise_next(z, __builtin_sqrt(dot(z.work, z.work, z.ld)));
+}
+
+// work -= Q^T Q work for the rows of Q [count, ld], four at a time: lone dot products would wait on their latency.
+inline void orthogonalise(const double* Q, int count, int ld, double* __restrict work) {
+  int i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const double* __restrict a = Q + (size_t)i * ld;
+    double p0[4] = {0, 0, 0, 0}, p1[4] = {0, 0, 0, 0}, p2[4] = {0, 0, 0, 0}, p3[4] = {0, 0, 0, 0};
+    for (int j = 0; j < ld; j += 4)
+      for (int l = 0; l < 4; ++l) {
+        p0[l] = __builtin_fma(a[j + l], work[j + l], p0[l]);
+        p1[l] = __builtin_fma(a[j + l + ld], work[j + l], p1[l]);
+        p2[l] = __builtin_fma(a[j + l + 2 * ld], work[j + l], p2[l]);
+        p3[l] = __builtin_fma(a[j + l + 3 * ld], work[j + l], p3[l]);
+      }
+    const double c0 = (p0[0] + p0[2]) + (p0[1] + p0[3]), c1 = (p1[0] + p1[2]) + (p1[1] + p1[3]);
+    const double c2 = (p2[0] + p2[2]) + (p2[1] + p2[3]), c3 = (p3[0] + p3[2]) + (p3[1] + p3[3]);
+    for (int j = 0; j < ld; ++j) {
+      const double x = __builtin_fma(-c0, a[j], work[j]), y = c1 * a[j + ld];
+      work[j] = __builtin_fma(-c2, a[j + 2 * ld], x) - __builtin_fma(c3, a[j + 3 * ld], y);
+    }
+  }
+  for (; i < count; ++i) {
+    const double* row = Q + (size_t)i * ld;
+    add_multiple(work, -dot(row, work, ld), row, 0, ld);
+  }
+}
+
+inline bool step(Lanczos& z) {  // false: the space is exhausted and `top` is exact
+  const int k = z.k;
+  const double* q = z.basis + (size_t)k * z.ld;
+  symmetric_product(z.B, z.n, z.ld, q, z.work);
+  z.alpha[k] = dot(q, z.work, z.ld);
+  add_multiple(z.work, -z.alpha[k], q, 0, z.ld);
+  orthogonalise(z.basis, k + 1, z.ld, z.work);
+  const double norm = __builtin_sqrt(dot(z.work, z.work, z.ld));
+  z.beta[k + 1] = norm;
+  z.k = k + 1;
+  if (z.k == z.n || !(norm > 1e-14 * maximum(z.top, z.alpha[0]))) {
+    z.beta[z.k] = 0;
+    return false;
+  }
+  normalise_next(z, norm);
+  return true;
+}
+
+// Largest eigenvalue of the tridiagonal by Laguerre's iteration from the right (monotone, cubic), then its residual.
+inline void largest_ritz(Lanczos& z) {
+  const int k = z.k;
+  const double *a = z.alpha, *b = z.beta;
+  double bound = z.alpha[0];
+  for (int i = 0; i < k; ++i) bound = maximum(bound, a[i] + (i ? b[i] : 0) + (i + 1 < k ? b[i + 1] : 0));
+  double x = bound * (1 + 1e-15);
+  for (int round = 0; round < 100; ++round) {
+    // q: pivots of T - x; r = q'/q and c = q''/q of each, summed into the logarithmic derivatives of det(T - x).
+    double q = a[0] - x, r = -1 / q, c = 0, first = r, second = -r * r;
+    bool right = q < 0;
+    for (int i = 1; i < k && right; ++i) {
+      const double e = b[i] * b[i] / q;
+      const double dq = -1 + e * r;
+      const double ddq = e * (c - 2 * r * r);
+      q = a[i] - x - e;
+      right = q < 0;
+      const double inverse = 1 / q;
+      r = dq * inverse;
+      c = ddq * inverse;
+      first += r;
+      second += c - r * r;
+    }
+    if (!right) break;  // rounding says x has arrived
+    // first = sum 1/(x - theta), -second = sum 1/(x - theta)^2
+    const double spread = (k - 1) * (-second * k - first * first);
+    const double move = k / (first + __builtin_sqrt(maximum(spread, 0)));
+    if (!(move > 1e-16 * x)) break;
+    x -= move;
+    if (move < 1e-11 * x && round > 2) break;  // cubic: the next move would be below rounding
+  }
+  z.top = x;
+  // Last component of its eigenvector, from the bottom up: the stable direction when the vector decays downwards.
+  double p = a[k - 1] - x, size = 1, last = 1;
+  for (int i = k - 2; i >= 0; --i) {
+    const double ratio = p / b[i + 1];  // -y_i / y_{i+1}
+    size = size * ratio * ratio;        // y_i^2 over y_{k-1}^2
+    last += size;
+    if (!(last < 1e280)) break;
+    p = a[i] - x - b[i + 1] * (ratio != 0 ? 1 / ratio : 1e300);
+  }
+  z.residual = b[k] / __builtin_sqrt(last);
+}
+
+// ---- inertia ---------------------------------------------------------------------------------------------------
+
+// Eliminates the first `count` rows (a block with a definite leading part, then one of the other sign: safe without
+// pivoting) of the upper triangle M [n, ld], four pivots and two rows at a time.
+inline void eliminate_definite(double* M, int n, int ld, int count) {
+  for (int k = 0; k < count;) {
+    const int block = count - k < 4 ? count - k : 4;
+    double inverse[4] = {0, 0, 0, 0};
+    for (int a = 0; a < block; ++a) {
+      double* row = M + (size_t)(k + a) * ld;
+      for (int c = 0; c < a; ++c) {
+        const double* other = M + (size_t)(k + c) * ld;
+        add_multiple(row, -other[k + a] * inverse[c], other, (k + a) & ~7, ld);
+      }
+      inverse[a] = 1.0 / row[k + a];
+    }
+    const double* __restrict p0 = M + (size_t)k * ld;  // absent pivots repeat row k with coefficient zero
+    const double* __restrict p1 = block > 1 ? p0 + ld : p0;
+    const double* __restrict p2 = block > 2 ? p0 + 2 * ld : p0;
+    const double* __restrict p3 = block > 3 ? p0 + 3 * ld : p0;
+    int i = k + block;
+    for (; i + 1 < n; i += 2) {
+      double* __restrict r = M + (size_t)i * ld;
+      double* __restrict s = r + ld;
+      const double a0 = -p0[i] * inverse[0], a1 = -p1[i] * inverse[1], a2 = -p2[i] * inverse[2];
+      const double a3 = -p3[i] * inverse[3], b0 = -p0[i + 1] * inverse[0], b1 = -p1[i + 1] * inverse[1];
+      const double b2 = -p2[i + 1] * inverse[2], b3 = -p3[i + 1] * inverse[3];
+      for (int j = i & ~7; j < ld; ++j) {  // entries left of the diagonal are never read: alignment is worth more
+        double x = __builtin_fma(a0, p0[j], r[j]), y = __builtin_fma(b0, p0[j], s[j]);
+        x = __builtin_fma(a1, p1[j], x);
+        y = __builtin_fma(b1, p1[j], y);
+        x = __builtin_fma(a2, p2[j], x);
+        y = __builtin_fma(b2, p2[j], y);
+        r[j] = __builtin_fma(a3, p3[j], x);
+        s[j] = __builtin_fma(b3, p3[j], y);
+      }
+    }
+    if (i < n) {
+      double* r = M + (size_t)i * ld;
+      for (int a = 0; a < block; ++a) {
+        const double* p = p0 + (size_t)a * ld;
+        add_multiple(r, -p[i] * inverse[a], p, i & ~7, ld);
+      }
+    }
+    k += block;
+  }
+}
+
+inline void swap(double& a, double& b) {
+  const double c = a;
+  a = b;
+  b = c;
+}
+
+inline void swap_coordinates(double* M, int n, int ld, int k, int a, int b) {  // a < b, upper triangle, rows >= k
+  if (a == b) return;
+  for (int i = k; i < a; ++i) swap(M[(size_t)i * ld + a], M[(size_t)i * ld + b]);
+  swap(M[(size_t)a * ld + a], M[(size_t)b * ld + b]);
+  for (int j = a + 1; j < b; ++j) swap(M[(size_t)a * ld + j], M[(size_t)j * ld + b]);
+  for (int j = b + 1; j < n; ++j) swap(M[(size_t)a * ld + j], M[(size_t)b * ld + j]);
+}
+
+// Largest |entry| of row r of the trailing symmetric matrix off its diagonal, rows and columns >= k.
+inline double largest_in_row(const double* M, int n, int ld, int k, int r, int* where) {
+  double most = 0;
+  for (int j = k; j < n; ++j) {
+    const double x = __builtin_fabs(j < r ? M[(size_t)j * ld + r] : M[(size_t)r * ld + j]);
+    if (j != r && x > most) {
+      most = x;
+      *where = j;
+    }
+  }
+  return most;
+}
+
+// Positive eigenvalues of the symmetric M [n, ld] from row k on (upper triangle, overwritten): Bunch-Kaufman LDL^T.
+inline int positive_pivots(double* M, int n, int ld, int k) {
+  int positive = 0;
+  while (k < n) {
+    double* top = M + (size_t)k * ld;
+    int r = k, ignored = 0;
+    const double diagonal = __builtin_fabs(top[k]);
+    const double colmax = largest_in_row(M, n, ld, k, k, &r);
+    bool single = diagonal >= kBunchKaufman * colmax;
+    if (!single) {
+      const double rowmax = largest_in_row(M, n, ld, k, r, &ignored);
+      single = diagonal * rowmax >= kBunchKaufman * colmax * colmax;
+      if (!single && __builtin_fabs(M[(size_t)r * ld + r]) >= kBunchKaufman * rowmax) {
+        swap_coordinates(M, n, ld, k, k, r);
+        single = true;
+      } else if (!single) {
+        swap_coordinates(M, n, ld, k, k + 1, r);
+      }
+    }
+    if (single) {
+      positive += top[k] > 0;
+      const double inverse = top[k] != 0 ? 1.0 / top[k] : 0.0;
+      for (int i = k + 1; i < n; ++i)
+        if (top[i] != 0) add_multiple(M + (size_t)i * ld, -top[i] * inverse, top, i, n);
+      k += 1;
+      continue;
+    }
+    positive += 1;  // a 2 x 2 block of Bunch-Kaufman has one eigenvalue of each sign
+    const double* next = top + ld;
+    const double off = top[k + 1], x = top[k] / off, y = next[k + 1] / off, scale = 1.0 / (off * (x * y - 1.0));
+    for (int i = k + 2; i < n; ++i) {
+      const double a = (y * top[i] - next[i]) * scale, b = (x * next[i] - top[i]) * scale;
+      double* row = M + (size_t)i * ld;
+      for (int j = i; j < n; ++j) row[j] -= a * top[j] + b * next[j];
+    }
+    k += 2;
+  }
+  return positive;
+}
+
+}  // namespace diagonal_rank_detail
+
+// ---- constants of one set of evaluation points -------------------------------------------------------------------
+
+// What all networks of a sweep share; filled once by diagonal_rank_prepare, read-only afterwards (any thread).
+struct DiagonalRankPoints {
+  int d, m;              // inputs, evaluation points
+  bool definite;         // C is well enough conditioned for the certificates and for H
+  double largest;        // largest eigenvalue of C
+  double inverse_norm;   // largest eigenvalue of H = C^-1 (definite only)
+  const double* length;  // [d] |x_j|, scaled to a maximum of one
+  const double* inverse_diagonal;  // [d] H_jj
+  const double* C;       // [d, d] G with unit diagonal
+  const double* H;       // [d, d] C^-1
+};
+
+// How a count was reached; for measurement only.
+struct DiagonalRankEffort {
+  long free_counts, lanczos_steps, factorisations, singular_routes;
+};
+
+// Doubles of `constants` (kept as long as the points are used).
+inline size_t diagonal_rank_constants_size(int d) { return 2 * (size_t)d * d + 2 * (size_t)d; }
+
+// Doubles of `scratch`, for diagonal_rank_prepare and for each concurrent diagonal_rank.
+inline size_t diagonal_rank_scratch_size(int d) {
+  const size_t ld = (size_t)diagonal_rank_detail::padded(d);
+  return 2 * (ld + 1) * ld + 9 * ld + 16;
+}
+
+namespace diagonal_rank_detail {
+
+struct Scratch {  // the pieces of one caller-provided block
+  double *t;            // [ld] s_j |x_j| over the largest s
+  double *picked;       // [ld] the same, gathered
+  double *scale;        // [ld]
+  double *alpha, *beta, *work;  // Lanczos
+  int *middle, *index;  // [ld], [2 ld]
+  double *matrix;       // [ld, ld]
+  double *basis;        // [ld + 1, ld]
+};
+
+inline Scratch carve(double* block, int d) {
+  const size_t ld = (size_t)padded(d);
+  Scratch z;
+  z.t = block;
+  z.picked = z.t + ld;
+  z.scale = z.picked + ld;
+  z.alpha = z.scale + ld;
+  z.beta = z.alpha + ld;
+  z.work = z.beta + ld + 8;
+  z.middle = (int*)(z.work + ld);
+  z.index = z.middle + ld;
+  z.matrix = z.work + 3 * ld;
+  z.basis = z.matrix + ld * ld;
+  return z;
+}
+
+// Largest eigenvalue of a whole [d, d] matrix, rounded outwards.
+inline double spectral_norm(const double* S, int d, Scratch& z) {
+  const int ld = padded(d);
+  for (int i = 0; i < d; ++i)
+    for (int j = 0; j < ld; ++j) z.matrix[(size_t)i * ld + j] = j < d ? S[(size_t)i * d + j] : 0.0;
+  Lanczos lanczos = {z.matrix, d, ld, 0, z.basis, z.alpha, z.beta, z.work, 0, 0};
+  start(lanczos, nullptr, nullptr);
+  bool more = true;
+  while (more) {
+    more = step(lanczos);
+    if (lanczos.k % 8 == 0 || !more) largest_ritz(lanczos);
+    if (lanczos.k % 8 == 0 && lanczos.residual < 1e-9 * lanczos.top) more = false;
+  }
+  return lanczos.top * (1 + 1e-8);
+}
+
+// H = C^-1 by Gauss-Jordan in place, no pivoting (C is positive definite); false where a pivot is too small for that.
+inline bool invert(double* __restrict H, int d) {
+  for (int k = 0; k < d; ++k) {
+    double* row = H + (size_t)k * d;
+    if (!(row[k] > kSmallestPivot)) return false;
+    const double inverse = 1.0 / row[k];
+    row[k] = 1.0;
+    for (int j = 0; j < d; ++j) row[j] *= inverse;
+    for (int i = 0; i < d; ++i) {
+      if (i == k) continue;
+      double* other = H + (size_t)i * d;
+      const double c = -other[k];
+      other[k] = 0;
+      add_multiple(other, c, row, 0, d);
+    }
+  }
+  for (int i = 0; i < d; ++i)  // rounding made it slightly unsymmetric; the factorisations read one triangle
+    for (int j = 0; j < i; ++j)
+      H[(size_t)i * d + j] = H[(size_t)j * d + i] = 0.5 * (H[(size_t)i * d + j] + H[(size_t)j * d + i]);
+  return true;
+}
+
+// ---- certificates ------------------------------------------------------------------------------------------------
+
+struct Verdict {
+  int sure;           // coordinates far above the threshold
+  int middle, above, below;  // doubtful zone, and how many of it the certificates place above / below
+  int doubtful() const { return middle - above - below; }
+  bool decided() const { return above + below >= middle; }
+  int rank() const { return sure + above; }
+};
+
+// Coordinates j in Scratch::middle come sorted by t, largest first. tau is only known to lie in [low, high].
+inline Verdict judge(const DiagonalRankPoints& points, Scratch& z, double low, double high) {
+  const double far_above = high * __builtin_sqrt(points.inverse_norm / kFar);
+  const double far_below = low * __builtin_sqrt(kFar / points.largest);
+  const double* t = z.t;
+  int sure = 0, n = 0;
+  for (int j = 0; j < points.d; ++j) {
+    z.middle[n] = j;
+    sure += t[j] >= far_above;
+    n += (t[j] < far_above) & (t[j] > far_below);
+  }
+  for (int i = 1; i < n; ++i) {
+    const int j = z.middle[i];
+    int at = i;
+    for (; at > 0 && t[z.middle[at - 1]] < t[j]; --at) z.middle[at] = z.middle[at - 1];
+    z.middle[at] = j;
+  }
+  // Large block: largest eigenvalue of W^-1/2 H W^-1/2 <= trace < 1, or H's norm over the smallest W (Weyl).
+  double trace = kFar;
+  int by_trace = 0, by_norm = 0;
+  for (; by_trace < n; ++by_trace) {
+    const int j = z.middle[by_trace];
+    const double ratio = high / t[j];
+    trace += points.inverse_diagonal[j] * ratio * ratio;
+    if (!(trace < kSure)) break;
+  }
+  const double norm_above = high * __builtin_sqrt(points.inverse_norm / kSure);
+  while (by_norm < n && t[z.middle[by_norm]] > norm_above) ++by_norm;
+  Verdict verdict = {sure, n, by_trace > by_norm ? by_trace : by_norm, 0};
+  // Small block: the same of W^1/2 C W^1/2, whose diagonal is W.
+  trace = kFar;
+  by_trace = by_norm = 0;
+  for (; by_trace < n; ++by_trace) {
+    const double ratio = t[z.middle[n - 1 - by_trace]] / low;
+    trace += ratio * ratio;
+    if (!(trace < kSure)) break;
+  }
+  const double norm_below = low * __builtin_sqrt(kSure / points.largest);
+  while (by_norm < n && t[z.middle[n - 1 - by_norm]] < norm_below) ++by_norm;
+  verdict.below = by_trace > by_norm ? by_trace : by_norm;
+  return verdict;
+}
+
+// ---- sigma_1 -------------------------------------------------------------------------------------------------------
+
+struct Interval {
+  double low, high;  // of sigma_1^2, in units of t
+};
+
+// Runs Lanczos on diag(t) C diag(t) restricted to t > cut * max t; what is left out adds at most its trace.
+// Stops as soon as the verdict is certain, or when sigma_1 is as good as this cut allows.
+enum class Narrowed { decided, coarse, settled };
+inline Narrowed narrow(const DiagonalRankPoints& points, Scratch& z, double rtol, double cut, Interval* square,
+                   Verdict* verdict, DiagonalRankEffort* effort) {
+  const int d = points.d;
+  double most = 0, rest = 0;
+  for (int j = 0; j < d; ++j) most = maximum(most, z.t[j]);
+  int n = 0;
+  for (int j = 0; j < d; ++j) {
+    if (z.t[j] > cut * most) {
+      z.picked[n] = z.t[j];
+      z.index[n++] = j;
+    } else {
+      rest += z.t[j] * z.t[j];
+    }
+  }
+  const int ld = padded(n);
+  double trace = 0, frobenius = 0;
+  for (int i = 0; i < n; ++i) {
+    const double* __restrict from = points.C + (size_t)z.index[i] * d;
+    double* __restrict to = z.matrix + (size_t)i * ld;
+    for (int j = 0; j < n; ++j) to[j] = from[z.index[j]] * (z.picked[i] * z.picked[j]);
+    for (int j = n; j < ld; ++j) to[j] = 0;
+    trace += to[i];
+    frobenius += dot(to, to, ld);
+  }
+  Lanczos lanczos = {z.matrix, n, ld, 0, z.basis, z.alpha, z.beta, z.work, 0, 0};
+  start(lanczos, z.picked, z.index);
+  for (bool more = true; more;) {
+    more = step(lanczos);
+    if (effort) ++effort->lanczos_steps;
+    const int k = lanczos.k;
+    const double own = lanczos.alpha[k - 1], link = k > 1 ? lanczos.beta[k - 1] : 0;
+    trace -= own;
+    frobenius -= own * own + 2 * link * link;
+    if (more && k % 2 != 0) continue;
+    largest_ritz(lanczos);
+    const double top = lanczos.top, error = more ? lanczos.residual : 0;
+    const bool settled = error <= maximum(kSettled * top, minimum(kTrusted * top, 0.02 * rest));
+    // A small residual only says that *an* eigenvalue is near. What the other Ritz values leave of the trace and of
+    // the Frobenius norm is a bound at any time, for they interlace; the residual is used once there can be no doubt.
+    double high = minimum(top + trace, __builtin_sqrt(maximum(top * top + frobenius, 0)));
+    high = maximum(high, top) * (1 + 1e-12);
+    if (!more || (error <= kTrusted * top && k >= 4)) high = minimum(high, (top + error) * (1 + 1e-15));
+    square->low = maximum(square->low, top * (1 - 1e-15));
+    square->high = minimum(square->high, high + rest);
+    square->high = maximum(square->high, square->low);
+    if (points.definite) {
+      *verdict = judge(points, z, rtol * __builtin_sqrt(square->low), rtol * __builtin_sqrt(square->high));
+      if (verdict->decided()) return Narrowed::decided;
+    }
+    if (settled) break;
+  }
+  return rest <= kSettled * square->low ? Narrowed::settled : Narrowed::coarse;
+}
+
+// ---- factorisation -------------------------------------------------------------------------------------------------
+
+// M = S - diag(e) on the listed coordinates, each scaled by 1 / sqrt(S_jj + e_j): entries of order one whatever e is.
+inline void gather_shifted(const double* S, int d, const int* index, const double* e, int n, Scratch& z) {
+  const int ld = padded(n);
+  for (int i = 0; i < n; ++i) z.scale[i] = 1.0 / __builtin_sqrt(S[(size_t)index[i] * (d + 1)] + e[i]);
+  for (int i = 0; i < n; ++i) {
+    const double* __restrict from = S + (size_t)index[i] * d;
+    double* __restrict to = z.matrix + (size_t)i * ld;
+    const double scale = z.scale[i];
+    for (int j = i & ~7; j < n; ++j) to[j] = from[index[j]] * (scale * z.scale[j]);
+    for (int j = n; j < ld; ++j) to[j] = 0;
+    const double own = from[index[i]];
+    to[i] = (own - e[i]) * scale * scale;
+  }
+}
+
+// Lists the coordinates that C - 1/W (dual: H - W) couples, certified positive first, then certified negative, then
+// the doubtful; e is the diagonal subtracted. A coordinate whose e dwarfs the matrix is a negative pivot coupled to
+// nothing that float64 would see, and is left out.
+struct Listed {
+  int n, positive, certified;
+};
+
+inline Listed list_coordinates(const DiagonalRankPoints& points, Scratch& z, double tau, const Verdict& verdict,
+                               bool dual, int* index, double* e) {
+  const double far_above = tau * __builtin_sqrt(points.inverse_norm / kFar);
+  const double far_below = tau * __builtin_sqrt(kFar / points.largest);
+  const double dropped = kNegligible * (dual ? points.inverse_norm : points.largest);
+  Listed listed = {0, 0, 0};
+  const auto add = [&](int j) {
+    const double ratio = dual ? z.t[j] / tau : tau / z.t[j];
+    index[listed.n] = j;
+    e[listed.n] = ratio * ratio;
+    listed.n += e[listed.n] <= dropped;  // t = 0: infinite in C - 1/W, so left out; zero in H - W, so kept
+  };
+  for (int side = 0; side < 2; ++side) {
+    const bool above = (side == 0) != dual;
+    for (int j = 0; j < points.d; ++j)
+      if (above ? z.t[j] >= far_above : z.t[j] <= far_below) add(j);
+    const int first = above ? 0 : verdict.middle - verdict.below, last = above ? verdict.above : verdict.middle;
+    for (int i = first; i < last; ++i) add(z.middle[i]);
+    (side == 0 ? listed.positive : listed.certified) = listed.n;
+  }
+  for (int i = verdict.above; i < verdict.middle - verdict.below; ++i) add(z.middle[i]);
+  return listed;
+}
+
+inline int count_definite(const DiagonalRankPoints& points, Scratch z, double tau, const Verdict& verdict) {
+  Listed listed = list_coordinates(points, z, tau, verdict, false, z.index, z.picked);
+  bool dual = false;
+  if (points.largest * points.inverse_norm < kDualCondition) {
+    int* index = z.index + padded(points.d);
+    const Listed other = list_coordinates(points, z, tau, verdict, true, index, z.alpha);
+    dual = other.n < listed.n;
+    if (dual) {
+      listed = other;
+      z.index = index;
+      z.picked = z.alpha;
+    }
+  }
+  const int n = listed.n, ld = padded(n);
+  gather_shifted(dual ? points.H : points.C, points.d, z.index, z.picked, n, z);
+  eliminate_definite(z.matrix, n, ld, listed.certified);
+  const int positive = listed.positive + positive_pivots(z.matrix, n, ld, listed.certified);
+  return dual ? points.d - positive : positive;
+}
+
+inline int count_at(const DiagonalRankPoints& points, Scratch& z, double tau, DiagonalRankEffort* effort) {
+  const Verdict verdict = judge(points, z, tau, tau);
+  if (verdict.decided()) return verdict.rank();
+  if (effort) ++effort->factorisations;
+  return count_definite(points, z, tau, verdict);
+}
+
+// The count falls as tau grows: equal at both ends, or at the far end of what the verdict allows, it is certain without
+// another digit of sigma_1. -1: the ends differ.
+inline int count_between(const DiagonalRankPoints& points, Scratch& z, double rtol, const Interval& square,
+                         const Verdict& verdict, DiagonalRankEffort* effort) {
+  const int least = count_at(points, z, rtol * __builtin_sqrt(square.high), effort);
+  if (least == verdict.rank() + verdict.doubtful()) return least;
+  const int most = count_at(points, z, rtol * __builtin_sqrt(square.low), effort);
+  return least == most ? least : -1;
+}
+
+// Singular or ill-conditioned C. Cholesky of diag(t) C diag(t), largest pivot first, done on C with the scales kept
+// apart: t_p c_pp^1/2 is row p's size, Y [k,n] the rest of the row, |Y| <= 1. Then X diag(t) = Q diag(size) Y, and the
+// count is that of Y Y^T - (tau / size)^2, where Y Y^T is well conditioned because the pivoting revealed the rank.
+inline int count_singular(const DiagonalRankPoints& points, Scratch& z, double tau) {
+  const int d = points.d;
+  const double negligible = tau / __builtin_sqrt(kNegligible * points.largest);
+  int n = 0;
+  for (int j = 0; j < d; ++j)
+    if (z.t[j] > negligible) {
+      z.picked[n] = z.t[j];
+      z.index[n++] = j;
+    }
+  const int ld = padded(n), most = points.m < n ? points.m : n;
+  double *M = z.matrix, *Y = z.basis, *size = z.scale;
+  int* alive = z.middle;
+  for (int i = 0; i < n; ++i) {
+    alive[i] = 1;
+    for (int j = 0; j < ld; ++j)
+      M[(size_t)i * ld + j] = j < n ? points.C[(size_t)z.index[i] * d + z.index[j]] : 0.0;
+  }
+  int rows = 0;
+  for (; rows < most; ++rows) {
+    int p = -1;
+    double best = negligible;
+    for (int i = 0; i < n; ++i) {
+      const double own = M[(size_t)i * (ld + 1)];
+      if (own < kDependent) alive[i] = 0;  // in the span of larger columns: what is left of it is rounding
+      if (!alive[i]) continue;
+      const double reach = z.picked[i] * __builtin_sqrt(own);
+      if (reach > best) {
+        best = reach;
+        p = i;
+      }
+    }
+    if (p < 0) break;
+    size[rows] = best;
+    const double* row = M + (size_t)p * ld;
+    const double inverse = 1.0 / row[p];
+    double* y = Y + (size_t)rows * ld;
+    alive[p] = 0;
+    for (int j = 0; j < ld; ++j) y[j] = j < n && alive[j] ? row[j] * inverse * (z.picked[j] / z.picked[p]) : 0.0;
+    for (int i = 0; i < n; ++i)
+      if (alive[i]) add_multiple(M + (size_t)i * ld, -row[i] * inverse, row, 0, ld);
+    y[p] = 1.0;
+  }
+  const int lr = padded(rows);
+  for (int a = 0; a < rows; ++a) {
+    const double own = dot(Y + (size_t)a * ld, Y + (size_t)a * ld, ld), ratio = tau / size[a];
+    z.alpha[a] = 1.0 / __builtin_sqrt(own + ratio * ratio);
+    for (int b = 0; b <= a; ++b)
+      M[(size_t)b * lr + a] = dot(Y + (size_t)b * ld, Y + (size_t)a * ld, ld) * (z.alpha[a] * z.alpha[b]);
+    M[(size_t)a * lr + a] = (own - ratio * ratio) * z.alpha[a] * z.alpha[a];
+  }
+  return positive_pivots(M, rows, lr, 0);
+}
+
+}  // namespace diagonal_rank_detail
+
+// ---- what callers use ----------------------------------------------------------------------------------------------
+
+// s = hypot(u, v), safe where squares underflow (|u| around 1e-180 is ordinary here).
+inline double diagonal_rank_size(double u, double v) {
+  const double a = __builtin_fabs(u), b = __builtin_fabs(v);
+  const double most = a < b ? b : a, least = a < b ? a : b;
+  const double ratio = most > 0 ? least / most : 0;
+  return most * __builtin_sqrt(1 + ratio * ratio);
+}
+
+// G [d,d] = X^T X of X [m,d]; constants and scratch as sized above. Costs about d^3 multiply-adds.
+inline DiagonalRankPoints diagonal_rank_prepare(const double* G, int d, int m, double* constants, double* scratch) {
+  using namespace diagonal_rank_detail;
+  double *length = constants, *diagonal = length + d, *C = diagonal + d, *H = C + (size_t)d * d;
+  DiagonalRankPoints points = {d, m, false, 1.0, 0.0, length, diagonal, C, H};
+  double most = 0;
+  for (int j = 0; j < d; ++j) {
+    length[j] = __builtin_sqrt(G[(size_t)j * (d + 1)]);
+    most = maximum(most, length[j]);
+  }
+  for (int i = 0; i < d; ++i)
+    for (int j = 0; j < d; ++j) {  // a zero column takes part as a unit vector of size zero
+      const double size = length[i] * length[j];
+      const double c = i == j ? 1.0 : size > 0 ? G[(size_t)i * d + j] / size : 0.0;
+      C[(size_t)i * d + j] = H[(size_t)i * d + j] = c;
+    }
+  for (int j = 0; j < d; ++j) length[j] = most > 0 ? length[j] / most : 0.0;
+  Scratch z = carve(scratch, d);
+  points.largest = spectral_norm(C, d, z);
+  if (m < d || !invert(H, d)) return points;
+  points.inverse_norm = spectral_norm(H, d, z);
+  points.definite = points.inverse_norm * kSmallestPivot < 1;
+  for (int j = 0; j < d; ++j) diagonal[j] = H[(size_t)j * (d + 1)];
+  return points;
+}
+
+// Rank of one network from s [d] >= 0, 1e-150 <= rtol; -1 where s is not finite. A function of the network alone.
+inline int diagonal_rank(const DiagonalRankPoints& points, const double* s, double rtol, double* scratch,
+                         DiagonalRankEffort* effort = nullptr) {
+  using namespace diagonal_rank_detail;
+  const int d = points.d;
+  Scratch z = carve(scratch, d);
+  double most = 0, poison = 0;
+  for (int j = 0; j < d; ++j) {
+    most = s[j] > most ? s[j] : most;
+    poison += s[j] * 0.0;
+  }
+  if (!(poison == 0)) return -1;
+  if (!(most > 0) || rtol >= 1) return 0;
+  Interval square = {0, 0};  // max of the diagonal <= sigma_1^2 <= trace, and <= norm of C times max
+  for (int j = 0; j < d; ++j) {
+    z.t[j] = s[j] / most * points.length[j];
+    square.low = maximum(square.low, z.t[j] * z.t[j]);
+    square.high += z.t[j] * z.t[j];
+  }
+  if (!(square.low > 0)) return 0;
+  square.high = minimum(square.high, square.low * points.largest) * (1 + 1e-12);
+  Verdict verdict = {0, 0, 0, 0};
+  Narrowed sigma = Narrowed::coarse;
+  if (points.definite) {
+    verdict = judge(points, z, rtol * __builtin_sqrt(square.low), rtol * __builtin_sqrt(square.high));
+    if (verdict.decided()) {
+      if (effort) ++effort->free_counts;
+      return verdict.rank();
+    }
+    sigma = narrow(points, z, rtol, 0.1, &square, &verdict, effort);
+    if (sigma == Narrowed::coarse && verdict.doubtful() <= kFewDoubtful) {
+      const int rank = count_between(points, z, rtol, square, verdict, effort);
+      if (rank >= 0) return rank;
+    }
+  }
+  if (sigma == Narrowed::coarse) sigma = narrow(points, z, rtol, 1e-9, &square, &verdict, effort);
+  if (sigma == Narrowed::decided) return verdict.rank();
+  const double tau = rtol * __builtin_sqrt(0.5 * (square.low + square.high));
+  if (points.definite) return count_at(points, z, tau, effort);
+  if (effort) ++effort->singular_routes;
+  return count_singular(points, z, tau);
+}
+
+}  // namespace fs

@@ -1,0 +1,49 @@
+// Owns the diagonal linear network: value and pull, spread over inputs.
+//
+// h(x) = sum_j u_j v_j x_j,  dh/du_j = x_j v_j,  dh/dv_j = x_j u_j.   Rows of state: u [C], v [C], C = vectors(d).
+#pragma once
+#include "../sample.h"
+#include "../sink.h"
+
+namespace fs {
+
+// K: partial sums of the tree; FIXED: C when the compiler may know it, else 0.
+template <class Tm, int K, int FIXED = 0>
+struct Diagonal {
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  int d;
+
+  FS_HD int C() const { return FIXED ? FIXED : Tm::vectors(d); }
+  FS_HD int rows() const { return 2 * C(); }
+  FS_HD int kept() const { return 0; }
+  FS_HD int P() const { return 2 * d; }
+  FS_HD int inputs() const { return d; }  // columns of X that are read
+
+  // Canonical parameter p lives in (row, lane of its team).
+  FS_HD void slot(int p, int& row, int& lane) const {
+    int j = p < d ? p : p - d;
+    row = (p < d ? 0 : C()) + j / Tm::L;
+    lane = j % Tm::L;
+  }
+
+  template <class X>
+  FS_HD V value(const V* w, X x, V*) const {
+    Partial<Tm, K> s;
+    const V *u = w, *v = w + C();
+    strided<Partial<Tm, K>::A>(C(), [&](int c, int a) { s.a[a] = fma(u[c] * v[c], x.own(c), s.a[a]); });
+    return s.total();
+  }
+
+  template <class X, class Sink>
+  FS_HD void pull(const V* w, X x, V g, const V*, Sink sink) const {
+    const V *u = w, *v = w + C();
+    for (int c = 0; c < C(); ++c) {
+      V e = g * x.own(c), uc = u[c], vc = v[c];
+      sink(c, e, vc);
+      sink(C() + c, e, uc);
+    }
+  }
+};
+
+}  // namespace fs

@@ -1,0 +1,26 @@
+// Owns the updates: batch-1 SGD applied derivative by derivative, and the mean-gradient step of batches and full data.
+#pragma once
+#include "../sink.h"
+#include "../team.h"
+
+namespace fs {
+
+// SGD, batch 1:  w += rate * slope * r * grad h(x),  rate = -eta.  Residual r was formed by `value` at the same x.
+template <class Model, class X, class V>
+FS_HD void sgd(const Model& model, V* w, X x, V r, V rate, V slope, const V* kept) {
+  model.pull(w, x, rate * (slope * r), kept, Apply<V>{w});
+}
+
+// One sample's share of a batch gradient:  g += slope * r * grad h(x).
+template <class Model, class X, class V>
+FS_HD void gather_gradient(const Model& model, const V* w, V* g, X x, V r, V slope, const V* kept) {
+  model.pull(w, x, slope * r, kept, Accumulate<V>{g});
+}
+
+// The batch step:  w += (rate / B) * g.
+template <class Model, class V>
+FS_HD void apply_gradient(const Model& model, V* w, const V* g, V rate_over_batch) {
+  for (int r = 0; r < model.rows(); ++r) w[r] = fma(rate_over_batch, g[r], w[r]);
+}
+
+}  // namespace fs

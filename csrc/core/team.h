@@ -1,0 +1,71 @@
+// Owns how one network is spread over lanes, and the one tree by which its sums are formed.
+//
+// A vector of W lanes holds W / L networks, each worked on by a team of L lanes. Item j of a network's spread axis (inputs
+// of a diagonal net, hidden units of a dense one) lives in lane j % L of vector j / L. A sum over that axis is formed from K
+// partial sums, item j going to partial j % K, then halved: K/2, K/4, ..., 1. K depends on the model's shape alone, and
+// lanes hold L of the K partials, so every L that divides K gives the same bits.
+#pragma once
+#include "vec.h"
+
+namespace fs {
+
+template <class T_, int W_, int L_>
+struct Team {
+  static_assert(L_ == 1 || L_ == W_, "a vector holds W networks, or one");
+  using T = T_;
+  using V = Vec<T, W_>;
+  static constexpr int W = W_, L = L_, networks = W_ / L_;
+
+  // Sum over the team's lanes; every lane receives it.
+  FS_HD static V sum(V x) {
+    if constexpr (L >= 16) x = x + swap<8>(x);
+    if constexpr (L >= 8) x = x + swap<4>(x);
+    if constexpr (L >= 4) x = x + swap<2>(x);
+    if constexpr (L >= 2) x = x + swap<1>(x);
+    return x;
+  }
+  // Number of vectors that hold `count` items of the spread axis.
+  FS_HD static int vectors(int count) { return (count + L - 1) / L; }
+};
+
+// Partial sums of one network: A vectors that hold the K partials.
+template <class Tm, int K>
+struct Partial {
+  static_assert(K % Tm::L == 0, "a team holds whole partial sums");
+  static constexpr int A = K / Tm::L;
+  using V = typename Tm::V;
+  V a[A];
+
+  FS_HD Partial() {
+    FS_UNROLL
+    for (int k = 0; k < A; ++k) a[k] = V::set(0);
+  }
+  FS_HD V total() {
+    FS_UNROLL
+    for (int half = A / 2; half > 0; half /= 2) {
+      FS_UNROLL
+      for (int k = 0; k < half; ++k) a[k] = a[k] + a[k + half];
+    }
+    return Tm::sum(a[0]);
+  }
+};
+
+// f(c, a) for c = 0 .. C-1 with a = c % A known to the compiler.
+template <int A, class F>
+FS_HD void strided(int C, F f) {
+  int c = 0;
+  for (; c + A <= C; c += A) {
+    FS_UNROLL
+    for (int a = 0; a < A; ++a) f(c + a, a);
+  }
+  if constexpr (A > 1) {
+    FS_UNROLL
+    for (int a = 0; a < A - 1; ++a)
+      if (c + a < C) f(c + a, a);
+  }
+}
+
+// The number of partial sums for a spread axis of `count` items: the one rule that fixes every sum's tree.
+FS_HD constexpr int partials(int count) { return count <= 64 ? 8 : 32; }
+
+}  // namespace fs

@@ -1,0 +1,148 @@
+// Owns the Python module of one instruction set: checks dtype and layout, drops the GIL, calls the kernels.
+//
+// Arrays are taken with no conversion at all: a silent copy of an array that a kernel writes to would lose the training.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "measure.h"
+#include "metrics.h"
+
+namespace py = pybind11;
+using namespace fs;
+
+namespace {
+
+// The data of `array` if it has dtype T, C order and `count` entries (any count if -1); writable where M is not const.
+template <class M>
+M* data(const py::array& array, const char* field, i64 count) {
+  using T = std::remove_const_t<M>;
+  auto refuse = [&](const std::string& why) { throw std::invalid_argument(std::string(field) + ": " + why); };
+  if (!py::isinstance<py::array_t<T>>(array))
+    refuse("holds " + std::string(py::str(array.dtype())) + ", expected " + std::string(py::str(py::dtype::of<T>())));
+  if (!(array.flags() & py::array::c_style)) refuse("is not C-contiguous");
+  if (!std::is_const_v<M> && !array.writeable()) refuse("is read-only");
+  if (count >= 0 && array.size() != count)
+    refuse("has " + std::to_string(array.size()) + " entries, expected " + std::to_string(count));
+  return static_cast<M*>(const_cast<void*>(array.data()));
+}
+
+Shape shape_of(const py::tuple& t) {
+  Shape s{};
+  const auto family = t[0].cast<std::string>();
+  if (family == "diagonal") s.family = Shape::DIAGONAL;
+  else if (family == "relu2") s.family = Shape::RELU2;
+  else throw std::invalid_argument("shape: no family " + family);
+  s.d = t[1].cast<int>(), s.h = t[2].cast<int>(), s.hidden_bias = t[3].cast<int>(), s.output_bias = t[4].cast<int>();
+  return s;
+}
+
+i64 parameters(const Shape& s) {
+  return s.family == Shape::DIAGONAL ? 2 * i64(s.d) : i64(s.h) * (s.d + s.hidden_bias + 1) + s.output_bias;
+}
+
+void check_inputs(const Shape& s, i64 stride) {
+  const i64 least = (s.d + s.hidden_bias + WIDTH<float> - 1) / WIDTH<float> * WIDTH<float>;
+  if (stride < least) throw std::invalid_argument("X: rows are not padded to whole vectors");
+}
+
+template <class T>
+void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, const py::array& ids, py::array W,
+                  py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1, const py::array& multiplier,
+                  const py::array& X, const py::array& y, const py::object& indices, i64 batch, bool full, i64 common,
+                  u64 seed, double slope, double bound) {
+  Job<T> job{};
+  job.shape = shape_of(shape);
+  job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
+  job.threads = threads;
+  job.N = ids.size(), job.P = parameters(job.shape);
+  if (threads < 1 || t0 < 0 || t1 < t0 || X.ndim() != 2 || batch < 1) throw std::invalid_argument("sizes are off");
+  job.ids = data<const i64>(ids, "ids", job.N);
+  job.W = data<T>(W, "W", job.N * job.P);
+  job.lost = data<i64>(lost, "lost", job.N);
+  job.base = data<const T>(base, "base", job.N);
+  job.row = data<const i32>(row, "row", job.N);
+  job.t0 = t0, job.t1 = t1;
+  job.multiplier = data<const T>(multiplier, "multiplier", -1);
+  const i64 Q = t1 > t0 ? multiplier.size() / (t1 - t0) : 1;
+  for (i64 k = 0; k < job.N; ++k)
+    if (job.row[k] < 0 || job.row[k] >= Q) throw std::invalid_argument("row: points outside multiplier");
+  job.n = X.shape(0), job.stride = X.shape(1);
+  check_inputs(job.shape, job.stride);
+  job.X = data<const T>(X, "X", job.n * job.stride);
+  job.y = data<const T>(y, "y", job.n);
+  job.batch = full ? job.n : batch, job.full = full, job.common = common, job.seed = seed;
+  if (!indices.is_none()) {
+    const auto array = indices.cast<py::array>();
+    job.index_rows = array.shape(0);
+    if (job.index_rows != 1 && job.index_rows != job.N) throw std::invalid_argument("indices: wrong number of rows");
+    job.indices = data<const u32>(array, "indices", job.index_rows * (t1 - t0) * batch);
+    for (i64 k = 0; k < array.size(); ++k)
+      if (job.indices[k] >= job.n) throw std::invalid_argument("indices: point outside the data");
+  }
+  job.slope = T(slope);
+  const double most = sizeof(T) == 4 ? 3.402823466e38 : 1.7976931348623157e308;
+  job.bound = T(bound < most ? bound : most);
+  py::gil_scoped_release release;
+  advance(job);
+}
+
+py::array_t<double> bind_losses(const py::tuple& shape, int threads, const py::array& W, const py::array& X,
+                                const py::array& y, double factor) {
+  const Shape s = shape_of(shape);
+  const i64 P = parameters(s), N = W.size() / P;
+  check_inputs(s, X.shape(1));
+  const auto* w = data<const double>(W, "W", N * P);
+  const auto* x = data<const double>(X, "X", -1);
+  const auto* labels = data<const double>(y, "y", X.shape(0));
+  py::array_t<double> out(N);
+  double* to = out.mutable_data();
+  py::gil_scoped_release release;
+  mean_losses(s, threads, N, w, x, labels, X.shape(0), X.shape(1), factor, to);
+  return out;
+}
+
+template <class T>
+i64 block_bytes(const py::tuple& shape, const py::tuple& layout, i64 n, i64 stride, i64 batch, bool full) {
+  Job<T> job{};
+  job.shape = shape_of(shape), job.stride = stride, job.batch = full ? n : batch, job.full = full;
+  i64 bytes = 0;
+  instance<T, false>(job.shape, {layout[0].cast<int>(), layout[1].cast<int>()}, [&](auto team, auto model, auto groups) {
+    bytes = Block<decltype(team), decltype(model), decltype(groups)::value>::bytes(job, model);
+  });
+  return bytes;
+}
+
+py::array_t<u32> random_words(u64 seed, u32 id, u32 block, u32 item, int count) {
+  py::array_t<u32> out(4 * i64(count));
+  for (int k = 0; k < count; ++k) {
+    u32 c[4][1] = {{block + u32(k)}, {id}, {ORDER}, {item}};
+    philox<1>(c, seed);
+    for (int q = 0; q < 4; ++q) out.mutable_at(4 * k + q) = c[q][0];
+  }
+  return out;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(FS_MODULE, m) {
+  m.doc() = "fastsgd CPU kernels for one instruction set";
+  m.attr("vector_bytes") = FS_VECTOR_BYTES;
+  m.attr("lanes") = py::dict(py::arg("float32") = WIDTH<float>, py::arg("float64") = WIDTH<double>);
+  m.attr("team") = py::dict(py::arg("float32") = TEAM<float>, py::arg("float64") = TEAM<double>);
+#define FS_ARGS                                                                                                       \
+  py::kw_only(), py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("ids"), py::arg("W"),              \
+      py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"), py::arg("multiplier"),         \
+      py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("batch"), py::arg("full"), py::arg("common"),          \
+      py::arg("seed"), py::arg("slope"), py::arg("bound")
+  m.def("advance_float32", &bind_advance<float>, FS_ARGS);
+  m.def("advance_float64", &bind_advance<double>, FS_ARGS);
+#undef FS_ARGS
+  m.def("losses", &bind_losses, py::arg("shape"), py::arg("threads"), py::arg("W"), py::arg("X"), py::arg("y"),
+        py::arg("factor"));
+  m.def("block_bytes_float32", &block_bytes<float>);
+  m.def("block_bytes_float64", &block_bytes<double>);
+  bind_metrics(m);
+  m.def("random_words", &random_words);
+}

@@ -1,0 +1,47 @@
+// Owns the one plain struct that crosses from Python to the kernels: sizes, pointers, and the steps to run.
+#pragma once
+#include "../core/macros.h"
+
+namespace fs {
+
+// Shape of a model: `family` names the header in core/models, the rest are its sizes.
+struct Shape {
+  enum Family { DIAGONAL, RELU2 } family;
+  int d, h, hidden_bias, output_bias;
+};
+
+// Layout: `lanes` networks side by side in a vector, or `team` lanes on one network. (1, 1) is scalar code.
+struct Layout {
+  int lanes, team;
+};
+
+template <class T>
+struct Job {
+  Shape shape;
+  Layout layout;
+  int threads;
+  // networks
+  i64 N, P;
+  const i64* ids;  // [N]
+  T* W;            // [N, P] read and written
+  i64* lost;       // [N] first bad step, -1 if none; read and written
+  const T* base;   // [N]
+  const i32* row;  // [N] row of `multiplier`
+  // time
+  i64 t0, t1;
+  const T* multiplier;  // [Q, t1 - t0]
+  // samples
+  const T* X;  // [n, stride], zeros from column d (or a one, then zeros, if there are hidden biases)
+  const T* y;  // [n]
+  i64 n, stride;
+  const u32* indices;  // [index_rows, t1 - t0, batch], or null: draw them
+  i64 index_rows;
+  i64 batch;       // samples in a step
+  bool full;       // the whole data set in a step
+  i64 common;      // network id whose draws all share, or -1
+  u64 seed;
+  // step: w += -(base * multiplier) * mean over the batch of slope * residual * grad h
+  T slope, bound;
+};
+
+}  // namespace fs

@@ -1,0 +1,5 @@
+// Declares the metric kernels that bind.cpp adds to the module.
+#pragma once
+#include <pybind11/pybind11.h>
+
+void bind_metrics(pybind11::module_& m);

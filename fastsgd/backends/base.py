@@ -1,0 +1,40 @@
+"""Owns what a backend must say: supports, load, advance, read; measure if it can."""
+
+import numpy as np
+
+
+class Backend:
+    """One way to run a plan. A backend trusts the plan's sizes and never changes a dtype.
+
+    supports(run): None, or a sentence saying why it cannot do this run
+    choose(run, N, tuning): (Tuning with every choice made, {what: bytes}, reasons)
+    load(plan, weights, lost): a state holding weights [N, P] and lost [N]
+    advance(state, segment): move the state over a Segment
+    read(state): (weights [N, P], lost [N]) as NumPy arrays, not to be written to
+    measure(state, metric, who): records [M, ...] float64 of the M networks at positions `who`, None without a kernel
+    """
+
+    name = None
+
+    def supports(self, run):
+        raise NotImplementedError
+
+    def choose(self, run, N, tuning):
+        raise NotImplementedError
+
+    def load(self, plan, weights, lost):
+        raise NotImplementedError
+
+    def advance(self, state, segment):
+        raise NotImplementedError
+
+    def read(self, state):
+        raise NotImplementedError
+
+    def measure(self, state, metric, who):
+        return None
+
+
+def float64_params(model, weights):
+    """Parameters {name: [N, ...]} in float64: what metrics are computed from."""
+    return model.unflatten(np.asarray(weights, dtype=np.float64))

@@ -1,0 +1,106 @@
+"""Owns checkpoints: a run and its progress in one file, written between launches, resumed to the bit."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import storage
+from .errors import SpecError
+from .execute import Progress, execute
+from .plan import plan as make_plan
+from .spec import codec
+from .watch import watcher
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often to write a run's progress.
+
+    path: file; it is replaced whole, and removed by nobody
+    every: seconds between writes, >= 0; one is also written when the run is interrupted
+    """
+
+    path: str
+    every: float = 60.0
+
+    def __post_init__(self):
+        if not Path(self.path).resolve().parent.is_dir():
+            raise SpecError(f"checkpoint.path: the folder of {str(self.path)!r} does not exist")
+        if not self.every >= 0:
+            raise SpecError(f"checkpoint.every: {self.every!r} given, expected seconds >= 0")
+
+
+class Writer:
+    """Writes checkpoints of one run as `execute` goes along."""
+
+    def __init__(self, run, checkpoint):
+        self.run, self.checkpoint, self.last = run, checkpoint, time.monotonic()
+        self.latest = None
+
+    def __call__(self, done):
+        self.latest = done
+        if time.monotonic() - self.last >= self.checkpoint.every:
+            self.write()
+
+    def write(self):
+        """Write the latest progress now."""
+        done = self.latest
+        if done is None:
+            return
+        text, arrays = codec.encode(self.run)
+        arrays |= {"weights": done.weights, "lost": done.lost}
+        arrays |= {f"record.{name}": a for name, a in done.records.items()}
+        if done.saved_weights is not None:
+            arrays["saved_weights"] = done.saved_weights
+        header = {"kind": "checkpoint", "run": text, "t": done.t, "taken": done.taken, "seconds": done.seconds}
+        storage.write(self.checkpoint.path, header, arrays)
+        self.last = time.monotonic()
+
+
+def run_with(plan, checkpoint=None, progress=None, watch=None):
+    """Execute a plan, writing checkpoints if asked to and calling `watch(done)` after each launch; returns a Result."""
+    if isinstance(checkpoint, (str, Path)):
+        checkpoint = Checkpoint(str(checkpoint))
+    writer = None if checkpoint is None else Writer(plan.run, checkpoint)
+    listeners = [f for f in (writer, watch) if f is not None]
+
+    def on_launch(done):
+        for listener in listeners:
+            listener(done)
+
+    try:
+        return execute(plan, progress, on_launch if listeners else None)
+    except KeyboardInterrupt:
+        if writer is not None:
+            writer.write()
+        raise
+
+
+def load(path):
+    """(Run, Progress) of a checkpoint file. Raises SpecError if it is none."""
+    header, arrays = storage.read(path, "checkpoint")
+    records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
+    progress = Progress(header["t"], header["taken"], arrays["weights"], arrays["lost"], records,
+                        arrays.get("saved_weights"), header["seconds"])
+    return codec.decode(header["run"], arrays), progress
+
+
+def require_same(saved, run):
+    """Raise SpecError unless a checkpoint's run asks for the same computation as `run`."""
+    if codec.fingerprint(saved) != codec.fingerprint(run):
+        raise SpecError("checkpoint: the file belongs to another run; remove it, or name another file")
+
+
+def resume(path, *, backend=None, tuning=None, progress=None, checkpoint=None):
+    """Go on with a run where its checkpoint left it; the result has the bits of an uninterrupted run.
+
+    path: file written by `train(..., checkpoint=...)`
+    backend: another backend than the run asked for
+    progress, checkpoint: as in `fs.train`; by default checkpoints go on into the same file
+    """
+    run, done = load(path)
+    if backend is not None:
+        run = run.replace(backend=backend)
+    plan = make_plan(run, tuning)
+    with watcher(plan, progress) as watch:
+        return run_with(plan, checkpoint or Checkpoint(str(path)), done, watch)

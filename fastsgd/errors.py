@@ -1,0 +1,17 @@
+"""The three public errors: a field is illegal, fields disagree, a named backend cannot run here."""
+
+
+class FastsgdError(Exception):
+    """Root of the library's errors, for callers who catch all of them."""
+
+
+class SpecError(FastsgdError, ValueError):
+    """One field is illegal by itself. Raised when a record is made."""
+
+
+class PlanError(FastsgdError, ValueError):
+    """Fields disagree with each other, or no backend can do what they ask. Raised before anything runs."""
+
+
+class BackendUnavailable(FastsgdError, RuntimeError):
+    """A backend that was asked for by name cannot run on this machine. The message says what is missing."""

@@ -1,0 +1,5 @@
+"""The public names of losses."""
+
+from .spec.loss import Squared
+
+__all__ = ["Squared"]

@@ -1,0 +1,71 @@
+"""Owns the rank of the Jacobian of the predictions with respect to the parameters."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import SpecError
+from ..spec.check import as_array, finite, frozen
+from .base import Metric
+
+
+def jacobians(model, params, X):
+    """Jacobians [N, m, P] of h(x_1..m) by torch.func in float64: the definition."""
+    import torch
+
+    names = list(model.shapes())
+    X = torch.from_numpy(np.array(X, dtype=np.float64))
+    stacks = tuple(torch.from_numpy(np.array(params[name])) for name in names)
+
+    def predictions(*arrays):
+        return model.forward(dict(zip(names, arrays, strict=True)), X)
+
+    parts = torch.func.vmap(torch.func.jacrev(predictions, argnums=tuple(range(len(names)))))(*stacks)
+    return torch.cat([part.flatten(2) for part in parts], dim=2).numpy()
+
+
+def count_above(singular_values, rtol):
+    """#{k : sigma_k > rtol * sigma_1} [N] of singular values [N, k]; zero matrices have rank 0."""
+    return (singular_values > rtol * singular_values.max(axis=-1, keepdims=True)).sum(axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class JacobianRank(Metric):
+    """Numerical rank of phi = [dh(x_i)/dtheta]_i [m, P]: #{k : sigma_k > rtol * sigma_1}.
+
+    rtol: in [0, 1). 1e-4 (ReLU networks) and 1e-15 (diagonal networks, in float64) are those of arXiv 2210.05337
+    points [m, d]: where phi is evaluated; by default the first min(P, n_test) test points, as in that paper
+    """
+
+    rtol: float = 1e-4
+    points: np.ndarray | None = None
+    name: str = "rank"
+
+    def __post_init__(self):
+        if not (isinstance(self.rtol, (int, float)) and 0 <= self.rtol < 1):
+            raise SpecError(f"JacobianRank.rtol: {self.rtol!r} given, expected a number in [0, 1)")
+        if self.points is not None:
+            points = finite(as_array(self.points, "JacobianRank.points", ndim=2), "JacobianRank.points")
+            object.__setattr__(self, "points", frozen(points.astype(np.float64)))
+
+    def refuse(self, model, data):
+        if self.points is None and data.X_test is None:
+            return "points is not given and the data set has no X_test"
+        if self.points is not None and (self.points.shape[1] != data.d or len(self.points) == 0):
+            return f"points has shape {self.points.shape}, expected [m, {data.d}] with m >= 1"
+        return None
+
+    def where(self, model, data):
+        """The evaluation points [m, d] float64."""
+        return self.points if self.points is not None else data.X_test[:model.P].astype(np.float64)
+
+    def compute(self, model, params, data, loss):
+        X = self.where(model, data)
+        N = len(next(iter(params.values())))
+        out = np.empty(N)
+        at_once = max(1, (64 << 20) // (8 * len(X) * model.P))  # Jacobians of a few networks at a time: 64 MiB
+        for k in range(0, N, at_once):
+            part = {name: a[k:k + at_once] for name, a in params.items()}
+            sigma = np.linalg.svd(jacobians(model, part, X), compute_uv=False)
+            out[k:k + at_once] = count_above(sigma, self.rtol)
+        return out

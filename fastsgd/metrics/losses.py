@@ -1,0 +1,38 @@
+"""Owns the losses on the training and the test set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .base import Metric
+
+
+def mean_loss(model, params, X, y, loss):
+    """Mean loss over points, [N]: (1/n) sum_i loss(h(x_i), y_i), networks one after the other to bound memory."""
+    X, y = X.astype(np.float64), y.astype(np.float64)
+    N = len(next(iter(params.values())))
+    return np.array([loss.value(model.forward({k: a[i] for k, a in params.items()}, X), y).mean() for i in range(N)])
+
+
+@dataclass(frozen=True)
+class TrainLoss(Metric):
+    """Mean loss over the training set, (1/n) sum_i loss(h(x_i), y_i)."""
+
+    name: str = "train_loss"
+
+    def compute(self, model, params, data, loss):
+        return mean_loss(model, params, data.X, data.y, loss)
+
+
+@dataclass(frozen=True)
+class TestLoss(Metric):
+    """Mean loss over the test set, the same formula as `TrainLoss`."""
+
+    name: str = "test_loss"
+    __test__ = False  # not a test class, whatever its name
+
+    def refuse(self, model, data):
+        return "the data set has no X_test, y_test" if data.X_test is None else None
+
+    def compute(self, model, params, data, loss):
+        return mean_loss(model, params, data.X_test, data.y_test, loss)

@@ -1,0 +1,79 @@
+"""Owns what every model family shares: parameters as a dict of named arrays or as one flat [N, P] array."""
+
+from math import prod
+
+import numpy as np
+
+from ..errors import SpecError
+from ..spec import draws
+
+
+class Model:
+    """A family of small networks with scalar output.
+
+    A family is a frozen dataclass with `d`, `shapes()`, `scales()` and `forward`; all else follows.
+    """
+
+    def shapes(self):
+        """{name: shape} of one network's parameters, in canonical order."""
+        raise NotImplementedError
+
+    def scales(self):
+        """{name: (mean, deviation)} of the starting weights, each a float64 array [] or [N]."""
+        raise NotImplementedError
+
+    def forward(self, params, X):
+        """Predictions [n] of one network at X [n, d]: plain operators, so that NumPy and torch both run it."""
+        raise NotImplementedError
+
+    def features(self, params, X):
+        """Hidden activations {layer: [..., n, h]} of networks with leading axes; None if the family has none."""
+        return None
+
+    @property
+    def P(self):
+        """Number of parameters of one network."""
+        return sum(prod(shape) for shape in self.shapes().values())
+
+    def lengths(self):
+        """{field: number of networks}, for starting scales that were given per network."""
+        return {f"model.{name}[{k}]": len(a) for name, pair in self.scales().items() for k, a in enumerate(pair)
+                if np.ndim(a)}
+
+    def start(self, seed, ids):
+        """Starting weights [N, P] float64 of the networks `ids`: mean + deviation * normal draw (seed, id, j)."""
+        ids = np.asarray(ids)
+        normal = None
+        columns, at = [], 0
+        for name, shape in self.shapes().items():
+            size = prod(shape)
+            mean, deviation = (a[ids, None] if np.ndim(a) else a for a in self.scales()[name])
+            part = np.zeros((len(ids), size)) + mean
+            if np.any(deviation):
+                normal = draws.normals(seed, ids, self.P) if normal is None else normal
+                part = part + deviation * normal[:, at:at + size]
+            columns.append(part)
+            at += size
+        return np.concatenate(columns, axis=1)
+
+    def flatten(self, params, N, field="init"):
+        """Pack {name: [N, ...] or [...]} into [N, P]; names must be exactly the family's. Raises SpecError."""
+        shapes = self.shapes()
+        if set(params) != set(shapes):
+            raise SpecError(f"{field}: has {sorted(params)}, expected {list(shapes)}")
+        columns = []
+        for name, shape in shapes.items():
+            array = params[name]
+            if array.shape not in (shape, (N, *shape)):
+                raise SpecError(f"{field}['{name}']: has shape {array.shape}, expected {shape} or {(N, *shape)}")
+            columns.append(np.broadcast_to(array, (N, *shape)).reshape(N, -1))
+        return np.concatenate(columns, axis=1)
+
+    def unflatten(self, flat):
+        """View flat parameters [..., P] as {name: [..., *shape]}; NumPy or torch."""
+        out, at = {}, 0
+        for name, shape in self.shapes().items():
+            size = prod(shape)
+            out[name] = flat[..., at:at + size].reshape(*flat.shape[:-1], *shape)
+            at += size
+        return out

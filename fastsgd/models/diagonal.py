@@ -1,0 +1,35 @@
+"""Owns diagonal linear networks, h(x) = <u * v, x>."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..spec.check import per_network, whole
+from .base import Model
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalLinear(Model):
+    """Diagonal linear network: h(x) = sum_j u_j v_j x_j,  dh/du = v * x,  dh/dv = u * x.
+
+    d: number of inputs, >= 1; P = 2 d parameters u [d], v [d]
+    u0, v0 [] or [N]: every coordinate's start; the default 0.1 and 0 is that of arXiv 2210.05337
+    """
+
+    d: int
+    u0: float | np.ndarray = 0.1
+    v0: float | np.ndarray = 0.0
+
+    def __post_init__(self):
+        whole(self.d, "model.d", 1)
+        object.__setattr__(self, "u0", per_network(self.u0, "model.u0"))
+        object.__setattr__(self, "v0", per_network(self.v0, "model.v0"))
+
+    def shapes(self):
+        return {"u": (self.d,), "v": (self.d,)}
+
+    def scales(self):
+        return {"u": (self.u0, 0.0), "v": (self.v0, 0.0)}
+
+    def forward(self, params, X):
+        return X @ (params["u"] * params["v"])

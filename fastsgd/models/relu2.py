@@ -1,0 +1,56 @@
+"""Owns two-layer ReLU networks, h(x) = sum_j a_j relu(w_j . x + b_j) + c."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..spec.check import per_network, whole
+from .base import Model
+
+
+@dataclass(frozen=True, eq=False)
+class ReLU2(Model):
+    """Two-layer ReLU network: h(x) = W2 relu(W1 x + b1) + b2, with relu'(0) = 0.
+
+    d: number of inputs, >= 1
+    width: number h of hidden units, >= 1
+    hidden_bias, output_bias: whether b1 [h] and b2 [1] exist; parameters W1 [h, d], b1, W2 [1, h], b2
+    W1_scale, W2_scale, b1_scale, b2_scale [] or [N]: deviations of the Gaussian start, >= 0; by default 1/sqrt(d),
+        1/sqrt(h), 0 and 0
+    """
+
+    d: int
+    width: int
+    hidden_bias: bool = True
+    output_bias: bool = True
+    W1_scale: float | np.ndarray | None = None
+    W2_scale: float | np.ndarray | None = None
+    b1_scale: float | np.ndarray = 0.0
+    b2_scale: float | np.ndarray = 0.0
+
+    def __post_init__(self):
+        whole(self.d, "model.d", 1)
+        whole(self.width, "model.width", 1)
+        default = {"W1_scale": self.d**-0.5, "W2_scale": self.width**-0.5}
+        for name in ("W1_scale", "W2_scale", "b1_scale", "b2_scale"):
+            value = getattr(self, name)
+            value = default[name] if value is None else value
+            object.__setattr__(self, name, per_network(value, f"model.{name}", 0))
+
+    def shapes(self):
+        shapes = {"W1": (self.width, self.d), "b1": (self.width,), "W2": (1, self.width), "b2": (1,)}
+        absent = {"b1": not self.hidden_bias, "b2": not self.output_bias}
+        return {name: shape for name, shape in shapes.items() if not absent.get(name)}
+
+    def scales(self):
+        return {name: (0.0, getattr(self, f"{name}_scale")) for name in self.shapes()}
+
+    def features(self, params, X):
+        z = X @ params["W1"].swapaxes(-1, -2)
+        if self.hidden_bias:
+            z = z + params["b1"][..., None, :]
+        return {"hidden": z * (z > 0)}
+
+    def forward(self, params, X):
+        f = (self.features(params, X)["hidden"] @ params["W2"].swapaxes(-1, -2))[..., 0]
+        return f + params["b2"] if self.output_bias else f

@@ -1,0 +1,39 @@
+"""Owns `fastsgd info`: what was built, what this machine can run, and what is missing."""
+
+import json
+from importlib import metadata, resources
+
+from .. import __version__
+from ..backends.cpu import ISAS, NEEDS, cpu_flags, default_threads, native
+from ..errors import BackendUnavailable
+
+
+def text():
+    """Plain text: versions, CPU modules, threads."""
+    lines = [f"fastsgd {__version__}"]
+    lines += [f"  {name} {_version(name)}" for name in ("numpy", "torch", "matplotlib", "xarray")]
+    lines.append("CPU modules:")
+    for isa in ISAS:
+        absent = [flag for flag in NEEDS[isa] if flag not in cpu_flags()]
+        here = "this machine runs it" if not absent else f"this machine lacks {', '.join(absent)}"
+        lines.append(f"  x86-64-{isa}: {_build_info().get(isa, 'not built')}; {here}")
+    try:
+        lines.append(f"backend cpu: ready, x86-64-{native().isa}, {default_threads()} thread(s)")
+    except BackendUnavailable as error:
+        lines.append(f"backend cpu: not available, {error}")
+    lines.append("backend reference: ready")
+    return "\n".join(lines)
+
+
+def _version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _build_info():
+    try:
+        return json.loads(resources.files("fastsgd").joinpath("_build_info.json").read_text())
+    except FileNotFoundError:
+        return {}

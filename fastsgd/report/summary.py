@@ -1,0 +1,23 @@
+"""Owns the table of a single result: records at the last saved step, over survivors."""
+
+import numpy as np
+
+from .table import number
+
+
+def text(result):
+    """Plain text: what ran, what was lost, and the quantiles of every record at the last saved step."""
+    alive = result.survived
+    seconds = result.provenance.get("seconds", {})
+    lines = [f"{type(result.run.model).__name__}: {len(alive)} networks, {result.run.steps} steps, {result.run.dtype}; "
+             f"{int((~alive).sum())} lost; " + ", ".join(f"{what} {value:.2f} s" for what, value in seconds.items())]
+    if not alive.any():
+        return "\n".join([*lines, "no network survived, so there is nothing to take quantiles of"])
+    names = [name for name, a in result.records.items() if a.ndim == 2]
+    width = max([len("record"), *map(len, names)])
+    lines.append(f"{'record'.ljust(width)}  {'10 %':>11}  {'median':>11}  {'90 %':>11}   at step {result.steps[-1]}, "
+                 "over survivors")
+    for name in names:
+        q = np.quantile(result.records[name][alive, -1], (0.1, 0.5, 0.9))
+        lines.append(f"{name.ljust(width)}  " + "  ".join(f"{number(x):>11}" for x in q))
+    return "\n".join(lines)

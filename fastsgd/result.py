@@ -1,0 +1,99 @@
+"""Owns the result: labelled records with their provenance, in and out of files."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import storage
+from .errors import SpecError
+from .spec import codec
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run computed.
+
+    run: the request
+    steps [S]: saved steps; ids [N]: which networks; base [N]: their base step sizes
+    lost [N]: first bad step of each network, -1 if none. A lost network is frozen at the parameters it had before that
+        step; its records from then on are NaN
+    weights [N, P]: final parameters, flat; `params` names them
+    records {metric: [N, S, ...]} float64; result["name"] gives one as a torch tensor
+    saved_weights [N, S, P] or None: parameters at the saved steps, if SaveAt(params=True)
+    provenance: how and where it was computed
+    """
+
+    run: object
+    steps: np.ndarray
+    ids: np.ndarray
+    base: np.ndarray
+    lost: np.ndarray
+    weights: np.ndarray
+    records: dict
+    saved_weights: np.ndarray | None
+    provenance: dict
+
+    def __getitem__(self, name):
+        import torch
+
+        return torch.from_numpy(self.numpy(name))
+
+    def numpy(self, name):
+        """Record `name` as NumPy [N, S, ...]."""
+        if name not in self.records:
+            raise SpecError(f"result has no record {name!r}, it has {sorted(self.records)}")
+        return self.records[name]
+
+    @property
+    def params(self):
+        """Final parameters {name: [N, ...]} as torch tensors."""
+        import torch
+
+        return self.run.model.unflatten(torch.from_numpy(self.weights))
+
+    @property
+    def saved_params(self):
+        """Parameters at the saved steps {name: [N, S, ...]} as torch tensors."""
+        import torch
+
+        if self.saved_weights is None:
+            raise SpecError("saved_params: were not kept, ask for them with SaveAt(..., params=True)")
+        return self.run.model.unflatten(torch.from_numpy(self.saved_weights))
+
+    @property
+    def survived(self):
+        """[N] bool: networks that were not lost."""
+        return self.lost < 0
+
+    def __repr__(self):
+        return (f"Result({type(self.run.model).__name__}, N={len(self.ids)}, T={self.run.steps}, S={len(self.steps)}, "
+                f"lost={int((self.lost >= 0).sum())}, records={sorted(self.records)})")
+
+    def to_xarray(self):
+        """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray."""
+        import xarray
+
+        data = {name: (("net", "step", *(f"{name}_{k}" for k in range(a.ndim - 2))), a)
+                for name, a in self.records.items()}
+        for name, a in self.run.model.unflatten(self.weights).items():
+            data[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
+        coords = {"net": self.ids, "step": self.steps, "step_size": ("net", self.base), "lost": ("net", self.lost)}
+        return xarray.Dataset(data, coords=coords, attrs={k: str(v) for k, v in self.provenance.items()})
+
+    def save(self, path):
+        """Write everything to one npz file, whole or not at all."""
+        text, arrays = codec.encode(self.run)
+        arrays |= {"steps": self.steps, "ids": self.ids, "base": self.base, "lost": self.lost, "weights": self.weights}
+        arrays |= {f"record.{name}": a for name, a in self.records.items()}
+        if self.saved_weights is not None:
+            arrays["saved_weights"] = self.saved_weights
+        storage.write(path, {"kind": "result", "run": text, "provenance": self.provenance}, arrays)
+
+    @classmethod
+    def load(cls, path):
+        """Read a file that `save` wrote. Raises SpecError if it is none."""
+        header, arrays = storage.read(path, "result")
+        records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
+        return cls(run=codec.decode(header["run"], arrays), steps=arrays["steps"], ids=arrays["ids"],
+                   base=arrays["base"], lost=arrays["lost"], weights=arrays["weights"], records=records,
+                   saved_weights=arrays.get("saved_weights"), provenance=header["provenance"])

@@ -1,0 +1,23 @@
+"""Owns plain stochastic gradient descent."""
+
+from dataclasses import dataclass
+
+from ..spec.check import whole
+from .base import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Rule):
+    """SGD on the mean loss of `batch_size` samples a step: w <- w - eta_t (1/B) sum_b grad loss(h_w(x_b), y_b).
+
+    batch_size: B >= 1, samples drawn with replacement in the run's order
+    """
+
+    batch_size: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        whole(self.batch_size, "rule.batch_size", 1)
+
+    def batch(self, n):
+        return self.batch_size

@@ -1,0 +1,67 @@
+"""Owns how records become text and arrays and come back: what checkpoints, results and hashes are made of."""
+
+import hashlib
+import importlib
+import json
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+
+from ..errors import SpecError
+
+
+def encode(record):
+    """Return (JSON text, {key: array}) of a tree of records, dicts, tuples, numbers, strings and arrays."""
+    arrays = {}
+
+    def walk(value, path):
+        if is_dataclass(value):
+            kind = f"{type(value).__module__}:{type(value).__qualname__}"
+            return {"record": kind, "fields": {f.name: walk(getattr(value, f.name), f"{path}.{f.name}")
+                                               for f in fields(value) if f.init}}
+        if isinstance(value, np.ndarray):
+            arrays[path] = value
+            return {"array": path}
+        if isinstance(value, dict):
+            return {"dict": {name: walk(item, f"{path}.{name}") for name, item in value.items()}}
+        if isinstance(value, (tuple, list)):
+            return {"tuple": [walk(item, f"{path}.{k}") for k, item in enumerate(value)]}
+        if isinstance(value, np.generic):
+            value = value.item()
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise SpecError(f"{path}: {type(value).__name__} cannot be written to a file")
+
+    return json.dumps(walk(record, "run")), arrays
+
+
+def decode(text, arrays):
+    """The inverse of `encode`. Only this package's own records are made: a file cannot name other code."""
+
+    def walk(node):
+        if not isinstance(node, dict):
+            return node
+        if "array" in node:
+            return arrays[node["array"]]
+        if "dict" in node:
+            return {name: walk(item) for name, item in node["dict"].items()}
+        if "tuple" in node:
+            return tuple(walk(item) for item in node["tuple"])
+        module, _, name = node["record"].partition(":")
+        if not module.startswith("fastsgd.") or not name.isidentifier():
+            raise SpecError(f"file: holds a record of {node['record']}, which is no part of fastsgd, and is not made "
+                            "from a file")
+        kind = getattr(importlib.import_module(module), name)
+        return kind(**{field: walk(item) for field, item in node["fields"].items()})
+
+    return walk(json.loads(text))
+
+
+def fingerprint(record):
+    """A hash of everything in a record, arrays included: 16 hex digits."""
+    text, arrays = encode(record)
+    digest = hashlib.sha256(text.encode())
+    for key in sorted(arrays):
+        digest.update(f"{key} {arrays[key].dtype.str} {arrays[key].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[key]).data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,64 @@
+"""Owns the sample order: which training point network k sees at step t."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import SpecError
+from . import draws
+from .check import as_array, frozen, whole
+
+
+@dataclass(frozen=True)
+class PerNetwork:
+    """Each network draws its own points, independently and with replacement, from (seed, network id, step)."""
+
+    def indices(self, run_seed, ids, t0, t1, n, batch):
+        """Sample indices int64 [len(ids), t1 - t0, batch]."""
+        return np.stack([draws.indices(run_seed, ids, t0, t1, n, item) for item in range(batch)], axis=-1)
+
+
+@dataclass(frozen=True)
+class Common:
+    """All networks see the order that `PerNetwork` gives to network id `network`: common random numbers.
+
+    network: whose order all share, 0 <= network < 2**32
+    """
+
+    network: int = 0
+
+    def __post_init__(self):
+        whole(self.network, "order.network", 0, 2**32 - 1)
+
+    def indices(self, run_seed, ids, t0, t1, n, batch):
+        """See `PerNetwork.indices`; one row stands for all networks."""
+        return PerNetwork().indices(run_seed, [self.network], t0, t1, n, batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """An explicit order.
+
+    order [T], [N, T] or [N, T, batch] (also [1, T, batch]): indices of training points, each in [0, n)
+    Raises SpecError if it does not hold whole numbers >= 0; the plan checks n, T, N and batch.
+    """
+
+    order: np.ndarray
+
+    def __post_init__(self):
+        order = as_array(self.order, "order", ndim=(1, 2, 3), kinds="iu")
+        if order.size == 0:
+            raise SpecError(f"order: is empty (shape {order.shape})")
+        if order.min() < 0:
+            raise SpecError(f"order: holds {order.min()}, expected indices >= 0")
+        object.__setattr__(self, "order", frozen(order))
+
+    @property
+    def table(self):
+        """The order as [1 or N, T, batch]."""
+        return self.order.reshape((1,) * (self.order.ndim == 1) + self.order.shape + (1,) * (self.order.ndim < 3))
+
+    def indices(self, run_seed, ids, t0, t1, n, batch):
+        """See `PerNetwork.indices`; here `ids` are positions in the run, not draws."""
+        table = self.table
+        return table[:, t0:t1] if len(table) == 1 else table[ids, t0:t1]

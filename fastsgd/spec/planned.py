@@ -1,0 +1,107 @@
+"""Owns the records that the planner fills and backends read: a Plan, and one Segment of its time."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Choices that change speed and never a bit of the result; None lets the plan choose.
+
+    threads: CPU threads, >= 1
+    team: lanes that share one network: 1 or the machine's vector width
+    lanes: networks side by side in one vector; 1 with team 1 means scalar code
+    segment: most steps in one launch, >= 1
+    isa: instruction set of the CPU module, e.g. "v3"
+    """
+
+    threads: int | None = None
+    team: int | None = None
+    lanes: int | None = None
+    segment: int | None = None
+    isa: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Steps t0..t1 of every network in a plan.
+
+    multiplier [Q, t1 - t0]: schedule values in the run's dtype; network k uses row plan.row[k]
+    indices [1 or N, t1 - t0, B] uint32: explicit sample order, None if the backend draws
+    """
+
+    t0: int
+    t1: int
+    multiplier: np.ndarray
+    indices: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A validated run with every choice made.
+
+    run: the request
+    backend: backend name; reasons: why it was chosen
+    ids [N] int64: the networks to run; start [N, P] in the run's dtype: their starting weights
+    base [N], row [N] int32: step size base and schedule row of each network; table(t0, t1) -> [Q, t1 - t0] float64
+    saves [S] int64: saved steps
+    tuning: Tuning with every choice made by the backend
+    memory: {what: bytes}
+    """
+
+    run: object
+    backend: str
+    reasons: tuple
+    ids: np.ndarray
+    start: np.ndarray
+    base: np.ndarray
+    row: np.ndarray
+    table: object
+    saves: np.ndarray
+    tuning: Tuning
+    memory: dict = field(default_factory=dict)
+
+    @property
+    def N(self):
+        """Number of networks that run."""
+        return len(self.ids)
+
+    @property
+    def batch(self):
+        """Samples in one step."""
+        return self.run.rule.batch(self.run.data.n)
+
+    def segment(self, t0, t1):
+        """The Segment of steps t0..t1."""
+        run, table = self.run, getattr(self.run.order, "table", None)
+        indices = None
+        if table is not None:
+            rows = table[:, t0:t1] if len(table) == 1 else table[self.ids, t0:t1]
+            indices = np.ascontiguousarray(rows, dtype=np.uint32)
+        return Segment(t0, t1, np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype), indices)
+
+    def explain(self):
+        """A plain text: backend, instruction set, lanes, segments, memory, and why."""
+        run, tuning = self.run, self.tuning
+        lines = [
+            f"{type(run.model).__name__}: N={self.N} networks, P={run.model.P} parameters, T={run.steps} steps, "
+            f"n={run.data.n} samples, {type(run.rule).__name__} with {self.batch} a step, {run.dtype}",
+            f"step size: base {self.base.min():g} .. {self.base.max():g}, {len(self.table(0, 1))} schedule(s)",
+            f"saved steps: {len(self.saves)} ({self.saves[0]} .. {self.saves[-1]}), metrics: "
+            + (", ".join(metric.name for metric in run.metrics) or "none"),
+            f"backend: {self.backend}",
+            *(f"  {reason}" for reason in self.reasons),
+            "segments: cut at saved steps" + (f" and every {tuning.segment} steps" if tuning.segment else
+                                               " and so that a launch takes about a quarter of a second"),
+            "memory: " + ", ".join(f"{name} {_size(size)}" for name, size in self.memory.items())
+            + f"; {_size(sum(self.memory.values()))} in all",
+        ]
+        return "\n".join(lines)
+
+
+def _size(count):
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024

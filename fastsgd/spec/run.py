@@ -1,0 +1,137 @@
+"""Owns the request: everything that decides what a run computes, in one frozen record."""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from ..errors import SpecError
+from .check import as_array, finite, frozen, whole
+from .loss import Squared
+from .order import Common, PerNetwork, Replay
+from .problem import Dataset
+from .save import SaveAt
+from .schedule import StepSize, StepTable
+
+DTYPES = ("float32", "float64")
+BACKENDS = ("auto", "cpu", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One request: N networks of one family, each trained by its own trajectory on one data set.
+
+    model: a family record from fs.models, e.g. DiagonalLinear(d=200)
+    data: fs.Dataset
+    rule: an update rule from fs.rules, e.g. SGD(batch_size=1)
+    step_size: number, [N] array, fs.StepSize, or an explicit table [T] or [N, T] given as fs.StepTable or a 2-D array
+    steps: T >= 1, number of updates
+    networks: N, the size of the population; by default the common length of the per-network fields, or 1
+    init: starting weights {name: [...] or [N, ...]}; by default drawn from the family's scales
+    order: fs.orders.PerNetwork() (default), Common() or Replay(indices)
+    save: fs.SaveAt; by default the last step alone
+    metrics: sequence of metrics from fs.metrics, evaluated at the saved steps
+    loss: fs.losses.Squared; by default factor 1/2
+    dtype: "float32" or "float64", of weights and arithmetic; arrays of another dtype are refused, not cast
+    backend: "auto", "cpu" or "reference"
+    device: "cpu" or None (the backend's own)
+    seed: 0 <= seed < 2**64, key of every draw
+    ids: which members of the population to run, [M] distinct, default all; member k has the same bits in any company
+    Raises SpecError if a field is illegal by itself; the plan checks fields against each other.
+    """
+
+    model: object
+    data: Dataset
+    rule: object
+    step_size: object
+    steps: int
+    networks: int | None = None
+    init: dict | None = None
+    order: object = field(default_factory=PerNetwork)
+    save: SaveAt | None = None
+    metrics: tuple = ()
+    loss: Squared = field(default_factory=Squared)
+    dtype: str = "float32"
+    backend: str = "auto"
+    device: str | None = None
+    seed: int = 0
+    ids: np.ndarray | None = None
+
+    def __post_init__(self):
+        put = object.__setattr__
+        self._need("model", "shapes", "forward", what="a model family from fs.models")
+        if not isinstance(self.data, Dataset):
+            raise SpecError(f"data: {type(self.data).__name__} given, expected fs.Dataset(X, y)")
+        self._need("rule", "batch", what="an update rule from fs.rules")
+        whole(self.steps, "steps", 1, 2**34)
+        put(self, "step_size", _step_size(self.step_size))
+        if self.networks is not None:
+            whole(self.networks, "networks", 1, 2**32)
+        if self.init is not None:
+            put(self, "init", _start(self.init))
+        if self.order is None:
+            put(self, "order", PerNetwork())
+        elif not isinstance(self.order, (PerNetwork, Common, Replay)):
+            raise SpecError(f"order: {type(self.order).__name__} given, expected fs.orders.PerNetwork(), Common() or "
+                            "Replay(indices)")
+        if self.save is None:
+            put(self, "save", SaveAt(steps=[self.steps]))
+        elif not isinstance(self.save, SaveAt):
+            raise SpecError(f"save: {type(self.save).__name__} given, expected fs.SaveAt(...)")
+        put(self, "metrics", _metrics(self.metrics))
+        if self.loss is None:
+            put(self, "loss", Squared())
+        elif not isinstance(self.loss, Squared):
+            raise SpecError(f"loss: {type(self.loss).__name__} given, expected fs.losses.Squared(factor)")
+        put(self, "dtype", str(self.dtype).removeprefix("torch."))
+        for name, legal in (("dtype", DTYPES), ("backend", BACKENDS), ("device", (None, "cpu"))):
+            if getattr(self, name) not in legal:
+                raise SpecError(f"{name}: {getattr(self, name)!r} given, expected one of {legal}")
+        whole(self.seed, "seed", 0, 2**64 - 1)
+        if self.ids is not None:
+            put(self, "ids", _ids(self.ids))
+
+    def _need(self, name, *attributes, what):
+        value = getattr(self, name)
+        if isinstance(value, type) or not all(hasattr(value, a) for a in attributes):
+            given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise SpecError(f"{name}: {given} given, expected {what}")
+
+    def replace(self, **changes):
+        """A copy of this run with some fields changed."""
+        return Run(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
+
+
+def _step_size(value):
+    if isinstance(value, (StepSize, StepTable)):
+        return value
+    return StepTable(value) if np.ndim(value) == 2 else StepSize(value)
+
+
+def _start(init):
+    if not isinstance(init, dict) or not init:
+        raise SpecError(f"init: {type(init).__name__} given, expected a dict of named arrays")
+    arrays = {name: finite(as_array(a, f"init['{name}']"), f"init['{name}']") for name, a in init.items()}
+    return {name: frozen(a) for name, a in arrays.items()}
+
+
+def _metrics(metrics):
+    metrics = tuple(metrics) if isinstance(metrics, (tuple, list)) else (metrics,)
+    for metric in metrics:
+        if isinstance(metric, type) or not (hasattr(metric, "compute") and hasattr(metric, "name")):
+            raise SpecError(f"metrics: {metric!r} is unknown, expected metrics from fs.metrics, e.g. TrainLoss()")
+    names = [metric.name for metric in metrics]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SpecError(f"metrics: {twice} occur twice, give one of each pair another name=...")
+    return metrics
+
+
+def _ids(ids):
+    ids = as_array(ids, "ids", ndim=1, kinds="iu")
+    if ids.size == 0:
+        raise SpecError("ids: zero networks given, expected at least one")
+    if ids.min() < 0 or ids.max() >= 2**32:
+        raise SpecError(f"ids: holds {ids.min() if ids.min() < 0 else ids.max()}, expected 0 <= id < 2**32")
+    if len(np.unique(ids)) != len(ids):
+        raise SpecError("ids: a network occurs twice, expected distinct ids")
+    return frozen(ids.astype(np.int64))

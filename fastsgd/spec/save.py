@@ -1,0 +1,52 @@
+"""Owns what is kept along the way: at which steps metrics are taken, and whether parameters are kept too."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import SpecError
+from .check import as_array, whole
+
+
+@dataclass(frozen=True, eq=False)
+class SaveAt:
+    """The steps at which metrics are evaluated. Step s means: on the parameters after s updates, 0 <= s <= T.
+
+    steps: explicit step numbers, in any order, duplicates count once
+    linear: that many steps, equally spaced over 0..T with both ends
+    log: that many steps, equally spaced in the logarithm over 1..T, and step 0
+    first: also every step 0..first-1
+    params: keep the parameters [N, S, ...] at these steps as well
+    At least one of steps, linear, log must be given. Raises SpecError on illegal numbers.
+    """
+
+    steps: np.ndarray | None = None
+    linear: int | None = None
+    log: int | None = None
+    first: int = 0
+    params: bool = False
+
+    def __post_init__(self):
+        if self.steps is None and self.linear is None and self.log is None:
+            raise SpecError("save: nothing given, say SaveAt(steps=...), SaveAt(linear=...) or SaveAt(log=...)")
+        if self.steps is not None:
+            steps = as_array(self.steps, "save.steps", ndim=(0, 1), kinds="iu")
+            if steps.size == 0 or steps.min() < 0:
+                raise SpecError(f"save.steps: {'empty' if steps.size == 0 else steps.min()} given, expected steps >= 0")
+            object.__setattr__(self, "steps", np.unique(steps).astype(np.int64))
+        for name, low in (("linear", 1), ("log", 1), ("first", 0)):
+            if getattr(self, name) is not None:
+                whole(getattr(self, name), f"save.{name}", low)
+
+    def resolve(self, T):
+        """The saved steps [S], sorted, each once. Raises SpecError if a step lies beyond T."""
+        kept = [np.arange(min(self.first, T + 1))]
+        if self.steps is not None:
+            if self.steps[-1] > T:
+                raise SpecError(f"save.steps: step {self.steps[-1]} lies beyond the run's T={T} steps")
+            kept.append(self.steps)
+        if self.linear is not None:
+            kept.append(np.rint(np.linspace(0, T, self.linear)) if self.linear > 1 else [T])
+        if self.log is not None:
+            kept.append(np.concatenate([[0], np.rint(np.geomspace(1, max(T, 1), self.log))]))
+        return np.unique(np.concatenate(kept).astype(np.int64))

@@ -1,0 +1,161 @@
+"""Owns the step size: a base per network times a schedule, evaluated in float64 to a table of multipliers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import SpecError
+from .check import as_array, finite, frozen, per_network
+
+DECAY_TIMINGS = ("before", "after")
+
+
+@dataclass(frozen=True, eq=False)
+class Warmup:
+    """Growth of the step size from its base until the first decay (or `until`).
+
+    multiplier(t) = 1 + (factor - 1) * (min(t, t_w) / T)**power,  t_w = int(until * T)
+
+    The clock runs over the whole run of T steps, so the peak is base * (1 + (factor - 1) * until**power): the
+    convention of the authors' ReLU experiments (arXiv 2210.05337).
+
+    factor [] or [N]: multiplier that t = T would reach, > 0
+    power [] or [N]: exponent, > 0 (1 linear, 0.5 square root)
+    until [] or [N]: fraction of the run at which growth ends, in [0, 1]; by default the decay time, or 1
+    """
+
+    factor: float | np.ndarray
+    power: float | np.ndarray = 1.0
+    until: float | np.ndarray | None = None
+
+    def __post_init__(self):
+        put = object.__setattr__
+        put(self, "factor", per_network(self.factor, "warmup.factor", 0, low_open=True))
+        put(self, "power", per_network(self.power, "warmup.power", 0, low_open=True))
+        if self.until is not None:
+            put(self, "until", per_network(self.until, "warmup.until", 0, high=1))
+
+
+@dataclass(frozen=True, eq=False)
+class StepSize:
+    """Step size of network k at step t: base[k] * multiplier[k, t].
+
+    multiplier(t) = warmup(t) / prod over decays with t >= t_star of decay_by,  t_star = int(decay_at * T)
+
+    base [] or [N]: step size per sample-gradient step, finite and > 0
+    decay_at [], [N] or [N, m]: fraction of the run after which the step is divided, in [0, 1]; [1, m] or [N, m] gives
+        m decays in a row; 1 means never
+    decay_by, like decay_at: the divisor, > 0
+    decay_timing: "before" divides before step t_star is taken (the authors' ReLU code), "after" divides after it, so
+        that t_star + 1 is the first smaller step (the authors' diagonal code)
+    warmup: a Warmup, or None
+    Raises SpecError if a field is outside its range.
+    """
+
+    base: float | np.ndarray
+    decay_at: float | np.ndarray | None = None
+    decay_by: float | np.ndarray = 1.0
+    decay_timing: str = "before"
+    warmup: Warmup | None = None
+
+    def __post_init__(self):
+        put = object.__setattr__
+        put(self, "base", per_network(self.base, "step_size", 0, low_open=True))
+        if self.decay_at is None:
+            if np.any(np.asarray(self.decay_by) != 1):
+                raise SpecError("step_size.decay_by: given without decay_at, say when to divide")
+        else:
+            put(self, "decay_at", per_network(self.decay_at, "step_size.decay_at", 0, high=1, extra_axes=1))
+        put(self, "decay_by", per_network(self.decay_by, "step_size.decay_by", 0, low_open=True, extra_axes=1))
+        if self.decay_timing not in DECAY_TIMINGS:
+            raise SpecError(f"step_size.decay_timing: {self.decay_timing!r} given, expected one of {DECAY_TIMINGS}")
+        if self.warmup is not None and not isinstance(self.warmup, Warmup):
+            raise SpecError(f"step_size.warmup: {type(self.warmup).__name__} given, expected fs.Warmup or None")
+
+    def lengths(self):
+        """{field: number of networks it was given for}, fields given once left out."""
+        fields = {"step_size": self.base, "step_size.decay_at": self.decay_at, "step_size.decay_by": self.decay_by}
+        if self.warmup is not None:
+            fields |= {f"warmup.{name}": getattr(self.warmup, name) for name in ("factor", "power", "until")}
+        long = {name: a.shape[0] for name, a in fields.items() if a is not None and a.ndim and a.shape[0] > 1}
+        if self.base.ndim:
+            long["step_size"] = len(self.base)
+        return long
+
+    def compile(self, N, T):
+        """Return (base [N] float64, row [N] int32, table): networks of equal schedule share one row of the table.
+
+        table(t0, t1) gives multipliers [Q, t1 - t0] in float64, one row per distinct schedule.
+        """
+        wide = [np.full((N, 1), np.inf) if self.decay_at is None else np.broadcast_to(_rows(self.decay_at), (
+            N, _rows(self.decay_at).shape[1]))]
+        starts = np.where(wide[0] < 1, np.floor(wide[0] * T), np.inf)  # [N, m] first smaller step
+        if self.decay_timing == "after":
+            starts = starts + 1
+        divisor = np.broadcast_to(_rows(self.decay_by), starts.shape)
+        columns = [starts, divisor]
+        if self.warmup is not None:
+            until = self.warmup.until
+            if until is None:
+                until = 1.0 if self.decay_at is None else np.minimum(_rows(self.decay_at).min(axis=1), 1)
+            columns += [np.broadcast_to(np.asarray(a, dtype=float).reshape(-1, 1), (N, 1))
+                        for a in (self.warmup.factor, self.warmup.power, until)]
+        kinds, row = np.unique(np.concatenate(columns, axis=1), axis=0, return_inverse=True)
+        return np.broadcast_to(self.base, (N,)), row.reshape(N).astype(np.int32), _Table(kinds, starts.shape[1], T)
+
+
+@dataclass(frozen=True, eq=False)
+class StepTable:
+    """An explicit step size for every step, in place of a schedule.
+
+    values [T] or [N, T]: step sizes, finite and >= 0
+    """
+
+    values: np.ndarray
+
+    def __post_init__(self):
+        values = finite(as_array(self.values, "step_size", ndim=(1, 2)), "step_size")
+        if values.size == 0 or values.min() < 0:
+            given = values.min() if values.size else "nothing"
+            raise SpecError(f"step_size: table of shape {values.shape} holds {given}, expected step sizes >= 0")
+        object.__setattr__(self, "values", frozen(values))
+
+    @property
+    def steps(self):
+        """Number of steps T the table covers."""
+        return self.values.shape[-1]
+
+    def lengths(self):
+        """See `StepSize.lengths`."""
+        return {"step_size": len(self.values)} if self.values.ndim == 2 else {}
+
+    def compile(self, N, T):
+        """See `StepSize.compile`; base is 1 and each given row is its own schedule."""
+        table = np.atleast_2d(self.values)
+        row = np.zeros(N, np.int32) if len(table) == 1 else np.arange(N, dtype=np.int32)
+        return np.ones(N), row, lambda t0, t1: table[:, t0:t1].astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Distinct schedules `kinds` [Q, 2m (+3)]: first smaller steps, divisors, then warm-up factor, power, until."""
+
+    kinds: np.ndarray
+    m: int
+    T: int
+
+    def __call__(self, t0, t1):
+        t = np.arange(t0, t1, dtype=np.float64)[None, :]
+        out = np.ones((len(self.kinds), t1 - t0))
+        if self.kinds.shape[1] > 2 * self.m:
+            factor, power, until = (self.kinds[:, 2 * self.m + k, None] for k in range(3))
+            grown = np.minimum(t, np.floor(until * self.T)) / self.T
+            out = 1 + (factor - 1) * grown**power
+        for k in range(self.m):
+            out = np.where(t >= self.kinds[:, k, None], out / self.kinds[:, self.m + k, None], out)
+        return out
+
+
+def _rows(array):
+    """View [] as [1, 1], [N] as [N, 1], [N, m] as it is."""
+    return array.reshape(-1, 1) if array.ndim < 2 else array

@@ -1,0 +1,38 @@
+"""Owns the front door: one call that plans, runs and returns a result."""
+
+from .checkpoint import run_with
+from .errors import SpecError
+from .plan import plan as make_plan
+from .spec.planned import Plan
+from .spec.run import Run
+from .watch import watcher
+
+
+def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=None, init=None, order=None, save=None,
+          metrics=(), loss=None, dtype="float32", backend="auto", device=None, seed=0, ids=None, progress=None,
+          checkpoint=None, tuning=None):
+    """Train many small networks, each by its own trajectory, and measure them on the way.
+
+    w_k <- w_k - eta_k(t) * mean over the batch of grad loss(h_{w_k}(x_i), y_i),   t = 0 .. T-1,  k = 0 .. N-1
+
+    model: a family from fs.models; or a whole fs.Run or fs.plan(run), and then none of the fields below
+    data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids: as in
+        fs.Run
+    progress: None (silent), True (a bar on stderr), or a function called with (t, T, number lost) after each launch
+    checkpoint: path or fs.Checkpoint; `fs.resume(path)` goes on where a killed run stopped
+    tuning: fs.Tuning - speed choices of your own
+    Returns a Result. Raises SpecError, PlanError or BackendUnavailable before anything runs.
+    """
+    if isinstance(model, (Run, Plan)):
+        fields = (data, rule, step_size, steps, networks, init, order, save, loss, device, ids)
+        if any(f is not None for f in fields) or metrics or (dtype, backend, seed) != ("float32", "auto", 0):
+            raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
+        plan = model if isinstance(model, Plan) else make_plan(model, tuning)
+    else:
+        for name, value in (("data", data), ("rule", rule), ("step_size", step_size), ("steps", steps)):
+            if value is None:
+                raise SpecError(f"{name}: missing")
+        plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
+                             backend, device, seed, ids), tuning)
+    with watcher(plan, progress) as watch:
+        return run_with(plan, checkpoint, watch=watch)

@@ -1,0 +1,27 @@
+"""Owns the progress bar: what a user sees while a run goes on."""
+
+import sys
+from contextlib import contextmanager
+
+from .errors import SpecError
+
+
+@contextmanager
+def watcher(plan, progress):
+    """A function of an execution's Progress that reports it as `progress` asks, or None."""
+    T = plan.run.steps
+    if progress is None or progress is False:
+        yield None
+    elif callable(progress):
+        yield lambda done: progress(done.t, T, int((done.lost >= 0).sum()))
+    elif progress is True:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        with Bar(TextColumn(f"{plan.N} networks"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+                 TextColumn("{task.fields[lost]} lost"), console=Console(file=sys.stderr)) as bar:
+            task = bar.add_task("", total=T, lost=0)
+            yield lambda done: bar.update(task, completed=done.t, lost=int((done.lost >= 0).sum()))
+    else:
+        raise SpecError(f"progress: {progress!r} given, expected None, True or a function (t, T, lost)")
