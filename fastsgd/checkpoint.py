@@ -1,14 +1,14 @@
 """Owns checkpoints: a run and its progress in one file, written between launches, resumed to the bit."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from . import storage
 from .errors import SpecError
 from .execute import Progress, execute
 from .plan import plan as make_plan
 from .spec import codec
+from .spec.check import real
 from .watch import watcher
 
 
@@ -24,21 +24,21 @@ class Checkpoint:
     every: float = 60.0
 
     def __post_init__(self):
-        if not Path(self.path).resolve().parent.is_dir():
-            raise SpecError(f"checkpoint.path: the folder of {str(self.path)!r} does not exist")
-        if not self.every >= 0:
-            raise SpecError(f"checkpoint.every: {self.every!r} given, expected seconds >= 0")
+        object.__setattr__(self, "path", str(storage.writable(self.path, "checkpoint.path")))
+        object.__setattr__(self, "every", real(self.every, "checkpoint.every", 0))
 
 
 class Writer:
     """Writes checkpoints of one run as `execute` goes along."""
 
     def __init__(self, run, checkpoint):
+        codec.require_own(run)
         self.run, self.checkpoint, self.last = run, checkpoint, time.monotonic()
         self.latest = None
 
     def __call__(self, done):
-        self.latest = done
+        # a copy: an interrupt may find the live state in the middle of a launch
+        self.latest = replace(done, weights=done.weights.copy(), lost=done.lost.copy())
         if time.monotonic() - self.last >= self.checkpoint.every:
             self.write()
 
@@ -59,8 +59,8 @@ class Writer:
 
 def run_with(plan, checkpoint=None, progress=None, watch=None):
     """Execute a plan, writing checkpoints if asked to and calling `watch(done)` after each launch; returns a Result."""
-    if isinstance(checkpoint, (str, Path)):
-        checkpoint = Checkpoint(str(checkpoint))
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint(checkpoint)
     writer = None if checkpoint is None else Writer(plan.run, checkpoint)
     listeners = [f for f in (writer, watch) if f is not None]
 

@@ -19,9 +19,11 @@ def run(config: Annotated[Path, typer.Argument(help="TOML file that describes th
     """Train what CONFIG describes and write the result."""
     from . import checkpoint as checkpoints
     from . import config as configs
+    from . import storage
     from .report import summary
     from .train import train
 
+    storage.writable(out, "out")
     request = configs.read(config)
     if checkpoint is not None and checkpoint.exists():
         saved, _ = checkpoints.load(checkpoint)

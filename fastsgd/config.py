@@ -1,14 +1,16 @@
 """Owns configuration files: a TOML table becomes a Run."""
 
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from . import data, losses, metrics, models, orders, rules
 from .errors import FastsgdError, SpecError
+from .spec.check import as_array, one_of
 from .spec.problem import Dataset
-from .spec.run import Run
+from .spec.run import DTYPES, Run
 from .spec.save import SaveAt
 from .spec.schedule import StepSize, Warmup
 
@@ -32,11 +34,15 @@ def read(path):
         table = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise SpecError(f"config: cannot read {str(path)!r} ({error.strerror})") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise SpecError(f"config: {str(path)!r} is no TOML ({error})") from None
     fields = {name: _record(shelf, table.pop(name), name) for name, shelf in SHELVES.items() if name in table}
+    dtype = one_of(table.get("dtype", "float32"), "dtype", DTYPES)
     if "data" in table:
-        fields["data"] = _data(table.pop("data"), Path(path).parent, table.get("dtype", "float32"))
+        fields["data"] = _data(_table(table.pop("data"), "data"), Path(path).parent, dtype)
+    if "init" in table:  # numbers in a text have no dtype of their own
+        fields["init"] = {name: as_array(a, f"init['{name}']").astype(dtype)
+                          for name, a in _table(table.pop("init"), "init").items()}
     step = table.pop("step_size", None)
     if isinstance(step, dict):
         if "warmup" in step:
@@ -46,7 +52,10 @@ def read(path):
         fields["step_size"] = step
     if "save" in table:
         fields["save"] = _make(SaveAt, table.pop("save"), "save")
-    fields["metrics"] = tuple(_record(metrics, m, "metrics") for m in table.pop("metrics", []))
+    listed = table.pop("metrics", [])
+    if not isinstance(listed, list):
+        raise SpecError(f"metrics: {listed!r} given, expected a list of tables, [[metrics]]")
+    fields["metrics"] = tuple(_record(metrics, m, "metrics") for m in listed)
     return _make(Run, fields | table, "config")
 
 
@@ -66,13 +75,20 @@ def _data(table, folder, dtype):
         return _record(data, table, "data").astype(dtype)
     try:
         with np.load(folder / table["file"], allow_pickle=False) as arrays:
-            return _make(Dataset, dict(arrays), "data")
-    except (OSError, ValueError) as error:
+            arrays = dict(arrays)
+    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise SpecError(f"data.file: cannot read {table['file']!r} ({error})") from None
+    return _make(Dataset, arrays, "data")
+
+
+def _table(value, field):
+    if not isinstance(value, dict):
+        raise SpecError(f"{field}: {value!r} given, expected a table, [{field}]")
+    return value
 
 
 def _make(kind, fields, field):
-    fields = {name: np.asarray(value) if isinstance(value, list) else value for name, value in fields.items()}
+    fields = _table(fields, field)
     try:
         return kind(**fields)
     except FastsgdError:

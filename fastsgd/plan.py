@@ -1,5 +1,7 @@
 """Owns the planner: fields against each other, choice of backend and layout, size of memory."""
 
+import os
+
 import numpy as np
 
 from . import backends
@@ -9,6 +11,8 @@ from .spec.order import Replay
 from .spec.planned import Plan, Tuning
 from .spec.run import Run
 from .spec.schedule import StepTable
+
+AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
 
 
 def plan(run, tuning=None):
@@ -20,34 +24,30 @@ def plan(run, tuning=None):
     """
     if not isinstance(run, Run):
         raise SpecError(f"run: {type(run).__name__} given, expected fs.Run(...)")
-    tuning = _checked(tuning)
+    tuning = Tuning() if tuning is None else tuning
+    if not isinstance(tuning, Tuning):
+        raise SpecError(f"tuning: {type(tuning).__name__} given, expected fs.Tuning(...)")
     try:
         saves = run.save.resolve(run.steps)
     except SpecError as error:
         raise PlanError(str(error)) from None
     _agree(run)
-    ids, population = _members(run)
+    N, population = _count(run)
     backend, reasons = _backend(run)
-    tuning, memory, more = backend.choose(run, len(ids), tuning)
-    base, row, table = run.step_size.compile(population, run.steps)
-    base, row = (a[ids] if len(a) > 1 else np.repeat(a, len(ids)) for a in (base, row))
-    memory["records"] = 8 * len(ids) * len(saves) * len(run.metrics)
+    tuning, memory, more = backend.choose(run, N, tuning)
+    item = np.dtype(run.dtype).itemsize
+    memory["start"] = N * (run.model.P * item + 20)
+    memory["records"] = 8 * N * len(saves) * len(run.metrics)
     if run.save.params:
-        memory["saved parameters"] = len(ids) * len(saves) * run.model.P * np.dtype(run.dtype).itemsize
+        memory["saved parameters"] = N * len(saves) * run.model.P * item
+    _fit(N, memory)
+    ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
+    base, row, table = run.step_size.compile(population, run.steps)
+    base, row = (a[ids] if len(a) > 1 else np.repeat(a, N) for a in (base, row))
+    _representable(base, run.dtype)
     return Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, start=_start(run, ids, population),
                 base=np.ascontiguousarray(base, dtype=np.float64), row=np.ascontiguousarray(row, dtype=np.int32),
                 table=table, saves=saves, tuning=tuning, memory=memory)
-
-
-def _checked(tuning):
-    tuning = Tuning() if tuning is None else tuning
-    if not isinstance(tuning, Tuning):
-        raise SpecError(f"tuning: {type(tuning).__name__} given, expected fs.Tuning(...)")
-    for name in ("threads", "team", "lanes", "segment"):
-        value = getattr(tuning, name)
-        if value is not None and (not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1):
-            raise SpecError(f"tuning.{name}: {value!r} given, expected a whole number >= 1")
-    return tuning
 
 
 def _agree(run):
@@ -80,10 +80,13 @@ def _agree(run):
         why = metric.refuse(model, data)
         if why:
             raise PlanError(f"metrics: {metric.name} is not possible here: {why}")
+        if metric.name in (*model.shapes(), *AXES):
+            raise PlanError(f"metrics: the name {metric.name!r} belongs to a parameter or an axis of the result; give "
+                            "another name=...")
 
 
-def _members(run):
-    """(ids [N], size of the population): members are numbered 0 .. population - 1, `ids` selects some of them."""
+def _count(run):
+    """(N, size of the population): members are numbered 0 .. population - 1, `ids` selects some of them."""
     lengths = run.step_size.lengths() | run.model.lengths()
     for name, array in (run.init or {}).items():
         shape = run.model.shapes().get(name)
@@ -98,10 +101,29 @@ def _members(run):
                         + ", ".join(f"{name} has {N}" for name, N in lengths.items()))
     population = next(iter(lengths.values()), None)
     if run.ids is None:
-        return np.arange(population or 1, dtype=np.int64), population or 1
+        return population or 1, population or 1
     if population is not None and run.ids.max() >= population:
         raise PlanError(f"ids: holds {run.ids.max()}, but the population has {population} networks")
-    return run.ids, 1 if population is None else population
+    return len(run.ids), 1 if population is None else population
+
+
+def _fit(N, memory):
+    """Refuse what this machine's memory cannot hold, before the operating system ends the process for it."""
+    need, have = sum(memory.values()), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        raise PlanError(f"networks: N={N} networks need {need / 2**30:.4g} GiB ("
+                        + ", ".join(f"{what} {size / 2**30:.3g}" for what, size in memory.items())
+                        + f"), this machine has {have / 2**30:.3g}; save fewer steps, or run some at a time with ids=")
+
+
+def _representable(base, dtype):
+    """Refuse step sizes that the run's dtype turns into 0 or infinity."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast = base.astype(dtype)
+    bad = np.flatnonzero(~((cast > 0) & (cast < np.inf)))
+    if len(bad):
+        raise PlanError(f"step_size: {base[bad[0]]:g} becomes {cast[bad[0]]:g} in {dtype}; rescale it, or pass "
+                        "dtype='float64'")
 
 
 def _backend(run):
@@ -124,10 +146,16 @@ def _backend(run):
 def _start(run, ids, population):
     """Starting weights [N, P] in the run's dtype."""
     if run.init is None:
-        return np.ascontiguousarray(run.model.start(run.seed, ids), dtype=run.dtype)
-    try:
-        flat = run.model.flatten(run.init, population)
-    except SpecError as error:
-        raise PlanError(str(error)) from None
-    flat = flat[ids] if len(flat) > 1 else np.repeat(flat, len(ids), axis=0)
-    return np.array(flat, dtype=run.dtype, order="C")
+        flat = run.model.start(run.seed, ids)
+    else:
+        try:
+            flat = run.model.flatten(run.init, population)
+        except SpecError as error:
+            raise PlanError(str(error)) from None
+        flat = flat[ids] if len(flat) > 1 else np.repeat(flat, len(ids), axis=0)
+    with np.errstate(over="ignore"):
+        start = np.array(flat, dtype=run.dtype, order="C")
+    if not np.isfinite(start).all():
+        raise PlanError(f"{'model' if run.init is None else 'init'}: starting weights overflow {run.dtype}; choose "
+                        "smaller ones, or pass dtype='float64'")
+    return start

@@ -15,7 +15,7 @@ FORMAT = 1
 
 def write(path, header, arrays):
     """Write `header` (JSON-able dict) and named arrays to `path`; an interrupted write leaves the old file."""
-    path = Path(path)
+    path = Path(writable(path))
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -25,8 +25,20 @@ def write(path, header, arrays):
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)  # it is gone already if the interrupt came right after the replacement
         raise
+
+
+def writable(path, field="path"):
+    """Return `path` if a file can be written there. Raises SpecError if it is a folder or its folder does not exist."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise SpecError(f"{field}: {path!r} given, expected the name of a file")
+    folder = Path(path).absolute().parent
+    if not folder.is_dir() or Path(path).is_dir() or not os.access(folder, os.W_OK):
+        why = "is a folder" if Path(path).is_dir() else (
+            "is in a folder that cannot be written to" if folder.is_dir() else "is in a folder that does not exist")
+        raise SpecError(f"{field}: {str(path)!r} {why}, expected the name of a file")
+    return path
 
 
 def read(path, kind):
@@ -34,10 +46,10 @@ def read(path, kind):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        header = json.loads(str(arrays.pop("header")))
+        header = dict(json.loads(str(arrays.pop("header"))))
     except FileNotFoundError:
         raise SpecError(f"path: there is no file {str(path)!r}") from None
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise SpecError(f"path: {str(path)!r} is no fastsgd file ({error})") from None
     if header.get("format") != FORMAT or header.get("kind") != kind:
         raise SpecError(f"path: {str(path)!r} is a {header.get('kind')} of format {header.get('format')}, expected a "

@@ -27,6 +27,8 @@ def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=N
         fields = (data, rule, step_size, steps, networks, init, order, save, loss, device, ids)
         if any(f is not None for f in fields) or metrics or (dtype, backend, seed) != ("float32", "auto", 0):
             raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
+        if isinstance(model, Plan) and tuning is not None:
+            raise SpecError("tuning: a Plan has made its choices; give it to fs.plan(run, tuning)")
         plan = model if isinstance(model, Plan) else make_plan(model, tuning)
     else:
         for name, value in (("data", data), ("rule", rule), ("step_size", step_size), ("steps", steps)):

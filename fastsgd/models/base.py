@@ -1,5 +1,6 @@
 """Owns what every model family shares: parameters as a dict of named arrays or as one flat [N, P] array."""
 
+from abc import ABC, abstractmethod
 from math import prod
 
 import numpy as np
@@ -8,23 +9,23 @@ from ..errors import SpecError
 from ..spec import draws
 
 
-class Model:
+class Model(ABC):
     """A family of small networks with scalar output.
 
     A family is a frozen dataclass with `d`, `shapes()`, `scales()` and `forward`; all else follows.
     """
 
+    @abstractmethod
     def shapes(self):
         """{name: shape} of one network's parameters, in canonical order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scales(self):
         """{name: (mean, deviation)} of the starting weights, each a float64 array [] or [N]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, params, X):
         """Predictions [n] of one network at X [n, d]: plain operators, so that NumPy and torch both run it."""
-        raise NotImplementedError
 
     def features(self, params, X):
         """Hidden activations {layer: [..., n, h]} of networks with leading axes; None if the family has none."""
@@ -37,8 +38,8 @@ class Model:
 
     def lengths(self):
         """{field: number of networks}, for starting scales that were given per network."""
-        return {f"model.{name}[{k}]": len(a) for name, pair in self.scales().items() for k, a in enumerate(pair)
-                if np.ndim(a)}
+        return {f"model ({what} of the starting {name})": len(a) for name, pair in self.scales().items()
+                for what, a in zip(("mean", "deviation"), pair, strict=True) if np.ndim(a)}
 
     def start(self, seed, ids):
         """Starting weights [N, P] float64 of the networks `ids`: mean + deviation * normal draw (seed, id, j)."""

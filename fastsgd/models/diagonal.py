@@ -21,7 +21,7 @@ class DiagonalLinear(Model):
     v0: float | np.ndarray = 0.0
 
     def __post_init__(self):
-        whole(self.d, "model.d", 1)
+        object.__setattr__(self, "d", whole(self.d, "model.d", 1))
         object.__setattr__(self, "u0", per_network(self.u0, "model.u0"))
         object.__setattr__(self, "v0", per_network(self.v0, "model.v0"))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..spec.check import per_network, whole
+from ..spec.check import flag, per_network, whole
 from .base import Model
 
 
@@ -29,8 +29,10 @@ class ReLU2(Model):
     b2_scale: float | np.ndarray = 0.0
 
     def __post_init__(self):
-        whole(self.d, "model.d", 1)
-        whole(self.width, "model.width", 1)
+        for name in ("d", "width"):
+            object.__setattr__(self, name, whole(getattr(self, name), f"model.{name}", 1))
+        for name in ("hidden_bias", "output_bias"):
+            object.__setattr__(self, name, flag(getattr(self, name), f"model.{name}"))
         default = {"W1_scale": self.d**-0.5, "W2_scale": self.width**-0.5}
         for name in ("W1_scale", "W2_scale", "b1_scale", "b2_scale"):
             value = getattr(self, name)

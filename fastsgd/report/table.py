@@ -57,6 +57,7 @@ def text(study):
     parts = [f"{system.name}: {system.title}", line(headings), rule]
     for row in body:
         parts.append(line(row))
-    parts += [rule, f"After {system.printed_at} of {system.steps} steps. Median, quantiles: over the orders that survive",
-              "to the end; a lost run's loss stopped being finite. Authors' ranks and sparsities were read off plots."]
+    parts.append(rule)
+    parts.append(f"After {system.printed_at} of {system.steps} steps. Median and quantiles over the orders that live to")
+    parts.append("the end (a lost run's loss stopped being finite). Authors' ranks, sparsities: read off plots.")
     return "\n".join(part.rstrip() for part in parts)

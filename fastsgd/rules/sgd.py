@@ -10,14 +10,14 @@ from .base import Rule
 class SGD(Rule):
     """SGD on the mean loss of `batch_size` samples a step: w <- w - eta_t (1/B) sum_b grad loss(h_w(x_b), y_b).
 
-    batch_size: B >= 1, samples drawn with replacement in the run's order
+    batch_size: 1 <= B < 2**32, samples drawn with replacement in the run's order
     """
 
     batch_size: int = 1
 
     def __post_init__(self):
         super().__post_init__()
-        whole(self.batch_size, "rule.batch_size", 1)
+        object.__setattr__(self, "batch_size", whole(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 
     def batch(self, n):
         return self.batch_size

@@ -16,13 +16,15 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
     kinds: str - the legal NumPy dtype kinds
     Raises SpecError if it is no numeric array of a legal shape.
     """
-    if hasattr(value, "detach"):  # a torch tensor, possibly with gradients or on a device
-        value = value.detach().cpu().numpy()
-    elif not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not np.isscalar(value):
-        value = np.from_dlpack(value)
+    if np.ma.is_masked(value):
+        raise SpecError(f"{field}: has masked entries, expected an array with none missing")
     try:
+        if hasattr(value, "detach"):  # a torch tensor, possibly with gradients or on a device
+            value = value.detach().cpu().numpy()
+        elif not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not np.isscalar(value):
+            value = np.from_dlpack(value)
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise SpecError(f"{field}: cannot be read as an array ({error})") from None
     if array.dtype.kind not in kinds:
         wanted = "integers" if kinds == "iu" else "real numbers"
@@ -48,7 +50,9 @@ def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0)
 
     Returns a read-only float64 array of shape [] or [N]. Raises SpecError outside [low, high] ((low when low_open).
     """
-    array = finite(as_array(value, field, ndim=tuple(range(2 + extra_axes))), field).astype(np.float64)
+    with np.errstate(over="ignore"):
+        array = as_array(value, field, ndim=tuple(range(2 + extra_axes))).astype(np.float64)
+    finite(array, field)
     below = low is not None and np.any(array <= low if low_open else array < low)
     above = high is not None and np.any(array > high)
     if below or above:
@@ -56,7 +60,7 @@ def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0)
         wanted = f"{'(' if low_open else '['}{left}, {'inf' if high is None else high}]"
         given = array.min() if below else array.max()
         raise SpecError(f"{field}: {given} is outside {wanted}")
-    if array.ndim and array.shape[0] == 0:
+    if array.size == 0:
         raise SpecError(f"{field}: is empty, expected one number or one per network")
     array.setflags(write=False)
     return array
@@ -72,8 +76,35 @@ def whole(value, field, low=0, high=None):
     return int(value)
 
 
+def real(value, field, low=None, low_open=False, high=None):
+    """One real number in [low, high] ((low when low_open) as a float; booleans and NaN are refused with SpecError."""
+    legal = ("a number" + ("" if low is None else f" {'>' if low_open else '>='} {low:g}")
+             + ("" if high is None else f" and <= {high:g}"))
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise SpecError(f"{field}: {value!r} given, expected {legal}")
+    low_ok = low is None or (value > low if low_open else value >= low)
+    if value != value or not low_ok or (high is not None and value > high):
+        raise SpecError(f"{field}: {value} given, expected {legal}")
+    return float(value)
+
+
+def flag(value, field):
+    """True or False; anything else is refused with SpecError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise SpecError(f"{field}: {value!r} given, expected True or False")
+    return bool(value)
+
+
+def one_of(value, field, legal):
+    """One of the words `legal`; anything else is refused with SpecError."""
+    if not (value is None or isinstance(value, str)) or value not in legal:
+        raise SpecError(f"{field}: {value!r} given, expected one of {legal}")
+    return value
+
+
 def frozen(array):
-    """A read-only view of `array`: records never change under a caller's feet, and nothing is copied."""
-    view = array.view()
-    view.setflags(write=False)
-    return view
+    """`array` read-only, in C order and owned by nobody else: records never change under a caller's feet."""
+    if array.flags.writeable or not array.flags.owndata or not array.flags.c_contiguous:
+        array = np.array(array, order="C")
+    array.setflags(write=False)
+    return array

@@ -16,9 +16,8 @@ def encode(record):
 
     def walk(value, path):
         if is_dataclass(value):
-            kind = f"{type(value).__module__}:{type(value).__qualname__}"
-            return {"record": kind, "fields": {f.name: walk(getattr(value, f.name), f"{path}.{f.name}")
-                                               for f in fields(value) if f.init}}
+            return {"record": _name(value), "fields": {f.name: walk(getattr(value, f.name), f"{path}.{f.name}")
+                                                       for f in fields(value) if f.init}}
         if isinstance(value, np.ndarray):
             arrays[path] = value
             return {"array": path}
@@ -47,14 +46,39 @@ def decode(text, arrays):
             return {name: walk(item) for name, item in node["dict"].items()}
         if "tuple" in node:
             return tuple(walk(item) for item in node["tuple"])
-        module, _, name = node["record"].partition(":")
-        if not module.startswith("fastsgd.") or not name.isidentifier():
-            raise SpecError(f"file: holds a record of {node['record']}, which is no part of fastsgd, and is not made "
-                            "from a file")
-        kind = getattr(importlib.import_module(module), name)
-        return kind(**{field: walk(item) for field, item in node["fields"].items()})
+        return _kind(node["record"])(**{field: walk(item) for field, item in node["fields"].items()})
 
     return walk(json.loads(text))
+
+
+def require_own(record):
+    """Raise SpecError if `record` could not come back from a file, because part of it is no record of fastsgd."""
+    if is_dataclass(record):
+        _kind(_name(record))
+        for f in fields(record):
+            require_own(getattr(record, f.name))
+    elif isinstance(record, dict):
+        for item in record.values():
+            require_own(item)
+    elif isinstance(record, (tuple, list)):
+        for item in record:
+            require_own(item)
+
+
+def _name(record):
+    return f"{type(record).__module__}:{type(record).__qualname__}"
+
+
+def _kind(text):
+    """The record class called "module:name". A file may name records of fastsgd, and no other class or function."""
+    module, _, name = text.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), name) if module.startswith("fastsgd.") else None
+    except (ImportError, AttributeError):
+        kind = None
+    if not (isinstance(kind, type) and is_dataclass(kind) and kind.__module__ == module):
+        raise SpecError(f"file: a record of {text} is no part of fastsgd, and is not made from a file")
+    return kind
 
 
 def fingerprint(record):

@@ -1,8 +1,9 @@
 """Owns the losses: how a residual becomes a number to minimise."""
 
+import sys
 from dataclasses import dataclass
 
-from ..errors import SpecError
+from .check import real
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,7 @@ class Squared:
     factor: float = 0.5
 
     def __post_init__(self):
-        if not (isinstance(self.factor, (int, float)) and 0 < self.factor < float("inf")):
-            raise SpecError(f"loss.factor: {self.factor!r} given, expected a finite number > 0")
+        object.__setattr__(self, "factor", real(self.factor, "loss.factor", 0, low_open=True, high=sys.float_info.max))
 
     @classmethod
     def half(cls):

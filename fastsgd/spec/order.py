@@ -28,7 +28,7 @@ class Common:
     network: int = 0
 
     def __post_init__(self):
-        whole(self.network, "order.network", 0, 2**32 - 1)
+        object.__setattr__(self, "network", whole(self.network, "order.network", 0, 2**32 - 1))
 
     def indices(self, run_seed, ids, t0, t1, n, batch):
         """See `PerNetwork.indices`; one row stands for all networks."""

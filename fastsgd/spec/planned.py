@@ -4,12 +4,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import SpecError
+from .check import whole
+
+MOST_THREADS = 4096  # an operating system that refuses a thread ends the whole process
+
 
 @dataclass(frozen=True)
 class Tuning:
     """Choices that change speed and never a bit of the result; None lets the plan choose.
 
-    threads: CPU threads, >= 1
+    threads: CPU threads, 1 .. 4096
     team: lanes that share one network: 1 or the machine's vector width
     lanes: networks side by side in one vector; 1 with team 1 means scalar code
     segment: most steps in one launch, >= 1
@@ -21,6 +26,14 @@ class Tuning:
     lanes: int | None = None
     segment: int | None = None
     isa: str | None = None
+
+    def __post_init__(self):
+        for name in ("threads", "team", "lanes", "segment"):
+            if getattr(self, name) is not None:
+                high = MOST_THREADS if name == "threads" else None
+                object.__setattr__(self, name, whole(getattr(self, name), f"tuning.{name}", 1, high))
+        if not (self.isa is None or isinstance(self.isa, str)):
+            raise SpecError(f"tuning.isa: {self.isa!r} given, expected the name of an instruction set, e.g. 'v3'")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, finite, frozen
+from .check import as_array, finite, frozen, one_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +42,18 @@ class Dataset:
         if len(X) != len(y):
             raise SpecError(f"{labels}: has length {len(y)}, {points} has n={len(X)} points")
         for name, array in ((points, X), (labels, y)):
-            if array.dtype.kind in "iu" or array.dtype == np.float16:
+            if array.dtype.kind in "iu":
                 array = array.astype(np.float64)
+            if array.dtype not in (np.float32, np.float64):
+                raise SpecError(f"{name}: holds {array.dtype}, expected float32, float64 or whole numbers")
             object.__setattr__(self, name, frozen(array))
 
     def astype(self, dtype):
         """The same data in another precision, "float32" or "float64"."""
-        if str(np.dtype(dtype)) not in ("float32", "float64"):
-            raise SpecError(f"dtype: {dtype!r} given, expected 'float32' or 'float64'")
+        one_of(dtype, "dtype", ("float32", "float64"))
         arrays = (self.X, self.y, self.X_test, self.y_test)
-        return Dataset(*(None if a is None else a.astype(dtype) for a in arrays))
+        with np.errstate(over="ignore"):
+            return Dataset(*(None if a is None else a.astype(dtype) for a in arrays))
 
     @property
     def n(self):

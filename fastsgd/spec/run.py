@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, finite, frozen, whole
+from .check import as_array, finite, frozen, one_of, whole
 from .loss import Squared
 from .order import Common, PerNetwork, Replay
 from .problem import Dataset
@@ -58,14 +58,14 @@ class Run:
 
     def __post_init__(self):
         put = object.__setattr__
-        self._need("model", "shapes", "forward", what="a model family from fs.models")
+        self._need("model", "d", "shapes", "forward", what="a model family from fs.models")
         if not isinstance(self.data, Dataset):
             raise SpecError(f"data: {type(self.data).__name__} given, expected fs.Dataset(X, y)")
         self._need("rule", "batch", what="an update rule from fs.rules")
-        whole(self.steps, "steps", 1, 2**34)
+        put(self, "steps", whole(self.steps, "steps", 1, 2**34))
         put(self, "step_size", _step_size(self.step_size))
         if self.networks is not None:
-            whole(self.networks, "networks", 1, 2**32)
+            put(self, "networks", whole(self.networks, "networks", 1, 2**32))
         if self.init is not None:
             put(self, "init", _start(self.init))
         if self.order is None:
@@ -74,7 +74,7 @@ class Run:
             raise SpecError(f"order: {type(self.order).__name__} given, expected fs.orders.PerNetwork(), Common() or "
                             "Replay(indices)")
         if self.save is None:
-            put(self, "save", SaveAt(steps=[self.steps]))
+            put(self, "save", SaveAt(linear=1))  # the last step, whatever T becomes in `replace`
         elif not isinstance(self.save, SaveAt):
             raise SpecError(f"save: {type(self.save).__name__} given, expected fs.SaveAt(...)")
         put(self, "metrics", _metrics(self.metrics))
@@ -84,9 +84,8 @@ class Run:
             raise SpecError(f"loss: {type(self.loss).__name__} given, expected fs.losses.Squared(factor)")
         put(self, "dtype", str(self.dtype).removeprefix("torch."))
         for name, legal in (("dtype", DTYPES), ("backend", BACKENDS), ("device", (None, "cpu"))):
-            if getattr(self, name) not in legal:
-                raise SpecError(f"{name}: {getattr(self, name)!r} given, expected one of {legal}")
-        whole(self.seed, "seed", 0, 2**64 - 1)
+            one_of(getattr(self, name), name, legal)
+        put(self, "seed", whole(self.seed, "seed", 0, 2**64 - 1))
         if self.ids is not None:
             put(self, "ids", _ids(self.ids))
 
@@ -104,20 +103,21 @@ class Run:
 def _step_size(value):
     if isinstance(value, (StepSize, StepTable)):
         return value
-    return StepTable(value) if np.ndim(value) == 2 else StepSize(value)
+    return StepTable(value) if as_array(value, "step_size").ndim == 2 else StepSize(value)
 
 
 def _start(init):
     if not isinstance(init, dict) or not init:
         raise SpecError(f"init: {type(init).__name__} given, expected a dict of named arrays")
-    arrays = {name: finite(as_array(a, f"init['{name}']"), f"init['{name}']") for name, a in init.items()}
+    arrays = {str(name): finite(as_array(a, f"init['{name}']"), f"init['{name}']") for name, a in init.items()}
     return {name: frozen(a) for name, a in arrays.items()}
 
 
 def _metrics(metrics):
     metrics = tuple(metrics) if isinstance(metrics, (tuple, list)) else (metrics,)
     for metric in metrics:
-        if isinstance(metric, type) or not (hasattr(metric, "compute") and hasattr(metric, "name")):
+        if isinstance(metric, type) or not (hasattr(metric, "compute") and hasattr(metric, "refuse")
+                                            and isinstance(getattr(metric, "name", None), str) and metric.name):
             raise SpecError(f"metrics: {metric!r} is unknown, expected metrics from fs.metrics, e.g. TrainLoss()")
     names = [metric.name for metric in metrics]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, whole
+from .check import as_array, flag, frozen, whole
+
+MOST = 2**24  # saved steps that a rule may ask for
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,6 +18,7 @@ class SaveAt:
     linear: that many steps, equally spaced over 0..T with both ends
     log: that many steps, equally spaced in the logarithm over 1..T, and step 0
     first: also every step 0..first-1
+    linear, log and first are at most 2**24
     params: keep the parameters [N, S, ...] at these steps as well
     At least one of steps, linear, log must be given. Raises SpecError on illegal numbers.
     """
@@ -33,10 +36,13 @@ class SaveAt:
             steps = as_array(self.steps, "save.steps", ndim=(0, 1), kinds="iu")
             if steps.size == 0 or steps.min() < 0:
                 raise SpecError(f"save.steps: {'empty' if steps.size == 0 else steps.min()} given, expected steps >= 0")
-            object.__setattr__(self, "steps", np.unique(steps).astype(np.int64))
+            if steps.max() > 2**34:
+                raise SpecError(f"save.steps: {steps.max()} given, expected steps <= {2**34}")
+            object.__setattr__(self, "steps", frozen(np.unique(steps).astype(np.int64)))
         for name, low in (("linear", 1), ("log", 1), ("first", 0)):
             if getattr(self, name) is not None:
-                whole(getattr(self, name), f"save.{name}", low)
+                object.__setattr__(self, name, whole(getattr(self, name), f"save.{name}", low, MOST))
+        flag(self.params, "save.params")
 
     def resolve(self, T):
         """The saved steps [S], sorted, each once. Raises SpecError if a step lies beyond T."""

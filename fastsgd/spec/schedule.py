@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, finite, frozen, per_network
+from .check import as_array, finite, frozen, one_of, per_network
 
 DECAY_TIMINGS = ("before", "after")
 
@@ -61,14 +61,16 @@ class StepSize:
     def __post_init__(self):
         put = object.__setattr__
         put(self, "base", per_network(self.base, "step_size", 0, low_open=True))
+        put(self, "decay_by", per_network(self.decay_by, "step_size.decay_by", 0, low_open=True, extra_axes=1))
         if self.decay_at is None:
-            if np.any(np.asarray(self.decay_by) != 1):
+            if np.any(self.decay_by != 1):
                 raise SpecError("step_size.decay_by: given without decay_at, say when to divide")
         else:
             put(self, "decay_at", per_network(self.decay_at, "step_size.decay_at", 0, high=1, extra_axes=1))
-        put(self, "decay_by", per_network(self.decay_by, "step_size.decay_by", 0, low_open=True, extra_axes=1))
-        if self.decay_timing not in DECAY_TIMINGS:
-            raise SpecError(f"step_size.decay_timing: {self.decay_timing!r} given, expected one of {DECAY_TIMINGS}")
+            decays, divisors = (_rows(a).shape[1] for a in (self.decay_at, self.decay_by))
+            if divisors not in (1, decays):
+                raise SpecError(f"step_size.decay_by: has {divisors} divisors, decay_at has {decays} decays")
+        one_of(self.decay_timing, "step_size.decay_timing", DECAY_TIMINGS)
         if self.warmup is not None and not isinstance(self.warmup, Warmup):
             raise SpecError(f"step_size.warmup: {type(self.warmup).__name__} given, expected fs.Warmup or None")
 

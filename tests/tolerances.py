@@ -1,0 +1,12 @@
+"""Owns every tolerance of the suite: relative error of weights against the float64 truth, per dtype, and where from."""
+
+# Weights after some tens of steps in a stable regime: rounding of one step is 2**-24 or 2**-53, growth is under 100.
+WEIGHTS = {"float32": 2e-5, "float64": 1e-13}
+# Metrics are float64 throughout, whatever the run's dtype.
+METRIC = 1e-11
+# The paper's printed digits: "to at least five digits".
+PAPER = 5e-6
+# The same where the authors computed in float32, whose own rounding moves the fifth to sixth digit.
+PAPER_FLOAT32 = 5e-5
+# Laws that hold exactly in real arithmetic, followed over 1e3 to 1e4 steps in float64.
+LAW = 1e-9
