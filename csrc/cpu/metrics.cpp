@@ -16,7 +16,8 @@ namespace {
 using Doubles = py::array_t<double, py::array::c_style>;
 using Counts = py::array_t<long long>;
 
-// #{sigma > rtol sigma_1} of X diag(s_k) for each row of s [N, d], from G = X^T X [d, d] of m points; -1 if s is not finite.
+// #{sigma > rtol sigma_1} of X diag(s_k) for each row of s [N, d], from G = X^T X [d, d] of m points; -1 if s is not
+// finite.
 Counts diagonal_rank(const Doubles& G, const Doubles& s, double rtol, int threads, int m) {
   const auto d = G.ndim() == 2 ? G.shape(0) : 0;
   if (d < 1 || G.shape(1) != d || s.ndim() != 2 || s.shape(1) != d)
