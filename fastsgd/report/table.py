@@ -58,6 +58,6 @@ def text(study):
     for row in body:
         parts.append(line(row))
     parts.append(rule)
-    parts.append(f"After {system.printed_at} of {system.steps} steps; median and quantiles over the orders that survive")
+    parts.append(f"After {system.printed_at} of {system.steps} steps; median and quantiles over orders that survive")
     parts.append("to the end (a lost run's loss stopped being finite). Authors' ranks, sparsities: read off plots.")
     return "\n".join(part.rstrip() for part in parts)

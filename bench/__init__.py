@@ -1,0 +1,1 @@
+"""Benchmarks of fastsgd: `python -m bench`; the protocol is in README.md."""

@@ -1,0 +1,159 @@
+"""Owns the protocol: check the answer, then time all sides interleaved; ratios come with their band."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+
+
+class WrongAnswer(Exception):
+    """An answer that differs from the truth: its provider is not timed."""
+
+
+class Gap(Exception):
+    """A provider that cannot run here, with its reason."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Median of the rounds, and the least and the largest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values):
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def error_of(answer, truth, start):
+    """Largest relative error of a network's displacement, max_k ||w_k - w*_k|| / ||w*_k - w0_k||; NaN counts as inf.
+
+    Of the displacement, not of the weights: a provider that does nothing has error 1.
+    """
+    if answer.shape != truth.shape:
+        raise WrongAnswer(f"answer has shape {answer.shape}, expected {truth.shape}")
+    off = np.linalg.norm(answer - truth, axis=1) / np.linalg.norm(truth - start, axis=1)  # [N]
+    return float(np.where(np.isfinite(off), off, np.inf).max())
+
+
+def check(answer, truth, start, tolerance):
+    """The error of an answer [N, P]. Raises WrongAnswer above the tolerance."""
+    error = error_of(answer, truth, start)
+    if error > tolerance:
+        raise WrongAnswer(f"relative error {error:.1e} of the displacement, at most {tolerance:.0e} is legal")
+    return error
+
+
+class Process:
+    """A worker process of one provider on the first `cores` processors this process may use."""
+
+    def __init__(self, provider, cores):
+        self.provider, self.cores = provider, cores
+        self.pipe, far = Pipe()
+        processors = sorted(os.sched_getaffinity(0))[:cores]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
+        if cores == 1:
+            threads["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        command = [sys.executable, "-m", "bench.worker", str(far.fileno()), provider]
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, processors)  # inherited by the child from its first instruction on
+        try:
+            self.child = subprocess.Popen(command, cwd=ROOT, pass_fds=[far.fileno()],
+                                          env=os.environ | threads | {"JAX_PLATFORMS": "cpu"})
+        finally:
+            os.sched_setaffinity(0, mine)
+        far.close()
+
+    def ask(self, verb, *arguments):
+        """Its answer. Raises Gap with the reason if it has none."""
+        try:
+            self.pipe.send((verb, arguments))
+            outcome, value = self.pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise Gap(f"its process ended with code {self.child.wait()}") from None
+        if outcome == "failed":
+            raise Gap(value)
+        return value
+
+    def close(self):
+        self.pipe.close()
+        self.child.wait()
+
+
+@dataclass(eq=False)
+class Side:
+    """One competitor in an interleaved measurement.
+
+    process: anything with `ask`; N networks; options: see Provider.prepare; only: variants whose name begins so
+    fit() fills variant, T, first_call; rates: one a round
+    """
+
+    name: str
+    process: object
+    case: object
+    N: int
+    options: dict = field(default_factory=dict)
+    only: str = ""
+    error: float = float("nan")
+    variant: str = ""
+    T: int = 0
+    first_call: float = 0.0
+    unit: str = ""
+    versions: dict = field(default_factory=dict)
+    rates: list = field(default_factory=list)
+
+    def admit(self, truth, target, T=None):
+        """Check every variant of the answer, then fit the fastest. Raises Gap, or WrongAnswer if one is wrong."""
+        facts = self.process.ask("hello")
+        self.unit, self.versions = facts["unit"], facts["versions"]
+        self.N = min(self.N, facts["most_networks"] or self.N)
+        case = self.case.name if self.case else None
+        variants = [name for name in facts["variants"] if name.startswith(self.only)]
+        if facts["checked"]:
+            start, errors = self.case.start(len(truth))[:self.N], []
+            for variant in variants:
+                answer = self.process.ask("answer", case, self.N, variant, self.options | {"lost": "none"})
+                errors.append(check(answer, truth[:self.N], start, self.case.tolerance))
+            self.error = max(errors)
+        fitted = self.process.ask("fit", self.name, case, self.N, variants, self.options, target, T)
+        self.variant, self.T, self.first_call = fitted["variant"], fitted["T"], fitted["first_call"]
+
+    def measure(self, best_of):
+        self.rates.append(self.process.ask("measure", self.name, best_of))
+
+
+def admit(sides, truth, target):
+    """(the sides that may be timed, {name of the others: reason})."""
+    ready, gaps = [], {}
+    for side in sides:
+        try:
+            side.admit(truth, target)
+            ready.append(side)
+        except (Gap, WrongAnswer) as reason:
+            gaps[side.name] = f"{type(reason).__name__}: {reason}"
+    return ready, gaps
+
+
+def interleave(sides, rounds, best_of, pause=0.01):
+    """Time all sides once a round, the order alternating, an even number of rounds."""
+    if rounds % 2:
+        raise ValueError(f"rounds: {rounds} given, expected an even number")
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            side.measure(best_of)
+            time.sleep(pause)  # thread pools of the last side stop spinning
+
+
+def ratio(over, under, scale=1.0):
+    """Band of the per-round ratios of two sides' rates."""
+    return Band.of([scale * a / b for a, b in zip(over.rates, under.rates, strict=True)])

@@ -1,0 +1,64 @@
+// Owns the ceilings of the machine: most fused multiply-adds a second in registers, and copy bandwidth.
+// Parallel over threads; each keeps independent chains a <- a * b + c in vector registers, more of them than
+// latency (4 to 5 cycles) times pipes (2), so that no chain waits for itself.
+#include <immintrin.h>
+
+#include <cstring>
+#include <vector>
+
+template <class V>
+static inline float first(const V& v) {
+  float out;
+  std::memcpy(&out, &v, sizeof out);
+  return out;
+}
+
+__attribute__((target("avx2,fma"), noinline)) static float chains_256(long loops) {
+  constexpr int C = 12;
+  __m256 a[C], b = _mm256_set1_ps(0.999f), c = _mm256_set1_ps(0.001f);
+  for (int k = 0; k < C; ++k) a[k] = _mm256_set1_ps(0.5f + 0.01f * k);
+  for (long t = 0; t < loops; ++t)
+#pragma GCC unroll 12
+    for (int k = 0; k < C; ++k) a[k] = _mm256_fmadd_ps(a[k], b, c);
+  for (int k = 1; k < C; ++k) a[0] = _mm256_add_ps(a[0], a[k]);
+  return first(a[0]);
+}
+
+__attribute__((target("avx512f"), noinline)) static float chains_512(long loops) {
+  constexpr int C = 24;
+  __m512 a[C], b = _mm512_set1_ps(0.999f), c = _mm512_set1_ps(0.001f);
+  for (int k = 0; k < C; ++k) a[k] = _mm512_set1_ps(0.5f + 0.01f * k);
+  for (long t = 0; t < loops; ++t)
+#pragma GCC unroll 24
+    for (int k = 0; k < C; ++k) a[k] = _mm512_fmadd_ps(a[k], b, c);
+  for (int k = 1; k < C; ++k) a[0] = _mm512_add_ps(a[0], a[k]);
+  return first(a[0]);
+}
+
+static volatile float kept;
+
+extern "C" int has_width(int bits) {
+  return bits == 512 ? __builtin_cpu_supports("avx512f") != 0
+                     : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+// Flops done by `threads` threads that go `loops` times around their chains.
+extern "C" double fma_flops(int bits, long loops, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int thread = 0; thread < threads; ++thread) kept = bits == 512 ? chains_512(loops) : chains_256(loops);
+  return 2.0 * (bits == 512 ? 24 * 16 : 12 * 8) * double(loops) * threads;
+}
+
+// Bytes read plus bytes written by `threads` threads that each copy 64 MiB `loops` times.
+extern "C" double copy_bytes(long loops, int threads) {
+  constexpr size_t size = 64u << 20;
+  static std::vector<std::vector<char>> buffers;
+  while (int(buffers.size()) < 2 * threads) buffers.emplace_back(size, char(1));
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int thread = 0; thread < threads; ++thread)
+    for (long t = 0; t < loops; ++t) {
+      std::memcpy(buffers[2 * thread].data(), buffers[2 * thread + 1].data(), size);
+      kept = buffers[2 * thread][size_t(t * 4099) % size];
+    }
+  return 2.0 * double(size) * double(loops) * threads;
+}

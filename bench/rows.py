@@ -1,0 +1,65 @@
+"""Owns the rows of measurements: one line holds a number with all its conditions."""
+
+import csv
+import json
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+
+COLUMNS = ("date", "commit", "machine", "cores", "isa", "case", "provider", "N", "T", "dtype", "metric", "unit",
+           "median", "low", "high", "answer_error", "versions")
+PATH = Path(__file__).with_name("data") / "rows.csv"
+
+
+def conditions():
+    """What all rows of a run share: date, commit, machine, isa."""
+    from fastsgd.backends.cpu import native
+
+    return {"date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ"), "commit": _commit(),
+            "machine": _processor(), "isa": f"x86-64-{native().isa}"}
+
+
+def row(cores, case, provider, metric, unit, band, N="", T="", dtype="float32", error="", versions=None):
+    """A row without its shared conditions; band: Band, or None for a gap whose reason stands in `versions`."""
+    numbers = ("", "", "") if band is None else (f"{x:.4g}" for x in (band.median, band.low, band.high))
+    error = f"{error:.1e}" if isinstance(error, float) and error == error else ""
+    return dict(zip(COLUMNS[3:4] + COLUMNS[5:], (cores, case, provider, N, T, dtype, metric, unit, *numbers, error,
+                                                 json.dumps(versions or {}, sort_keys=True)), strict=True))
+
+
+def append(rows, path=PATH):
+    """Add rows to the file, with a header if it is new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read(path=PATH):
+    """All rows, as dicts of text."""
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _commit():
+    """Short hash of the checked-out commit, with a + if files differ from it."""
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=PATH.parents[2], capture_output=True, text=True)
+
+    head = git("rev-parse", "--short", "HEAD")
+    if head.returncode:
+        return "none"
+    return head.stdout.strip() + "+" * bool(git("status", "--porcelain", "--untracked-files=no").stdout.strip())
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as info:
+            return next(line for line in info if line.startswith("model name")).split(":")[1].strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,102 @@
+"""Owns one process of one provider on a fixed set of cores: it stays alive and answers requests over a pipe.
+
+Started as `python -m bench.worker FD PROVIDER`; affinity and thread variables are set by the parent beforehand, since
+thread pools read them when they are loaded.
+"""
+
+import os
+import sys
+import time
+from multiprocessing.connection import Connection
+
+
+def seconds_of(function):
+    """(seconds, what it returned) of one call."""
+    began = time.perf_counter()
+    out = function()
+    return time.perf_counter() - began, out
+
+
+def _scaled(T, factor):
+    return max(8, int(T * factor) // 8 * 8)
+
+
+class Worker:
+    """The requests: answer, fit, measure, call. Prepared functions are kept under the key of their side."""
+
+    def __init__(self, name):
+        from .cases import CASES, CHECK_STEPS
+        from .opponents import PROVIDERS
+
+        self.cases, self.check_steps = CASES, CHECK_STEPS
+        self.provider = PROVIDERS[name](len(os.sched_getaffinity(0)))
+        self.fitted = {}
+
+    def hello(self):
+        """Facts about the provider, all that the parent needs to know of it."""
+        p = self.provider
+        return {"versions": p.versions(), "variants": p.variants, "unit": p.unit, "checked": hasattr(p, "answer"),
+                "most_networks": getattr(p, "most_networks", None)}
+
+    def answer(self, case, N, variant, options):
+        """Weights [N, P] after CHECK_STEPS steps."""
+        p = self.provider
+        return p.answer(p.prepare(self.cases[case], N, self.check_steps, variant, options)())
+
+    def fit(self, key, case, N, variants, options, target, T=None):
+        """Keep the fastest variant under `key`, with T such that a call takes `target` seconds (or the T given).
+
+        Returns {"variant", "T", "first_call": seconds by which the first call was slower, i.e. compilation}.
+        """
+        p, case = self.provider, self.cases.get(case)
+        tried = []
+        for variant in variants:
+            function = p.prepare(case, N, p.first_T, variant, options)
+            function()
+            times = [seconds_of(function)[0]]
+            while len(times) < 5 and sum(times) < 0.5:
+                times.append(seconds_of(function)[0])
+            tried.append((min(times), variant))
+        best, variant = min(tried)
+        asked, T = T, T or _scaled(p.first_T, target / best)
+        for _ in range(3):  # a short call is mostly its fixed part, so that the first guess falls short
+            function = p.prepare(case, N, T, variant, options)
+            first, _ = seconds_of(function)
+            steady = min(seconds_of(function)[0] for _ in range(2))
+            if asked or steady > 0.6 * target:
+                break
+            T = _scaled(T, target / steady)
+        self.fitted[key] = (function, N, T)
+        return {"variant": variant, "T": T, "first_call": max(0.0, first - steady)}
+
+    def measure(self, key, best_of):
+        """The best rate of a few calls, in the provider's unit."""
+        function, N, T = self.fitted[key]
+        times = [seconds_of(function) for _ in range(best_of)]
+        return max(self.provider.work(N, T, out) / spent for spent, out in times)
+
+    def call(self, function, *arguments):
+        """A function of studies.py, in this process."""
+        from . import studies
+
+        return getattr(studies, function)(*arguments)
+
+
+def main():
+    """Answer until the parent hangs up; an exception is an answer too."""
+    pipe = Connection(int(sys.argv[1]))
+    worker = None
+    while True:
+        try:
+            verb, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            worker = worker or Worker(sys.argv[2])
+            pipe.send(("done", getattr(worker, verb)(*arguments)))
+        except Exception as error:
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    main()
