@@ -1,4 +1,5 @@
-// Owns what becomes of a derivative. A family's `pull` hands each one over as a product e * b at row r; the sink decides.
+// Owns what becomes of a derivative. A family's `pull` hands each one over as a product e * b at row r; the sink
+// decides.
 #pragma once
 #include "vec.h"
 

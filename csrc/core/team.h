@@ -1,9 +1,9 @@
 // Owns how one network is spread over lanes, and the one tree by which its sums are formed.
 //
-// A vector of W lanes holds W / L networks, each worked on by a team of L lanes. Item j of a network's spread axis (inputs
-// of a diagonal net, hidden units of a dense one) lives in lane j % L of vector j / L. A sum over that axis is formed from K
-// partial sums, item j going to partial j % K, then halved: K/2, K/4, ..., 1. K depends on the model's shape alone, and
-// lanes hold L of the K partials, so every L that divides K gives the same bits.
+// A vector of W lanes holds W / L networks, each worked on by a team of L lanes. Item j of a network's spread axis
+// (inputs of a diagonal net, hidden units of a dense one) lives in lane j % L of vector j / L. A sum over that axis is
+// formed from K partial sums, item j going to partial j % K, then halved: K/2, K/4, ..., 1. K depends on the model's
+// shape alone, and lanes hold L of the K partials, so every L that divides K gives the same bits.
 #pragma once
 #include "vec.h"
 
@@ -28,7 +28,7 @@ struct Team {
   FS_HD static int vectors(int count) { return (count + L - 1) / L; }
 };
 
-// Partial sums of one network: A vectors that hold the K partials.
+// The K partial sums of one network, in A vectors.
 template <class Tm, int K>
 struct Partial {
   static_assert(K % Tm::L == 0, "a team holds whole partial sums");
@@ -50,19 +50,28 @@ struct Partial {
   }
 };
 
-// f(c, a) for c = 0 .. C-1 with a = c % A known to the compiler.
-template <int A, class F>
-FS_HD void strided(int C, F f) {
-  int c = 0;
-  for (; c + A <= C; c += A) {
+// The sum over vectors c = 0 .. C-1 of a spread axis, where f(c, s) is the partial sum s with c's term added.
+template <class Tm, int K, class F>
+FS_HD typename Tm::V tree_sum(int C, F f) {
+  using V = typename Tm::V;
+  constexpr int A = Partial<Tm, K>::A, R = A < 8 ? A : 8;  // R at a time, so that they stay in registers
+  Partial<Tm, K> s;
+  for (int b = 0; b < A; b += R) {
+    V r[R];
     FS_UNROLL
-    for (int a = 0; a < A; ++a) f(c + a, a);
-  }
-  if constexpr (A > 1) {
+    for (int i = 0; i < R; ++i) r[i] = V::set(0);
+    int c = b;
+    for (; c + R <= C; c += A) {
+      FS_UNROLL
+      for (int i = 0; i < R; ++i) r[i] = f(c + i, r[i]);
+    }
     FS_UNROLL
-    for (int a = 0; a < A - 1; ++a)
-      if (c + a < C) f(c + a, a);
+    for (int i = 0; i < R - 1; ++i)
+      if (c + i < C) r[i] = f(c + i, r[i]);
+    FS_UNROLL
+    for (int i = 0; i < R; ++i) s.a[b + i] = r[i];
   }
+  return s.total();
 }
 
 // The number of partial sums for a spread axis of `count` items: the one rule that fixes every sum's tree.

@@ -34,7 +34,7 @@ struct Vec {
   using N = typename native_of<T, W>::type;
   N a;
 
-  FS_HD static Vec set(T x) { return {N{} + x}; }
+  FS_HD static Vec set(T x) { return {x - N{}}; }  // a broadcast; N{} + x would add, for -0
   FS_HD static Vec load(const T* p) { return {*reinterpret_cast<const N*>(p)}; }  // aligned
   FS_HD static Vec loadu(const T* p) {
     N r;
@@ -63,6 +63,15 @@ struct Vec<T, 1> {
   FS_HD friend Vec operator-(Vec x, Vec y) { return {x.a - y.a}; }
   FS_HD friend Vec operator*(Vec x, Vec y) { return {x.a * y.a}; }
 };
+
+// x, read from memory once: GCC would fold the load into every instruction that uses x, and loads are what runs out.
+template <class T, int W>
+FS_HD Vec<T, W> once(Vec<T, W> x) {
+#if !defined(__CUDACC__)
+  if constexpr (W > 1) asm("" : "+v"(x.a));
+#endif
+  return x;
+}
 
 FS_HD float fma1(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 FS_HD double fma1(double x, double y, double z) { return __builtin_fma(x, y, z); }
@@ -120,6 +129,25 @@ FS_HD Vec<T, W> swap(Vec<T, W> x) {
   return {__builtin_shuffle(x.a, index)};
 }
 
+#if !defined(__CUDACC__)
+// W vectors as a matrix, transposed in place: blocks of Stride lanes change places between rows Stride apart.
+template <int Stride, class T, int W>
+FS_HD void transpose(Vec<T, W> (&r)[W]) {
+  if constexpr (Stride > 0) {
+    typedef typename native_of<typename word_of<T>::type, W>::type I;
+    I low, high;
+    for (int k = 0; k < W; ++k) low[k] = k & Stride ? W + (k ^ Stride) : k, high[k] = k & Stride ? W + k : k ^ Stride;
+    FS_UNROLL
+    for (int i = 0; i < W; ++i) {
+      if (i & Stride) continue;
+      auto a = r[i].a, b = r[i | Stride].a;
+      r[i].a = __builtin_shuffle(a, b, low), r[i | Stride].a = __builtin_shuffle(a, b, high);
+    }
+    transpose<Stride / 2>(r);
+  }
+}
+#endif
+
 #if defined(__AVX2__) && defined(__FMA__)
 // GCC does not always fold the element loops above into single instructions; these say it outright.
 FS_HD Vec<float, 8> fma(Vec<float, 8> x, Vec<float, 8> y, Vec<float, 8> z) {
@@ -129,7 +157,7 @@ FS_HD Vec<double, 4> fma(Vec<double, 4> x, Vec<double, 4> y, Vec<double, 4> z) {
   return {(Vec<double, 4>::N)_mm256_fmadd_pd((__m256d)x.a, (__m256d)y.a, (__m256d)z.a)};
 }
 FS_HD Vec<float, 8> relu(Vec<float, 8> x) {
-  return {(Vec<float, 8>::N)_mm256_max_ps((__m256)x.a, _mm256_setzero_ps())};  // NaN in the first operand gives the second
+  return {(Vec<float, 8>::N)_mm256_max_ps((__m256)x.a, _mm256_setzero_ps())};  // a NaN gives the second operand
 }
 FS_HD Vec<double, 4> relu(Vec<double, 4> x) {
   return {(Vec<double, 4>::N)_mm256_max_pd((__m256d)x.a, _mm256_setzero_pd())};
@@ -158,10 +186,10 @@ FS_HD Vec<double, 8> fma(Vec<double, 8> x, Vec<double, 8> y, Vec<double, 8> z) {
   return {(Vec<double, 8>::N)_mm512_fmadd_pd((__m512d)x.a, (__m512d)y.a, (__m512d)z.a)};
 }
 FS_HD Vec<float, 16> relu(Vec<float, 16> x) {
-  return {(Vec<float, 16>::N)_mm512_max_ps((__m512)x.a, _mm512_setzero_ps())};
+  return {(Vec<float, 16>::N)_mm512_maskz_max_ps(0xFFFF, (__m512)x.a, _mm512_setzero_ps())};
 }
 FS_HD Vec<double, 8> relu(Vec<double, 8> x) {
-  return {(Vec<double, 8>::N)_mm512_max_pd((__m512d)x.a, _mm512_setzero_pd())};
+  return {(Vec<double, 8>::N)_mm512_maskz_max_pd(0xFF, (__m512d)x.a, _mm512_setzero_pd())};
 }
 FS_HD Vec<float, 16> gate(Vec<float, 16> h, Vec<float, 16> y) {
   __mmask16 on = _mm512_cmp_ps_mask((__m512)h.a, _mm512_setzero_ps(), _CMP_GT_OQ);

@@ -10,13 +10,9 @@
 #include "../core/models/diagonal.h"
 #include "../core/models/relu2.h"
 #include "block.h"
+#include "kernels.h"
 
 namespace fs {
-
-template <class T>
-constexpr int WIDTH = FS_VECTOR_BYTES / int(sizeof(T));  // lanes of one vector register
-template <class T>
-constexpr int TEAM = WIDTH<T> < 8 ? WIDTH<T> : 8;  // lanes of a team: at most the least number of partial sums
 
 struct Scratch {  // memory aligned to a cache line
   char* p;
@@ -26,78 +22,68 @@ struct Scratch {  // memory aligned to a cache line
   ~Scratch() { std::free(p); }
   Scratch(const Scratch&) = delete;
 };
+inline i64 apart(i64 bytes) { return (bytes + 4096 + 63) / 64 * 64; }  // threads share neither cache lines nor pages
 
-// Calls f(Team, Model, side-by-side groups) for the instance that fits. FAST: sizes known to the compiler are worth it.
-template <class T, bool FAST, class F>
-void instance(const Shape& s, const Layout& layout, F f) {
-  auto family = [&](auto team, auto groups) {
+// Calls f(model) with the family and the number of partial sums that fit.
+template <class Tm, class F>
+void model(const Shape& s, F f) {
+  if (s.family == Shape::DIAGONAL) {
+    if (partials(s.d) == 8) return f(Diagonal<Tm, 8>{s.d});
+    return f(Diagonal<Tm, 32>{s.d});
+  }
+  if (partials(s.h) == 8) return f(ReLU2<Tm, 8>{s.d, s.h, s.hidden_bias, s.output_bias});
+  return f(ReLU2<Tm, 32>{s.d, s.h, s.hidden_bias, s.output_bias});
+}
+
+// Calls f(Block type, model) for the instance that fits.
+template <class Block>
+struct Of {
+  using type = Block;
+};
+template <class T, class F>
+void instance(const Job<T>& job, F f) {
+  const bool shared = job.full || job.common >= 0 || (job.indices && job.index_rows == 1);
+  auto block = [&](auto team, auto one_row) {
     using Tm = decltype(team);
-    if (s.family == Shape::DIAGONAL) {
-      if constexpr (FAST && Tm::L == 8) {
-        switch (Tm::vectors(s.d)) {
-#define FS_CASE(C) case C: return f(team, Diagonal<Tm, 8, C>{s.d}, groups);
-          FS_CASE(1) FS_CASE(2) FS_CASE(3) FS_CASE(4) FS_CASE(5) FS_CASE(6) FS_CASE(7) FS_CASE(8)
-#undef FS_CASE
-        }
-      }
-      if (partials(s.d) == 8) return f(team, Diagonal<Tm, 8>{s.d}, groups);
-      return f(team, Diagonal<Tm, 32>{s.d}, groups);
-    }
-    auto relu2 = [&](auto k) {
-      constexpr int K = decltype(k)::value;
-      if constexpr (FAST && Tm::W > 1) {
-        switch (s.d + s.hidden_bias) {
-#define FS_CASE(D) case D: return f(team, ReLU2<Tm, K, D>{s.d, s.h, s.hidden_bias, s.output_bias}, groups);
-          FS_CASE(1) FS_CASE(2) FS_CASE(3) FS_CASE(4) FS_CASE(5) FS_CASE(6) FS_CASE(8) FS_CASE(10) FS_CASE(11)
-#undef FS_CASE
-        }
-      }
-      return f(team, ReLU2<Tm, K>{s.d, s.h, s.hidden_bias, s.output_bias}, groups);
-    };
-    if (partials(s.h) == 8) return relu2(std::integral_constant<int, 8>{});
-    return relu2(std::integral_constant<int, 32>{});
+    model<Tm>(job.shape, [&](auto m) { f(Of<Block<Tm, decltype(m), decltype(one_row)::value>>{}, m); });
   };
-  if (layout.team == TEAM<T> && layout.lanes == 1) return family(Team<T, TEAM<T>, TEAM<T>>{}, std::integral_constant<int, 4>{});
-  if (layout.team == 1 && layout.lanes == WIDTH<T>) return family(Team<T, WIDTH<T>, 1>{}, std::integral_constant<int, 1>{});
-  if (layout.team == 1 && layout.lanes == 1) return family(Team<T, 1, 1>{}, std::integral_constant<int, 1>{});
-  throw std::invalid_argument("internal: no such layout");
+  const Layout at = job.layout;
+  if (at.team == TEAM<T> && at.lanes == 1) return block(Team<T, TEAM<T>, TEAM<T>>{}, std::true_type{});
+  if (at.team == 1 && at.lanes == 1) return block(Team<T, 1, 1>{}, std::true_type{});
+  if (at.team != 1 || at.lanes != WIDTH<T>) throw std::invalid_argument("internal: no such layout");
+  if (shared) return block(Team<T, WIDTH<T>, 1>{}, std::true_type{});
+  return block(Team<T, WIDTH<T>, 1>{}, std::false_type{});
 }
 
-template <class T, bool SHARED, bool BATCH>
-void advance(const Job<T>& job, const std::vector<i64>& living) {
-  instance<T, !SHARED && !BATCH>(job.shape, job.layout, [&](auto team, auto model, auto side_by_side) {
-    using Tm = decltype(team);
-    using Model = decltype(model);
-    constexpr int M = decltype(side_by_side)::value;
-    using B = Block<Tm, Model, M>;
-    constexpr bool one_row = SHARED || B::G == 1;
-    const i64 count = i64(living.size()), size = M * B::G, blocks = (count + size - 1) / size;
-    const i64 each = (B::bytes(job, model) + 4096 + 63) / 64 * 64;  // threads do not share cache lines or pages
-    Scratch scratch(each * job.threads);
-#pragma omp parallel num_threads(job.threads)
-    {
-      B block(job, model, scratch.p + each * omp_get_thread_num());
-#pragma omp for schedule(dynamic)
-      for (i64 k = 0; k < blocks; ++k) {
-        const i64 left = count - k * size;
-        block.template run<one_row, BATCH>(living.data() + k * size, int(left < size ? left : size));
-      }
-    }
-  });
+template <class T>
+i64 block_bytes(const Job<T>& job) {
+  i64 bytes = 0;
+  instance(job, [&](auto block, auto model) { bytes = decltype(block)::type::bytes(job, model); });
+  return bytes;
 }
 
-// Advance every living network of the job from t0 to t1.
 template <class T>
 void advance(const Job<T>& job) {
   std::vector<i64> living;
   for (i64 k = 0; k < job.N; ++k)
     if (job.lost[k] < 0) living.push_back(k);
-  const bool shared = job.full || job.common >= 0 || (job.indices && job.index_rows == 1);
-  const bool batch = job.full || job.batch > 1;
-  if (shared && batch) return advance<T, true, true>(job, living);
-  if (shared) return advance<T, true, false>(job, living);
-  if (batch) return advance<T, false, true>(job, living);
-  advance<T, false, false>(job, living);
+  if (living.empty()) return;
+  instance(job, [&](auto type, auto model) {
+    using B = typename decltype(type)::type;
+    // Groups side by side hide latencies, but never at the price of an idle thread.
+    const i64 count = i64(living.size()), vectors = (count + B::G - 1) / B::G;
+    const i64 each_thread = (vectors + job.threads - 1) / job.threads, side = B::side(job, model);
+    const i64 size = B::G * (each_thread < side ? each_thread : side);
+    const i64 each = apart(B::bytes(job, model));
+    Scratch scratch(each * job.threads);
+#pragma omp parallel num_threads(job.threads)
+    {
+      B block(job, model, scratch.p + each * omp_get_thread_num());
+#pragma omp for schedule(dynamic)
+      for (i64 first = 0; first < count; first += size)
+        block.run(living.data() + first, int(count - first < size ? count - first : size));
+    }
+  });
 }
 
 }  // namespace fs

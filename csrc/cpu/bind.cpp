@@ -1,12 +1,14 @@
 // Owns the Python module of one instruction set: checks dtype and layout, drops the GIL, calls the kernels.
 //
-// Arrays are taken with no conversion at all: a silent copy of an array that a kernel writes to would lose the training.
+// Arrays are taken with no conversion at all: a silent copy of an array that a kernel writes to would lose the
+// training.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <string>
 
-#include "measure.h"
+#include "../core/philox.h"
+#include "kernels.h"
 #include "metrics.h"
 
 namespace py = pybind11;
@@ -49,9 +51,9 @@ void check_inputs(const Shape& s, i64 stride) {
 
 template <class T>
 void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, const py::array& ids, py::array W,
-                  py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1, const py::array& multiplier,
-                  const py::array& X, const py::array& y, const py::object& indices, i64 batch, bool full, i64 common,
-                  u64 seed, double slope, double bound) {
+                  py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1,
+                  const py::array& multiplier, const py::array& X, const py::array& y, const py::object& indices,
+                  i64 batch, bool full, i64 common, u64 seed, double slope, double bound) {
   Job<T> job{};
   job.shape = shape_of(shape);
   job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
@@ -104,14 +106,11 @@ py::array_t<double> bind_losses(const py::tuple& shape, int threads, const py::a
 }
 
 template <class T>
-i64 block_bytes(const py::tuple& shape, const py::tuple& layout, i64 n, i64 stride, i64 batch, bool full) {
+i64 bind_block_bytes(const py::tuple& shape, const py::tuple& layout, i64 n, i64 stride, i64 batch, bool full) {
   Job<T> job{};
-  job.shape = shape_of(shape), job.stride = stride, job.batch = full ? n : batch, job.full = full;
-  i64 bytes = 0;
-  instance<T, false>(job.shape, {layout[0].cast<int>(), layout[1].cast<int>()}, [&](auto team, auto model, auto groups) {
-    bytes = Block<decltype(team), decltype(model), decltype(groups)::value>::bytes(job, model);
-  });
-  return bytes;
+  job.shape = shape_of(shape), job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
+  job.n = n, job.stride = stride, job.batch = full ? n : batch, job.full = full, job.common = -1;
+  return block_bytes(job);
 }
 
 py::array_t<u32> random_words(u64 seed, u32 id, u32 block, u32 item, int count) {
@@ -131,18 +130,18 @@ PYBIND11_MODULE(FS_MODULE, m) {
   m.attr("vector_bytes") = FS_VECTOR_BYTES;
   m.attr("lanes") = py::dict(py::arg("float32") = WIDTH<float>, py::arg("float64") = WIDTH<double>);
   m.attr("team") = py::dict(py::arg("float32") = TEAM<float>, py::arg("float64") = TEAM<double>);
-#define FS_ARGS                                                                                                       \
-  py::kw_only(), py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("ids"), py::arg("W"),              \
-      py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"), py::arg("multiplier"),         \
-      py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("batch"), py::arg("full"), py::arg("common"),          \
+#define FS_ARGS                                                                                              \
+  py::kw_only(), py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("ids"), py::arg("W"),      \
+      py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"), py::arg("multiplier"), \
+      py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("batch"), py::arg("full"), py::arg("common"),  \
       py::arg("seed"), py::arg("slope"), py::arg("bound")
   m.def("advance_float32", &bind_advance<float>, FS_ARGS);
   m.def("advance_float64", &bind_advance<double>, FS_ARGS);
 #undef FS_ARGS
   m.def("losses", &bind_losses, py::arg("shape"), py::arg("threads"), py::arg("W"), py::arg("X"), py::arg("y"),
         py::arg("factor"));
-  m.def("block_bytes_float32", &block_bytes<float>);
-  m.def("block_bytes_float64", &block_bytes<double>);
+  m.def("block_bytes_float32", &bind_block_bytes<float>);
+  m.def("block_bytes_float64", &bind_block_bytes<double>);
   bind_metrics(m);
   m.def("random_words", &random_words);
 }

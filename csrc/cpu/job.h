@@ -36,9 +36,9 @@ struct Job {
   i64 n, stride;
   const u32* indices;  // [index_rows, t1 - t0, batch], or null: draw them
   i64 index_rows;
-  i64 batch;       // samples in a step
-  bool full;       // the whole data set in a step
-  i64 common;      // network id whose draws all share, or -1
+  i64 batch;   // samples in a step
+  bool full;   // the whole data set in a step
+  i64 common;  // network id whose draws all share, or -1
   u64 seed;
   // step: w += -(base * multiplier) * mean over the batch of slope * residual * grad h
   T slope, bound;

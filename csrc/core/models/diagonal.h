@@ -1,4 +1,4 @@
-// Owns the diagonal linear network: value and pull, spread over inputs.
+// Owns the diagonal linear network: value, pull and both in one sweep, spread over inputs.
 //
 // h(x) = sum_j u_j v_j x_j,  dh/du_j = x_j v_j,  dh/dv_j = x_j u_j.   Rows of state: u [C], v [C], C = vectors(d).
 #pragma once
@@ -29,10 +29,8 @@ struct Diagonal {
 
   template <class X>
   FS_HD V value(const V* w, X x, V*) const {
-    Partial<Tm, K> s;
     const V *u = w, *v = w + C();
-    strided<Partial<Tm, K>::A>(C(), [&](int c, int a) { s.a[a] = fma(u[c] * v[c], x.own(c), s.a[a]); });
-    return s.total();
+    return tree_sum<Tm, K>(C(), [&](int c, V s) { return fma(u[c] * v[c], x.own(c), s); });
   }
 
   template <class X, class Sink>
@@ -43,6 +41,18 @@ struct Diagonal {
       sink(c, e, vc);
       sink(C() + c, e, uc);
     }
+  }
+
+  // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
+  template <class X>
+  FS_HD V pull_value(V* w, X x, V g, V*, X next) const {
+    V *u = w, *v = w + C();
+    return tree_sum<Tm, K>(C(), [&](int c, V s) {
+      V e = g * x.own(c), uc = once(u[c]), vc = once(v[c]);
+      V u1 = fma(e, vc, uc), v1 = fma(e, uc, vc);
+      u[c] = u1, v[c] = v1;
+      return fma(u1 * v1, next.own(c), s);
+    });
   }
 };
 

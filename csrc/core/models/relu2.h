@@ -1,4 +1,4 @@
-// Owns the two-layer ReLU network: value and pull, spread over hidden units.
+// Owns the two-layer ReLU network: value, pull and both in one sweep, spread over hidden units.
 //
 // z_j = W1_j . x~,  h(x) = sum_j a_j relu(z_j) + b2, where x~ is x, or (x, 1) if there are hidden biases: a bias is the
 // weight of an input that is always 1, and the data are padded so.  relu'(0) = 0.
@@ -38,16 +38,19 @@ struct ReLU2 {
 
   template <class X>
   FS_HD V value(const V* w, X x, V* kept) const {
-    Partial<Tm, K> s;
-    const int D_ = D(), C_ = C();
-    strided<Partial<Tm, K>::A>(C_, [&](int c, int a) {
-      const V* r = w + c * (D_ + 1);
-      V z = V::set(0);
-      for (int j = 0; j < D_; ++j) z = fma(r[j], x.shared(j), z);
-      kept[c] = relu(z);
-      s.a[a] = fma(r[D_], kept[c], s.a[a]);
-    });
-    return s.total() + w[C_ * (D_ + 1)];
+    const int D_ = D();
+    return sweep([&](auto two, int c, Sum& s) {
+             const V *r0 = w + c * (D_ + 1), *r1 = r0 + D_ + 1;
+             V z0 = V::set(0), z1 = z0;
+             for (int j = 0; j < D_; ++j) {
+               V xj = x.shared(j);
+               z0 = fma(r0[j], xj, z0);
+               if constexpr (two.yes) z1 = fma(r1[j], xj, z1);
+             }
+             add(s, c, kept[c] = relu(z0), r0[D_]);
+             if constexpr (two.yes) add(s, c + 1, kept[c + 1] = relu(z1), r1[D_]);
+           }) +
+           w[C() * (D_ + 1)];
   }
 
   template <class X, class Sink>
@@ -60,6 +63,56 @@ struct ReLU2 {
       for (int j = 0; j < D_; ++j) sink(r + j, e, x.shared(j));
     }
     if (output_bias) sink(C_ * (D_ + 1), g);
+  }
+
+  // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
+  template <class X>
+  FS_HD V pull_value(V* w, X x, V g, V* kept, X next) const {
+    const int D_ = D();
+    V bias = w[C() * (D_ + 1)];
+    if (output_bias) w[C() * (D_ + 1)] = bias = bias + g;
+    auto output = [&](V* r, V h, V& e) {  // the new output weight; e: what the hidden weights receive
+      V a = r[D_];
+      e = gate(h, g * a);
+      return r[D_] = fma(g, h, a);
+    };
+    auto hidden = [&](V& wj, V e, V xj, V nj, V z) {
+      V moved = fma(e, xj, wj);
+      wj = moved;
+      return fma(moved, nj, z);
+    };
+    return sweep([&](auto two, int c, Sum& s) {
+             V *r0 = w + c * (D_ + 1), *r1 = r0 + D_ + 1;
+             V z0 = V::set(0), z1 = z0, e0, e1, a0 = output(r0, kept[c], e0), a1;
+             if constexpr (two.yes) a1 = output(r1, kept[c + 1], e1);
+             for (int j = 0; j < D_; ++j) {
+               V xj = x.shared(j), nj = next.shared(j);
+               z0 = hidden(r0[j], e0, xj, nj, z0);
+               if constexpr (two.yes) z1 = hidden(r1[j], e1, xj, nj, z1);
+             }
+             add(s, c, kept[c] = relu(z0), a0);
+             if constexpr (two.yes) add(s, c + 1, kept[c + 1] = relu(z1), a1);
+           }) +
+           bias;
+  }
+
+ private:
+  using Sum = Partial<Tm, K>;
+  template <bool B>
+  struct Is {
+    static constexpr bool yes = B;
+  };
+  FS_HD static void add(Sum& s, int c, V hidden, V a) { s.a[c % Sum::A] = fma(a, hidden, s.a[c % Sum::A]); }
+
+  // f(two, c, sum) for all vectors c of hidden units, two at a time where it can, so that they share their inputs.
+  template <class F>
+  FS_HD V sweep(F f) const {
+    const int C_ = C();
+    Sum s;
+    int c = 0;
+    for (; c + 2 <= C_; c += 2) f(Is<true>{}, c, s);
+    if (c < C_) f(Is<false>{}, c, s);
+    return s.total();
   }
 };
 

@@ -5,10 +5,10 @@
 
 namespace fs {
 
-// SGD, batch 1:  w += rate * slope * r * grad h(x),  rate = -eta.  Residual r was formed by `value` at the same x.
+// SGD, batch 1:  w += rate * slope * r * grad h(x),  rate = -eta.  Residual r was formed at x; returns h(next).
 template <class Model, class X, class V>
-FS_HD void sgd(const Model& model, V* w, X x, V r, V rate, V slope, const V* kept) {
-  model.pull(w, x, rate * (slope * r), kept, Apply<V>{w});
+FS_HD V sgd(const Model& model, V* w, X x, V r, V rate, V slope, V* kept, X next) {
+  return model.pull_value(w, x, rate * (slope * r), kept, next);
 }
 
 // One sample's share of a batch gradient:  g += slope * r * grad h(x).

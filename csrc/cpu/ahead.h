@@ -1,0 +1,136 @@
+// Owns what the time loop reads for one group of networks: draws and step sizes prepared ahead, and the sample in hand.
+#pragma once
+#include "../core/philox.h"
+#include "../core/sample.h"
+#include "job.h"
+
+namespace fs {
+
+constexpr int AHEAD = 64;  // steps prepared at once: draws for the window of steps t / AHEAD, step sizes from any t on
+
+template <class T>
+struct Data {  // copied out of the job, so that stores to parameters cannot seem to change it
+  const T *X, *y;
+  i64 stride;
+};
+
+// ONE_ROW: all networks of a vector see the same sample, so that a row of X is read where it lies.
+template <class Tm, bool ONE_ROW>
+struct Ahead {
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  static constexpr int G = Tm::networks, OWN = ONE_ROW ? 1 : G;  // networks, and samples a step
+
+  T* rate;             // [AHEAD, G] -eta
+  u32* index;          // [AHEAD, OWN] in the order of `at`
+  const T* row;        // the sample in hand, if it is one row,
+  V *columns, *spare;  // or one sample a network as columns [width], and room for the next
+  int width;           // inputs that the model reads
+
+  static i64 bytes(int width) {
+    return (ONE_ROW ? 0 : 2 * width * sizeof(V)) + AHEAD * (G * sizeof(T) + OWN * sizeof(u32));
+  }
+  void place(char* p, int width_) {
+    width = width_;
+    columns = reinterpret_cast<V*>(p), spare = columns + width;
+    rate = reinterpret_cast<T*>(ONE_ROW ? columns : spare + width);
+    index = reinterpret_cast<u32*>(rate + AHEAD * G);
+    for (int k = 0; k < AHEAD * OWN; ++k) index[k] = 0;  // past the end of a replay any sample will do, if it exists
+  }
+
+  auto input() const {
+    if constexpr (ONE_ROW) return Row<Tm>{row};
+    else return Columns<Tm>{columns};
+  }
+  V rates(int s) const {
+    if constexpr (G == 1) return V::set(rate[s]);
+    else return V::load(rate + s * G);
+  }
+
+  // Take the samples at `which` [OWN] in hand, and return their labels. What `input` gave before stays readable.
+  V fetch(const Data<T>& data, const u32* which) {
+    if constexpr (ONE_ROW) {
+      const i64 i = *which;
+      row = data.X + i * data.stride;
+      return V::set(data.y[i]);
+    } else {
+      V* to = spare;
+      spare = columns, columns = to;
+      for (int j = 0; j < width; j += G) {  // rows of X are padded to whole vectors
+        V r[G];
+        FS_UNROLL
+        for (int g = 0; g < G; ++g) r[g] = V::loadu(data.X + which[g] * data.stride + j);
+        transpose<G / 2>(r);
+        FS_UNROLL
+        for (int k = 0; k < G; ++k)
+          if (j + k < width) to[j + k] = r[k];
+      }
+      V label;
+      FS_UNROLL
+      for (int g = 0; g < G; ++g) label.a[g] = data.y[which[g]];
+      return label;
+    }
+  }
+
+  // Where the draw of a step lies in `index`. Sixteen blocks of four steps are drawn at once, or one for each network.
+  static int at(i64 t) {
+    const u32 s = u32(t) % AHEAD;
+    return ONE_ROW ? s % 4 * (AHEAD / 4) + s / 4 : s * G;
+  }
+  // Draws of the window of steps that t is in, for the networks at positions `who` [G].
+  void draw(const Job<T>& job, const i64* who, i64 t) {
+    const i64 first = t / AHEAD * AHEAD;
+    if (job.indices) {
+      for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
+        for (int g = 0; g < OWN; ++g) index[at(step) + g] = replayed(job, who[g], step, 0);
+    } else if (ONE_ROW) {
+      const u32 network = id(job, who[0]);
+      u32 c[4][AHEAD / 4];
+      for (u32 k = 0; k < AHEAD / 4; ++k) c[0][k] = u32(first / 4) + k, c[1][k] = network, c[2][k] = ORDER, c[3][k] = 0;
+      draw_indices(job.seed, c, u32(job.n), index, AHEAD / 4);
+    } else {
+      for (i64 k = 0; k < AHEAD / 4; ++k) draw_one_each(job, who, first / 4 + k, 0, index + 4 * k * G, G);
+    }
+  }
+  // Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
+  void draw_batch(const Job<T>& job, const i64* who, i64 t, u32* to) {
+    const i64 B = job.batch;
+    if (job.indices) {
+      for (i64 step = t; step < job.t1 && step / 4 == t / 4; ++step)
+        for (i64 b = 0; b < B; ++b)
+          for (int g = 0; g < OWN; ++g) to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b);
+    } else {
+      for (i64 b = 0; b < B; ++b) draw_one_each(job, who, t / 4, b, to + b * OWN, B * OWN);
+    }
+  }
+  static u32 id(const Job<T>& job, i64 k) { return u32(job.common >= 0 ? job.common : job.ids[k]); }
+  static void draw_one_each(const Job<T>& job, const i64* who, i64 block, i64 item, u32* to, i64 stride) {
+    u32 c[4][OWN];
+    for (int g = 0; g < OWN; ++g) c[0][g] = u32(block), c[1][g] = id(job, who[g]), c[2][g] = ORDER, c[3][g] = u32(item);
+    draw_indices(job.seed, c, u32(job.n), to, stride);
+  }
+  static u32 replayed(const Job<T>& job, i64 k, i64 t, i64 b) {
+    return job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b];
+  }
+
+  // Step sizes of steps t .. t + count - 1.
+  void step_sizes(const Job<T>& job, const i64* who, i64 t, int count) {
+    const T* multiplier[G];
+    alignas(64) T base[G];
+    bool same = true;
+    for (int g = 0; g < G; ++g) {
+      base[g] = -job.base[who[g]];
+      multiplier[g] = job.multiplier + job.row[who[g]] * (job.t1 - job.t0) + (t - job.t0);
+      same &= multiplier[g] == multiplier[0];
+    }
+    if (same) {  // one schedule: whole vectors
+      using B = Vec<T, G>;
+      for (int s = 0; s < count; ++s) (B::load(base) * B::set(multiplier[0][s])).store(rate + s * G);
+    } else {
+      for (int g = 0; g < G; ++g)
+        for (int s = 0; s < count; ++s) rate[s * G + g] = base[g] * multiplier[g][s];
+    }
+  }
+};
+
+}  // namespace fs
