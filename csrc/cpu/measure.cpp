@@ -3,10 +3,11 @@
 
 namespace fs {
 
+namespace {
+
+template <class Tm>
 void mean_losses(const Shape& shape, int threads, i64 N, const double* W, const double* X, const double* y, i64 n,
                  i64 stride, double factor, double* loss) {
-  // Every network sees the same rows, so one lane a network needs neither gathers nor sums across lanes.
-  using Tm = Team<double, WIDTH<double>, 1>;
   model<Tm>(shape, [&](auto model) {
     using V = typename Tm::V;
     constexpr int G = Tm::networks;
@@ -32,6 +33,18 @@ void mean_losses(const Shape& shape, int threads, i64 N, const double* W, const 
       }
     }
   });
+}
+
+}  // namespace
+
+void mean_losses(const Shape& shape, int threads, i64 N, const double* W, const double* X, const double* y, i64 n,
+                 i64 stride, double factor, double* loss) {
+  // Every network sees the same rows, so one lane a network needs neither gathers nor sums across lanes; but the many
+  // partial sums of a wide network fit the registers only as a team's.
+  const bool wide = partials(shape.family == Shape::DIAGONAL ? shape.d : shape.h) > 8;
+  using One = Team<double, WIDTH<double>, 1>;
+  using All = Team<double, TEAM<double>, TEAM<double>>;
+  (wide ? mean_losses<All> : mean_losses<One>)(shape, threads, N, W, X, y, n, stride, factor, loss);
 }
 
 }  // namespace fs

@@ -174,11 +174,11 @@ class CPU(Backend):
 
 
 def best_layout(run, team, lanes):
-    """(lanes, team) for a run, and why: few coordinates want a network a lane, many want a network a vector."""
-    spread = run.model.d if type(run.model) is DiagonalLinear else run.model.width
-    bytes_of_block = run.model.P * lanes * np.dtype(run.dtype).itemsize
-    if spread >= 2 * team and (spread % team == 0 or spread >= 3 * team) and not (
-            type(run.model) is ReLU2 and bytes_of_block < 12 << 10):
-        return (1, team), f"{spread} coordinates fill vectors of {team}"
-    return (lanes, 1), f"a block of {lanes} networks fits the first-level cache" if bytes_of_block < 24 << 10 else \
-        f"{spread} coordinates would leave lanes of {team} empty"
+    """(lanes, team) for a run, and why: measured on Zen 4 over families, sizes, dtypes and instruction sets."""
+    model = run.model
+    block = model.P * lanes * np.dtype(run.dtype).itemsize
+    if type(model) is DiagonalLinear and model.d > 8:
+        return (1, team), f"{model.d} inputs fill vectors of {team}"
+    if block > 180 << 10:
+        return (1, team), f"{lanes} networks side by side would need {block >> 10} KiB, too much of the cache"
+    return (lanes, 1), f"{lanes} networks side by side need {block / 1024:.1f} KiB and no sums across lanes"
