@@ -1,0 +1,1 @@
+"""Room one: frozen records of what is asked; NumPy only."""

@@ -1,0 +1,93 @@
+"""The command line: every command, and errors as one line and status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastsgd as fs
+from fastsgd import config
+
+CONFIG = """
+steps = 200
+networks = 12
+dtype = "float64"
+metrics = [{type = "TrainLoss"}, {type = "JacobianRank", rtol = 1e-4}, {type = "FeatureSparsity"}]
+model = {type = "ReLU2", d = 2, width = 20, hidden_bias = false, output_bias = false}
+data = {type = "teacher_student", n = 15, d = 2, teacher_width = 3, n_test = 100}
+rule = {type = "SGD", batch_size = 1}
+order = {type = "Common", network = 3}
+step_size = {base = 0.1, decay_at = 0.5, decay_by = 4.0, warmup = {factor = 2.0}}
+save = {linear = 5}
+"""
+
+
+def fastsgd(*arguments):
+    """Run the console script; returns (status, stdout, stderr)."""
+    script = Path(sys.executable).with_name("fastsgd")
+    done = subprocess.run([script, *map(str, arguments)], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def toml(tmp_path):
+    """A configuration file."""
+    path = tmp_path / "run.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_info():
+    status, out, _ = fastsgd("info")
+    assert status == 0 and "x86-64-v3: built" in out and "backend reference: ready" in out
+
+
+def test_plan_run_report(toml, tmp_path):
+    status, out, _ = fastsgd("plan", toml)
+    assert status == 0 and "N=12 networks" in out and "backend: cpu" in out
+    result, ckpt = tmp_path / "r.npz", tmp_path / "c.ckpt"
+    status, out, err = fastsgd("run", toml, "--out", result, "--checkpoint", ckpt)
+    assert status == 0 and "train_loss" in out, err
+    same = fs.train(config.read(toml))
+    back = fs.Result.load(result)
+    assert back.weights.tobytes() == same.weights.tobytes()
+    status, report, _ = fastsgd("report", result)
+    assert status == 0 and report.splitlines()[:2] == out.splitlines()[:2]
+
+
+def test_reproduce(tmp_path):
+    status, out, err = fastsgd("reproduce", "S7", "--orders", 3, "--out", tmp_path)
+    assert status == 0, err
+    assert "of 3" in out and "1.354e-05" in out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"S7.txt", "S7.png", "S7_authors_order.npz", "S7_other_orders.npz"}
+    assert (tmp_path / "S7.png").stat().st_size > 20_000
+    assert fs.Result.load(tmp_path / "S7_other_orders.npz").numpy("rank").shape == (12, 251)
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    (("steps = 200", "steps = -1"), "steps"), (("type = \"SGD\"", "type = \"SGDD\""), "rule.type"),
+    (("base = 0.1", "bass = 0.1"), "step_size"), (("steps = 200", "stops = 200"), "stops"),
+    (("d = 2, t", "d = 3, t"), "model.d"),
+    (("[{type", "[{typo"), "metrics.type"), (("steps = 200", "steps == 200"), "no TOML"),
+    (('type = "teacher_student", n', 'file = "none.npz", n'), "data.file")])
+def test_errors_are_one_line_and_status_two(toml, change, field):
+    toml.write_text(CONFIG.replace(*change))
+    status, out, err = fastsgd("plan", toml)
+    assert status == 2 and field in err and err.count("\n") == 1 and not out
+
+
+def test_data_from_a_file(toml, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", X=rng.standard_normal((9, 2)), y=rng.standard_normal(9))
+    line = next(line for line in CONFIG.splitlines() if line.startswith("data"))
+    rank = '{type = "JacobianRank", rtol = 1e-4}, '
+    toml.write_text(CONFIG.replace(line, 'data = {file = "d.npz"}').replace(rank, ""))
+    assert config.read(toml).data.n == 9 and fs.train(config.read(toml)).survived.all()
+
+
+def test_unknown_system():
+    status, _, err = fastsgd("reproduce", "S99")
+    assert status == 2 and "S99" in err and "S1" in err

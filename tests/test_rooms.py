@@ -1,0 +1,81 @@
+"""The house: imports point downward, importing is free, headers stand alone, files stay small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastsgd as fs
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
+    ["errors"], ["spec"], ["data", "models", "losses", "orders"], ["rules"], ["metrics"], ["storage"], ["result"],
+    ["backends"], ["plan"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["report", "config"], ["reproduce"],
+    ["cli"],
+]
+LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
+
+
+def imports(path):
+    """The fastsgd modules that a file imports, as top-level names within the package."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[:len(package) - node.level + 1] + tuple(node.module.split(".") if node.module else ())
+            for alias in node.names:
+                inside = (*base, alias.name)[1:]
+                if inside and inside[0] in LEVEL:
+                    yield inside[0]
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert not any(name.split(".")[0] == "fastsgd" for name in names), f"{path}: imports are relative"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "fastsgd").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downward(path):
+    own = path.relative_to(ROOT / "fastsgd").with_suffix("").parts[0]
+    if own == "__init__":
+        return
+    for name in imports(path):
+        assert name == own or LEVEL[name] < LEVEL[own], f"{own} imports {name}"
+
+
+def test_importing_is_free():
+    code = ("import sys, fastsgd; heavy = {'torch', 'matplotlib', 'rich', 'typer', 'xarray'} & set(sys.modules); "
+            "native = [name for name in sys.modules if name.startswith('fastsgd._cpu')]; print(sorted(heavy), native)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "csrc" / "core").rglob("*.h")), ids=lambda p: p.name)
+def test_core_headers_stand_alone_and_need_no_library(path):
+    subprocess.run(["g++", "-fsyntax-only", "-std=c++17", "-march=x86-64-v3", "-Wall", "-Werror", "-include", str(path),
+                    "-x", "c++", "/dev/null"], check=True)
+    for line in path.read_text().splitlines():
+        if line.startswith("#include <"):
+            assert line in ("#include <immintrin.h>", "#include <stddef.h>"), f"{path.name} is freestanding"
+
+
+def test_public_names_are_documented():
+    for module in (fs, fs.models, fs.rules, fs.metrics, fs.orders, fs.losses, fs.data):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            assert getattr(thing, "__doc__", None), name
+            if isinstance(thing, type):
+                for method in (m for m in vars(thing) if not m.startswith("_")):
+                    value = getattr(thing, method)
+                    inherited = any(getattr(getattr(base, method, None), "__doc__", None) for base in thing.__mro__)
+                    assert not callable(value) or inherited, f"{name}.{method}"
+
+
+def test_files_are_small_and_open_with_what_they_own():
+    sizes = []
+    for path in [*(ROOT / "fastsgd").rglob("*.py"), *(ROOT / "csrc").rglob("*.*")]:
+        lines = path.read_text().splitlines()
+        sizes.append(len(lines))
+        assert len(lines) <= 480, f"{path}: {len(lines)} lines"
+        assert lines[0].startswith(('"""', "//")), f"{path} does not say what it owns"
+        assert max(map(len, lines)) <= 120, path
+    assert sorted(sizes)[len(sizes) // 2] < 150
