@@ -1,0 +1,31 @@
+"""Packages: an sdist holds everything that a build needs, and the package data are declared."""
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """Files of a fresh sdist, relative to its root."""
+    out = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "-e", str(out), "sdist", "-d", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+@pytest.mark.parametrize("pattern", ["csrc/**/*.h", "csrc/**/*.cpp", "fastsgd/**/*.py", "fastsgd/data/*.npz", "tests/*.py",
+                                     "bench/*.py", "bench/*.cpp", "*.md", "Makefile", "pyproject.toml", "setup.py"])
+def test_sdist_is_complete(names, pattern):
+    wanted = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
+    assert wanted and wanted <= names, wanted - names
+
+
+def test_sdist_holds_nothing_built(names):
+    assert not [name for name in names if name.endswith((".so", ".pyc", "_build_info.json"))]
