@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 def names(tmp_path_factory):
     """Files of a fresh sdist, relative to its root."""
     out = tmp_path_factory.mktemp("sdist")
-    command = [sys.executable, "setup.py", "-q", "egg_info", "-e", str(out), "sdist", "-d", str(out)]
+    command = [sys.executable, "setup.py", "-q", "egg_info", "-e", str(out), "sdist",
+               "-d", str(out)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
         return {name.partition("/")[2] for name in archive.getnames()}
