@@ -70,13 +70,19 @@ class Result:
                 f"lost={int((self.lost >= 0).sum())}, records={sorted(self.records)})")
 
     def to_xarray(self):
-        """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray."""
+        """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray.
+
+        Records and final parameters have their names, parameters at the saved steps a `saved_` before it.
+        """
         import xarray
 
         data = {name: (("net", "step", *(f"{name}_{k}" for k in range(a.ndim - 2))), a)
                 for name, a in self.records.items()}
         for name, a in self.run.model.unflatten(self.weights).items():
             data[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
+        if self.saved_weights is not None:
+            for name, a in self.run.model.unflatten(self.saved_weights).items():
+                data[f"saved_{name}"] = (("net", "step", *(f"{name}_{k}" for k in range(a.ndim - 2))), a)
         coords = {"net": self.ids, "step": self.steps, "step_size": ("net", self.base), "lost": ("net", self.lost)}
         return xarray.Dataset(data, coords=coords, attrs={k: str(v) for k, v in self.provenance.items()})
 

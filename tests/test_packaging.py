@@ -21,7 +21,8 @@ def names(tmp_path_factory):
         return {name.partition("/")[2] for name in archive.getnames()}
 
 
-@pytest.mark.parametrize("pattern", ["csrc/**/*.h", "csrc/**/*.cpp", "fastsgd/**/*.py", "fastsgd/data/*.npz", "tests/*.py",
+@pytest.mark.parametrize("pattern", ["csrc/**/*.h", "csrc/**/*.cpp", "fastsgd/**/*.py", "fastsgd/data/*.npz",
+                                     "tests/*.py",
                                      "bench/*.py", "bench/*.cpp", "*.md", "Makefile", "pyproject.toml", "setup.py"])
 def test_sdist_is_complete(names, pattern):
     wanted = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}

@@ -25,7 +25,7 @@ struct Block {
   const Job<T>& job;
   const Model model;
   V* gradient;  // [rows], batches only
-  u32* index;   // [4, batch, LABELS], batches only: draws of four steps
+  u32* index;   // [4, batch, OWN], batches only: draws of four steps
   int* place;   // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
   i64 member[MOST][G];
   Group group[MOST];

@@ -116,14 +116,14 @@ class CPU(Backend):
     def choose(self, run, N, tuning):
         module = native(tuning.isa)
         team, lanes = module.team[run.dtype], module.lanes[run.dtype]
-        layout, why = best_layout(run, team, lanes)
+        threads = tuning.threads or default_threads()
+        layout, why = best_layout(run, N, threads, team, lanes)
         if tuning.team is not None or tuning.lanes is not None:
             layout = (tuning.lanes or 1, tuning.team or 1)
             why = "as asked for"
         if layout not in ((1, team), (lanes, 1), (1, 1)):
             raise PlanError(f"tuning: lanes={layout[0]}, team={layout[1]} given; legal with {run.dtype} on "
                             f"x86-64-{module.isa} are (1, {team}), ({lanes}, 1) and (1, 1)")
-        threads = tuning.threads or default_threads()
         data, shape = run.data, shape_of(run.model)
         full, batch = type(run.rule) is GD, run.rule.batch(run.data.n)
         stride, item = -(-(data.d + shape[3]) // 16) * 16, np.dtype(run.dtype).itemsize
@@ -173,12 +173,19 @@ class CPU(Backend):
         return None
 
 
-def best_layout(run, team, lanes):
-    """(lanes, team) for a run, and why: measured on Zen 4 over families, sizes, dtypes and instruction sets."""
+def best_layout(run, N, threads, team, lanes):
+    """(lanes, team) for a run of N networks, and why. The rules are measurements: bench/README.md says on what."""
     model = run.model
-    block = model.P * lanes * np.dtype(run.dtype).itemsize
-    if type(model) is DiagonalLinear and model.d > 8:
+    if type(model) is DiagonalLinear:
+        one_row = isinstance(run.order, Common) or type(run.rule) is GD or len(getattr(run.order, "table", ())) == 1
+        if one_row and model.d <= 64:
+            return (lanes, 1), "one row of X serves all lanes"
+        if model.d < 4 or (model.d <= 8 and lanes == team):
+            return (lanes, 1), f"{model.d} inputs would leave most of {team} lanes empty"
         return (1, team), f"{model.d} inputs fill vectors of {team}"
+    block = model.P * lanes * np.dtype(run.dtype).itemsize
+    if N < lanes * threads:
+        return (1, team), f"{N} networks would not fill {threads} thread(s) of {lanes} lanes"
     if block > 180 << 10:
         return (1, team), f"{lanes} networks side by side would need {block >> 10} KiB, too much of the cache"
     return (lanes, 1), f"{lanes} networks side by side need {block / 1024:.1f} KiB and no sums across lanes"

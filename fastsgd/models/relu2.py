@@ -36,7 +36,7 @@ class ReLU2(Model):
         default = {"W1_scale": self.d**-0.5, "W2_scale": self.width**-0.5}
         for name in ("W1_scale", "W2_scale", "b1_scale", "b2_scale"):
             value = getattr(self, name)
-            value = default[name] if value is None else value
+            value = default.get(name) if value is None else value
             object.__setattr__(self, name, per_network(value, f"model.{name}", 0))
 
     def shapes(self):

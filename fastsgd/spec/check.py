@@ -26,7 +26,7 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise SpecError(f"{field}: cannot be read as an array ({error})") from None
-    if array.dtype.kind not in kinds:
+    if array.size and array.dtype.kind not in kinds:  # an empty list has no kind; its size is the caller's to refuse
         wanted = "integers" if kinds == "iu" else "real numbers"
         raise SpecError(f"{field}: holds {array.dtype}, expected {wanted}")
     legal = (ndim,) if isinstance(ndim, int) else ndim
