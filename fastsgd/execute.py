@@ -81,8 +81,8 @@ class _Pace:
 
     def __init__(self, plan):
         rows = len(plan.table(0, 1)) + plan.N * plan.batch * (getattr(plan.run.order, "table", None) is not None)
-        self.fixed = plan.tuning.segment
         self.most = max(1, (16 << 20) // rows)
+        self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
         work = plan.N * plan.run.model.P * plan.batch
         self.steps = self.fixed or int(min(self.most, max(4, 1e8 // work)))
 

@@ -22,11 +22,12 @@ NEEDS = {"v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"), "v3"
 def native(isa=None):
     """The compiled module of an instruction set, by default the best this machine has.
 
-    The environment variable FASTSGD_ISA (v3 or v4) overrides the choice. Raises BackendUnavailable with the reason.
+    The environment variable FASTSGD_ISA (v3 or v4) overrides the choice. Raises PlanError for an
+    unknown name, BackendUnavailable with the reason where it cannot run.
     """
     wanted = isa or os.environ.get("FASTSGD_ISA") or None
     if wanted is not None and wanted not in ISAS:
-        raise BackendUnavailable(f"instruction set {wanted!r} is unknown, expected one of {ISAS} (FASTSGD_ISA)")
+        raise PlanError(f"{'tuning.isa' if isa else 'FASTSGD_ISA'}: {wanted!r} given, expected one of {ISAS}")
     missing = []
     for name in (wanted,) if wanted else ISAS:
         absent = [flag for flag in NEEDS[name] if flag not in cpu_flags()]
@@ -110,6 +111,8 @@ class CPU(Backend):
         try:
             native()
         except BackendUnavailable as error:
+            if os.environ.get("FASTSGD_ISA"):  # a named instruction set runs or raises
+                raise
             return str(error)
         return None
 

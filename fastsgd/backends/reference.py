@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..errors import PlanError
+from ..rules import GD, SGD
 from .base import Backend
 
 
@@ -24,9 +26,14 @@ class Reference(Backend):
     name = "reference"
 
     def supports(self, run):
+        if type(run.rule) not in (SGD, GD):
+            return f"it does not know the rule {type(run.rule).__name__}"
         return None
 
     def choose(self, run, N, tuning):
+        for name in ("team", "lanes", "isa"):
+            if getattr(tuning, name) is not None:
+                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the reference has no such choice")
         item = np.dtype(run.dtype).itemsize
         batch = run.rule.batch(run.data.n)
         memory = {"state": 3 * N * run.model.P * item, "data": run.data.X.nbytes + run.data.y.nbytes,
@@ -46,7 +53,7 @@ class Reference(Backend):
         plan, run = state.plan, state.plan.run
         model, n, ids = run.model, run.data.n, plan.ids
         draws = None
-        if plan.batch < n or type(run.rule).__name__ != "GD":
+        if type(run.rule) is not GD:
             draws = segment.indices if segment.indices is not None else run.order.indices(
                 run.seed, ids, segment.t0, segment.t1, n, plan.batch)
             draws = torch.from_numpy(np.broadcast_to(draws.astype(np.int64), (plan.N, *draws.shape[1:])).copy())

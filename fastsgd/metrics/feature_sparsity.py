@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import SpecError
+from ..models import Model
+from ..spec.check import flag, real
 from .base import Metric
 
 
@@ -45,12 +46,12 @@ class FeatureSparsity(Metric):
     name: str = "feature_sparsity"
 
     def __post_init__(self):
-        if not (isinstance(self.tau, (int, float)) and 0 < self.tau <= 1):
-            raise SpecError(f"FeatureSparsity.tau: {self.tau!r} given, expected a number in (0, 1]")
+        object.__setattr__(self, "tau", real(self.tau, "FeatureSparsity.tau", 0, low_open=True, high=1))
+        object.__setattr__(self, "normalise", flag(self.normalise, "FeatureSparsity.normalise"))
 
     def refuse(self, model, data):
-        has = type(model).features is not None and "features" in type(model).__dict__
-        return None if has else f"{type(model).__name__} has no hidden activations"
+        has_none = type(model).features is Model.features
+        return f"{type(model).__name__} has no hidden activations" if has_none else None
 
     def compute(self, model, params, data, loss):
         X = data.X.astype(np.float64)

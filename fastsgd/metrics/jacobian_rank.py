@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import SpecError
-from ..spec.check import as_array, finite, frozen
+from ..spec.check import as_array, finite, frozen, real
 from .base import Metric
+
+BELOW_ONE = 1 - 2.0**-53
 
 
 def jacobians(model, params, X):
@@ -42,8 +43,7 @@ class JacobianRank(Metric):
     name: str = "rank"
 
     def __post_init__(self):
-        if not (isinstance(self.rtol, (int, float)) and 0 <= self.rtol < 1):
-            raise SpecError(f"JacobianRank.rtol: {self.rtol!r} given, expected a number in [0, 1)")
+        object.__setattr__(self, "rtol", real(self.rtol, "JacobianRank.rtol", 0, high=BELOW_ONE))
         if self.points is not None:
             points = finite(as_array(self.points, "JacobianRank.points", ndim=2), "JacobianRank.points")
             object.__setattr__(self, "points", frozen(points.astype(np.float64)))

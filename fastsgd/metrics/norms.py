@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import SpecError
+from ..spec.check import real
 from .base import Metric
 
 
@@ -47,8 +47,7 @@ class L0(Metric):
     name: str = "l0"
 
     def __post_init__(self):
-        if not 0 <= self.threshold < np.inf:
-            raise SpecError(f"L0.threshold: {self.threshold!r} given, expected a finite number >= 0")
+        object.__setattr__(self, "threshold", real(self.threshold, "L0.threshold", 0, high=1e300))
 
     def refuse(self, model, data):
         return _needs_uv(model)

@@ -14,10 +14,10 @@ def reproduce(name, out, replicas=256, saved=250, seed=0, progress=None):
 
     Returns (the table as text, the paths written, seconds by what).
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     done = study(name, replicas, saved, seed, progress)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     seconds = {"training": 0.0, "metrics": 0.0}
     paths = []
     for kind, result in done.results.items():
