@@ -67,7 +67,7 @@ def execute(plan, progress=None, on_launch=None):
         done.t = stop
         if done.taken < len(plan.saves):
             began = time.perf_counter()
-            _record(plan, backend, state, done)
+            _record(plan, backend, state, done, pace)
             done.seconds["metrics"] += time.perf_counter() - began
             if on_launch:
                 on_launch(done)
@@ -77,13 +77,14 @@ def execute(plan, progress=None, on_launch=None):
 
 
 class _Pace:
-    """Steps a launch, so that it takes LAUNCH_SECONDS and its tables stay small. Segments do not change bits."""
+    """Steps a launch, and networks a metric call, so that each takes LAUNCH_SECONDS. They do not change bits."""
 
     def __init__(self, plan):
         rows = len(plan.table(0, 1)) + plan.N * plan.batch * (getattr(plan.run.order, "table", None) is not None)
         self.most = max(1, (16 << 20) // rows)
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
         work = plan.N * plan.run.model.P * plan.batch
+        self.networks = {}  # {metric: networks a call}
         self.steps = self.fixed or int(min(self.most, max(4, 1e8 // work)))
 
     def learn(self, steps, spent):
@@ -92,7 +93,7 @@ class _Pace:
             self.steps = int(min(self.most, max(1, min(better, 4.0 * max(self.steps, steps)))))
 
 
-def _record(plan, backend, state, done):
+def _record(plan, backend, state, done, pace):
     """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN."""
     done.weights, done.lost = backend.read(state)
     alive = np.flatnonzero(done.lost < 0)
@@ -102,7 +103,7 @@ def _record(plan, backend, state, done):
         alive = np.flatnonzero(done.lost < 0)
     s, run = done.taken, plan.run
     for metric in run.metrics:
-        for who, values in _measured(plan, backend, state, done, metric, alive):
+        for who, values in _measured(plan, backend, state, done, metric, alive, pace):
             if metric.name not in done.records:
                 done.records[metric.name] = np.full((plan.N, len(plan.saves), *values.shape[1:]), np.nan)
             done.records[metric.name][who, s] = values
@@ -113,10 +114,11 @@ def _record(plan, backend, state, done):
     done.taken += 1
 
 
-def _measured(plan, backend, state, done, metric, alive):
+def _measured(plan, backend, state, done, metric, alive, pace):
     """Yield (positions, values) of a metric, so many networks at a time that Ctrl-C is answered within a second."""
-    run, at, size = plan.run, 0, 64
+    run, at = plan.run, 0
     while at < len(alive):
+        size = pace.networks.get(metric.name, 64)
         who = alive[at:at + size]
         began = time.perf_counter()
         with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
@@ -126,7 +128,7 @@ def _measured(plan, backend, state, done, metric, alive):
         yield who, values
         at += len(who)
         spent = max(time.perf_counter() - began, 1e-6)
-        size = int(min(4 * size, max(16, size * LAUNCH_SECONDS / spent)))
+        pace.networks[metric.name] = int(min(4 * size, max(16, len(who) * LAUNCH_SECONDS / spent)))
 
 
 def _provenance(plan, done):

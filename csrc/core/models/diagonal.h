@@ -33,6 +33,15 @@ struct Diagonal {
     return tree_sum<Tm, K>(C(), [&](int c, V s) { return fma(u[c] * v[c], x.own(c), s); });
   }
 
+  // For many values at the same w: fold once, u becomes u * v; then `folded` has the bits of `value`.
+  FS_HD void fold(V* w) const {
+    for (int c = 0; c < C(); ++c) w[c] = w[c] * w[C() + c];
+  }
+  template <class X>
+  FS_HD V folded(const V* w, X x, V*) const {
+    return tree_sum<Tm, K>(C(), [&](int c, V s) { return fma(w[c], x.own(c), s); });
+  }
+
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, V g, const V*, Sink sink) const {
     const V *u = w, *v = w + C();

@@ -53,6 +53,13 @@ struct ReLU2 {
            w[C() * (D_ + 1)];
   }
 
+  // For many values at the same w: nothing to fold.
+  FS_HD void fold(V*) const {}
+  template <class X>
+  FS_HD V folded(const V* w, X x, V* kept) const {
+    return value(w, x, kept);
+  }
+
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, V g, const V* kept, Sink sink) const {
     const int D_ = D(), C_ = C();
