@@ -7,14 +7,14 @@
 
 namespace fs {
 
-// K: partial sums of the tree; FIXED: C when the compiler may know it, else 0.
-template <class Tm, int K, int FIXED = 0>
+// K: partial sums of the tree.
+template <class Tm, int K>
 struct Diagonal {
   using T = typename Tm::T;
   using V = typename Tm::V;
   int d;
 
-  FS_HD int C() const { return FIXED ? FIXED : Tm::vectors(d); }
+  FS_HD int C() const { return Tm::vectors(d); }
   FS_HD int rows() const { return 2 * C(); }
   FS_HD int kept() const { return 0; }
   FS_HD int P() const { return 2 * d; }

@@ -9,14 +9,14 @@
 
 namespace fs {
 
-// K: partial sums of the tree; FIXED: D when the compiler may know it, else 0.
-template <class Tm, int K, int FIXED = 0>
+// K: partial sums of the tree.
+template <class Tm, int K>
 struct ReLU2 {
   using T = typename Tm::T;
   using V = typename Tm::V;
   int d, h, hidden_bias, output_bias;
 
-  FS_HD int D() const { return FIXED ? FIXED : d + hidden_bias; }
+  FS_HD int D() const { return d + hidden_bias; }
   FS_HD int C() const { return Tm::vectors(h); }
   FS_HD int rows() const { return C() * (D() + 1) + 1; }
   FS_HD int kept() const { return C(); }
