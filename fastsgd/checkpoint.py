@@ -7,6 +7,7 @@ from . import storage
 from .errors import SpecError
 from .execute import Progress, execute
 from .plan import plan as make_plan
+from .result import pack, unpack
 from .spec import codec
 from .spec.check import real
 from .watch import watcher
@@ -48,10 +49,7 @@ class Writer:
         if done is None:
             return
         text, arrays = codec.encode(self.run)
-        arrays |= {"weights": done.weights, "lost": done.lost}
-        arrays |= {f"record.{name}": a for name, a in done.records.items()}
-        if done.saved_weights is not None:
-            arrays["saved_weights"] = done.saved_weights
+        arrays |= {"weights": done.weights, "lost": done.lost} | pack(done.records, done.saved_weights)
         header = {"kind": "checkpoint", "run": text, "t": done.t, "taken": done.taken, "seconds": done.seconds}
         storage.write(self.checkpoint.path, header, arrays)
         self.last = time.monotonic()
@@ -79,9 +77,8 @@ def run_with(plan, checkpoint=None, progress=None, watch=None):
 def load(path):
     """(Run, Progress) of a checkpoint file. Raises SpecError if it is none."""
     header, arrays = storage.read(path, "checkpoint")
-    records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
-    progress = Progress(header["t"], header["taken"], arrays["weights"], arrays["lost"], records,
-                        arrays.get("saved_weights"), header["seconds"])
+    progress = Progress(header["t"], header["taken"], arrays["weights"], arrays["lost"], *unpack(arrays),
+                        header["seconds"])
     return codec.decode(header["run"], arrays), progress
 
 

@@ -95,7 +95,6 @@ class _Pace:
 
 def _record(plan, backend, state, done, pace):
     """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN."""
-    done.weights, done.lost = backend.read(state)
     alive = np.flatnonzero(done.lost < 0)
     broken = alive[~np.isfinite(done.weights[alive]).all(axis=1)]
     if len(broken):  # a parameter overflowed in a part of the network that its samples do not see

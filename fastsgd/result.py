@@ -9,6 +9,18 @@ from .errors import SpecError
 from .spec import codec
 
 
+def pack(records, saved_weights):
+    """Records and saved weights as the named arrays of a file."""
+    kept = {} if saved_weights is None else {"saved_weights": saved_weights}
+    return {f"record.{name}": a for name, a in records.items()} | kept
+
+
+def unpack(arrays):
+    """(records, saved weights or None) from the named arrays of a file."""
+    records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
+    return records, arrays.get("saved_weights")
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a run computed.
@@ -90,16 +102,14 @@ class Result:
         """Write everything to one npz file, whole or not at all."""
         text, arrays = codec.encode(self.run)
         arrays |= {"steps": self.steps, "ids": self.ids, "base": self.base, "lost": self.lost, "weights": self.weights}
-        arrays |= {f"record.{name}": a for name, a in self.records.items()}
-        if self.saved_weights is not None:
-            arrays["saved_weights"] = self.saved_weights
+        arrays |= pack(self.records, self.saved_weights)
         storage.write(path, {"kind": "result", "run": text, "provenance": self.provenance}, arrays)
 
     @classmethod
     def load(cls, path):
         """Read a file that `save` wrote. Raises SpecError if it is none."""
         header, arrays = storage.read(path, "result")
-        records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
+        records, saved_weights = unpack(arrays)
         return cls(run=codec.decode(header["run"], arrays), steps=arrays["steps"], ids=arrays["ids"],
                    base=arrays["base"], lost=arrays["lost"], weights=arrays["weights"], records=records,
-                   saved_weights=arrays.get("saved_weights"), provenance=header["provenance"])
+                   saved_weights=saved_weights, provenance=header["provenance"])

@@ -99,6 +99,24 @@ def test_rank_of_a_graded_diagonal_network():
     np.testing.assert_array_equal(fs.train(run).numpy("rank")[:, 0], 4)  # 1, 1e-4, 1e-8, 1e-12
 
 
+def test_rank_at_the_ends_of_what_is_legal():
+    params = weights_of("diagonal_13")
+    params["v"][:, 5:] = params["u"][:, 5:] = 0
+    points = np.random.default_rng(1).standard_normal((26, 13))
+    for rtol, want in ((0.0, 5), (1e-200, 5), (1e-150, 5), (1 - 1e-12, 1)):
+        got = evaluate("diagonal_13", fs.metrics.JacobianRank(rtol, points), params, "cpu")
+        # below the kernel's least rtol LAPACK counts, and there rounding errors count as well
+        assert (got == want).all() if rtol >= 1e-150 else (got >= want).all()
+
+
+def test_rank_of_weights_whose_size_overflows_is_no_number():
+    params = {"u": np.full((1, 13), 1.6e308), "v": np.full((1, 13), 1.6e308)}
+    metric = fs.metrics.JacobianRank(1e-4, problem(13).X)
+    run = fs.Run(MODELS["diagonal_13"], problem(13), fs.rules.SGD(), 1e-3, 1, init=params, networks=1,
+                 save=fs.SaveAt(steps=[0]), metrics=[metric], dtype="float64")
+    assert np.isnan(fs.train(run).numpy("rank")).all()
+
+
 def test_rank_defaults_to_as_many_test_points_as_parameters():
     metric = fs.metrics.JacobianRank()
     assert metric.where(MODELS["diagonal_1"], problem(1)).shape == (2, 1)

@@ -14,6 +14,7 @@ from ..orders import Common
 from ..rules import GD, SGD
 from .base import Backend, float64_params
 
+LEAST_RTOL = 1e-150  # the rank kernel squares it; below, the metric's definition serves
 ISAS = ("v4", "v3")  # x86-64 levels, best first: AVX-512, AVX2 + FMA
 NEEDS = {"v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"), "v3": ("avx2", "fma", "bmi2", "movbe")}
 
@@ -75,13 +76,17 @@ def shape_of(model):
     return None
 
 
+def stride_of(model):
+    """Columns of X as the kernels read it: the inputs, a one for hidden biases, zeros up to whole vectors."""
+    return -(-(model.d + shape_of(model)[3]) // 16) * 16
+
+
 def padded(model, X, dtype):
     """X [n, d] in rows of whole vectors: zeros behind, and a one right behind where hidden biases want an input."""
-    one = shape_of(model)[3]
-    out = np.zeros((len(X), -(-(X.shape[1] + one) // 16) * 16), dtype)
-    out[:, :X.shape[1]] = X
-    if one:
-        out[:, X.shape[1]] = 1
+    out = np.zeros((len(X), stride_of(model)), dtype)
+    out[:, :model.d] = X
+    if shape_of(model)[3]:
+        out[:, model.d] = 1
     return out
 
 
@@ -129,7 +134,7 @@ class CPU(Backend):
                             f"x86-64-{module.isa} are (1, {team}), ({lanes}, 1) and (1, 1)")
         data, shape = run.data, shape_of(run.model)
         full, batch = type(run.rule) is GD, run.rule.batch(run.data.n)
-        stride, item = -(-(data.d + shape[3]) // 16) * 16, np.dtype(run.dtype).itemsize
+        stride, item = stride_of(run.model), np.dtype(run.dtype).itemsize
         block = getattr(module, f"block_bytes_{run.dtype}")(shape, layout, data.n, stride, batch, full)
         n_test = 0 if data.X_test is None else len(data.X_test)
         memory = {"state": N * (run.model.P * item + 8), "data": (data.n * item + (data.n + n_test) * 8) * (stride + 1),
@@ -165,19 +170,20 @@ class CPU(Backend):
                 state.points[metric] = padded(run.model, X, "float64"), np.array(y, dtype="float64")
             weights = np.ascontiguousarray(state.weights[who], dtype="float64")
             return state.module.losses(shape_of(run.model), threads, weights, *state.points[metric], run.loss.factor)
-        if type(metric) is JacobianRank and type(run.model) is DiagonalLinear:
+        if type(metric) is JacobianRank and type(run.model) is DiagonalLinear and metric.rtol >= LEAST_RTOL:
             if metric not in state.points:
                 X = metric.where(run.model, run.data)
                 state.points[metric] = np.ascontiguousarray(X.T @ X), len(X)
             gram, m = state.points[metric]
             params = float64_params(run.model, state.weights[who])
             scale = np.hypot(params["u"], params["v"])
-            return state.module.diagonal_rank(gram, scale, metric.rtol, threads, m).astype(np.float64)
+            count = state.module.diagonal_rank(gram, scale, metric.rtol, threads, m)
+            return np.where(count < 0, np.nan, count)  # -1: u and v are finite, but their size is not
         return None
 
 
 def best_layout(run, N, threads, team, lanes):
-    """(lanes, team) for a run of N networks, and why. The rules are measurements: bench/README.md says on what."""
+    """(lanes, team) for a run of N networks, and why. Measured on Zen 4, both dtypes, AVX2 and AVX-512."""
     model = run.model
     if type(model) is DiagonalLinear:
         one_row = isinstance(run.order, Common) or type(run.rule) is GD or len(getattr(run.order, "table", ())) == 1
