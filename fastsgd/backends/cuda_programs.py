@@ -71,11 +71,15 @@ def choose(run, N, card, tuning):
     network += len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
     made = _fused(run, N, card, tuning) if fused(run) else _general(run, card, tuning)
     program, lanes, staged, stride, more, why = made
-    labels = run.loss.labels(run.model.outputs) if hasattr(run.loss, "labels") else 1
-    size = run.data.n * (stride + labels) * item
+    size = run.data.n * (stride + _labels(run)) * item
     where = (f"data staged in {size / 1024:.1f} KiB of shared memory" if staged else
              "data read through the caches" if run.data.n else "samples made on the way")
     return Chosen(program, lanes, size if staged else 0, stride, size + more, network, f"{why}; {where}")
+
+
+def _labels(run):
+    """Numbers in a row of y."""
+    return run.model.outputs if run.loss.name == "squared" else 1
 
 
 def _stages(run, size, card):
@@ -213,8 +217,7 @@ def _general(run, card, tuning):
         raise PlanError(f"tuning: team={tuning.team} given; the general loop has one thread a network")
     rule, data, item = run.rule, run.data, np.dtype(run.dtype).itemsize
     noises = rule.noises()
-    labels = run.model.outputs if run.loss.name == "squared" else 1
-    stride = data.d | 1
+    labels, stride = _labels(run), data.d | 1
     staged = _stages(run, data.n * (stride + labels) * item, card)
     fresh = isinstance(data, Fresh)
     inputs = f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if fresh else None
