@@ -1,8 +1,16 @@
 // Owns the words that differ between compilers: inlining, unrolling, fixed-width integers without any standard header.
 #pragma once
 
+#if !defined(__CUDACC_RTC__)
+#include <stddef.h>
+#endif
+
 #if defined(__CUDACC_RTC__)  // words of GCC that NVRTC, alone among our compilers, does not know
 #define __builtin_memcpy memcpy
+#define __builtin_frexp frexp
+#define __builtin_ldexp ldexp
+#define __builtin_scalbn scalbn
+#define __builtin_nan nan
 #define __builtin_inf() __longlong_as_double(0x7FF0000000000000ll)
 #define __builtin_fabs fabs
 #define __builtin_sqrt __dsqrt_rn
@@ -12,6 +20,7 @@
 #if defined(__CUDACC__)
 #define FS_HD __host__ __device__ __forceinline__
 #define FS_HD_CALL __host__ __device__ __noinline__
+#define FS_FN __host__ __device__ inline
 #define FS_UNROLL _Pragma("unroll")
 #define FS_NO_UNROLL _Pragma("unroll 1")
 #if defined(FS_ROLLED)
@@ -24,12 +33,13 @@
 #define FS_HD inline __attribute__((always_inline))
 #endif
 #define FS_HD_CALL __attribute__((noinline))
+#define FS_FN inline
 #define FS_UNROLL _Pragma("GCC unroll 64")
 #define FS_NO_UNROLL _Pragma("GCC unroll 1")
 #define FS_UNROLL_ROWS
 #endif
-// FS_UNROLL_ROWS goes before loops over a network's rows: on a GPU they are unrolled, so that the rows are registers,
-// unless FS_ROLLED says that there are too many.
+// FS_FN is for functions too long to be always inlined. FS_UNROLL_ROWS goes before loops over a network's rows: on a
+// GPU they are unrolled, so that the rows are registers, unless FS_ROLLED says that there are too many.
 
 namespace fs {
 using u32 = unsigned int;

@@ -10,6 +10,7 @@
 #include "../core/metrics/diagonal_rank.h"
 #include "../core/metrics/jacobi.h"
 #include "../core/metrics/linear_loss.h"
+#include "../core/metrics/norms.h"
 
 namespace py = pybind11;
 
@@ -18,17 +19,11 @@ namespace {
 using Doubles = py::array_t<double, py::array::c_style>;
 using Counts = py::array_t<long long>;
 
-// Number of networks in parts [N, K, d]: s_j = sqrt(sum_k parts_kj^2) of each.
+// Number of networks in parts [N, K, d].
 py::ssize_t networks(const Doubles& parts, py::ssize_t d) {
   if (parts.ndim() != 3 || parts.shape(2) != d || parts.shape(1) < 1)
     throw std::invalid_argument("parts must be [N, K, d]");
   return parts.shape(0);
-}
-
-void sizes(const double* parts, int K, int d, double* s) {
-  for (int j = 0; j < d; ++j) s[j] = __builtin_fabs(parts[j]);
-  for (int k = 1; k < K; ++k)
-    for (int j = 0; j < d; ++j) s[j] = fs::diagonal_rank_size(s[j], parts[size_t(k) * d + j]);
 }
 
 // What ranks on one set of points share, from G = X^T X [d, d] of m points; costs d^3.
@@ -58,7 +53,7 @@ Counts diagonal_rank(const DiagonalPoints& at, const Doubles& parts, double rtol
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
   for (py::ssize_t k = 0; k < N; ++k) {
     double* s = scratch.get() + each * omp_get_thread_num();
-    sizes(from + k * K * d, int(K), d, s);
+    fs::diagonal_sizes(from + k * K * d, int(K), d, s);
     to[k] = fs::diagonal_rank(at.points, s, rtol, s + d);
   }
   return out;
@@ -81,7 +76,7 @@ py::tuple scaled_values(const Doubles& R, const Doubles& parts, int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (py::ssize_t k = 0; k < N; ++k) {
       double *s = scratch.get() + each * omp_get_thread_num(), *columns = s + d;
-      sizes(from + k * K * d, K, d, s);
+      fs::diagonal_sizes(from + k * K * d, K, d, s);
       for (int j = 0; j < d; ++j)
         for (size_t i = 0; i < ld; ++i) columns[j * ld + i] = i < size_t(m) ? r[i * d + j] * s[j] : 0.0;
       shift[k] = fs::jacobi_singular_values(columns, m, d, to + k * kept, columns + d * ld);
@@ -100,20 +95,9 @@ Doubles diagonal_norms(const Doubles& W, double threshold) {
   double* to = out.mutable_data();
   py::gil_scoped_release release;
   for (py::ssize_t k = 0; k < N; ++k) {
-    const double *u = w + 2 * k * d, *v = u + d;
-    double norm[8] = {}, apart[8] = {}, support[8] = {};
-    for (py::ssize_t j = 0; j < d; ++j) {
-      const double a = __builtin_fabs(u[j]), b = __builtin_fabs(v[j]);
-      norm[j % 8] += a * a + b * b;
-      apart[j % 8] += (a - b) * (a - b);
-      support[j % 8] += a * b > threshold;
-    }
-    const auto total = [](const double* p) {
-      return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
-    };
-    to[k] = __builtin_sqrt(total(norm));
-    to[N + k] = __builtin_sqrt(total(apart));
-    to[2 * N + k] = total(support);
+    double all[3];
+    fs::diagonal_norms(w + 2 * k * d, w + (2 * k + 1) * d, int(d), threshold, all);
+    for (int which = 0; which < 3; ++which) to[which * N + k] = all[which];
   }
   return out;
 }

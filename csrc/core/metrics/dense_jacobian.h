@@ -36,14 +36,14 @@ struct Layers {
   double* pack;                       // [largest size, ROWS]
 };
 
-inline int largest_size(const DenseShape& s) {
+FS_FN int largest_size(const DenseShape& s) {
   int most = 0;
   for (int l = 0; l <= s.layers; ++l) most = s.size[l] > most ? s.size[l] : most;
   return most;
 }
 
 // a <- act(z), z <- act'(z); count in whole registers.
-inline void activate(const DenseShape& s, double* __restrict z, double* __restrict a, size_t count) {
+FS_FN void activate(const DenseShape& s, double* __restrict z, double* __restrict a, size_t count) {
   const V slope = V::set(s.slope);
   for (size_t i = 0; i < count; i += tile::W) {
     V value, derivative;
@@ -55,7 +55,7 @@ inline void activate(const DenseShape& s, double* __restrict z, double* __restri
 
 // out[i, :] = c sum_k w(i, k) in[k, :] for i < rows, k < K; columns and padding of rows in whole tiles.
 template <class Weight>
-inline void multiply(int rows, int K, double c, Weight w, const double* in, double* out, size_t ld, int columns,
+FS_FN void multiply(int rows, int K, double c, Weight w, const double* in, double* out, size_t ld, int columns,
                      double* pack) {
   for (int i = 0; i < rows; i += ROWS) {
     for (int k = 0; k < K; ++k)
@@ -70,7 +70,7 @@ inline void multiply(int rows, int K, double c, Weight w, const double* in, doub
   }
 }
 
-inline size_t layers_size(const DenseShape& s, int mp) {
+FS_FN size_t layers_size(const DenseShape& s, int mp) {
   const size_t o = s.size[s.layers];
   size_t count = (size_t)largest_size(s) * ROWS;
   for (int l = 1; l < s.layers; ++l) count += (2 + o) * tile::padded(s.size[l]) * mp;
@@ -78,7 +78,7 @@ inline size_t layers_size(const DenseShape& s, int mp) {
 }
 
 // Forward and backward over all points.
-inline Layers sweep(const DensePoints& p, const double* w, double* block) {
+FS_FN Layers sweep(const DensePoints& p, const double* w, double* block) {
   const DenseShape& s = p.shape;
   const int L = s.layers, o = p.outputs();
   const size_t mp = p.mp;
@@ -128,10 +128,10 @@ inline Layers sweep(const DensePoints& p, const double* w, double* block) {
 }  // namespace dense_detail
 
 // Doubles of scratch for `dense_gram` and `dense_rows`.
-inline size_t dense_scratch_size(const DenseShape& s, int m) { return dense_detail::layers_size(s, tile::padded(m)); }
+FS_FN size_t dense_scratch_size(const DenseShape& s, int m) { return dense_detail::layers_size(s, tile::padded(m)); }
 
 // The upper triangle of J J^T [rows, rows] of one network w [P].
-inline void dense_gram(const DensePoints& p, const double* w, double* G, double* scratch) {
+FS_FN void dense_gram(const DensePoints& p, const double* w, double* G, double* scratch) {
   using namespace dense_detail;
   const DenseShape& s = p.shape;
   const Layers z = sweep(p, w, scratch);
@@ -176,7 +176,7 @@ inline void dense_gram(const DensePoints& p, const double* w, double* G, double*
 }
 
 // J^T [P, rows] of one network w [P].
-inline void dense_rows(const DensePoints& p, const double* w, double* out, double* scratch) {
+FS_FN void dense_rows(const DensePoints& p, const double* w, double* out, double* scratch) {
   using namespace dense_detail;
   const DenseShape& s = p.shape;
   const Layers z = sweep(p, w, scratch);

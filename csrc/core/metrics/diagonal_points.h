@@ -34,10 +34,10 @@ struct DiagonalRankEffort {
 };
 
 // Doubles of `constants` (kept as long as the points are used).
-inline size_t diagonal_rank_constants_size(int d) { return 2 * (size_t)d * d + 2 * (size_t)d; }
+FS_FN size_t diagonal_rank_constants_size(int d) { return 2 * (size_t)d * d + 2 * (size_t)d; }
 
 // Doubles of `scratch`, for diagonal_rank_prepare and for each concurrent diagonal_rank.
-inline size_t diagonal_rank_scratch_size(int d) {
+FS_FN size_t diagonal_rank_scratch_size(int d) {
   const size_t ld = (size_t)diagonal_rank_detail::padded(d), most = diagonal_rank_detail::kMostSqueezed;
   return 2 * (ld + 1) * ld + 9 * ld + 16 + most * most + inertia::scratch_size(d);
 }
@@ -56,7 +56,7 @@ struct Scratch {                // the pieces of one caller-provided block
   double* pivots;               // inertia's
 };
 
-inline Scratch carve(double* block, int d) {
+FS_FN Scratch carve(double* block, int d) {
   const size_t ld = (size_t)padded(d);
   Scratch z;
   z.t = block;
@@ -75,7 +75,7 @@ inline Scratch carve(double* block, int d) {
 }
 
 // Largest eigenvalue of a whole [d, d] matrix, rounded outwards.
-inline double spectral_norm(const double* S, int d, Scratch& z) {
+FS_FN double spectral_norm(const double* S, int d, Scratch& z) {
   const int ld = padded(d);
   for (int i = 0; i < d; ++i)
     for (int j = 0; j < ld; ++j) z.matrix[(size_t)i * ld + j] = j < d ? S[(size_t)i * d + j] : 0.0;
@@ -91,7 +91,7 @@ inline double spectral_norm(const double* S, int d, Scratch& z) {
 }
 
 // H = C^-1 by Gauss-Jordan in place, no pivoting (C is positive definite); false where a pivot is too small for that.
-inline bool invert(double* __restrict H, int d) {
+FS_FN bool invert(double* __restrict H, int d) {
   for (int k = 0; k < d; ++k) {
     double* row = H + (size_t)k * d;
     if (!(row[k] > kSmallestPivot)) return false;
@@ -115,7 +115,7 @@ inline bool invert(double* __restrict H, int d) {
 }  // namespace diagonal_rank_detail
 
 // G [d,d] = X^T X of X [m,d]; constants and scratch as sized above. Costs about d^3 multiply-adds.
-inline DiagonalRankPoints diagonal_rank_prepare(const double* G, int d, int m, double* constants, double* scratch) {
+FS_FN DiagonalRankPoints diagonal_rank_prepare(const double* G, int d, int m, double* constants, double* scratch) {
   using namespace diagonal_rank_detail;
   double *length = constants, *diagonal = length + d, *C = diagonal + d, *H = C + (size_t)d * d;
   DiagonalRankPoints points = {d, m, false, 1.0, 0.0, length, diagonal, C, H};

@@ -50,7 +50,7 @@ struct Verdict {
 };
 
 // Coordinates j in Scratch::middle come sorted by t, largest first. tau is only known to lie in [low, high].
-inline Verdict judge(const DiagonalRankPoints& points, Scratch& z, double low, double high) {
+FS_FN Verdict judge(const DiagonalRankPoints& points, Scratch& z, double low, double high) {
   const double far_above = high * __builtin_sqrt(points.inverse_norm / kFar);
   const double far_below = low * __builtin_sqrt(kFar / points.largest);
   const double* t = z.t;
@@ -94,7 +94,7 @@ inline Verdict judge(const DiagonalRankPoints& points, Scratch& z, double low, d
 
 // M = S + more - diag(e) on the listed coordinates, each scaled by 1 / sqrt(S_jj + e_j): entries of order one whatever
 // e is.
-inline void gather_shifted(const double* S, int d, const int* index, const double* e, int n, Scratch& z,
+FS_FN void gather_shifted(const double* S, int d, const int* index, const double* e, int n, Scratch& z,
                            double more = 0) {
   const int ld = padded(n);
   for (int i = 0; i < n; ++i) z.scale[i] = 1.0 / __builtin_sqrt(S[(size_t)index[i] * (d + 1)] + e[i]);
@@ -114,7 +114,7 @@ inline void gather_shifted(const double* S, int d, const int* index, const doubl
 //   |S| + |m| - pos(H_mm - W_m + eta') <= rank <= |S| + pos(C_mm - 1/W_m + eta),
 // for eliminating S can only take from C_mm and N only from H_mm, and eta = kFar |C|, eta' = kFar |H| (a little more)
 // cover what N, or S, gives back. tau is only known to lie in [low, high].
-inline int squeeze(const DiagonalRankPoints& points, Scratch z, double low, double high, const Verdict& verdict) {
+FS_FN int squeeze(const DiagonalRankPoints& points, Scratch z, double low, double high, const Verdict& verdict) {
   const int n = verdict.middle, ld = padded(n);
   if (n > kMostSqueezed) return -1;
   z.matrix = z.small;  // the large one is in use
@@ -140,7 +140,7 @@ struct Interval {
 // Runs Lanczos on diag(t) C diag(t) restricted to t > cut * max t; what is left out adds at most its trace, or its
 // norm. Stops as soon as the verdict is certain, or when sigma_1 is as good as this cut allows.
 enum class Narrowed { decided, coarse, settled };
-inline Narrowed narrow(const DiagonalRankPoints& points, Scratch& z, double rtol, double cut, Interval* square,
+FS_FN Narrowed narrow(const DiagonalRankPoints& points, Scratch& z, double rtol, double cut, Interval* square,
                        Verdict* verdict, int* rank, DiagonalRankEffort* effort) {
   const int d = points.d;
   double most = 0, rest = 0, left = 0;
@@ -211,7 +211,7 @@ struct Listed {
   int n, positive, certified;
 };
 
-inline Listed list_coordinates(const DiagonalRankPoints& points, Scratch& z, double tau, const Verdict& verdict,
+FS_FN Listed list_coordinates(const DiagonalRankPoints& points, Scratch& z, double tau, const Verdict& verdict,
                                bool dual, int* index, double* e) {
   const double far_above = tau * __builtin_sqrt(points.inverse_norm / kFar);
   const double far_below = tau * __builtin_sqrt(kFar / points.largest);
@@ -235,7 +235,7 @@ inline Listed list_coordinates(const DiagonalRankPoints& points, Scratch& z, dou
   return listed;
 }
 
-inline int count_definite(const DiagonalRankPoints& points, Scratch z, double tau, const Verdict& verdict) {
+FS_FN int count_definite(const DiagonalRankPoints& points, Scratch z, double tau, const Verdict& verdict) {
   Listed listed = list_coordinates(points, z, tau, verdict, false, z.index, z.picked);
   bool dual = false;
   if (points.largest * points.inverse_norm < kDualCondition) {
@@ -261,7 +261,7 @@ inline int count_definite(const DiagonalRankPoints& points, Scratch z, double ta
   return dual ? points.d - positive : positive;
 }
 
-inline int count_at(const DiagonalRankPoints& points, Scratch& z, double tau, DiagonalRankEffort* effort) {
+FS_FN int count_at(const DiagonalRankPoints& points, Scratch& z, double tau, DiagonalRankEffort* effort) {
   const Verdict verdict = judge(points, z, tau, tau);
   if (verdict.decided()) return verdict.rank();
   if (effort) ++effort->factorisations;
@@ -272,7 +272,7 @@ inline int count_at(const DiagonalRankPoints& points, Scratch& z, double tau, Di
 // not far below (dual: not far above) the threshold, by kDropped:
 //   pos(C_RR - 1/W) <= rank <= pos(C_RR - 1/W + eta),  d - pos(H_RR - W + eta') <= rank <= d - pos(H_RR - W):
 // a principal submatrix has no more positive eigenvalues, and eta covers what the coordinates left out give back.
-inline int count_between(const DiagonalRankPoints& points, Scratch& z, double low, double high, const Verdict& verdict,
+FS_FN int count_between(const DiagonalRankPoints& points, Scratch& z, double low, double high, const Verdict& verdict,
                          DiagonalRankEffort* effort) {
   const int d = points.d;
   const double upper = high * __builtin_sqrt(points.inverse_norm / kDropped);
@@ -312,7 +312,7 @@ inline int count_between(const DiagonalRankPoints& points, Scratch& z, double lo
 // Singular or ill-conditioned C. Cholesky of diag(t) C diag(t), largest pivot first, done on C with the scales kept
 // apart: t_p c_pp^1/2 is row p's size, Y [k,n] the rest of the row, |Y| <= 1. Then X diag(t) = Q diag(size) Y, and the
 // count is that of Y Y^T - (tau / size)^2, where Y Y^T is well conditioned because the pivoting revealed the rank.
-inline int count_singular(const DiagonalRankPoints& points, Scratch& z, double tau) {
+FS_FN int count_singular(const DiagonalRankPoints& points, Scratch& z, double tau) {
   const int d = points.d;
   const double negligible = tau / __builtin_sqrt(kNegligible * points.largest);
   int n = 0;
@@ -369,15 +369,22 @@ inline int count_singular(const DiagonalRankPoints& points, Scratch& z, double t
 // ---- what callers use ----------------------------------------------------------------------------------------------
 
 // s = hypot(u, v), safe where squares underflow (|u| around 1e-180 is ordinary here).
-inline double diagonal_rank_size(double u, double v) {
+FS_FN double diagonal_rank_size(double u, double v) {
   const double a = __builtin_fabs(u), b = __builtin_fabs(v);
   const double most = a < b ? b : a, least = a < b ? a : b;
   const double ratio = most > 0 ? least / most : 0;
   return most * __builtin_sqrt(1 + ratio * ratio);
 }
 
+// s_j = sqrt(sum_k parts_kj^2) of parts [K, d].
+FS_FN void diagonal_sizes(const double* parts, int K, int d, double* s) {
+  for (int j = 0; j < d; ++j) s[j] = __builtin_fabs(parts[j]);
+  for (int k = 1; k < K; ++k)
+    for (int j = 0; j < d; ++j) s[j] = diagonal_rank_size(s[j], parts[(size_t)k * d + j]);
+}
+
 // Rank of one network from s [d] >= 0, 1e-150 <= rtol; -1 where s is not finite. A function of the network alone.
-inline int diagonal_rank(const DiagonalRankPoints& points, const double* s, double rtol, double* scratch,
+FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, double rtol, double* scratch,
                          DiagonalRankEffort* effort = nullptr) {
   using namespace diagonal_rank_detail;
   const int d = points.d;

@@ -14,7 +14,7 @@
 namespace fs {
 
 // The least distance from the threshold, relative, at which a singular value is counted on the right side.
-inline double gram_rank_factor(double rtol) { return 1e-10 + 1e-14 / (rtol * rtol); }
+FS_FN double gram_rank_factor(double rtol) { return 1e-10 + 1e-14 / (rtol * rtol); }
 
 // How a count was reached; for measurement only.
 struct GramRankEffort {
@@ -37,13 +37,13 @@ struct Scratch {
   double* large;                               // the Lanczos basis [ld + 1, ld], or L, its transpose, M and M's
 };
 
-inline size_t scratch_size(int n) {
+FS_FN size_t scratch_size(int n) {
   const size_t ld = tile::padded(n), r = tile::padded(int(kPart * n) + kBlock);
   const size_t whole = (ld + 1) * ld, part = (r + kBlock) * ld + ld * r + r * r + (r + 1) * r;
   return (whole > part ? whole : part) + 5 * ld + 32 + inertia::scratch_size(n);
 }
 
-inline Scratch carve(double* block, int n) {
+FS_FN Scratch carve(double* block, int n) {
   const size_t ld = tile::padded(n);
   Scratch z;
   z.alpha = block;
@@ -57,7 +57,7 @@ inline Scratch carve(double* block, int n) {
 }
 
 // Copies the triangle below the diagonal [n, n] onto the one above, or the other way round.
-inline void mirror(double* G, int n, size_t ld, bool upwards) {
+FS_FN void mirror(double* G, int n, size_t ld, bool upwards) {
   for (int i = 0; i < n; i += 8)
     for (int j = 0; j <= i; j += 8)
       for (int a = i; a < i + 8 && a < n; ++a)
@@ -69,8 +69,16 @@ struct Interval {
   double low, high;
 };
 
+// What lambda_1 of a matrix with this trace can be, from the largest Ritz value; more: whether steps are left.
+FS_FN Interval enclosure(const Lanczos& z, bool more, double trace) {
+  // The Ritz value errs by residual^2 over the gap, and lambda_2 <= trace - lambda_1. Where that leaves no gap, the
+  // residual alone bounds the distance to *an* eigenvalue: the first, unless all digits of the start miss it.
+  const double error = more ? z.residual : 0, gap = 2 * z.top - trace;
+  return {z.top, z.top + (gap > 0 ? minimum(error, error * error / gap) : error)};
+}
+
 // lambda_1 of B [n, n] with this trace, to a relative `width`.
-inline Interval largest(const double* B, int n, size_t ld, double trace, double width, Scratch& z, double* basis,
+FS_FN Interval largest(const double* B, int n, size_t ld, double trace, double width, Scratch& z, double* basis,
                         GramRankEffort* effort) {
   Lanczos lanczos = {B, n, (int)ld, 0, basis, z.alpha, z.beta, z.work, 0, 0};
   start(lanczos, nullptr, nullptr);
@@ -80,18 +88,14 @@ inline Interval largest(const double* B, int n, size_t ld, double trace, double 
     if (more && lanczos.k < next) continue;
     next = lanczos.k + 1 + lanczos.k / 4;
     largest_ritz(lanczos);
-    const double top = lanczos.top, error = more ? lanczos.residual : 0;
-    // The Ritz value errs by residual^2 over the gap, and lambda_2 <= trace - lambda_1. Where that leaves no gap, the
-    // residual alone bounds the distance to *an* eigenvalue: the first, unless all digits of the start miss it.
-    const double gap = 2 * top - trace;
-    const double over = gap > 0 ? minimum(error, error * error / gap) : error;
-    if (!more || over <= width * top) return {top, top + over};
+    const Interval found = enclosure(lanczos, more, trace);
+    if (!more || found.high - found.low <= width * found.low) return found;
   }
 }
 
 // Positive eigenvalues of H - shift; H as `inertia::factor` takes and leaves it, its lower triangle filled too.
 // copy [ld, ld]: for the rare second attempt.
-inline int positive(double* H, int n, size_t ld, double shift, double allowed, double* copy, Scratch& z,
+FS_FN int positive(double* H, int n, size_t ld, double shift, double allowed, double* copy, Scratch& z,
                     GramRankEffort* effort) {
   const inertia::Counted counted = inertia::factor(H, n, ld, shift, z.small);
   if (4 * 0x1p-53 * counted.growth <= allowed) return counted.positive;
@@ -104,7 +108,7 @@ inline int positive(double* H, int n, size_t ld, double shift, double allowed, d
 }
 
 // rows [kBlock, ld] -= sum_{k < count} L[k, at[b]] L[k, :] for the columns at[b] of the rows; q [count, kBlock].
-inline void subtract_rows(double* rows, const double* L, const int* at, int count, size_t ld, double* q) {
+FS_FN void subtract_rows(double* rows, const double* L, const int* at, int count, size_t ld, double* q) {
   using namespace tile;
   for (int part = 0; part < kBlock; part += ROWS) {
     for (int k = 0; k < count; ++k)
@@ -120,7 +124,7 @@ inline void subtract_rows(double* rows, const double* L, const int* at, int coun
 }
 
 // Where the largest entry of x [ld] is.
-inline int largest_at(const double* x, size_t ld) {
+FS_FN int largest_at(const double* x, size_t ld) {
   double part[8];
   for (int a = 0; a < 8; ++a) part[a] = x[a];
   for (size_t j = 8; j < ld; j += 8)
@@ -132,7 +136,7 @@ inline int largest_at(const double* x, size_t ld) {
   return at;
 }
 
-inline double sum(const double* x, size_t ld) {
+FS_FN double sum(const double* x, size_t ld) {
   double part[8] = {};
   for (size_t j = 0; j < ld; j += 8)
     for (int a = 0; a < 8; ++a) part[a] += x[j + a];
@@ -142,7 +146,7 @@ inline double sum(const double* x, size_t ld) {
 // G = L^T L + E for rows L [r, ld], r <= most + kBlock; returns r, or -1 where the trace of E stays above the target.
 // Columns are taken kBlock at a time, those of the largest diagonal of E; within a block the largest goes first, and
 // what the block has made small by then waits for another block.
-inline int partial_cholesky(const double* G, int n, size_t ld, double target, int most, double* L, Scratch& z,
+FS_FN int partial_cholesky(const double* G, int n, size_t ld, double target, int most, double* L, Scratch& z,
                             double* rest) {
   double *left = z.left, *chosen = z.work;  // diagonal of E; the same without what a block has chosen
   for (int j = 0; j < (int)ld; ++j) {
@@ -190,7 +194,7 @@ inline int partial_cholesky(const double* G, int n, size_t ld, double target, in
 }
 
 // The count from r columns, or -1 where what they leave out could matter.
-inline int count_partial(const double* L, int r, int n, size_t ld, double rest, double rtol, Scratch& z,
+FS_FN int count_partial(const double* L, int r, int n, size_t ld, double rest, double rtol, Scratch& z,
                          GramRankEffort* effort) {
   const int rp = tile::padded(r);
   double *T = (double*)L + (rp + kBlock) * ld, *M = T + ld * rp,
@@ -212,11 +216,11 @@ inline int count_partial(const double* L, int r, int n, size_t ld, double rest, 
 }  // namespace gram_rank_detail
 
 // Doubles of scratch for matrices [n, n].
-inline size_t gram_rank_scratch_size(int n) { return gram_rank_detail::scratch_size(n); }
+FS_FN size_t gram_rank_scratch_size(int n) { return gram_rank_detail::scratch_size(n); }
 
 // Rank of J from the upper triangle of G = J J^T [n, n], rows of ld = padded(n) doubles, padding zero; G is
 // overwritten. 1e-6 <= rtol < 1. -1 where G is not finite, or so small or large that it lost digits.
-inline int gram_rank(double* G, int n, double rtol, double* scratch, GramRankEffort* effort = nullptr) {
+FS_FN int gram_rank(double* G, int n, double rtol, double* scratch, GramRankEffort* effort = nullptr) {
   using namespace gram_rank_detail;
   const size_t ld = tile::padded(n);
   Scratch z = carve(scratch, n);

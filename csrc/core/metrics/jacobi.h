@@ -48,14 +48,14 @@ FS_HD void sweep(int from, int ld, F f) {
 
 FS_HD void put(double* to, V x) { __builtin_memcpy(to, &x.a, sizeof(V)); }
 
-inline double dot(const double* a, const double* b, int from, int ld) {
+FS_FN double dot(const double* a, const double* b, int from, int ld) {
   Sum s;
   sweep(from, ld, [&](int j, int k) { s.part[k] = fma(V::loadu(a + j), V::loadu(b + j), s.part[k]); });
   return s.total();
 }
 
 // Largest |entry| of x [n]; NaN if there is one.
-inline double largest(const double* x, int n) {
+FS_FN double largest(const double* x, int n) {
   double most = 0;
   for (int j = 0; j < n; ++j) {
     const double size = __builtin_fabs(x[j]);
@@ -66,7 +66,7 @@ inline double largest(const double* x, int n) {
 }
 
 // x [n] *= 2^k exactly, or to a denormal; in two factors, since 2^k itself may not exist.
-inline void scale(double* x, int n, int k) {
+FS_FN void scale(double* x, int n, int k) {
   k = k > 2100 ? 2100 : k < -2100 ? -2100 : k;
   for (; k != 0;) {
     const int part = k > 1000 ? 1000 : k < -1000 ? -1000 : k;
@@ -77,14 +77,14 @@ inline void scale(double* x, int n, int k) {
 }
 
 // Orders 2^(2 e) square by size: a monotone function of it, and the exponent of the size itself.
-inline double key(double square, int e) {
+FS_FN double key(double square, int e) {
   if (!(square > 0)) return -4.0 * kExponent;
   int own;
   const double fraction = __builtin_frexp(square, &own);
   return (own + 2.0 * e) + fraction;
 }
 
-inline void swap_rows(double* a, double* b, int n) {
+FS_FN void swap_rows(double* a, double* b, int n) {
   for (int j = 0; j < n; ++j) {
     const double c = a[j];
     a[j] = b[j];
@@ -95,7 +95,7 @@ inline void swap_rows(double* a, double* b, int n) {
 // A^T [n, ld] (row j: column j of A, `length` entries, zeros behind) -> R^T in place, row i of R in column i;
 // e [n]: exponents of the columns. Returns the number of rows of R that are not zero, -1 for entries that are not
 // finite.
-inline int pivoted_qr(double* At, int n, int length, size_t ld, int* e, double* square) {
+FS_FN int pivoted_qr(double* At, int n, int length, size_t ld, int* e, double* square) {
   for (int j = 0; j < n; ++j) {
     const double most = largest(At + j * ld, length);
     e[j] = 0;
@@ -148,7 +148,7 @@ inline int pivoted_qr(double* At, int n, int length, size_t ld, int* e, double* 
 }
 
 // Rows i < rank of R as the columns that Jacobi's method turns, each scaled to order one: C [rank, ld], exponents f.
-inline void rows_of_R(const double* At, int n, int rank, size_t ld, const int* e, double* C, size_t ldc, int* f) {
+FS_FN void rows_of_R(const double* At, int n, int rank, size_t ld, const int* e, double* C, size_t ldc, int* f) {
   for (int i = 0; i < rank; ++i) {
     (void)__builtin_frexp(At[i * ld + i], &f[i]);
     f[i] += e[i];
@@ -158,7 +158,7 @@ inline void rows_of_R(const double* At, int n, int rank, size_t ld, const int* e
 }
 
 // Makes rows a (the larger) and b of true sizes |a| 2^fa >= |b| 2^fb orthogonal; g = a . b; aa, bb: their squares.
-inline void rotate(double* __restrict a, double* __restrict b, size_t ld, double g, double& aa, double& bb, int fa,
+FS_FN void rotate(double* __restrict a, double* __restrict b, size_t ld, double g, double& aa, double& bb, int fa,
                    int fb) {
   // ratio = |b| 2^fb / (|a| 2^fa) may underflow: nothing below divides by it. tan = u ratio.
   const double sizes = __builtin_sqrt(bb / aa), r = __builtin_scalbn(1.0, fb - fa), ratio = sizes * r;
@@ -179,7 +179,7 @@ inline void rotate(double* __restrict a, double* __restrict b, size_t ld, double
 }
 
 // One-sided Jacobi on the rows of C [count, ld]: at the end they are orthogonal. at [count]: which row stands where.
-inline void orthogonalise(double* C, int count, size_t ld, int* f, double* square, int* at) {
+FS_FN void orthogonalise(double* C, int count, size_t ld, int* f, double* square, int* at) {
   const double tolerance = 0x1p-52 * __builtin_sqrt((double)ld);
   for (int i = 0; i < count; ++i) {
     at[i] = i;
@@ -219,14 +219,14 @@ inline void orthogonalise(double* C, int count, size_t ld, int* f, double* squar
 }  // namespace jacobi
 
 // Doubles of scratch for a matrix of `length` rows and n columns; its columns take n * padded(length) more.
-inline size_t jacobi_scratch_size(int length, int n) {
+FS_FN size_t jacobi_scratch_size(int length, int n) {
   const size_t most = length < n ? length : n;
   return most * tile::padded(n) + 2 * (size_t)n + 2 * most;
 }
 
 // Singular values of A, largest first: sigma[k] 2^shift, k < min(length, n), sigma of order one and below; NaN if A is
 // not finite. At [n, padded(length)]: the columns of A one after the other, zeros behind; overwritten. Returns shift.
-inline int jacobi_singular_values(double* At, int length, int n, double* sigma, double* scratch) {
+FS_FN int jacobi_singular_values(double* At, int length, int n, double* sigma, double* scratch) {
   using namespace jacobi;
   const size_t ld = tile::padded(length), ldc = tile::padded(n);
   const int most = length < n ? length : n;

@@ -3,18 +3,18 @@
 // Matrices are [n, ld] with ld = padded(n) and zeros behind; memory is the caller's. Results depend on the input alone.
 #pragma once
 
-#include <stddef.h>
+#include "../macros.h"
 
 namespace fs {
 namespace symmetric {
 
 constexpr double kBunchKaufman = 0.6403882032022076;  // (1 + sqrt 17) / 8
 
-inline int padded(int n) { return (n + 7) & ~7; }
-inline double maximum(double a, double b) { return a < b ? b : a; }
-inline double minimum(double a, double b) { return b < a ? b : a; }
+FS_FN int padded(int n) { return (n + 7) & ~7; }
+FS_FN double maximum(double a, double b) { return a < b ? b : a; }
+FS_FN double minimum(double a, double b) { return b < a ? b : a; }
 
-inline double dot(const double* __restrict a, const double* __restrict b, int padded_n) {
+FS_FN double dot(const double* __restrict a, const double* __restrict b, int padded_n) {
   // Eight partial sums in a fixed tree: vectorises without reassociation and does not depend on the vector width.
   double part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
   for (int i = 0; i < padded_n; i += 8)
@@ -22,14 +22,14 @@ inline double dot(const double* __restrict a, const double* __restrict b, int pa
   return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
 }
 
-inline void add_multiple(double* __restrict y, double c, const double* __restrict x, int from, int to) {
+FS_FN void add_multiple(double* __restrict y, double c, const double* __restrict x, int from, int to) {
   for (int j = from; j < to; ++j) y[j] = __builtin_fma(c, x[j], y[j]);
 }
 
 // ---- the largest eigenvalue ------------------------------------------------------------------------------------
 
 // y = B x for symmetric B [n, ld], by rows as columns: sums run down the lanes, so no reduction is needed.
-inline void symmetric_product(const double* __restrict B, int n, int ld, const double* __restrict x,
+FS_FN void symmetric_product(const double* __restrict B, int n, int ld, const double* __restrict x,
                               double* __restrict y) {
   for (int i = 0; i < ld; ++i) y[i] = 0;
   int j = 0;
@@ -58,29 +58,31 @@ struct Lanczos {
   double top, residual;                 // largest Ritz value and the norm of its residual
 };
 
-inline void normalise_next(Lanczos& z, double norm) {
+FS_FN void normalise_next(Lanczos& z, double norm) {
   double* next = z.basis + (size_t)z.k * z.ld;
   const double inverse = 1.0 / norm;
   for (int i = 0; i < z.ld; ++i) next[i] = z.work[i] * inverse;
 }
 
-// The start must not be orthogonal to the answer: pseudo-random, a function of the coordinate alone, weighted by t.
-inline void start(Lanczos& z, const double* t, const int* index) {
+// The start must not be orthogonal to the answer: pseudo-random, a function of the coordinate alone.
+FS_FN double start_entry(unsigned i) {
+  unsigned hash = i * 2654435761u + 0x9e3779b9u;
+  hash = (hash ^ (hash >> 15)) * 0x85ebca6bu;
+  hash = (hash ^ (hash >> 13)) * 0xc2b2ae35u;
+  const double size = 0.5 + (double)(hash >> 9) * 0x1p-23;
+  return hash & 1u ? size : -size;
+}
+// t [n], index [n]: weights and numbers of the coordinates, or null.
+FS_FN void start(Lanczos& z, const double* t, const int* index) {
   z.k = 0;
   z.top = z.residual = 0;
   for (int i = 0; i < z.ld; ++i) z.work[i] = 0;
-  for (int i = 0; i < z.n; ++i) {
-    unsigned hash = (unsigned)(index ? index[i] : i) * 2654435761u + 0x9e3779b9u;
-    hash = (hash ^ (hash >> 15)) * 0x85ebca6bu;
-    hash = (hash ^ (hash >> 13)) * 0xc2b2ae35u;
-    const double size = 0.5 + (double)(hash >> 9) * 0x1p-23;
-    z.work[i] = (hash & 1u ? size : -size) * (t ? t[i] : 1.0);
-  }
+  for (int i = 0; i < z.n; ++i) z.work[i] = start_entry(index ? index[i] : i) * (t ? t[i] : 1.0);
   normalise_next(z, __builtin_sqrt(dot(z.work, z.work, z.ld)));
 }
 
 // work -= Q^T Q work for the rows of Q [count, ld], four at a time: lone dot products would wait on their latency.
-inline void orthogonalise(const double* Q, int count, int ld, double* __restrict work) {
+FS_FN void orthogonalise(const double* Q, int count, int ld, double* __restrict work) {
   int i = 0;
   for (; i + 4 <= count; i += 4) {
     const double* __restrict a = Q + (size_t)i * ld;
@@ -106,7 +108,7 @@ inline void orthogonalise(const double* Q, int count, int ld, double* __restrict
 }
 
 // One step; false: the space is exhausted and `top` is exact.
-inline bool step(Lanczos& z) {
+FS_FN bool step(Lanczos& z) {
   const int k = z.k;
   const double* q = z.basis + (size_t)k * z.ld;
   symmetric_product(z.B, z.n, z.ld, q, z.work);
@@ -125,7 +127,7 @@ inline bool step(Lanczos& z) {
 }
 
 // Largest eigenvalue of the tridiagonal by Laguerre's iteration from the right (monotone, cubic), then its residual.
-inline void largest_ritz(Lanczos& z) {
+FS_FN void largest_ritz(Lanczos& z) {
   const int k = z.k;
   const double *a = z.alpha, *b = z.beta;
   double bound = z.alpha[0];
@@ -172,7 +174,7 @@ inline void largest_ritz(Lanczos& z) {
 
 // Eliminates the first `count` rows (a block with a definite leading part, then one of the other sign: safe without
 // pivoting) of the upper triangle M [n, ld], four pivots and two rows at a time.
-inline void eliminate_definite(double* M, int n, int ld, int count) {
+FS_FN void eliminate_definite(double* M, int n, int ld, int count) {
   for (int k = 0; k < count;) {
     const int block = count - k < 4 ? count - k : 4;
     double inverse[4] = {0, 0, 0, 0};
@@ -216,13 +218,13 @@ inline void eliminate_definite(double* M, int n, int ld, int count) {
   }
 }
 
-inline void swap(double& a, double& b) {
+FS_FN void swap(double& a, double& b) {
   const double c = a;
   a = b;
   b = c;
 }
 
-inline void swap_coordinates(double* M, int n, int ld, int k, int a, int b) {  // a < b, upper triangle, rows >= k
+FS_FN void swap_coordinates(double* M, int n, int ld, int k, int a, int b) {  // a < b, upper triangle, rows >= k
   if (a == b) return;
   for (int i = k; i < a; ++i) swap(M[(size_t)i * ld + a], M[(size_t)i * ld + b]);
   swap(M[(size_t)a * ld + a], M[(size_t)b * ld + b]);
@@ -231,7 +233,7 @@ inline void swap_coordinates(double* M, int n, int ld, int k, int a, int b) {  /
 }
 
 // Largest |entry| of row r of the trailing symmetric matrix off its diagonal, rows and columns >= k.
-inline double largest_in_row(const double* M, int n, int ld, int k, int r, int* where) {
+FS_FN double largest_in_row(const double* M, int n, int ld, int k, int r, int* where) {
   double most = 0;
   for (int j = k; j < n; ++j) {
     const double x = __builtin_fabs(j < r ? M[(size_t)j * ld + r] : M[(size_t)r * ld + j]);
@@ -244,7 +246,7 @@ inline double largest_in_row(const double* M, int n, int ld, int k, int r, int* 
 }
 
 // Positive eigenvalues of the symmetric M [n, ld] from row k on (upper triangle, overwritten): Bunch-Kaufman LDL^T.
-inline int positive_pivots(double* M, int n, int ld, int k) {
+FS_FN int positive_pivots(double* M, int n, int ld, int k) {
   int positive = 0;
   while (k < n) {
     double* top = M + (size_t)k * ld;

@@ -4,14 +4,14 @@
 // is an outer product a k, with C loads and R broadcasts for R C fused multiply-adds. Every entry is summed in the
 // order of k alone: results do not depend on the width of the machine's vectors. Who is parallel: nothing here.
 #pragma once
-#include <stddef.h>
-
 #include "../vec.h"
 
 namespace fs {
 namespace tile {
 
-#if defined(__AVX512F__)
+#if defined(__CUDACC__) || defined(FS_ENTRY)  // a GPU, or its stand-in: a thread is one lane
+constexpr int W = 1, ROWS = 4;
+#elif defined(__AVX512F__)
 constexpr int W = 8, ROWS = 8;  // 24 of 32 registers hold sums
 #else
 constexpr int W = 4, ROWS = 4;  // 12 of 16
@@ -82,7 +82,7 @@ FS_HD void strips(int from, int to, F f) {
 }  // namespace tile
 
 // The upper triangle of G = A^T A [n, n], rows of padded(n) doubles, from A [K, padded(n)] with zeros behind.
-inline void gram_matrix(const double* A, int K, int n, double* G) {
+FS_FN void gram_matrix(const double* A, int K, int n, double* G) {
   using namespace tile;
   const int ld = padded(n);
   for (int i = 0; i < ld; i += ROWS)

@@ -1,0 +1,323 @@
+// Owns Jacobian ranks of dense networks on a GPU: the inertia of the Gram matrix J J^T, in float64.
+//
+// Parallel over networks and columns: a block counts one network after the other, and its thread j owns row j of J and
+// with it column j of the Gram matrix G [n, n], n = outputs * points. Up to some 90 rows the column lies in registers,
+// beyond that in shared or global memory; no thread ever reads another's column. What threads tell each other goes
+// through shared memory: activations and derivatives for G, a vector for each product of Lanczos, and four rows of the
+// factor at a time:
+//   1. forward and backward at each point; G as core/metrics/dense_jacobian.h says                    n^2 sum_l h_l
+//   2. lambda_1 by Lanczos, every step orthogonalised twice against all before                         2 n^2 a step
+//   3. H = G - tau = U^T D^-1 U, four pivots between two barriers, growth measured: core/metrics/inertia.h   n^3 / 3
+// The contract is that of core/metrics/gram_rank.h. A pivot too near to zero is tried again with tau moved by less
+// than the contract allows; what still cannot be certified is -1, and the host counts it.
+//
+// Spec: shape(), POINTS, HELD (columns in registers), WORK_SHARED and G_SHARED (where the rest lies), VECTORS (most
+// steps of Lanczos).
+#pragma once
+#include "../../core/metrics/gram_rank.h"
+#include "../../core/models/dense_shape.h"
+#include "launch.h"
+
+namespace fs {
+
+template <class Spec>
+struct GramRank {
+  using One = Vec<double, 1>;
+  FS_HD static constexpr DenseShape shape() { return Spec::shape(); }
+  static constexpr int LAYERS = shape().layers, OUTPUTS = shape().size[LAYERS], POINTS = Spec::POINTS,
+                       ROWS = OUTPUTS * POINTS, P = shape().P(), VECTORS = Spec::VECTORS, LD = ROWS | 1,
+                       R = 4, WHOLE = (ROWS + R - 1) / R * R, TOGETHER = 8;  // pivots, rows of G that are formed, at once
+  static constexpr bool HELD = Spec::HELD;
+
+  // Where things lie in the block's work, in doubles.
+  FS_HD static constexpr int larger(int a, int b) { return a < b ? b : a; }
+  FS_HD static constexpr int activations(int l) {  // a_l [h_l, points] of layers 1 .. L - 1
+    int at = P;
+    for (int k = 1; k < l; ++k) at += shape().size[k] * (POINTS * (OUTPUTS > 1 ? 2 : 1) + ROWS);
+    return at;
+  }
+  FS_HD static constexpr int derivatives(int l) { return activations(l) + shape().size[l] * POINTS; }  // D_l [h_l, n]
+  FS_HD static constexpr int slopes(int l) {  // act' [h_l, points]; of one output, D_l in the making
+    return derivatives(l) + (OUTPUTS > 1 ? shape().size[l] * ROWS : 0);
+  }
+  static constexpr int BASIS = P,  // [VECTORS, LD], when activations and derivatives have served
+      ROOM = larger(activations(LAYERS), P + VECTORS * LD), WORK = ROOM;
+  static constexpr int VECTOR = 0, PANEL = VECTOR + WHOLE, MULTIPLIERS = PANEL + R * WHOLE,
+                       SUMS = MULTIPLIERS + R * WHOLE, ALPHA = SUMS + 32, BETA = ALPHA + VECTORS,
+                       DOTS = BETA + VECTORS + 1, SHARED = DOTS + VECTORS;  // always in shared memory
+
+  const MetricLaunch& job;
+  double *shared, *work, *G;
+  int j, output, point;
+  bool mine;
+  double diagonal, column[HELD ? ROWS : 1];
+
+  FS_DEVICE explicit GramRank(const MetricLaunch& job_) : job(job_), diagonal(0) {
+    FS_DYN_SHARED(double, room);
+    double* own = job.scratch + blockIdx.x * job.each;
+    shared = room;
+    work = Spec::WORK_SHARED ? room + SHARED : own;
+    G = Spec::G_SHARED ? room + SHARED + (Spec::WORK_SHARED ? WORK : 0) : own + (Spec::WORK_SHARED ? 0 : WORK);
+    j = threadIdx.x, mine = j < ROWS, output = j / POINTS, point = j % POINTS;
+  }
+  FS_DEVICE double& at(int i) {
+    if constexpr (HELD) return column[i];
+    else return G[i64(i) * ROWS + j];
+  }
+
+  // ---- G
+
+  FS_DEVICE void forward() {  // a_l and act'(z_l) at this thread's point
+    const DenseShape s = shape();
+    const One leaky = One::set(s.slope);
+    FS_UNROLL
+    for (int l = 1; l < LAYERS; ++l) {
+      const double *W = work + s.weights(l - 1), *b = work + s.biases(l - 1), c = s.multiplier[l - 1];
+      const double* from = l > 1 ? work + activations(l - 1) + point : job.X + point;
+      const int fan = s.size[l - 1];
+      FS_NO_UNROLL
+      for (int u = 0; u < s.size[l]; ++u) {
+        double z = 0;
+        for (int k = 0; k < fan; ++k) z = fma1(c * W[u * fan + k], from[k * POINTS], z);
+        One value, derivative;
+        activate(s.activation, One::set(s.bias[l - 1] ? z + b[u] : z), leaky, value, derivative);
+        work[activations(l) + u * POINTS + point] = value.a;
+        work[slopes(l) + u * POINTS + point] = derivative.a;
+      }
+    }
+  }
+  FS_DEVICE void backward() {  // D_l in this thread's row
+    const DenseShape s = shape();
+    FS_UNROLL
+    for (int l = LAYERS - 1; l > 0; --l) {
+      const double *W = work + s.weights(l), c = s.multiplier[l];
+      const int h = s.size[l];
+      FS_NO_UNROLL
+      for (int u = 0; u < h; ++u) {
+        double back = 0;
+        if (l == LAYERS - 1) back = c * W[output * h + u];
+        else
+          for (int v = 0; v < s.size[l + 1]; ++v) back = fma1(c * W[v * h + u], work[derivatives(l + 1) + v * ROWS + j], back);
+        const double slope = work[slopes(l) + u * POINTS + point];
+        work[derivatives(l) + u * ROWS + j] = back * slope;
+      }
+    }
+  }
+  // sum [r] (+)= sum_k from[k, first + r] from[k, own] over `count` rows of `from` [count, ld].
+  FS_DEVICE static void products(const double* from, int count, int ld, int first, int end, int own,
+                                 double (&sum)[TOGETHER]) {
+    FS_UNROLL
+    for (int r = 0; r < TOGETHER; ++r) sum[r] = 0;
+    FS_NO_UNROLL
+    for (int k = 0; k < count; ++k, from += ld) {
+      const double x = from[own];
+      FS_UNROLL
+      for (int r = 0; r < TOGETHER; ++r) sum[r] = fma1(from[first + r < end ? first + r : end - 1], x, sum[r]);
+    }
+  }
+  FS_DEVICE void gram() {
+    const DenseShape s = shape();
+    const double* XX = job.X + s.size[0] * POINTS;
+    FS_UNROLL_ROWS
+    for (int to = 0; to < OUTPUTS; ++to) {
+      FS_UNROLL_ROWS
+      for (int first = 0; first < POINTS; first += TOGETHER) {
+        double sum[TOGETHER] = {};
+        FS_UNROLL
+        for (int l = 1; l <= LAYERS; ++l) {
+          double a[TOGETHER], d[TOGETHER];
+          if (l == 1) {
+            FS_UNROLL
+            for (int r = 0; r < TOGETHER; ++r) a[r] = XX[(first + r < POINTS ? first + r : 0) * POINTS + point];
+          } else {
+            products(work + activations(l - 1), s.size[l - 1], POINTS, first, POINTS, point, a);
+          }
+          if (l < LAYERS)
+            products(work + derivatives(l), s.size[l], ROWS, to * POINTS + first, (to + 1) * POINTS, j, d);
+          const double c = s.trained[0][l - 1] ? s.multiplier[l - 1] * s.multiplier[l - 1] : 0.0;
+          const double b = s.bias[l - 1] && s.trained[1][l - 1] ? 1.0 : 0.0;
+          FS_UNROLL
+          for (int r = 0; r < TOGETHER; ++r) {
+            const double both = fma1(c, a[r], b);
+            if (l < LAYERS) sum[r] = fma1(both, d[r], sum[r]);
+            else if (to == output) sum[r] += both;
+          }
+        }
+        FS_UNROLL
+        for (int r = 0; r < TOGETHER; ++r)
+          if (first + r < POINTS) {
+            const int i = to * POINTS + first + r;
+            at(i) = sum[r];
+            if (i == j) diagonal = sum[r];
+          }
+      }
+    }
+  }
+  FS_DEVICE void form() {
+    if (mine && output == 0) forward();
+    if (OUTPUTS > 1) __syncthreads();
+    if (mine) backward();
+    __syncthreads();
+    if (mine) gram();
+    __syncthreads();
+  }
+
+  // ---- lambda_1
+
+  // w -= Q Q^T w for the vectors Q [count] so far, w [n] a number a thread; returns the last vector's coefficient.
+  FS_DEVICE double orthogonalise(double& w, int count) {
+    const double* basis = work + BASIS;
+    if (mine) shared[VECTOR + j] = w;
+    __syncthreads();
+    if (j < count) {
+      double even = 0, odd = 0;
+      const double* row = basis + j * LD;
+      for (int i = 0; i + 1 < ROWS; i += 2)
+        even = fma1(row[i], shared[VECTOR + i], even), odd = fma1(row[i + 1], shared[VECTOR + i + 1], odd);
+      if (ROWS % 2) even = fma1(row[ROWS - 1], shared[VECTOR + ROWS - 1], even);
+      shared[DOTS + j] = even + odd;
+    }
+    __syncthreads();
+    if (mine)
+      for (int i = 0; i < count; ++i) w = fma1(-shared[DOTS + i], basis[i * LD + j], w);
+    return shared[DOTS + count - 1];
+  }
+
+  // What lambda_1 can be, no wider than `width`; where that takes more than VECTORS steps, wider.
+  FS_DEVICE gram_rank_detail::Interval largest(double trace, double width) {
+    double *basis = work + BASIS, *alpha = shared + ALPHA, *beta = shared + BETA, *sums = shared + SUMS;
+    symmetric::Lanczos z = {nullptr, ROWS, ROWS, 0, nullptr, alpha, beta, nullptr, 0, 0};
+    double v = mine ? symmetric::start_entry(j) : 0;
+    v *= 1 / sqrt1(block_sum(v * v, sums));
+    for (int next = 4;;) {
+      const double* q = basis + z.k * LD;
+      if (mine) basis[z.k * LD + j] = v;
+      __syncthreads();
+      double part[4] = {}, w = 0;
+      if (mine) {
+        FS_UNROLL_ROWS
+        for (int i = 0; i < ROWS; i += 4) {
+          FS_UNROLL
+          for (int a = 0; a < 4; ++a)
+            if (i + a < ROWS) part[a] = fma1(at(i + a), q[i + a], part[a]);
+        }
+        w = (part[0] + part[2]) + (part[1] + part[3]);
+      }
+      double own = 0;
+      FS_NO_UNROLL
+      for (int pass = 0; pass < 2; ++pass) own += orthogonalise(w, z.k + 1);
+      const double norm = sqrt1(block_sum(w * w, sums));
+      const double first = z.k ? alpha[0] : own;
+      ++z.k;
+      const bool more = z.k < ROWS && norm > 1e-14 * symmetric::maximum(z.top, first);
+      if (j == 0) alpha[z.k - 1] = own, beta[z.k] = more ? norm : 0.0;
+      __syncthreads();
+      if (!more || z.k >= next || z.k == VECTORS) {
+        next = z.k + 1 + z.k / 4;
+        symmetric::largest_ritz(z);
+        const auto found = gram_rank_detail::enclosure(z, more, trace);
+        if (!more || found.high - found.low <= width * found.low || z.k == VECTORS) return found;
+      }
+      v = mine ? w * (1 / norm) : 0;
+    }
+  }
+
+  // ---- inertia
+
+  // Positive eigenvalues of G - shift, -1 where rounding could have moved more than `allowed`; G is overwritten.
+  FS_DEVICE int positive(double shift, double allowed) {
+    double *panel = shared + PANEL, *multipliers = shared + MULTIPLIERS, moved = 0;
+    const int last = j | 31;  // of this warp's columns: rows behind it are not needed
+    int count = 0;
+    FS_UNROLL_ROWS
+    for (int k = 0; k < ROWS; k += R) {
+      double p[R], block[R][R], inverse[R], l[R][R];
+      FS_UNROLL
+      for (int r = 0; r < R; ++r) {
+        p[r] = 0;
+        if (k + r < ROWS && mine) panel[r * WHOLE + j] = p[r] = at(k + r);
+      }
+      __syncthreads();
+      FS_UNROLL
+      for (int r = 0; r < R; ++r) {  // the diagonal block, by every thread for itself
+        FS_UNROLL
+        for (int c = r; c < R; ++c)
+          block[r][c] = k + c < ROWS ? panel[r * WHOLE + k + c] - (r == c ? shift : 0.0) : r == c ? -1.0 : 0.0;
+      }
+      FS_UNROLL
+      for (int c = 0; c < R; ++c) {
+        count += block[c][c] > 0;
+        inverse[c] = 1 / block[c][c];
+        FS_UNROLL
+        for (int r = c + 1; r < R; ++r) {
+          l[c][r] = -block[c][r] * inverse[c];
+          FS_UNROLL
+          for (int t = r; t < R; ++t) block[r][t] = fma1(l[c][r], block[c][t], block[r][t]);
+        }
+      }
+      FS_UNROLL
+      for (int r = 0; r < R; ++r) {  // this thread's column of the four rows
+        FS_UNROLL
+        for (int c = 0; c < r; ++c) p[r] = fma1(l[c][r], p[c], p[r]);
+        const double m = -p[r] * inverse[r];
+        if (mine) multipliers[j * R + r] = m;
+        if (k + r < j) moved += symmetric::maximum(m * p[r], -(m * p[r]));
+      }
+      __syncthreads();
+      if (mine) {
+        FS_UNROLL_ROWS
+        for (int first = k + R; first < ROWS; first += R) {
+          if (first > last) break;
+          FS_UNROLL
+          for (int i = first; i < first + R; ++i)
+            if (i < ROWS) {
+              double x = at(i);
+              FS_UNROLL
+              for (int r = 0; r < R; ++r) x = fma1(multipliers[i * R + r], p[r], x);
+              at(i) = x;
+            }
+        }
+      }
+    }
+    const bool unsure = mine && !(4 * 0x1p-53 * moved <= allowed);
+    return block_sum(unsure, shared + SUMS) > 0 ? -1 : count;
+  }
+
+  FS_DEVICE int rank(double rtol) {
+    const double factor = gram_rank_factor(rtol);
+    double tau = 0;
+    int count = -1;
+    FS_NO_UNROLL
+    for (int attempt = 0; attempt < 3 && count < 0; ++attempt) {
+      form();
+      if (attempt == 0) {
+        const double trace = block_sum(mine ? diagonal : 0.0, shared + SUMS);
+        if (trace == 0) return 0;
+        if (!(trace > 1e-250 && trace < 1e300)) return -1;
+        const auto first = largest(trace, 0.1 * factor);
+        if (!(first.high - first.low <= 0.1 * factor * first.low)) return -1;
+        tau = rtol * rtol * 0.5 * (first.low + first.high);
+      }
+      const double moved = attempt == 0 ? 0.0 : attempt == 1 ? 0.3 : -0.3;
+      count = positive(tau * (1 + moved * factor), 0.5 * factor * tau);
+    }
+    return count;
+  }
+
+  FS_DEVICE void run() {
+    for (i64 k = blockIdx.x; k < job.N; k += gridDim.x) {
+      for (int i = threadIdx.x; i < P; i += blockDim.x) work[i] = job.W[k * P + i];
+      __syncthreads();
+      const int count = rank(job.number);
+      if (j == 0) job.out[k] = count;
+      __syncthreads();
+    }
+  }
+};
+
+template <class Spec>
+FS_DEVICE void gram_ranks(const MetricLaunch& job) {
+  GramRank<Spec>(job).run();
+}
+
+}  // namespace fs
