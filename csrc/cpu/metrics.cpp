@@ -37,6 +37,15 @@ struct DiagonalPoints {
     std::unique_ptr<double[]> scratch(new double[fs::diagonal_rank_scratch_size(int(d))]);
     points = fs::diagonal_rank_prepare(G.data(), int(d), m, constants.get(), scratch.get());
   }
+  // All of it as csrc/cuda/metrics/diagonal.h reads it.
+  Doubles packed() const {
+    const size_t head = 4, count = fs::diagonal_rank_constants_size(points.d);
+    Doubles out(py::ssize_t(head + count));
+    double* to = out.mutable_data();
+    to[0] = points.m, to[1] = points.definite, to[2] = points.largest, to[3] = points.inverse_norm;
+    for (size_t i = 0; i < count; ++i) to[head + i] = constants[i];
+    return out;
+  }
 };
 
 // #{sigma > rtol sigma_1} of X diag(s_k) for each network of parts; -1 if s is not finite.
@@ -136,7 +145,8 @@ Doubles linear_losses(const Doubles& X, const Doubles& y, const Doubles& beta, b
 
 void bind_metrics(py::module_& m) {
   py::class_<DiagonalPoints>(m, "DiagonalPoints", py::module_local())
-      .def(py::init<const Doubles&, int>(), py::arg("G").noconvert(), py::arg("m"));
+      .def(py::init<const Doubles&, int>(), py::arg("G").noconvert(), py::arg("m"))
+      .def("packed", &DiagonalPoints::packed);
   m.def("diagonal_rank", &diagonal_rank, py::arg("points"), py::arg("parts").noconvert(), py::arg("rtol"),
         py::arg("threads"));
   m.def("scaled_values", &scaled_values, py::arg("R").noconvert(), py::arg("parts").noconvert(), py::arg("threads"));

@@ -10,9 +10,9 @@ from ..cuda.program import orders as orders_program
 from ..errors import PlanError
 from ..native import default_threads, native
 from ..orders import Common, Reshuffle
+from . import cuda_metrics
 from . import cuda_programs as programs
 from .base import Backend
-from .cpu import CPU
 from .cpu import State as Home
 
 USABLE = 0.8  # of a card's free memory
@@ -181,10 +181,10 @@ class CUDA(Backend):
         return state.weights, state.buffers
 
     def explain_metric(self, run, metric):
-        return CPU().explain_metric(run, metric)
+        return cuda_metrics.explain(run, metric, cards.cards(run.device)[0])
 
     def measure(self, state, metric, weights):
         if state.measured is None:
-            state.measured = Home(state.plan, native(), None, None, None, None, None, {})
-        return CPU().measure(state.measured, metric, weights)
+            state.measured = cuda_metrics.Measured(Home(state.plan, native(), None, None, None, None, None, {}))
+        return cuda_metrics.measure(state.measured, state.waves[0].card, metric, weights)
 

@@ -18,5 +18,8 @@ Launch = _struct("Launch", """
     label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights taught fixed
     factor""", unsigned=("seed",), doubles=("slope", "bound", "factor"))
 
+# csrc/cuda/metrics/launch.h
+MetricLaunch = _struct("MetricLaunch", "W N out X n stride scratch each number", doubles=("number",))
+
 # csrc/cuda/orders.h
 OrderLaunch = _struct("OrderLaunch", "ids N t0 t1 batch n epochs seed out", unsigned=("seed",))

@@ -20,11 +20,13 @@ class Program:
     """A kernel to be compiled.
 
     name: for people, e.g. "diagonal d=30 float32, 1 lane"; text: the source; threads: of a block
+    together: whether a block works as one, so that it has just so many threads
     """
 
     name: str
     text: str
     threads: int = THREADS
+    together: bool = False
 
     @property
     def key(self):

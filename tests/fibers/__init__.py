@@ -14,7 +14,7 @@ from fastsgd.cuda.program import source_folder
 
 HERE = Path(__file__).parent
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
-THREADS = 32  # of a block: one warp, so that few networks leave few fibers idle
+THREADS = 32  # of a block that does not work as one: one warp, so that few networks leave few fibers idle
 
 
 class Array:
@@ -54,7 +54,8 @@ class FiberCard:
         library = self.prepare(program, shared)
         assert library.fastsgd_job() == ctypes.sizeof(job), f"{program.name}: the struct of a launch has another size"
         self.launches.append((program.name, count))
-        error = library.fastsgd_launch(-(-count // THREADS), THREADS, shared, ctypes.byref(job))
+        threads = program.threads if program.together else THREADS
+        error = library.fastsgd_launch(-(-count // threads), threads, shared, ctypes.byref(job))
         assert error is None, f"{program.name}: {error.decode()}"
 
     def finish(self):

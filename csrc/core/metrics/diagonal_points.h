@@ -37,7 +37,7 @@ struct DiagonalRankEffort {
 FS_FN size_t diagonal_rank_constants_size(int d) { return 2 * (size_t)d * d + 2 * (size_t)d; }
 
 // Doubles of `scratch`, for diagonal_rank_prepare and for each concurrent diagonal_rank.
-FS_FN size_t diagonal_rank_scratch_size(int d) {
+FS_FN constexpr size_t diagonal_rank_scratch_size(int d) {
   const size_t ld = (size_t)diagonal_rank_detail::padded(d), most = diagonal_rank_detail::kMostSqueezed;
   return 2 * (ld + 1) * ld + 9 * ld + 16 + most * most + inertia::scratch_size(d);
 }

@@ -22,7 +22,7 @@ struct Counted {
 };
 
 // Doubles of scratch for `factor` of an [n, n] matrix.
-FS_FN size_t scratch_size(int n) { return (size_t)tile::padded(n) * (ROWS + 1); }
+FS_FN constexpr size_t scratch_size(int n) { return (size_t)tile::padded(n) * (ROWS + 1); }
 
 // Rows r of the tile become those of the factor; l[c][r]: multiplier of row c in row r.
 template <int C>

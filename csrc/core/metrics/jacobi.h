@@ -219,7 +219,7 @@ FS_FN void orthogonalise(double* C, int count, size_t ld, int* f, double* square
 }  // namespace jacobi
 
 // Doubles of scratch for a matrix of `length` rows and n columns; its columns take n * padded(length) more.
-FS_FN size_t jacobi_scratch_size(int length, int n) {
+FS_FN constexpr size_t jacobi_scratch_size(int length, int n) {
   const size_t most = length < n ? length : n;
   return most * tile::padded(n) + 2 * (size_t)n + 2 * most;
 }

@@ -10,7 +10,7 @@ namespace symmetric {
 
 constexpr double kBunchKaufman = 0.6403882032022076;  // (1 + sqrt 17) / 8
 
-FS_FN int padded(int n) { return (n + 7) & ~7; }
+FS_FN constexpr int padded(int n) { return (n + 7) & ~7; }
 FS_FN double maximum(double a, double b) { return a < b ? b : a; }
 FS_FN double minimum(double a, double b) { return b < a ? b : a; }
 

@@ -22,6 +22,7 @@ struct ThreadRoom {
 template <class Spec>
 FS_DEVICE void diagonal_ranks(const MetricLaunch& job) {
   constexpr int D = Spec::D;
+  static_assert(Spec::SIZE >= D + int(diagonal_rank_scratch_size(D)), "room");
   const double *head = job.X, *length = head + 4, *diagonal = length + D, *C = diagonal + D, *H = C + D * D;
   const DiagonalRankPoints points = {D, int(head[0]), head[1] != 0, head[2], head[3], length, diagonal, C, H};
   ThreadRoom<Spec::LOCAL, Spec::SIZE> own;
@@ -36,6 +37,7 @@ FS_DEVICE void diagonal_ranks(const MetricLaunch& job) {
 template <class Spec>
 FS_DEVICE void scaled_values(const MetricLaunch& job) {
   constexpr int D = Spec::D, M = Spec::POINTS, LD = tile::padded(M), KEPT = M < D ? M : D;
+  static_assert(Spec::SIZE >= D + D * LD + int(jacobi_scratch_size(M, D)), "room");
   ThreadRoom<Spec::LOCAL, Spec::SIZE> own;
   double *s = own.of(job), *columns = s + D;
   for (i64 k = thread_number(); k < job.N; k += i64(gridDim.x) * blockDim.x) {

@@ -41,7 +41,7 @@ struct GramRank {
     return derivatives(l) + (OUTPUTS > 1 ? shape().size[l] * ROWS : 0);
   }
   static constexpr int BASIS = P,  // [VECTORS, LD], when activations and derivatives have served
-      ROOM = larger(activations(LAYERS), P + VECTORS * LD), WORK = ROOM;
+      WORK = larger(activations(LAYERS), P + VECTORS * LD);
   static constexpr int VECTOR = 0, PANEL = VECTOR + WHOLE, MULTIPLIERS = PANEL + R * WHOLE,
                        SUMS = MULTIPLIERS + R * WHOLE, ALPHA = SUMS + 32, BETA = ALPHA + VECTORS,
                        DOTS = BETA + VECTORS + 1, SHARED = DOTS + VECTORS;  // always in shared memory
@@ -51,6 +51,8 @@ struct GramRank {
   int j, output, point;
   bool mine;
   double diagonal, column[HELD ? ROWS : 1];
+
+  static_assert(WORK == Spec::WORK && SHARED == Spec::SHARED, "fastsgd/cuda/metric_programs.py sets aside something else");
 
   FS_DEVICE explicit GramRank(const MetricLaunch& job_) : job(job_), diagonal(0) {
     FS_DYN_SHARED(double, room);

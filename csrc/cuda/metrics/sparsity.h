@@ -5,7 +5,7 @@
 // of them is a copy. Activations lie as columns [h, LD] of the samples, LD odd, so that the lanes of a warp read from
 // different banks.
 //
-// Spec: shape(), SAMPLES, layer(i) of the LAYERS measured, NORMALISE, SHARED (whether all lies in shared memory).
+// Spec: shape(), SAMPLES, layer(i) of the LAYERS measured, NORMALISE, WORK (doubles), SHARED (whether they lie in shared memory).
 #pragma once
 #include "../../core/models/dense_shape.h"
 #include "launch.h"
@@ -28,6 +28,8 @@ struct Sparsity {
     return at;
   }
   static constexpr int WORK = P + units() * LD, SUMS = 32;  // doubles; the sums lie in shared memory
+
+  static_assert(WORK == Spec::WORK, "fastsgd/cuda/metric_programs.py sets aside something else");
 
   const MetricLaunch& job;
   double *sums, *work;

@@ -1,0 +1,136 @@
+"""Owns the text of metric kernels: templates of csrc/cuda/metrics with everything that the compiler may know.
+
+Sizes of memory that the templates state in doubles are computed here as well, for the host sets it aside; the templates
+refuse to compile where the two differ.
+"""
+
+from dataclasses import dataclass
+
+from .program import THREADS, Program, _bool, _constants, _entry
+
+LOCAL = 64 << 10  # bytes of local memory that a thread may have
+WARP = 32
+PIVOTS, SUMS = 4, 32  # of csrc/cuda/metrics/gram_rank.h and launch.h
+
+
+@dataclass(frozen=True)
+class MetricProgram(Program):
+    """A kernel that measures.
+
+    shared: bytes of dynamic shared memory; each: doubles of global memory a block (`together`) or a thread
+    """
+
+    shared: int = 0
+    each: int = 0
+
+
+def _program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, together=False, shared=0, each=0):
+    text = _entry(f"metrics/{header}", spec, "fs::MetricLaunch", f"fs::{call}<Spec>(job)", blocks, rolled, threads)
+    return MetricProgram(name, text, threads, together, shared, each)
+
+
+def _spec(ints, flags, *lines):
+    fields = [_constants("int", **ints)] if ints else []
+    fields += [_constants("bool", **{name: _bool(value) for name, value in flags.items()})] if flags else []
+    return "struct Spec {\n" + "".join(f"  {line}\n" for line in (*fields, *lines)) + "};\n"
+
+
+def padded(count):
+    """As csrc/core/metrics/tile.h."""
+    return -(-count // 8) * 8
+
+
+def predictions(shape, *, staged):
+    """Outputs of any family of the general loop; shape: its C++."""
+    made = f"struct Made {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{ return {shape}; }}\n}};\n"
+    spec = _spec({}, {"STAGED": staged}, "using Model = fs::Whole<double, Made>;")
+    return _program("predictions", "losses", "predictions", made + spec, rolled=True)
+
+
+def mean_losses(d, h, hidden_bias, output_bias, *, staged):
+    """Mean squared losses of two-layer ReLU networks, by the sums of the fused loop."""
+    model = f"fs::ReLU2<Tm, {8 if h <= 64 else 32}>{{{d}, {h}, {hidden_bias}, {output_bias}}}"
+    spec = _spec({}, {"STAGED": staged},
+                 f"template <class Tm>\n  FS_HD static constexpr auto model() {{ return {model}; }}")
+    rows = h * (d + hidden_bias + 1) + h + 1
+    return _program(f"mean losses, relu2 {d}-{h}", "losses", "mean_losses", spec, rolled=rows > 96)
+
+
+def linear_losses(d, *, staged):
+    """Sums of squared residuals of linear predictors."""
+    return _program(f"linear losses, d={d}", "losses", "linear_losses", _spec({"D": d}, {"STAGED": staged}),
+                    rolled=d > 80)
+
+
+def norms(d, which):
+    """A measure of pairs of vectors: 0 norm, 1 imbalance, 2 support."""
+    return _program(f"norms, d={d}", "losses", "norms", _spec({"D": d, "WHICH": which}, {}))
+
+
+def diagonal_ranks(d, parts):
+    """Ranks of diagonal networks by exact counts."""
+    ld = padded(d)
+    size = d + 2 * (ld + 1) * ld + 9 * ld + 16 + 48 * 48 + 5 * ld
+    return _alone(f"ranks, diagonal d={d}", "diagonal_ranks", {"D": d, "K": parts}, size)
+
+
+def scaled_values(d, parts, points):
+    """Singular values of X diag(s) by one-sided Jacobi."""
+    least = min(d, points)
+    size = d + d * padded(points) + least * padded(d) + 2 * d + 2 * least
+    return _alone(f"spectra, diagonal d={d}", "scaled_values", {"D": d, "K": parts, "POINTS": points}, size)
+
+
+def _alone(name, call, ints, size):
+    local = 8 * size <= LOCAL
+    spec = _spec({**ints, "SIZE": size}, {"LOCAL": local})
+    return _program(name, "diagonal", call, spec, rolled=True, each=0 if local else size)
+
+
+def _shaped(shape):
+    return f"FS_HD static constexpr fs::DenseShape shape() {{ return {shape}; }}"
+
+
+def gram_ranks(shape, sizes, P, points, held, room):
+    """Ranks of dense networks by the inertia of J J^T.
+
+    shape: C++ of a DenseShape, sizes: d, h_1, ..., o; held: rows up to which columns of G are held in registers
+    room: bytes of shared memory that a block can have
+    """
+    o = sizes[-1]
+    rows = o * points
+    layers = sum(h * (points * (2 if o > 1 else 1) + rows) for h in sizes[1:-1])
+    holds = rows <= held
+
+    def sized(vectors):
+        shared = rows + (-rows) % PIVOTS
+        return shared * (1 + 2 * PIVOTS) + SUMS + 3 * vectors + 1, P + max(layers, vectors * (rows | 1))
+
+    vectors = min(rows, max(32, layers // (rows | 1)))
+    shared, work = sized(vectors)
+    works = 8 * (shared + work) <= room
+    if not works:
+        vectors = rows
+        shared, work = sized(vectors)
+    square = 0 if holds else rows * rows
+    grams = works and not holds and 8 * (shared + work + square) <= room
+    spec = _spec({"POINTS": points, "VECTORS": vectors, "WORK": work, "SHARED": shared},
+                 {"HELD": holds, "WORK_SHARED": works, "G_SHARED": grams}, _shaped(shape))
+    return _program(f"ranks, dense {'-'.join(map(str, sizes))} at {points} points", "gram_rank", "gram_ranks", spec,
+                    rolled=not holds, threads=-(-rows // WARP) * WARP, together=True,
+                    shared=8 * (shared + works * work + grams * square),
+                    each=(not works) * work + (not grams) * square)
+
+
+def feature_sparsity(shape, sizes, P, samples, layers, normalise, room):
+    """Feature sparsity of hidden layers `layers` (1, 2, ...) of dense networks."""
+    work = P + sum(sizes[1:-1]) * (samples | 1)
+    fits = 8 * (SUMS + work) <= room
+    chosen = "".join(f"i == {i} ? {layer} : " for i, layer in enumerate(layers)) + "0"
+    spec = _spec({"SAMPLES": samples, "LAYERS": len(layers), "WORK": work}, {"NORMALISE": normalise, "SHARED": fits},
+                 _shaped(shape), f"FS_HD static constexpr int layer(int i) {{ return {chosen}; }}")
+    return _program(f"feature sparsity, {'-'.join(map(str, sizes))} on {samples} samples", "sparsity",
+                    "feature_sparsity", spec, together=True, shared=8 * (SUMS + fits * work),
+                    each=0 if fits else work)
+
+

@@ -1,0 +1,256 @@
+"""Metric kernels of cards, run as fibers: against the CPU's kernels and the definitions, their memory, their registers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import problem
+from fibers import FiberCard
+
+import fastsgd as fs
+from fastsgd.backends import cuda_metrics
+from fastsgd.backends.cpu import CPU, State
+from fastsgd.cuda.compiler import nvrtc
+from fastsgd.errors import BackendUnavailable
+from fastsgd.metrics.jacobian_rank import count_above, jacobians, trained_jacobians
+from fastsgd.native import native
+
+m, MLP, ReLU2 = fs.metrics, fs.models.MLP, fs.models.ReLU2
+DENSE = {
+    "relu2": ReLU2(3, 11), "relu2 plain": ReLU2(2, 9, False, False), "deep": MLP(4, (6, 5)),
+    "leaky, outputs": MLP(3, (5, 4), outputs=3, activation="leaky", scaling="ntk"),
+    "linear": MLP(3, (), outputs=2), "fixed": MLP(3, (6, 4), fixed=("W2", "b1", "W3"), activation="tanh"),
+}
+LINEAR = {"diagonal": fs.models.DiagonalLinear(7), "product": fs.models.DiagonalProduct(6, 3),
+          "power": fs.models.DiagonalPower(5, 3), "unsigned": fs.models.DiagonalPower(5, 1, signed=False)}
+MODELS = {**DENSE, **LINEAR, "autoencoder": fs.models.TiedAutoencoder(4, 3)}
+
+
+def task_of(card, model, metric, data=None, loss=None):
+    run = fs.Run(model, data or problem(model.d).astype("float64"), fs.rules.GD(), 0.1, 1, dtype="float64",
+                 **({"loss": loss} if loss else {}))
+    plan = fs.plan(run.replace(backend="cpu"), fs.Tuning(threads=1))
+    return run, cuda_metrics.Measured(State(plan, native(), None, None, None, None, None, {}))
+
+
+def both(card, model, metric, weights, data=None, loss=None):
+    """(on the card, on the CPU) of a metric that has a kernel on both."""
+    run, measured = task_of(card, model, metric, data, loss)
+    got = cuda_metrics.measure(measured, card, metric, weights)
+    assert measured.tasks[metric] is not None, "measured on the host"
+    want = CPU().measure(measured.home, metric, weights)
+    assert metric.name in cuda_metrics.explain(run, metric, card)
+    return got, want
+
+
+def drawn(model, seed=0, N=5):
+    """Weights [N, P], one network with dead units, one of zeros."""
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((N, model.P))
+    weights[1, :model.P // 3] = 0
+    weights[2] = 0
+    return weights
+
+
+def labelled(model, loss, n=9):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((n, model.d))
+    if loss.name == "squared":
+        y = rng.standard_normal((n, model.outputs) if model.outputs > 1 else n)
+    elif loss.name == "cross_entropy":
+        y = np.arange(n) % model.outputs
+    else:
+        y = np.where(np.arange(n) % 2, 1.0, -1.0)
+    return fs.Dataset(X, y, X_test=X[:4], y_test=y[:4])
+
+
+# ---- losses and norms
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("metric", [m.TrainLoss(), m.TestLoss()])
+def test_losses_have_the_bits_of_the_cpu(fiber_card, name, metric):
+    model = MODELS[name]
+    loss = fs.losses.Squared.half()
+    got, want = both(fiber_card, model, metric, drawn(model, N=9), labelled(model, loss), loss)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("name", "loss"), [
+    ("deep", fs.losses.Logistic()), ("diagonal", fs.losses.Hinge()), ("leaky, outputs", fs.losses.CrossEntropy()),
+    ("leaky, outputs", fs.losses.Squared(weights=[1, 2, 0.5])), ("relu2", fs.losses.Logistic())])
+def test_other_losses_have_the_bits_of_the_cpu(fiber_card, name, loss):
+    model = MODELS[name]
+    got, want = both(fiber_card, model, m.TrainLoss(), drawn(model), labelled(model, loss), loss)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_points_that_do_not_fit_are_read_where_they_lie(fiber_card):
+    for model in (fs.models.DiagonalLinear(90), ReLU2(90, 3), MLP(90, 3)):
+        data = labelled(model, fs.losses.Squared.half(), n=101)
+        got, want = both(fiber_card, model, m.TrainLoss(), drawn(model, N=3), data)
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("metric", [m.ParameterNorm(), m.Balancedness(), m.L0(), m.L0(0.5)])
+def test_norms_have_the_bits_of_the_cpu(fiber_card, metric):
+    for d in (1, 7, 19):
+        model = fs.models.DiagonalLinear(d)
+        got, want = both(fiber_card, model, metric, drawn(model, N=35))
+        np.testing.assert_array_equal(got, want)
+
+
+# ---- ranks and spectra
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("points", [13, 4])
+def test_ranks_of_dense_networks_are_those_of_the_definition(fiber_card, name, points):
+    model = DENSE[name]
+    weights, X = drawn(model), np.random.default_rng(3).standard_normal((points, model.d))
+    sigma = np.linalg.svd(trained_jacobians(model, model.unflatten(weights), X), compute_uv=False)
+    for rtol in (1e-1, 1e-4):
+        got, want = both(fiber_card, model, m.JacobianRank(rtol, X), weights)
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(got, count_above(sigma, rtol))
+
+
+def graded(rows, seed, model):
+    """Weights whose Jacobian's singular values spread over many decades."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((4, model.P)) * 10.0 ** rng.uniform(-4, 0, (4, model.P))
+
+
+@pytest.mark.parametrize(("held", "room"), [(80, 227 << 10), (0, 227 << 10), (0, 17 << 10), (80, 9 << 10)])
+def test_columns_lie_in_registers_shared_or_global_memory(fiber_card, monkeypatch, held, room):
+    model = MLP(3, (8, 7), activation="tanh")
+    X = np.random.default_rng(3).standard_normal((37, 3))
+    weights = graded(37, 4, model)
+    monkeypatch.setattr(cuda_metrics, "HELD", held)
+    monkeypatch.setattr(type(fiber_card), "shared", room)
+    sigma = np.linalg.svd(jacobians(model, model.unflatten(weights), X), compute_uv=False)
+    for rtol in (1e-2, 1e-4, 1e-5):
+        got, _ = both(fiber_card, model, m.JacobianRank(rtol, X), weights)
+        np.testing.assert_array_equal(got, count_above(sigma, rtol), rtol)
+
+
+def test_huge_tiny_zero_and_lost_networks(fiber_card):
+    """What the Gram matrix cannot hold is counted on the host; what is not finite has no rank."""
+    model = ReLU2(3, 9)
+    weights, X = drawn(model), np.random.default_rng(3).standard_normal((12, 3))
+    weights[0] *= 1e170
+    weights[3] *= 1e-170
+    weights[4] = 1e308
+    got, want = both(fiber_card, model, m.JacobianRank(1e-4, X), weights)
+    np.testing.assert_array_equal(got, want)
+    assert np.isnan(got[4])
+    assert got[2] == want[2]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_ranks_and_spectra_of_diagonal_networks(fiber_card, name):
+    model = LINEAR[name]
+    rng = np.random.default_rng(5)
+    weights = drawn(model, N=6) * 10.0 ** rng.uniform(-9, 0, (6, model.P))
+    for X in (rng.standard_normal((12, model.d)), rng.standard_normal((3, model.d))):
+        for rtol in (1e-4, 1e-15):
+            got, want = both(fiber_card, model, m.JacobianRank(rtol, X), weights)
+            np.testing.assert_array_equal(got, want)
+        got, want = both(fiber_card, model, m.JacobianSpectrum(points=X), weights)
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_wide_diagonal_networks_have_scratch(fiber_card):
+    model = fs.models.DiagonalLinear(50)
+    rng = np.random.default_rng(6)
+    weights = rng.standard_normal((3, 100)) * 10.0 ** rng.uniform(-12, 0, (3, 100))
+    X = rng.standard_normal((70, 50))
+    got, want = both(fiber_card, model, m.JacobianRank(1e-9, X), weights)
+    np.testing.assert_array_equal(got, want)
+    assert "scratch a thread" in cuda_metrics.explain(task_of(fiber_card, model, None)[0], m.JacobianRank(1e-9, X),
+                                                      fiber_card)
+
+
+# ---- feature sparsity
+
+
+@pytest.mark.parametrize(("name", "layer"), [("relu2", None), ("deep", None), ("deep", "hidden2"), ("fixed", "hidden1")])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_feature_sparsity_is_that_of_the_cpu(fiber_card, name, layer, normalise):
+    model = DENSE[name]
+    weights = drawn(model, N=6)
+    weights[3] = np.round(weights[3])  # units that agree
+    for tau in (0.7, 0.99):
+        got, want = both(fiber_card, model, m.FeatureSparsity(tau, normalise, layer=layer), weights)
+        np.testing.assert_allclose(got, want, rtol=1e-14)
+
+
+def test_copies_of_units_are_merged_across_the_lanes_of_a_warp(fiber_card):
+    model = ReLU2(1, 70, True, False)
+    weights = np.random.default_rng(2).standard_normal((3, model.P))
+    weights[0, 60:70] = 2 * weights[0, :10]  # W1 of ten units and their biases
+    weights[0, 130:140] = 2 * weights[0, 70:80]
+    weights[1, :140] = np.nan
+    got, want = both(fiber_card, model, m.FeatureSparsity(), weights)
+    np.testing.assert_allclose(got, want, rtol=1e-14)
+    assert np.isnan(got[1])
+
+
+# ---- how they run
+
+
+def test_a_run_on_a_card_records_the_same_metrics(fiber_card):
+    from fibers import in_place
+
+    metrics = [m.TrainLoss(), m.JacobianRank(), m.FeatureSparsity(), m.ParameterNorm()]
+    run = fs.Run(ReLU2(2, 6), problem(2), fs.rules.SGD(), 0.05, 12, metrics=metrics, networks=7, save=fs.SaveAt(3))
+    want = fs.train(run.replace(backend="cpu"))
+    with in_place(fiber_card):
+        text = fs.plan(run.replace(backend="cuda")).explain()
+        got = fs.train(run.replace(backend="cuda"))
+    assert "rank on the card: 'gram'" in text and "KiB of shared memory" in text and "on the host" not in text
+    for metric in metrics:
+        np.testing.assert_array_equal(got.numpy(metric.name), want.numpy(metric.name), metric.name)
+
+
+def test_little_memory_means_more_launches(tmp_path, fiber_card):
+    small = FiberCard(fiber_card.folder, memory=4 << 10)
+    model = ReLU2(3, 11)
+    got, want = both(small, model, m.TrainLoss(), drawn(model, N=9))
+    np.testing.assert_array_equal(got, want)
+    assert len(small.launches) > 2
+
+
+SANITIZED = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+import test_cuda_metrics as t
+from fibers import FiberCard
+card = FiberCard({folder!r}, sanitize=True)
+m, X = t.m, np.random.default_rng(0).standard_normal((7, 3))
+relu, diagonal = t.ReLU2(3, 4), t.fs.models.DiagonalLinear(3)
+for model, metric in ((relu, m.TrainLoss()), (diagonal, m.TrainLoss()), (t.MLP(3, 2), m.TrainLoss()), (diagonal, m.L0()),
+                      (relu, m.JacobianRank(points=X)), (diagonal, m.JacobianRank(1e-9, X)),
+                      (diagonal, m.JacobianSpectrum(points=X)), (relu, m.FeatureSparsity())):
+    got, want = t.both(card, model, metric, t.drawn(model))
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+t.cuda_metrics.HELD = 0
+got, want = t.both(card, relu, m.JacobianRank(1e-3, X), t.drawn(relu))
+np.testing.assert_allclose(got, want)
+print("clean")
+"""
+
+
+def test_every_kernel_is_clean_under_the_sanitizers(tmp_path):
+    tests = Path(__file__).parent
+    preload = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(
+        [sys.executable, "-c", SANITIZED.format(tests=str(tests), folder=str(tests.parent / "build" / "fibers"))],
+        env={**os.environ, "LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1",
+             "PYTHONPATH": str(tests.parent)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "clean" in done.stdout, done.stderr[-3000:]
