@@ -56,7 +56,7 @@ FS_FN void activate(const DenseShape& s, double* __restrict z, double* __restric
 // out[i, :] = c sum_k w(i, k) in[k, :] for i < rows, k < K; columns and padding of rows in whole tiles.
 template <class Weight>
 FS_FN void multiply(int rows, int K, double c, Weight w, const double* in, double* out, size_t ld, int columns,
-                     double* pack) {
+                    double* pack) {
   for (int i = 0; i < rows; i += ROWS) {
     for (int k = 0; k < K; ++k)
       for (int r = 0; r < ROWS; ++r) pack[k * ROWS + r] = i + r < rows ? c * w(i + r, k) : 0.0;

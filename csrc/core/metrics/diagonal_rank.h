@@ -95,7 +95,7 @@ FS_FN Verdict judge(const DiagonalRankPoints& points, Scratch& z, double low, do
 // M = S + more - diag(e) on the listed coordinates, each scaled by 1 / sqrt(S_jj + e_j): entries of order one whatever
 // e is.
 FS_FN void gather_shifted(const double* S, int d, const int* index, const double* e, int n, Scratch& z,
-                           double more = 0) {
+                          double more = 0) {
   const int ld = padded(n);
   for (int i = 0; i < n; ++i) z.scale[i] = 1.0 / __builtin_sqrt(S[(size_t)index[i] * (d + 1)] + e[i]);
   for (int i = 0; i < n; ++i) {
@@ -141,7 +141,7 @@ struct Interval {
 // norm. Stops as soon as the verdict is certain, or when sigma_1 is as good as this cut allows.
 enum class Narrowed { decided, coarse, settled };
 FS_FN Narrowed narrow(const DiagonalRankPoints& points, Scratch& z, double rtol, double cut, Interval* square,
-                       Verdict* verdict, int* rank, DiagonalRankEffort* effort) {
+                      Verdict* verdict, int* rank, DiagonalRankEffort* effort) {
   const int d = points.d;
   double most = 0, rest = 0, left = 0;
   for (int j = 0; j < d; ++j) most = maximum(most, z.t[j]);
@@ -212,7 +212,7 @@ struct Listed {
 };
 
 FS_FN Listed list_coordinates(const DiagonalRankPoints& points, Scratch& z, double tau, const Verdict& verdict,
-                               bool dual, int* index, double* e) {
+                              bool dual, int* index, double* e) {
   const double far_above = tau * __builtin_sqrt(points.inverse_norm / kFar);
   const double far_below = tau * __builtin_sqrt(kFar / points.largest);
   const double dropped = kNegligible * (dual ? points.inverse_norm : points.largest);
@@ -273,7 +273,7 @@ FS_FN int count_at(const DiagonalRankPoints& points, Scratch& z, double tau, Dia
 //   pos(C_RR - 1/W) <= rank <= pos(C_RR - 1/W + eta),  d - pos(H_RR - W + eta') <= rank <= d - pos(H_RR - W):
 // a principal submatrix has no more positive eigenvalues, and eta covers what the coordinates left out give back.
 FS_FN int count_between(const DiagonalRankPoints& points, Scratch& z, double low, double high, const Verdict& verdict,
-                         DiagonalRankEffort* effort) {
+                        DiagonalRankEffort* effort) {
   const int d = points.d;
   const double upper = high * __builtin_sqrt(points.inverse_norm / kDropped);
   const double lower = low * __builtin_sqrt(kDropped / points.largest);
@@ -385,7 +385,7 @@ FS_FN void diagonal_sizes(const double* parts, int K, int d, double* s) {
 
 // Rank of one network from s [d] >= 0, 1e-150 <= rtol; -1 where s is not finite. A function of the network alone.
 FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, double rtol, double* scratch,
-                         DiagonalRankEffort* effort = nullptr) {
+                        DiagonalRankEffort* effort = nullptr) {
   using namespace diagonal_rank_detail;
   const int d = points.d;
   Scratch z = carve(scratch, d);

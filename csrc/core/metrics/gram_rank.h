@@ -79,7 +79,7 @@ FS_FN Interval enclosure(const Lanczos& z, bool more, double trace) {
 
 // lambda_1 of B [n, n] with this trace, to a relative `width`.
 FS_FN Interval largest(const double* B, int n, size_t ld, double trace, double width, Scratch& z, double* basis,
-                        GramRankEffort* effort) {
+                       GramRankEffort* effort) {
   Lanczos lanczos = {B, n, (int)ld, 0, basis, z.alpha, z.beta, z.work, 0, 0};
   start(lanczos, nullptr, nullptr);
   for (int next = 4;;) {
@@ -96,7 +96,7 @@ FS_FN Interval largest(const double* B, int n, size_t ld, double trace, double w
 // Positive eigenvalues of H - shift; H as `inertia::factor` takes and leaves it, its lower triangle filled too.
 // copy [ld, ld]: for the rare second attempt.
 FS_FN int positive(double* H, int n, size_t ld, double shift, double allowed, double* copy, Scratch& z,
-                    GramRankEffort* effort) {
+                   GramRankEffort* effort) {
   const inertia::Counted counted = inertia::factor(H, n, ld, shift, z.small);
   if (4 * 0x1p-53 * counted.growth <= allowed) return counted.positive;
   if (effort) ++effort->pivoted;
@@ -147,7 +147,7 @@ FS_FN double sum(const double* x, size_t ld) {
 // Columns are taken kBlock at a time, those of the largest diagonal of E; within a block the largest goes first, and
 // what the block has made small by then waits for another block.
 FS_FN int partial_cholesky(const double* G, int n, size_t ld, double target, int most, double* L, Scratch& z,
-                            double* rest) {
+                           double* rest) {
   double *left = z.left, *chosen = z.work;  // diagonal of E; the same without what a block has chosen
   for (int j = 0; j < (int)ld; ++j) {
     left[j] = j < n ? G[j * ld + j] : 0.0;
@@ -195,7 +195,7 @@ FS_FN int partial_cholesky(const double* G, int n, size_t ld, double target, int
 
 // The count from r columns, or -1 where what they leave out could matter.
 FS_FN int count_partial(const double* L, int r, int n, size_t ld, double rest, double rtol, Scratch& z,
-                         GramRankEffort* effort) {
+                        GramRankEffort* effort) {
   const int rp = tile::padded(r);
   double *T = (double*)L + (rp + kBlock) * ld, *M = T + ld * rp,
          *basis = M + (size_t)rp * rp;  // L^T [ld, rp], M [rp, rp]

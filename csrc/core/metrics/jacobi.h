@@ -159,7 +159,7 @@ FS_FN void rows_of_R(const double* At, int n, int rank, size_t ld, const int* e,
 
 // Makes rows a (the larger) and b of true sizes |a| 2^fa >= |b| 2^fb orthogonal; g = a . b; aa, bb: their squares.
 FS_FN void rotate(double* __restrict a, double* __restrict b, size_t ld, double g, double& aa, double& bb, int fa,
-                   int fb) {
+                  int fb) {
   // ratio = |b| 2^fb / (|a| 2^fa) may underflow: nothing below divides by it. tan = u ratio.
   const double sizes = __builtin_sqrt(bb / aa), r = __builtin_scalbn(1.0, fb - fa), ratio = sizes * r;
   const double cosine = g / (__builtin_sqrt(aa) * __builtin_sqrt(bb));

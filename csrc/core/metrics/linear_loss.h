@@ -16,7 +16,7 @@ FS_FN size_t linear_loss_scratch_size(int d, int m) { return (size_t)tile::ROWS 
 // sum [ROWS] of squared residuals. X^T [d, padded(m)], y [padded(m)], zeros behind; the first part of scratch holds the
 // betas. triangular: X is upper triangular, x_i has zeros before i.
 FS_FN void linear_losses(const double* Xt, const double* y, int d, int m, bool triangular, double* scratch,
-                          double* sum) {
+                         double* sum) {
   using namespace tile;
   const int ld = padded(m);
   const double* beta = scratch;

@@ -22,9 +22,7 @@ FS_FN void diagonal_norms(const double* u, const double* v, int d, double thresh
   FS_UNROLL
   for (int k = 0; k < 7; ++k)
     if (j + k < d) add(j + k, k);
-  const auto total = [](const double* p) {
-    return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]));
-  };
+  const auto total = [](const double* p) { return ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7])); };
   out[0] = sqrt1(total(norm)), out[1] = sqrt1(total(apart)), out[2] = total(support);
 }
 

@@ -30,7 +30,7 @@ FS_FN void add_multiple(double* __restrict y, double c, const double* __restrict
 
 // y = B x for symmetric B [n, ld], by rows as columns: sums run down the lanes, so no reduction is needed.
 FS_FN void symmetric_product(const double* __restrict B, int n, int ld, const double* __restrict x,
-                              double* __restrict y) {
+                             double* __restrict y) {
   for (int i = 0; i < ld; ++i) y[i] = 0;
   int j = 0;
   for (; j + 8 <= n; j += 8) {

@@ -10,14 +10,13 @@ namespace fs {
 namespace tile {
 
 #if defined(__CUDACC__) || defined(FS_ENTRY)  // a GPU, or its stand-in: a thread is one lane
-constexpr int W = 1, ROWS = 4;
+constexpr int W = 1, ROWS = 4, COLS = 4;      // vectors; as many as rows at least, for a block on the diagonal
 #elif defined(__AVX512F__)
-constexpr int W = 8, ROWS = 8;  // 24 of 32 registers hold sums
+constexpr int W = 8, ROWS = 8, COLS = 3;  // 24 of 32 registers hold sums
 #else
-constexpr int W = 4, ROWS = 4;  // 12 of 16
+constexpr int W = 4, ROWS = 4, COLS = 3;  // 12 of 16
 #endif
-constexpr int COLS = 3;  // vectors
-constexpr int PAD = 8;   // rows and columns of every matrix here come in whole multiples of PAD, zeros behind
+constexpr int PAD = 8;  // rows and columns of every matrix here come in whole multiples of PAD, zeros behind
 using V = Vec<double, W>;
 
 FS_HD constexpr int padded(int n) { return (n + PAD - 1) / PAD * PAD; }

@@ -1,8 +1,8 @@
 // Owns Jacobian ranks and spectra of diagonal networks on a GPU: the CPU's own code, a thread a network.
 //
-// Parallel over networks: a thread measures one after the other by core/metrics/diagonal_rank.h or core/metrics/jacobi.h.
-// What it needs lies in its local memory, interleaved over the threads of a warp, where that is little, else in global
-// memory. Most ranks are settled by certificates, in O(d) and without a matrix.
+// Parallel over networks: a thread measures one after the other by core/metrics/diagonal_rank.h or
+// core/metrics/jacobi.h. What it needs lies in its local memory, interleaved over the threads of a warp, where that is
+// little, else in global memory. Most ranks are settled by certificates, in O(d) and without a matrix.
 #pragma once
 #include "../../core/metrics/diagonal_rank.h"
 #include "../../core/metrics/jacobi.h"

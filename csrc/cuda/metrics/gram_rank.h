@@ -25,8 +25,8 @@ struct GramRank {
   using One = Vec<double, 1>;
   FS_HD static constexpr DenseShape shape() { return Spec::shape(); }
   static constexpr int LAYERS = shape().layers, OUTPUTS = shape().size[LAYERS], POINTS = Spec::POINTS,
-                       ROWS = OUTPUTS * POINTS, P = shape().P(), VECTORS = Spec::VECTORS, LD = ROWS | 1,
-                       R = 4, WHOLE = (ROWS + R - 1) / R * R, TOGETHER = 8;  // pivots, rows of G that are formed, at once
+                       ROWS = OUTPUTS * POINTS, P = shape().P(), VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 4,
+                       WHOLE = (ROWS + R - 1) / R * R, TOGETHER = 8;  // pivots, rows of G that are formed, at once
   static constexpr bool HELD = Spec::HELD;
 
   // Where things lie in the block's work, in doubles.
@@ -52,7 +52,8 @@ struct GramRank {
   bool mine;
   double diagonal, column[HELD ? ROWS : 1];
 
-  static_assert(WORK == Spec::WORK && SHARED == Spec::SHARED, "fastsgd/cuda/metric_programs.py sets aside something else");
+  static_assert(WORK == Spec::WORK && SHARED == Spec::SHARED,
+                "fastsgd/cuda/metric_programs.py sets aside something else");
 
   FS_DEVICE explicit GramRank(const MetricLaunch& job_) : job(job_), diagonal(0) {
     FS_DYN_SHARED(double, room);
@@ -99,7 +100,8 @@ struct GramRank {
         double back = 0;
         if (l == LAYERS - 1) back = c * W[output * h + u];
         else
-          for (int v = 0; v < s.size[l + 1]; ++v) back = fma1(c * W[v * h + u], work[derivatives(l + 1) + v * ROWS + j], back);
+          for (int v = 0; v < s.size[l + 1]; ++v)
+            back = fma1(c * W[v * h + u], work[derivatives(l + 1) + v * ROWS + j], back);
         const double slope = work[slopes(l) + u * POINTS + point];
         work[derivatives(l) + u * ROWS + j] = back * slope;
       }

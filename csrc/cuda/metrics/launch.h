@@ -8,12 +8,12 @@ namespace fs {
 struct MetricLaunch {
   const double* W;  // [N, ...] what is measured: parameters, or what the host made of them
   i64 N;
-  double* out;       // [N, ...]
-  const double* X;   // [n, stride], and behind it what else depends on the points alone
+  double* out;      // [N, ...]
+  const double* X;  // [n, stride], and behind it what else depends on the points alone
   i64 n, stride;
-  double* scratch;   // `each` doubles a block or thread, where shared or local memory does not suffice
+  double* scratch;  // `each` doubles a block or thread, where shared or local memory does not suffice
   i64 each;
-  double number;     // rtol, factor, threshold or tau
+  double number;  // rtol, factor, threshold or tau
 };
 
 // The first `count` doubles of the points: copied to shared memory, or where they are.

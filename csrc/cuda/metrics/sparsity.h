@@ -1,11 +1,12 @@
 // Owns feature sparsity of dense networks on a GPU: activations, correlations and merging, a network a block.
 //
 // The rule is that of core/metrics/feature_sparsity.h. A thread forms the activations of a sample, then centres and
-// scales those of a unit; a warp takes a unit and compares it with 32 later ones at a time, until its vote says that one
-// of them is a copy. Activations lie as columns [h, LD] of the samples, LD odd, so that the lanes of a warp read from
-// different banks.
+// scales those of a unit; a warp takes a unit and compares it with 32 later ones at a time, until its vote says that
+// one of them is a copy. Activations lie as columns [h, LD] of the samples, LD odd, so that the lanes of a warp read
+// from different banks.
 //
-// Spec: shape(), SAMPLES, layer(i) of the LAYERS measured, NORMALISE, WORK (doubles), SHARED (whether they lie in shared memory).
+// Spec: shape(), SAMPLES, layer(i) of the LAYERS measured, NORMALISE, WORK (doubles), SHARED (whether they lie in
+// shared memory).
 #pragma once
 #include "../../core/models/dense_shape.h"
 #include "launch.h"
@@ -53,7 +54,7 @@ struct Sparsity {
         for (int k = 0; k < fan; ++k) z = fma1(c * W[u * fan + k], from[k * step], z);
         One value, derivative;
         activate(s.activation, One::set(s.bias[l - 1] ? z + b[u] : z), One::set(s.slope), value, derivative);
-        work[column(l) + u * LD + i] = value.a;
+        work[column(l) + u * LD + i] = s.activation == Activation::RELU ? value.a + (z - z) : value.a;  // NaN stays
       }
     }
   }
@@ -72,10 +73,11 @@ struct Sparsity {
   // often it was positive.
   FS_DEVICE static double scale_column(double* x) {
     double sum = 0, count = 0, squares = 0;
-    for (int i = 0; i < N; ++i) sum += x[i], count += x[i] > 0;
+    bool constant = true;  // and no rounding of its mean may make it look otherwise
+    for (int i = 0; i < N; ++i) sum += x[i], count += x[i] > 0, constant &= x[i] == x[0];
     sum *= 1.0 / N;
     for (int i = 0; i < N; ++i) x[i] -= sum, squares = fma1(x[i], x[i], squares);
-    const double scale = count > 0 && squares > 0 ? 1 / sqrt1(squares) : 0.0;
+    const double scale = count > 0 && squares > 0 && !constant ? 1 / sqrt1(squares) : 0.0;
     for (int i = 0; i < N; ++i) x[i] *= scale;
     return count;
   }
