@@ -1,9 +1,10 @@
 """Metric kernels of cards, run as fibers: against the CPU's kernels and the definitions, their memory, their registers."""
 
 import os
-import shutil
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -178,7 +179,8 @@ def test_wide_diagonal_networks_have_scratch(fiber_card):
 # ---- feature sparsity
 
 
-@pytest.mark.parametrize(("name", "layer"), [("relu2", None), ("deep", None), ("deep", "hidden2"), ("fixed", "hidden1")])
+@pytest.mark.parametrize(("name", "layer"), [("relu2", None), ("deep", None), ("deep", "hidden2"),
+                                             ("fixed", "hidden1")])
 @pytest.mark.parametrize("normalise", [True, False])
 def test_feature_sparsity_is_that_of_the_cpu(fiber_card, name, layer, normalise):
     model = DENSE[name]
@@ -216,7 +218,8 @@ def test_a_run_on_a_card_records_the_same_metrics(fiber_card):
     from fibers import in_place
 
     metrics = [m.TrainLoss(), m.JacobianRank(), m.FeatureSparsity(), m.ParameterNorm()]
-    run = fs.Run(ReLU2(2, 6), problem(2).astype("float32"), fs.rules.SGD(), 0.05, 12, metrics=metrics, networks=7, save=fs.SaveAt(3))
+    run = fs.Run(ReLU2(2, 6), problem(2).astype("float32"), fs.rules.SGD(), 0.05, 12, metrics=metrics, networks=7,
+                 save=fs.SaveAt(3))
     want = fs.train(run.replace(backend="cpu"))
     with in_place(fiber_card):
         text = fs.plan(run.replace(backend="cuda")).explain()
@@ -234,6 +237,53 @@ def test_little_memory_means_more_launches(tmp_path, fiber_card):
     assert len(small.launches) > 2
 
 
+# ---- machine code
+
+
+def resources(program):
+    """(registers, stack bytes, static shared bytes) of a thread of a program on sm_90."""
+    try:
+        code = nvrtc().compile(program, "sm_90")
+    except BackendUnavailable as error:
+        if "could not compile" in str(error):
+            raise
+        pytest.skip(str(error))
+    tools = list(Path(sys.prefix).glob("lib/python*/site-packages/triton/backends/nvidia/bin/cuobjdump"))
+    if not tools:
+        pytest.skip("no cuobjdump: triton brings it")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        out = subprocess.run([tools[0], "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", out)
+    return int(found[1]), int(found[2])
+
+
+def program(model, metric, fiber_card, data=None):
+    run, _ = task_of(fiber_card, model, metric, data)
+    return cuda_metrics.task(run, metric, fiber_card, None).program
+
+
+PLAIN = ReLU2(2, 20, False, False)
+
+
+@pytest.mark.parametrize(("model", "metric", "registers", "stack"), [
+    (fs.models.DiagonalLinear(30), m.L0(), 128, 0), (fs.models.DiagonalLinear(30), m.TrainLoss(), 170, 0),
+    (PLAIN, m.TrainLoss(), 190, 0), (ReLU2(1, 100, True, False), m.FeatureSparsity(), 72, 0),
+    (PLAIN, m.JacobianRank(points=np.zeros((32, 2))), 128, 64),
+    (PLAIN, m.JacobianRank(points=np.zeros((60, 2))), 168, 64), (PLAIN, m.JacobianRank(points=np.zeros((300, 2))), 96, 0)])
+def test_registers_and_spills(fiber_card, model, metric, registers, stack):
+    """What a Gram kernel keeps on its stack are addresses, made once; no entry of the matrix."""
+    got = resources(program(model, metric, fiber_card))
+    assert got[0] <= registers and got[1] <= stack, got
+
+
+def test_several_matrices_share_a_multiprocessor(fiber_card):
+    made = program(PLAIN, m.JacobianRank(points=np.zeros((60, 2))), fiber_card)
+    assert (made.threads, made.each) == (64, 0) and 6 * (made.shared + 1024) <= fiber_card.shared
+    assert "FS_ENTRY(64, 6," in made.text
+
+
 SANITIZED = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -243,8 +293,8 @@ from fibers import FiberCard
 card = FiberCard({folder!r}, sanitize=True)
 m, X = t.m, np.random.default_rng(0).standard_normal((7, 3))
 relu, diagonal = t.ReLU2(3, 4), t.fs.models.DiagonalLinear(3)
-for model, metric in ((relu, m.TrainLoss()), (diagonal, m.TrainLoss()), (t.MLP(3, 2), m.TrainLoss()), (diagonal, m.L0()),
-                      (relu, m.JacobianRank(points=X)), (diagonal, m.JacobianRank(1e-9, X)),
+for model, metric in ((relu, m.TrainLoss()), (diagonal, m.TrainLoss()), (t.MLP(3, 2), m.TrainLoss()),
+                      (diagonal, m.L0()), (relu, m.JacobianRank(points=X)), (diagonal, m.JacobianRank(1e-9, X)),
                       (diagonal, m.JacobianSpectrum(points=X)), (relu, m.FeatureSparsity())):
     got, want = t.both(card, model, metric, t.drawn(model))
     np.testing.assert_allclose(got, want, rtol=1e-12)

@@ -10,7 +10,8 @@ from .program import THREADS, Program, _bool, _constants, _entry
 
 LOCAL = 64 << 10  # bytes of local memory that a thread may have
 WARP = 32
-PIVOTS, SUMS = 4, 32  # of csrc/cuda/metrics/gram_rank.h and launch.h
+REGISTERS, SPARE = 512, 48  # for the lanes of a quarter of a multiprocessor; beside a column of a Gram matrix
+PIVOTS, SUMS = 2, 32  # of csrc/cuda/metrics/gram_rank.h and launch.h
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,12 @@ def gram_ranks(shape, sizes, P, points, held, room):
         shared, work = sized(vectors)
     square = 0 if holds else rows * rows
     grams = works and not holds and 8 * (shared + work + square) <= room
+    threads = -(-rows // WARP) * WARP
+    blocks = 4 * (REGISTERS // (2 * rows + SPARE)) // (threads // WARP)
     spec = _spec({"POINTS": points, "VECTORS": vectors, "WORK": work, "SHARED": shared},
                  {"HELD": holds, "WORK_SHARED": works, "G_SHARED": grams}, _shaped(shape))
     return _program(f"ranks, dense {'-'.join(map(str, sizes))} at {points} points", "gram_rank", "gram_ranks", spec,
-                    rolled=not holds, threads=-(-rows // WARP) * WARP, together=True,
+                    rolled=not holds, threads=threads, blocks=max(1, blocks) if holds else 1, together=True,
                     shared=8 * (shared + works * work + grams * square),
                     each=(not works) * work + (not grams) * square)
 

@@ -50,7 +50,7 @@ struct Verdict {
 };
 
 // Coordinates j in Scratch::middle come sorted by t, largest first. tau is only known to lie in [low, high].
-FS_FN Verdict judge(const DiagonalRankPoints& points, Scratch& z, double low, double high) {
+FS_FN __attribute__((noinline)) Verdict judge(const DiagonalRankPoints& points, Scratch& z, double low, double high) {
   const double far_above = high * __builtin_sqrt(points.inverse_norm / kFar);
   const double far_below = low * __builtin_sqrt(kFar / points.largest);
   const double* t = z.t;
@@ -140,8 +140,9 @@ struct Interval {
 // Runs Lanczos on diag(t) C diag(t) restricted to t > cut * max t; what is left out adds at most its trace, or its
 // norm. Stops as soon as the verdict is certain, or when sigma_1 is as good as this cut allows.
 enum class Narrowed { decided, coarse, settled };
-FS_FN Narrowed narrow(const DiagonalRankPoints& points, Scratch& z, double rtol, double cut, Interval* square,
-                      Verdict* verdict, int* rank, DiagonalRankEffort* effort) {
+FS_FN __attribute__((noinline)) Narrowed narrow(const DiagonalRankPoints& points, Scratch& z, double rtol, double cut,
+                                                Interval* square, Verdict* verdict, int* rank,
+                                                DiagonalRankEffort* effort) {
   const int d = points.d;
   double most = 0, rest = 0, left = 0;
   for (int j = 0; j < d; ++j) most = maximum(most, z.t[j]);
@@ -312,7 +313,7 @@ FS_FN int count_between(const DiagonalRankPoints& points, Scratch& z, double low
 // Singular or ill-conditioned C. Cholesky of diag(t) C diag(t), largest pivot first, done on C with the scales kept
 // apart: t_p c_pp^1/2 is row p's size, Y [k,n] the rest of the row, |Y| <= 1. Then X diag(t) = Q diag(size) Y, and the
 // count is that of Y Y^T - (tau / size)^2, where Y Y^T is well conditioned because the pivoting revealed the rank.
-FS_FN int count_singular(const DiagonalRankPoints& points, Scratch& z, double tau) {
+FS_FN __attribute__((noinline)) int count_singular(const DiagonalRankPoints& points, Scratch& z, double tau) {
   const int d = points.d;
   const double negligible = tau / __builtin_sqrt(kNegligible * points.largest);
   int n = 0;

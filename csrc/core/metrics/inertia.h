@@ -56,7 +56,7 @@ FS_HD void multipliers(const double* H, size_t ld, int i, const double* inverse,
 // Positive eigenvalues of H - shift, H the upper triangle of H [n, n] with rows of ld >= padded(n) doubles, rows and
 // columns behind n zero. The diagonal and all that lies below it stay as they are, the rest is overwritten.
 // A pivot of exactly zero leaves a growth that is not finite.
-FS_FN Counted factor(double* H, int n, size_t ld, double shift, double* scratch) {
+FS_FN __attribute__((noinline)) Counted factor(double* H, int n, size_t ld, double shift, double* scratch) {
   const int whole = tile::padded(n);
   double *inverse = scratch, *q = scratch + whole;  // 1 / d [whole], multipliers [whole, ROWS]
   Counted out = {0, 0.0};

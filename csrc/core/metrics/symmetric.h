@@ -174,7 +174,7 @@ FS_FN void largest_ritz(Lanczos& z) {
 
 // Eliminates the first `count` rows (a block with a definite leading part, then one of the other sign: safe without
 // pivoting) of the upper triangle M [n, ld], four pivots and two rows at a time.
-FS_FN void eliminate_definite(double* M, int n, int ld, int count) {
+FS_FN __attribute__((noinline)) void eliminate_definite(double* M, int n, int ld, int count) {
   for (int k = 0; k < count;) {
     const int block = count - k < 4 ? count - k : 4;
     double inverse[4] = {0, 0, 0, 0};
@@ -246,7 +246,7 @@ FS_FN double largest_in_row(const double* M, int n, int ld, int k, int r, int* w
 }
 
 // Positive eigenvalues of the symmetric M [n, ld] from row k on (upper triangle, overwritten): Bunch-Kaufman LDL^T.
-FS_FN int positive_pivots(double* M, int n, int ld, int k) {
+FS_FN __attribute__((noinline)) int positive_pivots(double* M, int n, int ld, int k) {
   int positive = 0;
   while (k < n) {
     double* top = M + (size_t)k * ld;

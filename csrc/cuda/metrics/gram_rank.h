@@ -25,7 +25,7 @@ struct GramRank {
   using One = Vec<double, 1>;
   FS_HD static constexpr DenseShape shape() { return Spec::shape(); }
   static constexpr int LAYERS = shape().layers, OUTPUTS = shape().size[LAYERS], POINTS = Spec::POINTS,
-                       ROWS = OUTPUTS * POINTS, P = shape().P(), VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 4,
+                       ROWS = OUTPUTS * POINTS, P = shape().P(), VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 2,
                        WHOLE = (ROWS + R - 1) / R * R, TOGETHER = 8;  // pivots, rows of G that are formed, at once
   static constexpr bool HELD = Spec::HELD;
 
