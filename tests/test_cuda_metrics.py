@@ -1,4 +1,4 @@
-"""Metric kernels of cards, run as fibers: against the CPU's kernels and the definitions, their memory, their registers."""
+"""Metric kernels of cards, run as fibers: against the CPU's kernels and the definitions; their memory and registers."""
 
 import os
 import re
@@ -32,8 +32,8 @@ MODELS = {**DENSE, **LINEAR, "autoencoder": fs.models.TiedAutoencoder(4, 3)}
 
 
 def task_of(card, model, metric, data=None, loss=None):
-    run = fs.Run(model, data or labelled(model, loss or fs.losses.Squared.half(), 11), fs.rules.GD(), 0.1, 1, dtype="float64",
-                 **({"loss": loss} if loss else {}))
+    run = fs.Run(model, data or labelled(model, loss or fs.losses.Squared.half(), 11), fs.rules.GD(), 0.1, 1,
+                 dtype="float64", **({"loss": loss} if loss else {}))
     plan = fs.plan(run.replace(backend="cpu"), fs.Tuning(threads=1))
     return run, cuda_metrics.Measured(State(plan, native(), None, None, None, None, None, {}))
 
@@ -271,7 +271,8 @@ PLAIN = ReLU2(2, 20, False, False)
     (fs.models.DiagonalLinear(30), m.L0(), 128, 0), (fs.models.DiagonalLinear(30), m.TrainLoss(), 170, 0),
     (PLAIN, m.TrainLoss(), 190, 0), (ReLU2(1, 100, True, False), m.FeatureSparsity(), 72, 0),
     (PLAIN, m.JacobianRank(points=np.zeros((32, 2))), 128, 64),
-    (PLAIN, m.JacobianRank(points=np.zeros((60, 2))), 168, 64), (PLAIN, m.JacobianRank(points=np.zeros((300, 2))), 96, 0)])
+    (PLAIN, m.JacobianRank(points=np.zeros((60, 2))), 168, 64),
+    (PLAIN, m.JacobianRank(points=np.zeros((300, 2))), 96, 0)])
 def test_registers_and_spills(fiber_card, model, metric, registers, stack):
     """What a Gram kernel keeps on its stack are addresses, made once; no entry of the matrix."""
     got = resources(program(model, metric, fiber_card))

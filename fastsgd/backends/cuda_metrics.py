@@ -1,10 +1,10 @@
 """Owns which metrics are measured on a card, by which program, and the launches that do it; the host does the rest.
 
-The host makes of the weights what several kernels share (betas, parts of Jacobians), as the CPU backend does, and counts
-what a kernel could not certify.
+The host makes of the weights what several kernels share (betas, parts of Jacobians), as the CPU backend does, and
+counts what a kernel could not certify.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ..metrics import (
     TestLoss,
     TrainLoss,
 )
+from ..metrics.layers import hidden
 from ..models import DiagonalLinear
 from . import general, jacobians, linear
 from .base import float64_params
@@ -182,8 +183,6 @@ def _loss(run, metric, card):
 
 
 def _staged(program, count, staged):
-    from dataclasses import replace
-
     return replace(program, shared=8 * count if staged else 0)
 
 
@@ -203,8 +202,6 @@ def _sparsity(run, metric, card):
     dense = _dense(run.model)
     if dense is None:
         return None
-    from ..metrics.layers import hidden
-
     X, names = metric.where(run.model, run.data), list(hidden(run.model))
     layers = [names.index(name) + 1 for name in metric.layers(run.model)]
     program = kernels.feature_sparsity(*dense, run.model.P, len(X), layers, metric.normalise, card.shared)
@@ -219,9 +216,8 @@ def _jacobian(run, metric, card, home):
     if method == "count":
         points = np.zeros(1) if home is None else home.module.DiagonalPoints(
             np.ascontiguousarray(X.T @ X), len(X)).packed()
-        parts = lambda weights: linear.parts(model, weights)  # noqa: E731
-        return _task(kernels.diagonal_ranks(model.d, _parts(model)), points, len(X), model.d, parts, 1,
-                     f"'count': {why}", number=metric.rtol,
+        return _task(kernels.diagonal_ranks(model.d, _parts(model)), points, len(X), model.d,
+                     lambda weights: linear.parts(model, weights), 1, f"'count': {why}", number=metric.rtol,
                      finish=lambda count, w: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
     if method == "gram" and len(X) * model.outputs <= MOST_ROWS:
         shape, sizes = _dense(model)

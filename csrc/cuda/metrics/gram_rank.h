@@ -15,14 +15,13 @@
 // steps of Lanczos).
 #pragma once
 #include "../../core/metrics/gram_rank.h"
-#include "../../core/models/dense_shape.h"
+#include "dense_layer.h"
 #include "launch.h"
 
 namespace fs {
 
 template <class Spec>
 struct GramRank {
-  using One = Vec<double, 1>;
   FS_HD static constexpr DenseShape shape() { return Spec::shape(); }
   static constexpr int LAYERS = shape().layers, OUTPUTS = shape().size[LAYERS], POINTS = Spec::POINTS,
                        ROWS = OUTPUTS * POINTS, P = shape().P(), VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 2,
@@ -71,22 +70,13 @@ struct GramRank {
   // ---- G
 
   FS_DEVICE void forward() {  // a_l and act'(z_l) at this thread's point
-    const DenseShape s = shape();
-    const One leaky = One::set(s.slope);
     FS_UNROLL
     for (int l = 1; l < LAYERS; ++l) {
-      const double *W = work + s.weights(l - 1), *b = work + s.biases(l - 1), c = s.multiplier[l - 1];
       const double* from = l > 1 ? work + activations(l - 1) + point : job.X + point;
-      const int fan = s.size[l - 1];
-      FS_NO_UNROLL
-      for (int u = 0; u < s.size[l]; ++u) {
-        double z = 0;
-        for (int k = 0; k < fan; ++k) z = fma1(c * W[u * fan + k], from[k * POINTS], z);
-        One value, derivative;
-        activate(s.activation, One::set(s.bias[l - 1] ? z + b[u] : z), leaky, value, derivative);
-        work[activations(l) + u * POINTS + point] = value.a;
-        work[slopes(l) + u * POINTS + point] = derivative.a;
-      }
+      forward_layer(shape(), l, work, from, POINTS, [&](int u, double, double a, double derivative) {
+        work[activations(l) + u * POINTS + point] = a;
+        work[slopes(l) + u * POINTS + point] = derivative;
+      });
     }
   }
   FS_DEVICE void backward() {  // D_l in this thread's row

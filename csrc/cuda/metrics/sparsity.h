@@ -8,7 +8,7 @@
 // Spec: shape(), SAMPLES, layer(i) of the LAYERS measured, NORMALISE, WORK (doubles), SHARED (whether they lie in
 // shared memory).
 #pragma once
-#include "../../core/models/dense_shape.h"
+#include "dense_layer.h"
 #include "launch.h"
 
 namespace fs {
@@ -45,17 +45,10 @@ struct Sparsity {
     const DenseShape s = shape();
     FS_UNROLL
     for (int l = 1; l <= TOP; ++l) {
-      const double *W = work + s.weights(l - 1), *b = work + s.biases(l - 1), c = s.multiplier[l - 1];
       const double* from = l > 1 ? work + column(l - 1) + i : job.X + i;
-      const int fan = s.size[l - 1], step = l > 1 ? LD : N;
-      FS_NO_UNROLL
-      for (int u = 0; u < s.size[l]; ++u) {
-        double z = 0;
-        for (int k = 0; k < fan; ++k) z = fma1(c * W[u * fan + k], from[k * step], z);
-        One value, derivative;
-        activate(s.activation, One::set(s.bias[l - 1] ? z + b[u] : z), One::set(s.slope), value, derivative);
-        work[column(l) + u * LD + i] = s.activation == Activation::RELU ? value.a + (z - z) : value.a;  // NaN stays
-      }
+      forward_layer(s, l, work, from, l > 1 ? LD : N, [&](int u, double z, double a, double) {
+        work[column(l) + u * LD + i] = s.activation == Activation::RELU ? a + (z - z) : a;  // NaN stays
+      });
     }
   }
 
