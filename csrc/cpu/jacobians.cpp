@@ -139,14 +139,16 @@ size_t dense_values_doubles(const DenseShape& s, int m) {
   return size_t(P) * rows + dense_scratch_size(s, m) + jacobi_scratch_size(rows, P);
 }
 
-// The rank of one network, from whichever Gram matrix is the smaller work.
+// The rank of one network, from whichever Gram matrix is the smaller work; -1 where that lost digits, or is zero.
 int rank_of(const DensePoints& p, const double* w, double rtol, double* G) {
   const size_t square = size_t(p.rows()) * p.rows();
   double *B = G + square, *rest = B + (piecewise::serves(p.shape) ? square : 0);
   const int r = piecewise_factor(p, w, B, rest);
+  if (r == 0) return 0;
   if (r < 0) dense_gram(p, w, G, rest);
   else gram_matrix(B, p.m, r, G);
-  return gram_rank(G, r < 0 ? p.rows() : r, rtol, rest);
+  const int rank = gram_rank(G, r < 0 ? p.rows() : r, rtol, rest);
+  return rank == 0 ? -1 : rank;
 }
 
 Counts dense_ranks(const py::dict& shape, const Doubles& X, const Doubles& W, double rtol, int threads) {

@@ -1,7 +1,8 @@
 // Owns a narrow factor B of the Jacobian of a two-layer (leaky) ReLU network with one output: J J^T = B B^T.
 //
 // With x~ = [c_1 x, 1], v_j = [w_j, b_j], s_j(i) = act'(z_ij) and act(z) = act'(z) z, unit j adds to J J^T
-//   diag(s_j) X~ C_j X~^T diag(s_j),   C_j = c_2^2 (a_j^2 I + v_j v_j^T),   whose rank is d + 1 where J has d + 2 columns.
+//   diag(s_j) X~ C_j X~^T diag(s_j),   C_j = c_2^2 (a_j^2 I + v_j v_j^T),   whose rank is d + 1 where J has d + 2
+//   columns.
 // Units that are on at the same points have the same s: their C_j add up to one R^T R, and their part of B is
 // diag(s) X~ R^T. R comes from rotations, so that nothing is squared; units that are off everywhere drop out. Trained
 // networks have many equal units: B [m, r] is then much narrower than J, and the rank is counted from B^T B [r, r].
@@ -35,8 +36,8 @@ struct Scratch {
 inline size_t scratch_size(const DenseShape& s, int m) {
   if (!serves(s)) return 0;
   const size_t h = s.size[1], d = inputs(s), columns = tile::padded(m) + d;
-  return tile::padded(int(h)) * tile::padded(m) + size_t(s.size[0]) * tile::ROWS + h * (words(m) + 1) + 2 * columns * d + d + 2 * h +
-         columns + 8;
+  return tile::padded(int(h)) * tile::padded(m) + size_t(s.size[0]) * tile::ROWS + h * (words(m) + 1) +
+         2 * columns * d + d + 2 * h + columns + 8;
 }
 
 inline Scratch carve(const DenseShape& s, int m, double* block) {
@@ -182,8 +183,9 @@ inline void fill(const DensePoints& p, int columns, bool ones, const Scratch& t,
 
 }  // namespace piecewise
 
-// B [padded(m), padded(r)], zeros behind column r, of one network w [P]; returns r. -1, with B as it was, where the
-// network has no such factor, or where it would cost more than J J^T itself; B has room for padded(m) columns.
+// B [padded(m), padded(r)], zeros behind column r, of one network w [P]; returns r, 0 only if J is zero. -1, with B as
+// it was, where the network has no such factor, or where it would cost more than J J^T; B has room for padded(m)
+// columns.
 inline int piecewise_factor(const DensePoints& p, const double* w, double* B, double* scratch) {
   using namespace piecewise;
   const DenseShape& s = p.shape;
@@ -195,7 +197,7 @@ inline int piecewise_factor(const DensePoints& p, const double* w, double* B, do
   const bool ones = s.bias[1] && s.trained[1][1];
   const int units = triangles(s, w, groups, t), r = units + ones;
   const double m = p.m, h = s.size[1], here = m * r * r + double(r) * r * r / 3, there = 2 * h * m * m + m * m * m / 3;
-  if (r > p.m || here > there) return -1;
+  if (r > p.m || here > there || (r == 0 && groups > 0)) return -1;  // the last: perhaps weights whose squares vanish
   fill(p, units, ones, t, B, tile::padded(r));
   return r;
 }
