@@ -1,8 +1,8 @@
 // Owns the rank of a matrix J counted from its Gram matrix G = J J^T [n, n], without a single eigenvalue but the first.
 //
 //   rank = #{sigma_k > rtol sigma_1} = number of eigenvalues of G above tau = rtol^2 lambda_1
-//   1. partial Cholesky with pivoting, G = L L^T + E, r columns, tr E far below tau: then the count lies between those
-//      of the small M = L^T L [r, r] at tau and at tau - tr E, usually the same number;                          n r^2
+//   1. from n = 64, if few columns will do: partial Cholesky with pivoting, G = L L^T + E, r columns, tr E far below
+//      tau: then the count lies between those of the small M = L^T L [r, r] at tau and at tau - tr E;          n r^2
 //   2. otherwise lambda_1 by Lanczos and one LDL^T of G - tau.                                               n^3 / 3
 // Right wherever no singular value lies within a relative factor(rtol) of the threshold: G is known to some 1e-16
 // lambda_1, and 1e-14 lambda_1 is allowed for; the factorisation's own errors are measured against the same allowance.

@@ -56,14 +56,16 @@ inline Scratch carve(const DenseShape& s, int m, double* block) {
   return t;
 }
 
-// z and where it is positive; false if something is not finite.
-inline bool forward(const DensePoints& p, const double* w, const Scratch& t) {
+// z of units j .. end and where it is positive; false if something is not finite.
+inline bool forward(const DensePoints& p, const double* w, int j, int end, const Scratch& t) {
   const DenseShape& s = p.shape;
-  const int h = s.size[1], d = s.size[0], mp = p.mp;
-  const double* b = w + s.biases(0);
-  dense_detail::multiply(h, d, s.multiplier[0], [=](int i, int k) { return w[i * d + k]; }, p.X, t.z, mp, mp, t.pack);
+  const int d = s.size[0], mp = p.mp;
+  const double *W1 = w + j * d, *b = w + s.biases(0);
+  dense_detail::multiply(
+      end - j, d, s.multiplier[0], [=](int i, int k) { return W1[i * d + k]; }, p.X, t.z + size_t(j) * mp, mp, mp,
+      t.pack);
   u32 broken = 0;
-  for (int j = 0; j < h; ++j) {
+  for (; j < end; ++j) {
     const V bias = V::set(s.bias[0] ? b[j] : 0.0);
     u64 *bits = t.bits + size_t(j) * words(p.m), hash = 0;
     for (int word = 0; word < words(p.m); ++word) {
@@ -90,24 +92,29 @@ inline bool equal(const u64* a, const u64* b, int count) {
   return true;
 }
 
-// Units with equal bits to groups; returns how many groups there are, or -1 where they exceed `most`.
-inline int grouped(const DensePoints& p, const Scratch& t, int most) {
-  const int h = p.shape.size[1], count = words(p.m);
+// The group of unit j among the first `groups`, of which it may be the next; -1 if it is off everywhere and drops out.
+inline int group_of(const DensePoints& p, int j, int groups, const Scratch& t) {
+  const int count = words(p.m);
+  const u64* bits = t.bits + size_t(j) * count;
+  bool off = p.shape.activation == Activation::RELU;
+  for (int k = 0; k < count; ++k) off = off && !bits[k];
+  if (off) return -1;
+  for (int g = 0; g < groups; ++g)
+    if (t.hash[t.first[g]] == t.hash[j] && equal(t.bits + size_t(t.first[g]) * count, bits, count)) return g;
+  return groups;
+}
+
+// Units that are on at the same points to groups, a tile of units after the other; returns how many groups there are,
+// or -1 where they exceed `most` or something is not finite.
+inline int grouped(const DensePoints& p, const double* w, int most, const Scratch& t) {
+  const int h = p.shape.size[1];
   int groups = 0;
   for (int j = 0; j < h; ++j) {
-    const u64* bits = t.bits + size_t(j) * count;
-    bool off = p.shape.activation == Activation::RELU;
-    for (int k = 0; k < count; ++k) off = off && !bits[k];
-    t.group[j] = -1;
-    if (off) continue;
-    int g = 0;
-    while (g < groups && !(t.hash[t.first[g]] == t.hash[j] && equal(t.bits + size_t(t.first[g]) * count, bits, count)))
-      ++g;
-    if (g == groups) {
-      if (groups == most) return -1;
-      t.first[groups++] = j;
-    }
-    t.group[j] = g;
+    if (j % tile::ROWS == 0 && !forward(p, w, j, j + tile::ROWS < h ? j + tile::ROWS : h, t)) return -1;
+    const int g = t.group[j] = group_of(p, j, groups, t);
+    if (g < groups) continue;
+    if (groups == most) return -1;
+    t.first[groups++] = j;
   }
   return groups;
 }
@@ -191,8 +198,7 @@ inline int piecewise_factor(const DensePoints& p, const double* w, double* B, do
   const DenseShape& s = p.shape;
   if (!serves(s)) return -1;
   const Scratch t = carve(s, p.m, scratch);
-  if (!forward(p, w, t)) return -1;
-  const int groups = grouped(p, t, p.m / inputs(s) + 1);
+  const int groups = grouped(p, w, p.m / inputs(s) + 1, t);
   if (groups < 0) return -1;
   const bool ones = s.bias[1] && s.trained[1][1];
   const int units = triangles(s, w, groups, t), r = units + ones;
