@@ -98,7 +98,7 @@ ROWS = (
 def text(rows):
     """The table as Markdown."""
     names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "|".join("---" if k == 0 else "--:" for k in range(len(names))) + "|"]
+    lines = ["| " + " | ".join(names) + " |", "|---|" + "--:|" * (len(names) - 1)]
     return "\n".join([*lines, *("| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows)])
 
 

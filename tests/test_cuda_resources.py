@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA programs, for sm_90 and without a card: registers, spills, shuffles, a step's cost."""
+"""What the CUDA programs were compiled to, for sm_90 and without a card: registers, spills, shuffles, instructions."""
 
 from math import log2
 
@@ -41,12 +41,9 @@ def test_the_systems_that_are_swept_most_stay_near_their_floor(title, issue, reg
 
 def test_instructions_are_counted_where_they_are():
     """A loop of two steps with a block of draws, one that hardly ever runs, and the rest, as cuobjdump prints it."""
-    draws = [f"        /*{0x20 + 16 * k:04x}*/                   LOP3.LUT R1, R1, R2, RZ, 0x3c, !PT ;" for k in range(16)]
-    text = "\n".join([
-        "        /*0000*/                   MOV R1, c[0x0][0x28] ;", "        /*0010*/                   FFMA R2, R3, R4, R5 ;",
-        *draws, "        /*0120*/              @!P0 BRA 0x150 ;", *(f"        /*{a:04x}*/   FMUL R2, R3, R4 ;"
-                                                                    for a in (0x150, 0x160, 0x170, 0x180, 0x190)),
-        "        /*01a0*/              @P1 BRA 0x10 ;", "        /*01b0*/                   EXIT ;"])
+    code = ["MOV R1, c[0x0][0x28]", "FFMA R2, R3, R4, R5", *["LOP3.LUT R1, R1, R2, RZ, 0x3c, !PT"] * 16,
+            "@!P0 BRA 0x150", "NOP", "NOP", *["FMUL R2, R3, R4"] * 5, "@P1 BRA 0x10", "EXIT"]
+    text = "\n".join(f"        /*{16 * k:04x}*/      {words} ;" for k, words in enumerate(code))
     step, steps = sass._step(sass._instructions(text))
     assert steps == 1 and step["FMUL"] == 5 and step["BRA"] == 2 and "EXIT" not in step and "MOV" not in step
     assert step["LOP3"] == 16
