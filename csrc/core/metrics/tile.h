@@ -7,6 +7,12 @@
 #include "../vec.h"
 
 namespace fs {
+
+#if defined(__CUDACC__)
+template <int Stride>
+FS_HD void transpose(Vec<double, 1> (&)[1]) {}  // a number is its own transpose
+#endif
+
 namespace tile {
 
 #if defined(__CUDACC__) || defined(FS_ENTRY)  // a GPU, or its stand-in: a thread is one lane

@@ -1,15 +1,16 @@
 // Owns Jacobian ranks of dense networks on a GPU: the inertia of the Gram matrix J J^T, in float64.
 //
 // Parallel over networks and columns: a block counts one network after the other, and its thread j owns row j of J and
-// with it column j of the Gram matrix G [n, n], n = outputs * points. Up to some 90 rows the column lies in registers,
+// with it column j of the Gram matrix G [n, n], n = outputs * points. Up to 80 rows the column lies in registers,
 // beyond that in shared or global memory; no thread ever reads another's column. What threads tell each other goes
-// through shared memory: activations and derivatives for G, a vector for each product of Lanczos, and four rows of the
+// through shared memory: activations and derivatives for G, a vector for each product of Lanczos, and two rows of the
 // factor at a time:
 //   1. forward and backward at each point; G as core/metrics/dense_jacobian.h says                    n^2 sum_l h_l
 //   2. lambda_1 by Lanczos, every step orthogonalised twice against all before                         2 n^2 a step
-//   3. H = G - tau = U^T D^-1 U, four pivots between two barriers, growth measured: core/metrics/inertia.h   n^3 / 3
+//   3. H = G - tau = U^T D^-1 U, two pivots between two barriers, growth measured: core/metrics/inertia.h   n^3 / 3
 // The contract is that of core/metrics/gram_rank.h. A pivot too near to zero is tried again with tau moved by less
-// than the contract allows; what still cannot be certified is -1, and the host counts it.
+// than the contract allows; what still cannot be certified is -1, and the host counts it, as it does where G is zero,
+// not finite, or has lost digits.
 //
 // Spec: shape(), POINTS, HELD (columns in registers), WORK_SHARED and G_SHARED (where the rest lies), VECTORS (most
 // steps of Lanczos).
@@ -250,7 +251,7 @@ struct GramRank {
         }
       }
       FS_UNROLL
-      for (int r = 0; r < R; ++r) {  // this thread's column of the four rows
+      for (int r = 0; r < R; ++r) {  // this thread's column of the rows
         FS_UNROLL
         for (int c = 0; c < r; ++c) p[r] = fma1(l[c][r], p[c], p[r]);
         const double m = -p[r] * inverse[r];
@@ -286,8 +287,7 @@ struct GramRank {
       form();
       if (attempt == 0) {
         const double trace = block_sum(mine ? diagonal : 0.0, shared + SUMS);
-        if (trace == 0) return 0;
-        if (!(trace > 1e-250 && trace < 1e300)) return -1;
+        if (!(trace > gram_rank_detail::kSmallest && trace < gram_rank_detail::kLargest)) return -1;
         const auto first = largest(trace, 0.1 * factor);
         if (!(first.high - first.low <= 0.1 * factor * first.low)) return -1;
         tau = rtol * rtol * 0.5 * (first.low + first.high);
