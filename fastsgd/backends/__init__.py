@@ -3,8 +3,9 @@
 from ..errors import SpecError
 from .cpu import CPU
 from .reference import Reference
+from .triton import Triton
 
-ALL = (CPU(), Reference())
+ALL = (Triton(), CPU(), Reference())
 
 
 def by_name(name):

@@ -1,0 +1,129 @@
+"""Owns launches of the Triton kernels: networks a program, warps, tables of samples, arguments."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import PlanError
+from ..orders import Common, Replay, Reshuffle
+from ..portable import interpreted, kernel
+from .packing import packing, power_of_two
+
+OPTIONS = {"enable_fp_fusion": False}  # fused multiply-adds are written as such
+BLOCK = 1024  # entries of a table that one program makes
+MOST_WARPS = 16
+BUDGET = 64  # 32-bit registers of state a lane
+
+
+def registers(run):
+    """32-bit numbers of state that one network keeps: parameters, and a gradient where steps take more samples."""
+    copies = 1 if _alone(run) else 2
+    return packing(run.model).width * np.dtype(run.dtype).itemsize // 4 * copies
+
+
+def too_large(run):
+    """None, or a sentence saying that a network does not fit a program's registers."""
+    most = BUDGET * 32 * MOST_WARPS
+    if registers(run) <= most:
+        return None
+    return (f"one network keeps {registers(run)} 32-bit numbers, padded to powers of two, and the registers of a program "
+            f"of {MOST_WARPS} warps hold {most}")
+
+
+def rule_of_thumb(run, N):
+    """(networks, warps): the fewest warps that hold a network, then as many networks as they hold without waste."""
+    size = registers(run)
+    warps = min(MOST_WARPS, power_of_two(max(1, -(-size // (BUDGET * 32)))))
+    fit = max(1, BUDGET * 32 * warps // (2 * size))
+    return min(1 << (fit.bit_length() - 1), 8, power_of_two(N)), warps
+
+
+def choose(run, N, tuning):
+    """(Tuning with networks and warps, why)."""
+    if interpreted():
+        networks, warps, why = min(power_of_two(N), 1024), 1, "one wide program is what the interpreter is fast at"
+    else:
+        (networks, warps), why = rule_of_thumb(run, N), "by rule, not measured on this card"
+    if tuning.networks is not None or tuning.warps is not None:
+        networks, warps, why = tuning.networks or networks, tuning.warps or warps, "as asked for"
+        for name, value in (("networks", networks), ("warps", warps)):
+            if value != power_of_two(value):
+                raise PlanError(f"tuning.{name}: {value} given, expected a power of two")
+    return replace(tuning, networks=networks, warps=warps), why
+
+
+def train(state, segment):
+    """Move a state over a Segment."""
+    import torch
+
+    plan, run, packed = state.plan, state.plan.run, state.packing
+    steps, tuning = segment.t1 - segment.t0, plan.tuning
+    module, family = kernel("train"), kernel(f"models.{packed.family}")
+    who, common = _who(state)
+    draws, indices = _draws(run), state.ids
+    if segment.indices is not None:
+        indices = torch.from_numpy(segment.indices.astype(np.int32)).to(state.device)
+        common = len(indices) == 1
+    elif not draws:
+        indices = table(state, segment, who)
+    common = common or run.rule.full
+    lost = torch.from_numpy(state.lost).to(state.device)
+    multiplier, noise = _multipliers(state, segment)
+    grid = (-(-plan.N // tuning.networks),)
+    (module.alone if _alone(run) else module.batches)[grid](
+        state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices,
+        *state.sigma, noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, steps, plan.batch, run.data.n,
+        len(indices), run.seed, INPUTS=family.inputs, VALUE=family.value, PUSH=family.push, SHAPE=packed.shape,
+        LAYOUT=packed.layout, WIDTH=packed.width, STRIDE=state.X.shape[1], LOSS=run.loss.name,
+        NOISE=run.rule.label_noise.kind if run.rule.label_noise else "none", DRAWS=draws, COMMON=common,
+        BN=tuning.networks, num_warps=tuning.warps, **OPTIONS)
+    state.lost[:] = lost.cpu().numpy()
+
+
+def _alone(run):
+    return not run.rule.full and run.rule.batch(run.data.n) == 1
+
+
+def _draws(run):
+    """Whether the driver needs no table: it draws, or takes all samples."""
+    replaced = not isinstance(run.order, Reshuffle | Replay) and run.order.replace
+    return run.rule.full or (_alone(run) and replaced)
+
+
+def _who(state):
+    """(whose orders are drawn [N] or [1], whether all networks share one)."""
+    import torch
+
+    network = getattr(state.plan.run.order, "network", None)
+    if network is None:
+        return state.ids, False
+    return torch.tensor([network], dtype=torch.int64, device=state.device), True
+
+
+def _multipliers(state, segment):
+    """(schedule of step sizes, of the noise's amplitude) [Q, steps] on the device."""
+    import torch
+
+    multiplier = torch.from_numpy(segment.multiplier).to(state.device)
+    if not segment.noise:
+        return multiplier, multiplier
+    return multiplier, torch.from_numpy(segment.noise["label_noise"]).to(state.device)
+
+
+def table(state, segment, who):
+    """Sample indices [rows, steps, B] int32 of a segment, made on the device."""
+    import torch
+
+    plan, run, module = state.plan, state.plan.run, kernel("orders")
+    steps, batch, n, rows = segment.t1 - segment.t0, plan.batch, run.data.n, len(who)
+    out = torch.empty((rows, steps, batch), dtype=torch.int32, device=state.device)
+    if not isinstance(run.order, Reshuffle) and run.order.replace:
+        count = rows * batch * -(-(segment.t0 % 4 + steps) // 4)
+        module.drawn[(-(-count // BLOCK),)](out, who, count, steps, batch, n, segment.t0 // 4, segment.t0 % 4, run.seed,
+                                            BLOCK=BLOCK, **OPTIONS)
+    else:
+        half = ((n - 1).bit_length() + 1) // 2  # the least s with 4^s >= n
+        module.distinct[(-(-out.numel() // BLOCK),)](
+            out, who, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, run.seed,
+            EPOCHS=isinstance(run.order, Reshuffle), ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **OPTIONS)
+    return out
