@@ -13,7 +13,7 @@ import triton.language as tl
 from . import losses, state
 from .draws import ORDER, block_of_four, index_of, noise_of_four, noise_of_one
 
-SCALARS = ["N", "first", "skip", "steps", "batch", "n", "rows", "seed"]
+SCALARS = ["N", "first", "skip", "steps", "batch", "n", "seed"]
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def per_step(base, row, multiplier, net, live, steps, s):
 @triton.jit(do_not_specialize=SCALARS)
 def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
           N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
-          rows: tl.int32, seed: tl.uint64,
+          seed: tl.uint64,
           INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
           WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
           COMMON: tl.constexpr, BN: tl.constexpr):
@@ -87,7 +87,7 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
 @triton.jit(do_not_specialize=SCALARS)
 def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
             N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
-            rows: tl.int32, seed: tl.uint64,
+            seed: tl.uint64,
             INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
             WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
             COMMON: tl.constexpr, BN: tl.constexpr):

@@ -52,31 +52,35 @@ def choose(run, N, tuning):
     return replace(tuning, networks=networks, warps=warps), why
 
 
+def constants(run, tuning, common):
+    """(kernel, {its constexpr arguments}) of a run, of which `common`: one sample order serves all networks."""
+    packed, module = packing(run.model), kernel("train")
+    family, noise = kernel(f"models.{packed.family}"), run.rule.label_noise
+    return module.alone if _alone(run) else module.batches, {
+        "INPUTS": family.inputs, "VALUE": family.value, "PUSH": family.push, "SHAPE": packed.shape,
+        "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(run.data.d), "LOSS": run.loss.name,
+        "NOISE": noise.kind if noise else "none", "DRAWS": _draws(run), "COMMON": common, "BN": tuning.networks}
+
+
 def train(state, segment):
     """Move a state over a Segment."""
     import torch
 
-    plan, run, packed = state.plan, state.plan.run, state.packing
-    steps, tuning = segment.t1 - segment.t0, plan.tuning
-    module, family = kernel("train"), kernel(f"models.{packed.family}")
+    plan, run, tuning = state.plan, state.plan.run, state.plan.tuning
     who, common = _who(state)
-    draws, indices = _draws(run), state.ids
+    indices = state.ids
     if segment.indices is not None:
         indices = torch.from_numpy(segment.indices.astype(np.int32)).to(state.device)
         common = len(indices) == 1
-    elif not draws:
+    elif not _draws(run):
         indices = table(state, segment, who)
-    common = common or run.rule.full
     lost = torch.from_numpy(state.lost).to(state.device)
     multiplier, noise = _multipliers(state, segment)
-    grid = (-(-plan.N // tuning.networks),)
-    (module.alone if _alone(run) else module.batches)[grid](
-        state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices,
-        *state.sigma, noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, steps, plan.batch, run.data.n,
-        len(indices), run.seed, INPUTS=family.inputs, VALUE=family.value, PUSH=family.push, SHAPE=packed.shape,
-        LAYOUT=packed.layout, WIDTH=packed.width, STRIDE=state.X.shape[1], LOSS=run.loss.name,
-        NOISE=run.rule.label_noise.kind if run.rule.label_noise else "none", DRAWS=draws, COMMON=common,
-        BN=tuning.networks, num_warps=tuning.warps, **OPTIONS)
+    function, fixed = constants(run, tuning, common or run.rule.full)
+    function[(-(-plan.N // tuning.networks),)](
+        state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma, noise,
+        state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, plan.batch, run.data.n, run.seed,
+        **fixed, num_warps=tuning.warps, **OPTIONS)
     state.lost[:] = lost.cpu().numpy()
 
 

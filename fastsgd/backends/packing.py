@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2
+from ..models.activations import ACTIVATIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,6 @@ def _dense(model):
             slots.append(at + np.arange(width))
             at += rows
         layers.append((place, place + 1 if model.bias[k] else -1, float(model.multipliers[k]),
-                       model.trained(f"W{k + 1}"), model.trained(f"b{k + 1}")))
-    shape = (tuple(layers), model.activation, float(model.slope), model.widths)
+                       model.trained(f"W{k + 1}"), model.trained(f"b{k + 1}"), width))
+    shape = (tuple(ACTIVATIONS).index(model.activation), *layers, float(model.slope))
     return Packing("dense", shape, tuple(layout), at, np.concatenate([part.ravel() for part in slots]))

@@ -1,20 +1,37 @@
 """Owns dense networks of one output: a_0 = x, z_l = c_l W_l a_{l-1} + b_l, a_l = act(z_l), h(x) = z_L. ReLU2 is L = 2.
 
-Parallel over networks BN and hidden units, which lie along the lanes. Weights of layer 1, 3, ... are blocks
-[BN, fan, width], of layer 2, 4, ... [BN, width, fan]: units of odd layers spread over lanes, units of even ones sit
-inside a thread, so that a sum over the units of one never rearranges the other. The last layer is a vector
-[BN, fan]. SHAPE = (layers, act, slope, width) with layers = ((place of W, place of b or -1, c, trains W, trains b), ...),
-and width the true numbers of hidden units: what pads them is zero.
+Parallel over networks BN and hidden units, which lie along the lanes. Weights of layers 1, 3, ... are blocks
+[BN, fan, width], of layers 2, 4, ... [BN, width, fan]: units of odd layers spread over lanes, units of even ones sit
+inside a thread, so that a sum over the units of one never rearranges the other. The last layer is a vector [BN, fan].
+SHAPE = (act, layer 1, ..., layer L, slope), a layer (place of W, of b or -1, c, trains W, trains b, width), width the
+true number of units: what pads them is zero; act is one of the numbers below.
 """
 
 import triton
 import triton.language as tl
 
+WEIGHT = tl.constexpr(0)
+BIAS = tl.constexpr(1)
+SCALE = tl.constexpr(2)
+TRAINS_WEIGHT = tl.constexpr(3)
+TRAINS_BIAS = tl.constexpr(4)
+UNITS = tl.constexpr(5)
+
+IDENTITY = tl.constexpr(0)
+RELU = tl.constexpr(1)
+LEAKY = tl.constexpr(2)
+ABS = tl.constexpr(3)
+SQUARE = tl.constexpr(4)
+TANH = tl.constexpr(5)
+ERF = tl.constexpr(6)
+SIGMOID = tl.constexpr(7)
+SOFTPLUS = tl.constexpr(8)
+
 
 @triton.jit
 def inputs(X, i, SHAPE: tl.constexpr, STRIDE: tl.constexpr):
     """Rows i [K] of X [n, STRIDE] as x [K, STRIDE, 1], or [K, STRIDE] where there is no hidden layer."""
-    if len(SHAPE[0]) == 1:
+    if len(SHAPE) == 3:
         return tl.load(X + (i[:, None] * STRIDE + tl.arange(0, STRIDE)[None, :]))
     else:
         return tl.load(X + (i[:, None, None] * STRIDE + tl.arange(0, STRIDE)[None, :, None]))
@@ -24,24 +41,24 @@ def inputs(X, i, SHAPE: tl.constexpr, STRIDE: tl.constexpr):
 def activate(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
     """(act(z), act'(z)), with relu'(0) = abs'(0) = 0 and leaky'(0) = slope."""
     one = tl.full(z.shape, 1.0, z.dtype)
-    if ACT == "identity":
+    if ACT == IDENTITY:
         return z, one
-    elif ACT == "relu":
+    elif ACT == RELU:
         return tl.maximum(z, 0.0), tl.where(z > 0, 1.0, 0.0).to(z.dtype)
-    elif ACT == "leaky":
+    elif ACT == LEAKY:
         d = tl.where(z > 0, one, one * SLOPE)
         return d * z, d
-    elif ACT == "abs":
+    elif ACT == ABS:
         return tl.abs(z), tl.where(z > 0, one, tl.where(z < 0, -one, 0.0))
-    elif ACT == "square":
+    elif ACT == SQUARE:
         return z * z, z + z
-    elif ACT == "tanh":
+    elif ACT == TANH:
         e = tl.exp(-2 * tl.abs(z))
         a = (1 - e) / (1 + e)
         return tl.where(z < 0, -a, a), 4 * e / ((1 + e) * (1 + e))
-    elif ACT == "erf":
+    elif ACT == ERF:
         return tl.erf(z), tl.exp(-(z * z)) * 1.1283791670955126
-    elif ACT == "sigmoid":
+    elif ACT == SIGMOID:
         e = tl.exp(-tl.abs(z))
         a = tl.where(z < 0, e, one) / (1 + e)
         return a, e / ((1 + e) * (1 + e))
@@ -54,10 +71,19 @@ def activate(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
 def unit(z, H: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr):
     """`activate`, and zero in the lanes that pad H units."""
     a, d = activate(z, ACT, SLOPE)
-    if (ACT == "sigmoid" or ACT == "softplus") and H != z.shape[1]:
+    if (ACT == SIGMOID or ACT == SOFTPLUS) and H != z.shape[1]:
         real = (tl.arange(0, z.shape[1]) < H)[None, :]
         a = tl.where(real, a, 0.0)
     return a, d
+
+
+@triton.jit
+def scaled(z, C: tl.constexpr):
+    """C z, nothing where C is 1."""
+    if C == 1.0:
+        return z
+    else:
+        return z * C
 
 
 @triton.jit
@@ -66,45 +92,37 @@ def value(w, x, SHAPE: tl.constexpr):
     a = x
     units = ()
     derivatives = ()
-    for l in tl.static_range(len(SHAPE[0]) - 1):
-        weight = w[SHAPE[0][l][0]]
+    for l in tl.static_range(1, len(SHAPE) - 2):
         if l % 2 == 0:
-            z = tl.sum(weight * (a if l == 0 else a[:, :, None]), axis=1)
+            z = tl.sum(w[SHAPE[l][WEIGHT]] * a[:, None, :], axis=2)
+        elif l == 1:
+            z = tl.sum(w[SHAPE[l][WEIGHT]] * a, axis=1)
         else:
-            z = tl.sum(weight * a[:, None, :], axis=2)
-        if SHAPE[0][l][2] != 1.0:
-            z = z * SHAPE[0][l][2]
-        if SHAPE[0][l][1] >= 0:
-            z = z + w[SHAPE[0][l][1]]
-        a, d = unit(z, SHAPE[3][l], SHAPE[1], SHAPE[2])
+            z = tl.sum(w[SHAPE[l][WEIGHT]] * a[:, :, None], axis=1)
+        z = scaled(z, SHAPE[l][SCALE])
+        if SHAPE[l][BIAS] >= 0:
+            z = z + w[SHAPE[l][BIAS]]
+        a, d = unit(z, SHAPE[l][UNITS], SHAPE[0], SHAPE[len(SHAPE) - 1])
         units = units + (a,)
         derivatives = derivatives + (d,)
-    last = SHAPE[0][len(SHAPE[0]) - 1]
-    f = tl.sum(w[last[0]] * a, axis=1)
-    if last[2] != 1.0:
-        f = f * last[2]
-    if last[1] >= 0:
-        f = f + w[last[1]]
+    f = scaled(tl.sum(w[SHAPE[len(SHAPE) - 2][WEIGHT]] * a, axis=1), SHAPE[len(SHAPE) - 2][SCALE])
+    if SHAPE[len(SHAPE) - 2][BIAS] >= 0:
+        f = f + w[SHAPE[len(SHAPE) - 2][BIAS]]
     return f, (units, derivatives)
 
 
 @triton.jit
 def back(w, kept, g, SHAPE: tl.constexpr):
-    """g dh/dz of every hidden layer, first to last, [BN, width] each."""
-    deltas = ()
-    delta = g[:, None]
-    for up in tl.static_range(len(SHAPE[0]) - 1):
-        above = SHAPE[0][len(SHAPE[0]) - 1 - up]
-        if up == 0:
-            sent = w[above[0]] * delta
-        elif (len(SHAPE[0]) - 1 - up) % 2 == 0:
-            sent = tl.sum(w[above[0]] * delta[:, None, :], axis=2)
+    """g dh/dz of every layer, first to last: [BN, width] each, and g [BN] of the last."""
+    deltas = (g,)
+    for l in tl.static_range(len(SHAPE) - 2, 1, -1):
+        if l == len(SHAPE) - 2:
+            sent = w[SHAPE[l][WEIGHT]] * g[:, None]
+        elif l % 2 == 0:
+            sent = tl.sum(w[SHAPE[l][WEIGHT]] * deltas[0][:, :, None], axis=1)
         else:
-            sent = tl.sum(w[above[0]] * delta[:, :, None], axis=1)
-        if above[2] != 1.0:
-            sent = sent * above[2]
-        delta = kept[1][len(SHAPE[0]) - 2 - up] * sent
-        deltas = (delta,) + deltas
+            sent = tl.sum(w[SHAPE[l][WEIGHT]] * deltas[0][:, None, :], axis=2)
+        deltas = (kept[1][l - 2] * scaled(sent, SHAPE[l][SCALE]),) + deltas
     return deltas
 
 
@@ -112,26 +130,26 @@ def back(w, kept, g, SHAPE: tl.constexpr):
 def push(to, w, x, kept, g, SHAPE: tl.constexpr):
     """to + g [BN] dh/dw: with to = w and g = -eta dloss/df, the SGD step."""
     deltas = back(w, kept, g, SHAPE)
+    sources = (x,) + kept[0]
     out = ()
-    for l in tl.static_range(len(SHAPE[0])):
-        weight = to[SHAPE[0][l][0]]
-        if SHAPE[0][l][3]:
-            if l == len(SHAPE[0]) - 1:
-                e = g[:, None]
-                source = x if l == 0 else kept[0][l - 1]
+    for l in tl.static_range(1, len(SHAPE) - 1):
+        weight = to[SHAPE[l][WEIGHT]]
+        if SHAPE[l][TRAINS_WEIGHT]:
+            if l == len(SHAPE) - 2:
+                e = deltas[l - 1][:, None]
+                a = sources[l - 1]
             elif l % 2 == 0:
-                e = deltas[l][:, None, :]
-                source = x if l == 0 else kept[0][l - 1][:, :, None]
+                e = deltas[l - 1][:, :, None]
+                a = sources[l - 1][:, None, :]
             else:
-                e = deltas[l][:, :, None]
-                source = kept[0][l - 1][:, None, :]
-            if SHAPE[0][l][2] != 1.0:
-                e = e * SHAPE[0][l][2]
-            weight = tl.fma(tl.broadcast_to(e, weight.shape), tl.broadcast_to(source, weight.shape), weight)
+                e = deltas[l - 1][:, None, :]
+                a = sources[l - 1] if l == 1 else sources[l - 1][:, :, None]
+            e = tl.broadcast_to(scaled(e, SHAPE[l][SCALE]), weight.shape)
+            weight = tl.fma(e, tl.broadcast_to(a, weight.shape), weight)
         out = out + (weight,)
-        if SHAPE[0][l][1] >= 0:
-            bias = to[SHAPE[0][l][1]]
-            if SHAPE[0][l][4]:
-                bias = bias + (g if l == len(SHAPE[0]) - 1 else deltas[l])
+        if SHAPE[l][BIAS] >= 0:
+            bias = to[SHAPE[l][BIAS]]
+            if SHAPE[l][TRAINS_BIAS]:
+                bias = bias + deltas[l - 1]
             out = out + (bias,)
     return out
