@@ -2,7 +2,7 @@
 
 What is parallel is whatever block of networks (or of table entries) the arguments span; nothing here is stored.
 The integers are those of fastsgd/spec/draws.py and csrc/core/{philox,permutation}.h bit for bit. Normal draws are made
-from the same uniforms, with Triton's float64 log, sin and cos, so that they agree to rounding.
+from the same uniforms with Triton's float64 log, so that they agree to rounding.
 """
 
 import triton
@@ -34,11 +34,35 @@ def uniform_of(high, low):
 
 
 @triton.jit
+def sincos_turns(u):
+    """(sin, cos) of 2 pi u, 0 <= u <= 1, float64: octants, then Taylor series on [-pi/4, pi/4], as in core/math.h.
+
+    Triton's own sine keeps a table in local memory for arguments that never come here.
+    """
+    quarter = tl.floor(4 * u + 0.5)
+    x = (u - quarter * 0.25) * 6.283185307179586
+    square = x * x
+    sin = tl.zeros_like(x)
+    cos = tl.zeros_like(x)
+    for j in tl.static_range(19, 1, -2):
+        sin = -(square * (1.0 / (j * (j - 1)))) * (1 + sin)
+    for j in tl.static_range(20, 0, -2):
+        cos = -(square * (1.0 / (j * (j - 1)))) * (1 + cos)
+    sin = x + x * sin
+    cos = 1 + cos
+    q = quarter.to(tl.int32) & 3
+    swapped = (q & 1) == 1
+    a = tl.where(swapped, cos, sin)
+    b = tl.where(swapped, sin, cos)
+    return tl.where(q >= 2, -a, a), tl.where((q == 1) | (q == 2), -b, b)
+
+
+@triton.jit
 def normals_of(w0, w1, w2, w3):
     """The pair of standard normals of a block, float64: sqrt(-2 log u) (cos 2 pi v, sin 2 pi v)."""
     radius = tl.sqrt(tl.log(uniform_of(w0, w1)) * -2.0)
-    angle = uniform_of(w2, w3) * 6.283185307179586
-    return radius * tl.cos(angle), radius * tl.sin(angle)
+    sin, cos = sincos_turns(uniform_of(w2, w3))
+    return radius * cos, radius * sin
 
 
 @triton.jit

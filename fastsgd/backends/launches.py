@@ -11,8 +11,8 @@ from .packing import packing, power_of_two
 
 OPTIONS = {"enable_fp_fusion": False}  # fused multiply-adds are written as such
 BLOCK = 1024  # entries of a table that one program makes
-MOST_WARPS = 16
-BUDGET = 64  # 32-bit registers of state a lane
+MOST_WARPS = 8  # more leave a lane too few registers
+BUDGET = 96  # 32-bit numbers of state a lane, of 255 registers
 
 
 def registers(run):
@@ -31,11 +31,12 @@ def too_large(run):
 
 
 def rule_of_thumb(run, N):
-    """(networks, warps): the fewest warps that hold a network, then as many networks as they hold without waste."""
-    size = registers(run)
-    warps = min(MOST_WARPS, power_of_two(max(1, -(-size // (BUDGET * 32)))))
-    fit = max(1, BUDGET * 32 * warps // (2 * size))
-    return min(1 << (fit.bit_length() - 1), 8, power_of_two(N)), warps
+    """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle."""
+    packed = packing(run.model)
+    warps = power_of_two(-(-registers(run) // (BUDGET * 32)))
+    across = packed.layout[0][2]  # numbers along the lanes: four a lane of a vector, one a lane of a matrix
+    idle = 1 if len(packed.shape) > 4 else (32 if packed.layout[0][1] else 128) // across
+    return max(1, min(idle, 32, power_of_two(N))), warps
 
 
 def choose(run, N, tuning):

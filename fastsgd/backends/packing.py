@@ -55,31 +55,30 @@ def _vectors(family, d, count, shape):
 
 
 def _dense(model):
-    """Layers 1, 3, ... as [fan, width], layers 2, 4, ... as [width, fan], the last as [fan]; see kernels/models/dense."""
+    """Layers 1, 3, ... as [fan, width], layers 2, 4, ... as [width, fan], the last as [fan]; see kernels/models/dense.
+
+    Offsets steer Triton, which gives a lane as many neighbours as the alignment lets it load at once. Off by one, a lane
+    has a unit of its own with all its inputs, and no sum over inputs crosses lanes. A matrix between hidden layers is
+    aligned to four: its rows lie on few lanes, and few sums cross them.
+    """
     layout, slots, layers, at = [], [], [], 0
     for k, (fan, width) in enumerate(zip(model.sizes[:-1], model.sizes[1:], strict=True)):
-        rows, columns = power_of_two(width), power_of_two(fan)
+        last, hidden = k == model.layers - 1, 0 < k < model.layers - 1
+        columns, rows = power_of_two(fan), power_of_two(width)
         units, sources = np.arange(width)[:, None], np.arange(fan)[None, :]
+        at += -at % 4 if hidden else 1 - at % 2
+        block, slot = (((0, columns), sources + 0 * units) if last else ((columns, rows), sources * rows + units)
+                       if k % 2 == 0 else ((rows, columns), units * columns + sources))
         place = len(layout)
-        if k == model.layers - 1:
-            layout.append((at, 0, columns))
-            slots.append(at + sources + 0 * units)
-            size = columns
-        elif k % 2 == 0:
-            layout.append((at, columns, rows))
-            slots.append(at + sources * rows + units)
-            size = rows * columns
-        else:
-            layout.append((at, rows, columns))
-            slots.append(at + units * columns + sources)
-            size = rows * columns
-        at += size
+        layout.append((at, *block))
+        slots.append(at + slot.ravel())
+        at += max(1, block[0]) * block[1]
         if model.bias[k]:
-            last = k == model.layers - 1
+            at += 1 - at % 2
             layout.append((at, 0, 0 if last else rows))
             slots.append(at + np.arange(width))
             at += rows
         layers.append((place, place + 1 if model.bias[k] else -1, float(model.multipliers[k]),
                        model.trained(f"W{k + 1}"), model.trained(f"b{k + 1}"), width))
     shape = (tuple(ACTIVATIONS).index(model.activation), *layers, float(model.slope))
-    return Packing("dense", shape, tuple(layout), at, np.concatenate([part.ravel() for part in slots]))
+    return Packing("dense", shape, tuple(layout), at + -at % 4, np.concatenate(slots))
