@@ -94,6 +94,16 @@ class Triton(Backend):
         weights = state.W.cpu().numpy()[:, state.packing.slots]
         return weights, np.empty((plan.N, 0, plan.run.model.P), plan.run.dtype)
 
+    def explain_metric(self, run, metric):
+        from . import tiles
+
+        return tiles.explain(run, metric) or super().explain_metric(run, metric)
+
+    def measure(self, state, metric, weights):
+        from . import tiles
+
+        return tiles.measure(state, metric, weights)
+
 
 def _device(run):
     """The torch device that a run is on."""
