@@ -11,7 +11,7 @@ import fastsgd as fs
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
-    ["errors"], ["native", "spec"], ["linalg"], ["data", "models", "losses", "orders", "modules", "lr_schedulers"],
+    ["errors"], ["native", "spec", "cuda"], ["linalg"], ["data", "models", "losses", "orders", "modules", "lr_schedulers"],
     ["rules"], ["metrics"], ["storage"], ["result"], ["backends"], ["plan"], ["execute"], ["watch"], ["checkpoint"],
     ["train"], ["report", "config"], ["reproduce"], ["cli"],
 ]

@@ -2,7 +2,7 @@
 #pragma once
 #include "../core/philox.h"
 #include "../core/sample.h"
-#include "job.h"
+#include "../core/job.h"
 
 namespace fs {
 

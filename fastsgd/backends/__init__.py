@@ -2,10 +2,11 @@
 
 from ..errors import SpecError
 from .cpu import CPU
+from .cuda import CUDA
 from .reference import Reference
 from .triton import Triton
 
-ALL = (Triton(), CPU(), Reference())
+ALL = (CUDA(), Triton(), CPU(), Reference())
 
 
 def by_name(name):

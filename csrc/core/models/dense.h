@@ -18,10 +18,10 @@ struct Dense {
   using V = typename Tm::V;
   DenseShape s;
 
-  FS_HD int P() const { return s.P(); }
-  FS_HD int inputs() const { return s.size[0]; }
-  FS_HD int outputs() const { return s.size[s.layers]; }
-  FS_HD int kept() const { return 3 * s.units(); }  // a, act'(z) and dL/dz of every unit
+  FS_HD constexpr int P() const { return s.P(); }
+  FS_HD constexpr int inputs() const { return s.size[0]; }
+  FS_HD constexpr int outputs() const { return s.size[s.layers]; }
+  FS_HD constexpr int kept() const { return 3 * s.units(); }  // a, act'(z) and dL/dz of every unit
 
   template <class X>
   FS_HD void forward(const V* w, X x, V* kept, V* out) const {
