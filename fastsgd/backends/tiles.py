@@ -13,6 +13,7 @@ from .packing import packing, power_of_two
 SAFE_GRAM = 1e-5  # a Gram matrix squares the singular values; below, its eigenvalues have lost them
 PART = 64 << 20  # bytes of activations or Gram matrices at a time
 TILE, DEPTH, WARPS = 32, 16, 4
+OF_A_FAMILY = ("INPUTS", "VALUE", "SHAPE", "LAYOUT", "WIDTH", "STRIDE", "LOSS")
 SPARSE = (FeatureSparsity, DistinctUnits, ActivationDensity)
 
 
@@ -69,7 +70,7 @@ def _mean_losses(state, metric, weights):
     chunks = 1 if launches.interpreted() else min(32, power_of_two(len(X)))
     out = torch.empty((len(weights), chunks), dtype=torch.float64, device=state.device)
     _, fixed = launches.constants(run, state.plan.tuning, True)
-    fixed = {name: fixed[name] for name in ("INPUTS", "VALUE", "SHAPE", "LAYOUT", "WIDTH", "STRIDE", "LOSS")}
+    fixed = {name: fixed[name] for name in OF_A_FAMILY}
     kernel("metrics.losses").sums[(-(-len(weights) // networks), chunks)](
         _put(state, packed.pack(np.asarray(weights))), X, y, out, _put(state, [run.loss.factor], "float64"), len(weights),
         len(X), **fixed, BN=networks, CHUNKS=chunks, num_warps=warps, **launches.OPTIONS)

@@ -1,0 +1,65 @@
+"""Ahead of time, without a GPU: every Triton kernel compiles for NVIDIA and AMD, spills nothing, keeps to its ceilings."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+triton_aot = pytest.importorskip("triton_aot")  # needs triton to be worth importing
+pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+CEILINGS = {  # {case: (registers a lane, shuffles in the loop)} on NVIDIA; a loop of `alone` is four steps
+    "diagonal 30": (64, 12), "diagonal 100": (64, 20), "diagonal 200": (64, 20), "diagonal 200 double": (112, 40),
+    "diagonal 100 gd": (64, 40), "diagonal 30 noise": (80, 16), "relu2 2-20-1": (64, 20),
+    "relu2 2-20-1 double": (72, 40), "relu2 2-20-1 batch noise": (72, 5), "relu2 1-100-1": (64, 20),
+    "dense 5-10-10-1": (80, 124), "dense 5-10-10-1 gd": (96, 31), "power 30": (64, 12), "relu2 10-128-1": (160, 20),
+    "relu2 10-512-1": (168, 28), "dense 10-128-128-1": (255, 428), "orders drawn": (96, 0), "orders distinct": (255, 2),
+    "gram": (128, 0), "sparsity columns": (48, 8), "sparsity merges": (128, 16), "losses diagonal 200": (64, 10),
+    "losses 5-10-10-1": (80, 16),
+}
+
+
+@pytest.fixture(scope="module")
+def code():
+    """{case: {target: {what: count}}}, from a process of its own: here Triton may be set to interpret."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), environment.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, str(HERE / "triton_aot.py")], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", CEILINGS)
+def test_no_spill_no_barrier_and_ceilings(code, case):
+    registers, shuffles = CEILINGS[case]
+    for target, counts in code[case].items():
+        assert counts["stack"] == counts["spilt"] == 0, (target, counts)
+        assert counts["fusion"] is False, "fused multiply-adds are those that are written"
+        if counts["warps"] == 1 and case in triton_aot.TRAINED:
+            assert counts["barriers"] == 0, (target, counts)
+        if target != "gfx942":
+            assert counts["registers"] <= registers and counts["shuffles"] <= shuffles, (target, counts)
+
+
+def test_every_kernel_and_target_is_among_them(code):
+    assert set(code) == set(CEILINGS)
+    for case in (*triton_aot.EVERYWHERE, *triton_aot.OTHERS, *triton_aot.LOSSES):
+        assert set(code[case]) == set(triton_aot.TARGETS)
+    found = {f"{module}.{function}" for module, function, *_ in triton_aot.OTHERS.values()}
+    assert found | {"metrics.losses.sums", "train.alone", "train.batches"} == launched()
+
+
+def launched():
+    """The kernels that the package launches: those whose integers Triton must not specialise on."""
+    out = set()
+    for path in (HERE.parent / "kernels").rglob("*.py"):
+        lines = path.read_text().splitlines()
+        module = str(path.relative_to(HERE.parent / "kernels").with_suffix("")).replace(os.sep, ".")
+        for k, line in enumerate(lines):
+            if line.startswith("@triton.jit("):
+                out.add(f"{module}.{lines[k + 1].split('def ')[1].split('(')[0]}")
+    return out
