@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pybind11
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
@@ -78,4 +78,7 @@ class BuildCPU(build_ext):
 
 
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / "cpu").glob("*.cpp"))
-setup(ext_modules=[Extension(f"fastsgd._cpu_{isa}", SOURCES) for isa in ISAS], cmdclass={"build_ext": BuildCPU})
+# kernels/ is installed as fastsgd.kernels
+PACKAGES = [*find_packages(include=["fastsgd*"]), *(f"fastsgd.{name}" for name in find_packages(include=["kernels*"]))]
+setup(packages=PACKAGES, package_dir={"fastsgd.kernels": "kernels"},
+      ext_modules=[Extension(f"fastsgd._cpu_{isa}", SOURCES) for isa in ISAS], cmdclass={"build_ext": BuildCPU})

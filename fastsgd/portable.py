@@ -21,8 +21,8 @@ def interpreted():
 def kernels():
     """The package of kernels. Raises BackendUnavailable where triton or the package is missing."""
     if find_spec("triton") is None:
-        raise BackendUnavailable("triton is not installed; `pip install fastsgd[triton]` brings it, and so does a torch "
-                                 "built for CUDA or ROCm")
+        raise BackendUnavailable("triton is not installed; `pip install fastsgd[triton]` brings it, and so does a "
+                                 "torch built for CUDA or ROCm")
     if PACKAGE not in sys.modules and find_spec(PACKAGE) is None:
         folder = Path(__file__).resolve().parent.parent / "kernels"
         if not (folder / "__init__.py").exists():

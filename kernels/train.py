@@ -34,7 +34,7 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
 
     W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none
     ids [N]: for the noise; who [N], or [1] with COMMON: whose order is drawn, used with DRAWS
-    base [N], row [N] int32, multiplier [Q, steps]: step sizes; sigma, sigma_row, sigma_multiplier: the same of the noise
+    base [N], row [N] int32, multiplier [Q, steps]: step sizes; sigma, sigma_row, sigma_multiplier: likewise of noise
     X [n, STRIDE], y [n]: data; indices [rows, steps] int32: the order where DRAWS is off, [1, steps] with COMMON
     numbers [2]: the loss's factor and bound
     """

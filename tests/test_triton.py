@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 pytestmark = [pytest.mark.skipif(not (interpreted() or torch.cuda.is_available()), reason="no GPU, not interpreted"),
               pytest.mark.filterwarnings("ignore::RuntimeWarning")]  # the interpreter's NumPy, on runs that are lost
 STEPS = 5  # two Philox blocks, the second broken off
-M, R, O = fs.models, fs.rules, fs.orders
+M, R, orders = fs.models, fs.rules, fs.orders
 BACKEND = Triton()
 TABLE = np.random.default_rng(2).integers(0, POINTS, (1, STEPS, 3))
 ONLY = {  # what other cases of the table do not have
@@ -26,12 +26,13 @@ ONLY = {  # what other cases of the table do not have
     "paper_5_10_10_1": {"model": M.MLP(D, (10, 10), b_scale=0.3)},
     "fixed": {"model": M.MLP(D, (6, 4), fixed=("W2", "b1"), b_scale=0.3), "rule": R.SGD(batch_size=2)},
     "sigmoid_batch": {"model": M.MLP(D, (6, 5), activation="sigmoid"), "rule": R.GD()},
-    "gd": {"model": M.ReLU2(D, 6), "rule": R.GD()}, "gd_product": {"model": M.DiagonalProduct(D, 3, 0.5), "rule": R.GD()},
-    "single_distinct": {"model": M.ReLU2(D, 6), "order": O.PerNetwork(replace=False)},
-    "single_reshuffle": {"model": M.DiagonalLinear(D, u0=0.5), "order": O.Reshuffle()},
-    "single_common": {"model": M.DiagonalLinear(D, u0=0.5), "order": O.Common(7)},
-    "replay_common": {"model": M.ReLU2(D, 6), "order": O.Replay(TABLE), "rule": R.SGD(batch_size=3)},
-    "replay_single": {"model": M.ReLU2(D, 6), "order": O.Replay(TABLE[0, :, 0])},
+    "gd": {"model": M.ReLU2(D, 6), "rule": R.GD()},
+    "gd_product": {"model": M.DiagonalProduct(D, 3, 0.5), "rule": R.GD()},
+    "single_distinct": {"model": M.ReLU2(D, 6), "order": orders.PerNetwork(replace=False)},
+    "single_reshuffle": {"model": M.DiagonalLinear(D, u0=0.5), "order": orders.Reshuffle()},
+    "single_common": {"model": M.DiagonalLinear(D, u0=0.5), "order": orders.Common(7)},
+    "replay_common": {"model": M.ReLU2(D, 6), "order": orders.Replay(TABLE), "rule": R.SGD(batch_size=3)},
+    "replay_single": {"model": M.ReLU2(D, 6), "order": orders.Replay(TABLE[0, :, 0])},
     "schedules": {"model": M.ReLU2(D, 6), "step_size": np.random.default_rng(0).uniform(0.01, 0.1, (NETWORKS, STEPS))},
     "noise_single": {"model": M.ReLU2(D, 6), "rule": R.SGD(label_noise=fs.LabelNoise(0.4, "rademacher"))},
     "full_loss": {"model": M.ReLU2(D, 6), "loss": fs.losses.Squared.full()},
@@ -95,8 +96,8 @@ def test_segments_resumes_and_company_move_no_bit(name, segments):
     assert distance(few, want) < WEIGHTS["float32"]
 
 
-@pytest.mark.parametrize("order", [O.PerNetwork(), O.Common(3), O.PerNetwork(replace=False), O.Common(3, replace=False),
-                                   O.Reshuffle(), O.Reshuffle(4)], ids=str)
+@pytest.mark.parametrize("order", [orders.PerNetwork(), orders.Common(3), orders.PerNetwork(replace=False),
+                                   orders.Common(3, replace=False), orders.Reshuffle(), orders.Reshuffle(4)], ids=str)
 @pytest.mark.parametrize("n", [1, 3, 70, 1000])
 def test_tables_of_orders_have_the_contracts_integers(order, n):
     from fastsgd.backends import launches
@@ -119,9 +120,10 @@ def test_noise_follows_the_contract():
     for kind in ("gaussian", "rademacher"):
         draw = {"gaussian": fs.spec.draws.normals, "rademacher": fs.spec.draws.signs}[kind]
         for batch in (1, 3):
-            run = general({"model": M.MLP(1, (), W_scale=0.0), "rule": R.SGD(batch_size=batch, label_noise=fs.LabelNoise(
-                1.0, kind)), "data": fs.Dataset(np.zeros((2, 1)), np.zeros(2))}, steps=STEPS, step_size=1.0, metrics=(),
-                backend="triton", networks=5, save=fs.SaveAt(steps=range(STEPS + 1), params=True))
+            rule = R.SGD(batch_size=batch, label_noise=fs.LabelNoise(1.0, kind))
+            run = general({"model": M.MLP(1, (), W_scale=0.0), "rule": rule,
+                           "data": fs.Dataset(np.zeros((2, 1)), np.zeros(2))}, steps=STEPS, step_size=1.0, metrics=(),
+                          backend="triton", networks=5, save=fs.SaveAt(steps=range(STEPS + 1), params=True))
             b = fs.train(run).saved_weights[..., 1]  # b <- b - (b - mean of z)
             z = np.mean([draw(run.seed, range(5), 0, STEPS, "label_noise", item) for item in range(batch)], axis=0)
             np.testing.assert_allclose(b[:, 1:], z, atol=1e-14)

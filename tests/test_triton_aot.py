@@ -1,4 +1,4 @@
-"""Ahead of time, without a GPU: every Triton kernel compiles for NVIDIA and AMD, spills nothing, keeps to its ceilings."""
+"""Without a GPU: every Triton kernel compiles for NVIDIA and AMD, spills nothing, keeps to its ceilings."""
 
 import json
 import os
@@ -28,7 +28,8 @@ def code():
     """{case: {target: {what: count}}}, from a process of its own: here Triton may be set to interpret."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), environment.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, str(HERE / "triton_aot.py")], env=environment, capture_output=True, text=True)
+    command = [sys.executable, str(HERE / "triton_aot.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 

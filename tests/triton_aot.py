@@ -120,7 +120,8 @@ def of_nvidia(cubin):
     everywhere = [op for _, op, _ in code]
     return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
             "spilt": sum(op.startswith(("LDL", "STL")) for op in everywhere), "loop": len(inside),
-            "shuffles": sum(op.startswith("SHFL") for op in inside), "barriers": sum(op.startswith("BAR") for op in inside)}
+            "shuffles": sum(op.startswith("SHFL") for op in inside),
+            "barriers": sum(op.startswith("BAR") for op in inside)}
 
 
 def one(job):

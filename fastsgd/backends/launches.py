@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import PlanError
-from ..orders import Common, Replay, Reshuffle
+from ..orders import Replay, Reshuffle
 from ..portable import interpreted, kernel
 from .packing import packing, power_of_two
 
@@ -26,8 +26,8 @@ def too_large(run):
     most = BUDGET * 32 * MOST_WARPS
     if registers(run) <= most:
         return None
-    return (f"one network keeps {registers(run)} 32-bit numbers, padded to powers of two, and the registers of a program "
-            f"of {MOST_WARPS} warps hold {most}")
+    return (f"one network keeps {registers(run)} 32-bit numbers, padded to powers of two, and the registers of a "
+            f"program of {MOST_WARPS} warps hold {most}")
 
 
 def rule_of_thumb(run, N):
@@ -79,9 +79,9 @@ def train(state, segment):
     multiplier, noise = _multipliers(state, segment)
     function, fixed = constants(run, tuning, common or run.rule.full)
     function[(-(-plan.N // tuning.networks),)](
-        state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma, noise,
-        state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, plan.batch, run.data.n, run.seed,
-        **fixed, num_warps=tuning.warps, **OPTIONS)
+        state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma,
+        noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, plan.batch, run.data.n,
+        run.seed, **fixed, num_warps=tuning.warps, **OPTIONS)
     state.lost[:] = lost.cpu().numpy()
 
 

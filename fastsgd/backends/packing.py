@@ -57,9 +57,9 @@ def _vectors(family, d, count, shape):
 def _dense(model):
     """Layers 1, 3, ... as [fan, width], layers 2, 4, ... as [width, fan], the last as [fan]; see kernels/models/dense.
 
-    Offsets steer Triton, which gives a lane as many neighbours as the alignment lets it load at once. Off by one, a lane
-    has a unit of its own with all its inputs, and no sum over inputs crosses lanes. A matrix between hidden layers is
-    aligned to four: its rows lie on few lanes, and few sums cross them.
+    Offsets steer Triton, which gives a lane as many neighbours as the alignment lets it load at once. Off by one, a
+    lane has a unit of its own with all its inputs, and no sum over inputs crosses lanes. A matrix between hidden layers
+    is aligned to four: its rows lie on few lanes, and few sums cross them.
     """
     layout, slots, layers, at = [], [], [], 0
     for k, (fan, width) in enumerate(zip(model.sizes[:-1], model.sizes[1:], strict=True)):

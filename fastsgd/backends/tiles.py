@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from ..metrics import ActivationDensity, DistinctUnits, NTK, FeatureSparsity, JacobianRank, TestLoss, TrainLoss
-from ..metrics.units import active
+from ..metrics import NTK, ActivationDensity, DistinctUnits, FeatureSparsity, JacobianRank, TestLoss, TrainLoss
 from ..models import MLP, ReLU2
 from ..models.activations import ACTIVATIONS
 from ..portable import kernel
 from . import launches
-from .packing import packing, power_of_two
+from .packing import power_of_two
 
 SAFE_GRAM = 1e-5  # a Gram matrix squares the singular values; below, its eigenvalues have lost them
 PART = 64 << 20  # bytes of activations or Gram matrices at a time
@@ -35,8 +34,8 @@ def explain(run, metric):
         return None
     if metric.method not in ("auto", "gram"):
         return None
-    return (f"{metric.name} by 'gram': eigenvalues of J J^T, made by structure in {TILE} x {TILE} tiles, right where no "
-            f"singular value lies within a relative {1e-10 + 1e-14 / metric.rtol**2:.0e} of the threshold")
+    return (f"{metric.name} by 'gram': eigenvalues of J J^T, made by structure in {TILE} x {TILE} tiles, right where "
+            f"no singular value lies within a relative {1e-10 + 1e-14 / metric.rtol**2:.0e} of the threshold")
 
 
 def dense(model):
@@ -72,8 +71,8 @@ def _mean_losses(state, metric, weights):
     _, fixed = launches.constants(run, state.plan.tuning, True)
     fixed = {name: fixed[name] for name in OF_A_FAMILY}
     kernel("metrics.losses").sums[(-(-len(weights) // networks), chunks)](
-        _put(state, packed.pack(np.asarray(weights))), X, y, out, _put(state, [run.loss.factor], "float64"), len(weights),
-        len(X), **fixed, BN=networks, CHUNKS=chunks, num_warps=warps, **launches.OPTIONS)
+        _put(state, packed.pack(np.asarray(weights))), X, y, out, _put(state, [run.loss.factor], "float64"),
+        len(weights), len(X), **fixed, BN=networks, CHUNKS=chunks, num_warps=warps, **launches.OPTIONS)
     return (out.sum(dim=1) / len(X)).cpu().numpy()
 
 

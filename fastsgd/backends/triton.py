@@ -1,14 +1,13 @@
 """Owns the Triton backend: the portable GPU path, many networks a program, whole trajectories in registers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import BackendUnavailable, PlanError
 from ..losses import Hinge, Logistic, Squared
 from ..models import MLP
-from ..orders import Common, Reshuffle
-from ..portable import interpreted, kernel, kernels
+from ..portable import interpreted, kernels
 from ..rules import GD, SGD
 from ..spec.problem import Dataset
 from .base import Backend
@@ -54,8 +53,8 @@ class Triton(Backend):
 
         for name in ("threads", "team", "lanes", "isa"):
             if getattr(tuning, name) is not None:
-                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'triton' has no such choice; "
-                                "it has networks= and warps=")
+                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'triton' has no such "
+                                "choice; it has networks= and warps=")
         tuning, why = launches.choose(run, N, tuning)
         packed, item, data = packing(run.model), np.dtype(run.dtype).itemsize, run.data
         memory = {"state": N * (packed.width * item + 8),
@@ -77,9 +76,10 @@ class Triton(Backend):
         X[:, :run.data.d] = run.data.X
         bound = run.loss.bound(run.rule.lost_above, run.dtype)
         sigma = tuple(plan.noises["label_noise"][:2]) if plan.noises else (plan.base, plan.row)
-        return State(plan, packed, device, put(packed.pack(weights)), np.array(lost), put(X), put(run.data.y, run.dtype),
-                     put(plan.ids), put(plan.base, run.dtype), put(plan.row),
-                     put([run.loss.factor, bound], run.dtype), (put(sigma[0], run.dtype), put(sigma[1])), {})
+        return State(plan, packed, device, W=put(packed.pack(weights)), lost=np.array(lost), X=put(X),
+                     y=put(run.data.y, run.dtype), ids=put(plan.ids), base=put(plan.base, run.dtype), row=put(plan.row),
+                     numbers=put([run.loss.factor, bound], run.dtype),
+                     sigma=(put(sigma[0], run.dtype), put(sigma[1])), points={})
 
     def advance(self, state, segment):
         from . import launches
@@ -114,7 +114,7 @@ def _device(run):
 
 def _no_kernel(run):
     """None, or a sentence saying what of the request has no Triton kernel."""
-    model, rule, loss, order = run.model, run.rule, run.loss, run.order
+    model, rule, loss = run.model, run.rule, run.loss
     if packing(model) is None:
         more = f" with {model.outputs} outputs" if type(model) is MLP else ""
         return f"it has no kernel for the family {type(model).__name__}{more}"
@@ -128,7 +128,8 @@ def _no_kernel(run):
     if rule.label_noise is not None and rule.label_noise.on != "batch":
         return "its label noise is on every sample of the step, not on='one'"
     if type(loss) not in LOSSES or getattr(loss, "weights", None) is not None:
-        return f"it has no kernel for the loss {type(loss).__name__}" + (" with weights" if type(loss) is Squared else "")
+        more = " with weights" if type(loss) is Squared else ""
+        return f"it has no kernel for the loss {type(loss).__name__}{more}"
     if not isinstance(run.data, Dataset):
         return f"it has no kernel for {type(run.data).__name__}, data made on the way"
     if run.data.n * power_of_two(run.data.d) > MOST_ENTRIES:

@@ -14,7 +14,7 @@ from .. import losses, state
 def sums(W, X, y, out, numbers, N: tl.int32, n: tl.int32, INPUTS: tl.constexpr, VALUE: tl.constexpr,
          SHAPE: tl.constexpr, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr,
          BN: tl.constexpr, CHUNKS: tl.constexpr):
-    """W [N, WIDTH] of any float dtype; X [n, STRIDE], y [n], numbers [1] = the loss's factor, out [N, CHUNKS] float64."""
+    """out [N, CHUNKS] from W [N, WIDTH] of any float dtype, X [n, STRIDE], y [n], numbers [1] = the loss's factor."""
     net = tl.program_id(0) * BN + tl.arange(0, BN)
     live = net < N
     w = state.load(W, net, live, LAYOUT, WIDTH, tl.float64)
@@ -23,7 +23,7 @@ def sums(W, X, y, out, numbers, N: tl.int32, n: tl.int32, INPUTS: tl.constexpr, 
     i = tl.program_id(1)
     while i < n:
         which = tl.arange(0, 1) + i
-        f, kept = VALUE(w, INPUTS(X, which, SHAPE, STRIDE), SHAPE)
+        f, _kept = VALUE(w, INPUTS(X, which, SHAPE, STRIDE), SHAPE)
         total += losses.value(f, tl.load(y + which), c, LOSS)
         i += CHUNKS
     tl.store(out + net.to(tl.int64) * CHUNKS + tl.program_id(1), total, mask=live)

@@ -92,17 +92,17 @@ def value(w, x, SHAPE: tl.constexpr):
     a = x
     units = ()
     derivatives = ()
-    for l in tl.static_range(1, len(SHAPE) - 2):
-        if l % 2 == 0:
-            z = tl.sum(w[SHAPE[l][WEIGHT]] * a[:, None, :], axis=2)
-        elif l == 1:
-            z = tl.sum(w[SHAPE[l][WEIGHT]] * a, axis=1)
+    for layer in tl.static_range(1, len(SHAPE) - 2):
+        if layer % 2 == 0:
+            z = tl.sum(w[SHAPE[layer][WEIGHT]] * a[:, None, :], axis=2)
+        elif layer == 1:
+            z = tl.sum(w[SHAPE[layer][WEIGHT]] * a, axis=1)
         else:
-            z = tl.sum(w[SHAPE[l][WEIGHT]] * a[:, :, None], axis=1)
-        z = scaled(z, SHAPE[l][SCALE])
-        if SHAPE[l][BIAS] >= 0:
-            z = z + w[SHAPE[l][BIAS]]
-        a, d = unit(z, SHAPE[l][UNITS], SHAPE[0], SHAPE[len(SHAPE) - 1])
+            z = tl.sum(w[SHAPE[layer][WEIGHT]] * a[:, :, None], axis=1)
+        z = scaled(z, SHAPE[layer][SCALE])
+        if SHAPE[layer][BIAS] >= 0:
+            z = z + w[SHAPE[layer][BIAS]]
+        a, d = unit(z, SHAPE[layer][UNITS], SHAPE[0], SHAPE[len(SHAPE) - 1])
         units = units + (a,)
         derivatives = derivatives + (d,)
     f = scaled(tl.sum(w[SHAPE[len(SHAPE) - 2][WEIGHT]] * a, axis=1), SHAPE[len(SHAPE) - 2][SCALE])
@@ -115,14 +115,14 @@ def value(w, x, SHAPE: tl.constexpr):
 def back(w, kept, g, SHAPE: tl.constexpr):
     """g dh/dz of every layer, first to last: [BN, width] each, and g [BN] of the last."""
     deltas = (g,)
-    for l in tl.static_range(len(SHAPE) - 2, 1, -1):
-        if l == len(SHAPE) - 2:
-            sent = w[SHAPE[l][WEIGHT]] * g[:, None]
-        elif l % 2 == 0:
-            sent = tl.sum(w[SHAPE[l][WEIGHT]] * deltas[0][:, :, None], axis=1)
+    for layer in tl.static_range(len(SHAPE) - 2, 1, -1):
+        if layer == len(SHAPE) - 2:
+            sent = w[SHAPE[layer][WEIGHT]] * g[:, None]
+        elif layer % 2 == 0:
+            sent = tl.sum(w[SHAPE[layer][WEIGHT]] * deltas[0][:, :, None], axis=1)
         else:
-            sent = tl.sum(w[SHAPE[l][WEIGHT]] * deltas[0][:, None, :], axis=2)
-        deltas = (kept[1][l - 2] * scaled(sent, SHAPE[l][SCALE]),) + deltas
+            sent = tl.sum(w[SHAPE[layer][WEIGHT]] * deltas[0][:, None, :], axis=2)
+        deltas = (kept[1][layer - 2] * scaled(sent, SHAPE[layer][SCALE]),) + deltas
     return deltas
 
 
@@ -132,24 +132,24 @@ def push(to, w, x, kept, g, SHAPE: tl.constexpr):
     deltas = back(w, kept, g, SHAPE)
     sources = (x,) + kept[0]
     out = ()
-    for l in tl.static_range(1, len(SHAPE) - 1):
-        weight = to[SHAPE[l][WEIGHT]]
-        if SHAPE[l][TRAINS_WEIGHT]:
-            if l == len(SHAPE) - 2:
-                e = deltas[l - 1][:, None]
-                a = sources[l - 1]
-            elif l % 2 == 0:
-                e = deltas[l - 1][:, :, None]
-                a = sources[l - 1][:, None, :]
+    for layer in tl.static_range(1, len(SHAPE) - 1):
+        weight = to[SHAPE[layer][WEIGHT]]
+        if SHAPE[layer][TRAINS_WEIGHT]:
+            if layer == len(SHAPE) - 2:
+                e = deltas[layer - 1][:, None]
+                a = sources[layer - 1]
+            elif layer % 2 == 0:
+                e = deltas[layer - 1][:, :, None]
+                a = sources[layer - 1][:, None, :]
             else:
-                e = deltas[l - 1][:, None, :]
-                a = sources[l - 1] if l == 1 else sources[l - 1][:, :, None]
-            e = tl.broadcast_to(scaled(e, SHAPE[l][SCALE]), weight.shape)
+                e = deltas[layer - 1][:, None, :]
+                a = sources[layer - 1] if layer == 1 else sources[layer - 1][:, :, None]
+            e = tl.broadcast_to(scaled(e, SHAPE[layer][SCALE]), weight.shape)
             weight = tl.fma(e, tl.broadcast_to(a, weight.shape), weight)
         out = out + (weight,)
-        if SHAPE[l][BIAS] >= 0:
-            bias = to[SHAPE[l][BIAS]]
-            if SHAPE[l][TRAINS_BIAS]:
-                bias = bias + deltas[l - 1]
+        if SHAPE[layer][BIAS] >= 0:
+            bias = to[SHAPE[layer][BIAS]]
+            if SHAPE[layer][TRAINS_BIAS]:
+                bias = bias + deltas[layer - 1]
             out = out + (bias,)
     return out
