@@ -20,7 +20,9 @@
 #define FS_UNROLL_ROWS FS_UNROLL
 #endif
 #else
+#if !defined(FS_HD)  // whoever wants quick compiles instead of quick code defines it as plain inline
 #define FS_HD inline __attribute__((always_inline))
+#endif
 #define FS_HD_CALL __attribute__((noinline))
 #define FS_UNROLL _Pragma("GCC unroll 64")
 #define FS_NO_UNROLL _Pragma("GCC unroll 1")

@@ -77,7 +77,7 @@ def build(program, folder, sanitize=False):
         made.parent.mkdir(parents=True, exist_ok=True)
         source = made.with_suffix(f".{os.getpid()}.cpp")
         source.write_text(program.text)
-        command = ["g++", "-std=c++17", "-O1", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-w",
+        command = ["g++", "-std=c++17", "-O0", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-w",
                    "-include", str(HERE / "cuda.h"), f"-I{source_folder()}", *(SANITIZE if sanitize else ()),
                    str(source), "-o", f"{source}.so"]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -20,7 +20,8 @@
 #define __device__
 #define __host__
 #define __global__
-#define __forceinline__ inline __attribute__((always_inline))
+#define __forceinline__ inline
+#define FS_HD inline
 #define __launch_bounds__(...)
 
 namespace fibers {
