@@ -7,11 +7,13 @@ import numpy as np
 from ..errors import PlanError
 from ..orders import Replay, Reshuffle
 from ..portable import interpreted, kernel
+from . import tuned
 from .packing import packing, power_of_two
 
 OPTIONS = {"enable_fp_fusion": False}  # fused multiply-adds are written as such
 BLOCK = 1024  # entries of a table that one program makes
 MOST_WARPS = 8  # more leave a lane too few registers
+MOST_TOGETHER = 1024  # networks in a program
 BUDGET = 96  # 32-bit numbers of state a lane, of 255 registers
 
 
@@ -39,18 +41,28 @@ def rule_of_thumb(run, N):
     return max(1, min(idle, 32, power_of_two(N))), warps
 
 
-def choose(run, N, tuning):
-    """(Tuning with networks and warps, why)."""
+def fits(run, networks, warps):
+    """Whether a program of so many warps holds so many networks in its registers, with room for what a step needs."""
+    return warps <= MOST_WARPS and networks * registers(run) <= BUDGET * 32 * warps
+
+
+def choose(run, N, tuning, launch):
+    """(Tuning with networks and warps, why); `launch` as `tuned.pick` wants it."""
+    asked = {name: getattr(tuning, name) for name in ("networks", "warps") if getattr(tuning, name) is not None}
+    for name, value in asked.items():
+        most = {"networks": MOST_TOGETHER, "warps": 32}[name]
+        if value != power_of_two(value) or value > most:
+            raise PlanError(f"tuning.{name}: {value} given, expected a power of two, at most {most}")
     if interpreted():
-        networks, warps, why = min(power_of_two(N), 1024), 1, "one wide program is what the interpreter is fast at"
+        networks, warps = min(power_of_two(N), MOST_TOGETHER), 1
+        why = "one wide program is what the interpreter is fast at"
+    elif asked:
+        networks, warps = rule_of_thumb(run, N)
     else:
-        (networks, warps), why = rule_of_thumb(run, N), "by rule, not measured on this card"
-    if tuning.networks is not None or tuning.warps is not None:
-        networks, warps, why = tuning.networks or networks, tuning.warps or warps, "as asked for"
-        for name, value in (("networks", networks), ("warps", warps)):
-            if value != power_of_two(value):
-                raise PlanError(f"tuning.{name}: {value} given, expected a power of two")
-    return replace(tuning, networks=networks, warps=warps), why
+        rule = rule_of_thumb(run, N)
+        (networks, warps), why = tuned.pick(run, N, rule, lambda n, w: fits(run, n, w), launch)
+    networks, warps = asked.get("networks", networks), asked.get("warps", warps)
+    return replace(tuning, networks=networks, warps=warps), "as asked for" if asked else why
 
 
 def constants(run, tuning, common):

@@ -55,7 +55,7 @@ class Triton(Backend):
             if getattr(tuning, name) is not None:
                 raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'triton' has no such "
                                 "choice; it has networks= and warps=")
-        tuning, why = launches.choose(run, N, tuning)
+        tuning, why = launches.choose(run, N, tuning, self._launch)
         packed, item, data = packing(run.model), np.dtype(run.dtype).itemsize, run.data
         memory = {"state": N * (packed.width * item + 8),
                   "data": data.n * (power_of_two(data.d) + 1) * item}
@@ -85,6 +85,10 @@ class Triton(Backend):
         from . import launches
 
         launches.train(state, segment)
+
+    def _launch(self, plan, segment):
+        """A Segment from the plan's start to its end, for timing."""
+        self.advance(self.load(plan, plan.start, np.full(plan.N, -1), None), segment)
 
     def lost(self, state):
         return state.lost
