@@ -260,3 +260,13 @@ def test_rows_hold_each_parameter_once_and_hidden_matrices_begin_aligned():
         for k, (at, a, b) in enumerate(packed.layout):
             assert {a, b} <= {0, *(2**j for j in range(20))}
             assert at % 4 == 0 if packed.family != "dense" or (a and k) else at % 2 == 1
+
+
+def test_the_timing_of_systems_runs_and_says_what_cannot_be_timed():
+    from bench import gpu
+
+    table = gpu.rates(("triton", "cuda"), ("S3 diagonal d=30", "S2 diagonal d=100, GD"), networks=4, steps=5)
+    assert all(row["triton"] > 0 for row in table.values())
+    if not torch.cuda.is_available():
+        assert all("cuda" in row["cuda"] for row in table.values())
+    assert gpu.text(table).count("\n") == 1
