@@ -8,7 +8,7 @@ from general_cases import CASES, NETWORKS, POINTS, D, general
 from tolerances import METRIC, WEIGHTS
 
 import fastsgd as fs
-from fastsgd.backends import packing
+from fastsgd.backends import packing, tiles
 from fastsgd.backends.triton import Triton
 from fastsgd.portable import interpreted, kernel
 
@@ -181,13 +181,22 @@ def test_metric_kernels_agree_with_the_definitions(name, dtype):
     state = BACKEND.load(plan, plan.start, np.full(6, -1), None)
     made = 0
     for metric in metrics:
-        got = BACKEND.measure(state, metric, plan.start)
+        got = tiles.measure(state, metric, plan.start)
         if got is not None:
             want = metric.compute(model, model.unflatten(plan.start.astype("float64")), run.data, run.loss)
             np.testing.assert_allclose(got, want, rtol=METRIC, atol=METRIC * np.abs(want).max())
             assert got.dtype == np.float64
             made += 1
     assert made == (2 if name in ("diagonal", "power") else len(metrics))
+
+
+def test_what_has_no_kernel_here_is_measured_by_the_cpus():
+    run = fs.Run(M.DiagonalLinear(3, u0=0.3), problem(3), R.SGD(), 0.01, 3, dtype="float64", backend="triton",
+                 metrics=(F.JacobianRank(rtol=1e-15, points=POINTS_3), F.L0(), F.Sharpness()))
+    assert "rank by 'count'" in fs.plan(run).explain()
+    got, want = fs.train(run), fs.train(run.replace(backend="reference"))
+    for metric in run.metrics:
+        np.testing.assert_allclose(got.numpy(metric.name), want.numpy(metric.name), rtol=1e-9)
 
 
 def test_constant_and_dead_units_are_counted_as_the_definition_counts_them():
@@ -227,7 +236,7 @@ def test_what_it_cannot_do_is_said_before_anything_runs(name, nothing_runs):
 
 @pytest.mark.parametrize(("choice", "words"), [
     ({"networks": 3}, "power of two"), ({"warps": 6}, "power of two"), ({"lanes": 1}, "has no such choice"),
-    ({"threads": 2}, "networks= and warps=")])
+    ({"isa": "v3"}, "networks= and warps=")])
 def test_tuning_is_checked(choice, words):
     with pytest.raises(fs.PlanError, match=words):
         fs.plan(run_of("diagonal", backend="triton"), fs.Tuning(**choice))

@@ -47,8 +47,9 @@ TILES = {"M": tiles.TILE, "DEPTH": tiles.DEPTH}
 F64 = dict.fromkeys(("K", "A", "D", "scales", "phi", "mean", "deviation", "tau", "out", "X", "y", "numbers"), "*fp64")
 INTS = dict.fromkeys(("positive", "nonzero", "alive", "merged"), "*i32") | dict.fromkeys("mnhpqN", "i32")
 OTHERS = {  # {case: (module, function, types of arguments, constexpr arguments, warps)}
-    "orders drawn": ("orders", "drawn", ORDERS, {"BLOCK": launches.BLOCK}, 4),
-    "orders distinct": ("orders", "distinct", ORDERS, {"EPOCHS": True, "ROUNDS": 24, "BLOCK": launches.BLOCK}, 4),
+    "orders drawn": ("orders", "drawn", ORDERS, {"BLOCK": launches.BLOCK}, launches.WARPS),
+    "orders distinct": ("orders", "distinct", ORDERS, {"EPOCHS": True, "ROUNDS": 24, "BLOCK": launches.BLOCK},
+                        launches.WARPS),
     "gram": ("metrics.gram", "add_layer", F64 | INTS | {"a_stride": "i64"}, TILES, tiles.WARPS),
     "sparsity columns": ("metrics.sparsity", "columns", F64 | INTS, TILES, tiles.WARPS),
     "sparsity merges": ("metrics.sparsity", "merges", F64 | INTS, TILES, tiles.WARPS),
@@ -90,7 +91,8 @@ def compiled(name, target):
     signature = {a: "constexpr" if a in fixed else types[a] for a in function.arg_names}
     aligned = {(k,): [["tt.divisibility", 16]] for k, a in enumerate(function.arg_names) if signature[a][0] == "*"}
     source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=fixed, attrs=aligned)
-    made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": warps, **launches.OPTIONS})
+    options = launches.options(warps, TARGETS[target][0])
+    made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     counts = {"warps": warps, "fusion": made.metadata.enable_fp_fusion}
     return counts | (of_amd(made.asm["amdgcn"]) if target == "gfx942" else of_nvidia(made.asm["cubin"]))
 

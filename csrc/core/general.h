@@ -91,6 +91,7 @@ class General {
 
   FS_HD General(const GeneralJob<T>& a, const Model& m, const Teacher* t, Feed& f, const GeneralRows<V>& rows)
       : all(a), job(a.job), rule(a.update), model(m), teacher(t), feed(f), r(rows) {
+    FS_UNROLL_ROWS
     for (int p = 0; t && p < t->P; ++p) r.guide[p] = V::set(a.fresh.weights[p]);
   }
 
@@ -119,7 +120,9 @@ class General {
   FS_HD void rows_of(int g, F f) {
     const i64 k = member[g];
     const int P = model.P;
+    FS_UNROLL_ROWS
     for (int p = 0; p < P; ++p) f(&lane(r.w[p], g), job.W + k * P + p);
+    FS_UNROLL_ROWS
     for (i64 p = 0; p < i64(rule.buffers) * P; ++p) f(&lane(r.buffers[p], g), all.buffers + k * rule.buffers * P + p);
   }
   FS_HD void unpack(int g) {
@@ -206,6 +209,7 @@ class General {
     return bad;
   }
   FS_HD void clear(V* rows) {
+    FS_UNROLL_ROWS
     for (int p = 0; p < model.P; ++p) rows[p] = V::set(0);
   }
 
@@ -247,6 +251,7 @@ class General {
       const V scale = amplitude(all.gradient_noise.amplitude, t);
       const int many = all.gradient_noise.kind == Noise<T>::GAUSSIAN ? 2 : 4;  // parameters that a block serves
       V z[4];
+      FS_UNROLL_ROWS
       for (int p = 0; p < model.P; ++p) {
         if (p % many == 0) block(all.gradient_noise, u32(t), GRADIENT_NOISE, u32(p / many), z);
         if (rule.free(p)) r.gradient[p] = r.gradient[p] + scale * z[p % many];

@@ -1,7 +1,7 @@
 // Owns threads over vectors of networks in the general loop, and predictions of many networks at many points.
 #pragma once
-#include "advance.h"
 #include "../core/general.h"
+#include "advance.h"
 #include "family.h"
 
 namespace fs {

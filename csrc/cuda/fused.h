@@ -24,7 +24,7 @@ struct Fused {
   static constexpr int L = Spec::L, CHECK = 64;  // steps between looks at whether anybody is left
   using Tm = Lanes<T, L>;
   using V = typename Tm::V;
-  static constexpr auto model() { return Spec::template model<Tm>(); }
+  FS_HD static constexpr auto model() { return Spec::template model<Tm>(); }
   static constexpr int ROWS = model().rows(), KEPT = model().kept() + 1, INPUTS = model().inputs(),
                        SIZE = Spec::SPREADS ? Tm::vectors(INPUTS) : INPUTS;
   template <class Team, bool HOLDS>

@@ -5,7 +5,8 @@
 // first-level cache. Everything about the run but numbers is known when the program is compiled.
 //
 // Spec: T, Model and Teacher (each a `Whole`), taught (whether there is a teacher), update(), loss (kind), LABELS,
-// BUFFERS, PLAIN (steps go straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, 1 Gaussian, 2 signs), ONE.
+// BUFFERS, PLAIN (steps go straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and
+// GRADIENT_NOISE (0 none, 1 Gaussian, 2 signs), ONE.
 #pragma once
 #include "../core/general.h"
 #include "../core/models/autoencoder.h"
@@ -22,7 +23,7 @@ template <class T, class Made>
 struct Whole {
   using V = Vec<T, 1>;
   using Tm = Team<T, 1, 1>;
-  static constexpr auto model() { return Made::template model<Tm>(); }
+  FS_HD static constexpr auto model() { return Made::template model<Tm>(); }
   static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs(), kept = model().kept();
 
   FS_DEVICE void forward(const V* w, const V* x, V* keep, V* out) const {

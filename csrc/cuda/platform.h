@@ -10,7 +10,7 @@
 #if !defined(FS_ENTRY)
 #define FS_ENTRY(threads, blocks, Job, call) \
   extern "C" __global__ void __launch_bounds__(threads, blocks) fastsgd(const __grid_constant__ Job job) { call; }
-#define FS_DYN_SHARED(T, name)                             \
+#define FS_DYN_SHARED(T, name)                              \
   extern __shared__ __align__(16) unsigned char fs_bytes[]; \
   T* name = reinterpret_cast<T*>(fs_bytes)
 #endif

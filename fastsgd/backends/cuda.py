@@ -8,7 +8,7 @@ from ..cuda import card as cards
 from ..cuda.launch import Launch, OrderLaunch
 from ..cuda.program import orders as orders_program
 from ..errors import PlanError
-from ..native import native
+from ..native import default_threads, native
 from ..orders import Common, Reshuffle
 from . import cuda_programs as programs
 from .base import Backend
@@ -52,7 +52,7 @@ class CUDA(Backend):
         return programs.why_not(run) or cards.why_none()
 
     def choose(self, run, N, tuning):
-        for name in ("lanes", "isa", "threads", "networks", "warps"):
+        for name in ("lanes", "isa", "networks", "warps"):
             if getattr(tuning, name) is not None:
                 raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'cuda' has no such "
                                 "choice")
@@ -72,7 +72,7 @@ class CUDA(Backend):
                    f"on a card: data {chosen.data_bytes / 2**20:.1f} MiB, networks "
                    f"{share * chosen.network_bytes / 2**20:.1f} MiB in {waves} wave(s)")
         memory = {"state at home": N * chosen.network_bytes}
-        return replace(tuning, team=chosen.lanes), memory, reasons
+        return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
         run, here = plan.run, cards.cards(plan.run.device)
@@ -86,6 +86,8 @@ class CUDA(Backend):
             size = -(-(last - first) // max(1, parts))
             waves += [Wave(one, at, min(last, at + size)) for at in range(first, last, max(1, size))]
         data = {one: {name: one.put(a) for name, a in programs.data(run, chosen).items()} for one in here}
+        for one in here:
+            one.prepare(chosen.program, chosen.shared)
         return State(plan, chosen, np.array(weights, order="C"), lost.copy(), np.array(buffers, order="C"), waves, data)
 
     def advance(self, state, segment):
@@ -183,7 +185,6 @@ class CUDA(Backend):
 
     def measure(self, state, metric, weights):
         if state.measured is None:
-            plan = replace(state.plan, tuning=replace(state.plan.tuning, threads=1, team=None))
-            state.measured = Home(plan, native(), None, None, None, None, None, {})
+            state.measured = Home(state.plan, native(), None, None, None, None, None, {})
         return CPU().measure(state.measured, metric, weights)
 

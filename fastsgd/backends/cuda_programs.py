@@ -15,7 +15,8 @@ from .cpu import fused, one_label, shape_of
 
 REGISTERS = 64 << 10  # of a multiprocessor, 32 bits each
 THREAD_REGISTERS = 255  # that a thread can have
-SPARE = 44  # registers for draws, addresses and intermediate values, as measured with nvcc 13 for sm_90
+ROLLED = 310  # estimated registers from which on the state goes to local memory; a few fewer are spilled
+SPARE = {"diagonal": 40, "relu2": 48}  # for draws, addresses, intermediate values: a fit to NVRTC 13 for sm_90
 HELD = 64  # registers that an input may take
 STAGED = 64 << 10  # bytes of data in shared memory, so that three blocks still fit
 ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
@@ -112,7 +113,8 @@ class _Layout:
         self.holds = self.size * self.words <= HELD
         held = self.size * (1 if self.batches else 2) if self.holds else 0
         sums = min(8, self.partials // lanes)
-        self.registers = (self.rows * (2 if self.batches else 1) + self.kept + held + sums) * self.words + SPARE
+        spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
+        self.registers = (self.rows * (2 if self.batches else 1) + self.kept + held + sums) * self.words + spare
 
     @property
     def stride(self):
@@ -134,7 +136,7 @@ def _fused(run, N, card, tuning):
         layout, why = layouts[0], "as asked for"
     else:
         layout, why = _best(layouts, N, card)
-    rolled = layout.registers > THREAD_REGISTERS
+    rolled = layout.registers > ROLLED
     blocks = 1 if rolled else max(1, REGISTERS // (programs.THREADS * layout.registers))
     item = np.dtype(run.dtype).itemsize
     staged = _stages(run, run.data.n * (layout.stride + 1) * item, card)
@@ -142,7 +144,7 @@ def _fused(run, N, card, tuning):
     made = programs.fused(family, sizes, most, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           staged=staged, batches=layout.batches, full=run.rule.full, table=tabled(run), rolled=rolled)
     more = layout.rows * item * card.processors * RESIDENT if rolled else 0
-    state = "local memory" if rolled else f"about {layout.registers} registers a thread"
+    state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
     return made, layout.lanes, staged, layout.stride, more, f"{layout.lanes} lane(s) a network, {why}; state in {state}"
 
 
@@ -165,7 +167,7 @@ def _best(layouts, N, card):
 # ---- the general loop
 
 
-def _shape(model, dtype_less=True):
+def _shape(model):
     """C++ of a family's shape, for csrc/cuda/general.h."""
     shape = general.family(model)
     kind = shape["family"]
@@ -181,9 +183,10 @@ def _shape(model, dtype_less=True):
         return braced("true" if value else "false" for value in values)
 
     trained = braced((flags(shape["weights_trained"]), flags(shape["biases_trained"])))
-    return ("fs::Dense<Tm>{fs::DenseShape{" + ", ".join((
+    activation = f"fs::Activation::{shape['activation'].upper()}"
+    return (f"fs::Dense<Tm, {activation}>{{fs::DenseShape{{" + ", ".join((
         str(len(shape["sizes"]) - 1), braced(map(str, shape["sizes"])), flags(shape["bias"]), trained,
-        braced(repr(float(c)) for c in shape["multipliers"]), f"fs::Activation::{shape['activation'].upper()}",
+        braced(repr(float(c)) for c in shape["multipliers"]), activation,
         repr(float(shape["slope"])))) + "}}")
 
 

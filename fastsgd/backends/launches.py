@@ -10,11 +10,26 @@ from ..portable import interpreted, kernel
 from . import tuned
 from .packing import packing, power_of_two
 
-OPTIONS = {"enable_fp_fusion": False}  # fused multiply-adds are written as such
 BLOCK = 1024  # entries of a table that one program makes
+WARPS = 4  # of a program that makes a table
+REGISTERS = 1 << 16  # of an NVIDIA multiprocessor
 MOST_WARPS = 8  # more leave a lane too few registers
 MOST_TOGETHER = 1024  # networks in a program
 BUDGET = 96  # 32-bit numbers of state a lane, of 255 registers
+
+
+def options(warps, target=None):
+    """Options of a launch or compile: fused multiply-adds are those that are written, and wide programs do not spill.
+
+    Left to itself, NVIDIA's assembler spills a little to fit one more program of several warps on a multiprocessor.
+    target: "cuda" or "hip"; by default what torch is built for
+    """
+    if target is None:
+        import torch
+
+        target = "hip" if torch.version.hip else "cuda"
+    most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if warps > 1 and target == "cuda" else {}
+    return {"num_warps": warps, "enable_fp_fusion": False, **most}
 
 
 def registers(run):
@@ -93,7 +108,7 @@ def train(state, segment):
     function[(-(-plan.N // tuning.networks),)](
         state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma,
         noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, plan.batch, run.data.n,
-        run.seed, **fixed, num_warps=tuning.warps, **OPTIONS)
+        run.seed, **fixed, **options(tuning.warps))
     state.lost[:] = lost.cpu().numpy()
 
 
@@ -137,10 +152,10 @@ def table(state, segment, who):
     if not isinstance(run.order, Reshuffle) and run.order.replace:
         count = rows * batch * -(-(segment.t0 % 4 + steps) // 4)
         module.drawn[(-(-count // BLOCK),)](out, who, count, steps, batch, n, segment.t0 // 4, segment.t0 % 4, run.seed,
-                                            BLOCK=BLOCK, **OPTIONS)
+                                            BLOCK=BLOCK, **options(WARPS))
     else:
         half = ((n - 1).bit_length() + 1) // 2  # the least s with 4^s >= n
         module.distinct[(-(-out.numel() // BLOCK),)](
             out, who, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, run.seed,
-            EPOCHS=isinstance(run.order, Reshuffle), ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **OPTIONS)
+            EPOCHS=isinstance(run.order, Reshuffle), ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **options(WARPS))
     return out

@@ -72,7 +72,7 @@ def _mean_losses(state, metric, weights):
     fixed = {name: fixed[name] for name in OF_A_FAMILY}
     kernel("metrics.losses").sums[(-(-len(weights) // networks), chunks)](
         _put(state, packed.pack(np.asarray(weights))), X, y, out, _put(state, [run.loss.factor], "float64"),
-        len(weights), len(X), **fixed, BN=networks, CHUNKS=chunks, num_warps=warps, **launches.OPTIONS)
+        len(weights), len(X), **fixed, BN=networks, CHUNKS=chunks, **launches.options(warps))
     return (out.sum(dim=1) / len(X)).cpu().numpy()
 
 
@@ -110,7 +110,7 @@ def _sparsity(metric, phi):
     mean, deviation = (torch.empty((M, h), dtype=torch.float64, device=phi.device) for _ in range(2))
     positive, nonzero, merged = (torch.empty((M, h), dtype=torch.int32, device=phi.device) for _ in range(3))
     module, tiles = kernel("metrics.sparsity"), -(-h // TILE)
-    shared = {"M": TILE, "DEPTH": DEPTH, "num_warps": WARPS, **launches.OPTIONS}
+    shared = {"M": TILE, "DEPTH": DEPTH, **launches.options(WARPS)}
     module.columns[(M, tiles)](phi, mean, deviation, positive, nonzero, n, h, **shared)
     if type(metric) is ActivationDensity:
         return (nonzero.sum(dim=1).double() / (n * h)).cpu().numpy()
@@ -166,7 +166,7 @@ def grams(model, params, X):
         a = sources[k].contiguous()
         kernel("metrics.gram").add_layer[(N, tiles, tiles)](
             K, a, derivatives[k].contiguous(), scales, m, a.shape[-1], derivatives[k].shape[-1],
-            0 if a.ndim == 2 else a.shape[1] * a.shape[2], M=TILE, DEPTH=DEPTH, num_warps=WARPS, **launches.OPTIONS)
+            0 if a.ndim == 2 else a.shape[1] * a.shape[2], M=TILE, DEPTH=DEPTH, **launches.options(WARPS))
     return K
 
 

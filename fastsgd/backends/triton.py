@@ -1,16 +1,19 @@
 """Owns the Triton backend: the portable GPU path, many networks a program, whole trajectories in registers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import BackendUnavailable, PlanError
 from ..losses import Hinge, Logistic, Squared
 from ..models import MLP
+from ..native import default_threads, native
 from ..portable import interpreted, kernels
 from ..rules import GD, SGD
 from ..spec.problem import Dataset
 from .base import Backend
+from .cpu import CPU
+from .cpu import State as Home
 from .packing import packing, power_of_two
 
 LOSSES = (Squared, Logistic, Hinge)
@@ -37,6 +40,7 @@ class State:
     numbers: object
     sigma: tuple
     points: dict
+    home: object = None  # the CPU backend's state, for what is measured there
 
 
 class Triton(Backend):
@@ -51,7 +55,7 @@ class Triton(Backend):
     def choose(self, run, N, tuning):
         from . import launches
 
-        for name in ("threads", "team", "lanes", "isa"):
+        for name in ("team", "lanes", "isa"):
             if getattr(tuning, name) is not None:
                 raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'triton' has no such "
                                 "choice; it has networks= and warps=")
@@ -62,7 +66,7 @@ class Triton(Backend):
         reasons = (f"{tuning.networks} network(s) a program, {tuning.warps} warp(s) a program: {why}",
                    f"{packed.width} numbers of state a network, padded from P={run.model.P}; "
                    + ("interpreted on the CPU, for tests" if interpreted() else f"on {_device(run)}"))
-        return tuning, memory, reasons
+        return replace(tuning, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
         import torch
@@ -101,12 +105,18 @@ class Triton(Backend):
     def explain_metric(self, run, metric):
         from . import tiles
 
-        return tiles.explain(run, metric) or super().explain_metric(run, metric)
+        home = CPU() if _compiled() else super()
+        return tiles.explain(run, metric) or home.explain_metric(run, metric)
 
     def measure(self, state, metric, weights):
         from . import tiles
 
-        return tiles.measure(state, metric, weights)
+        values = tiles.measure(state, metric, weights)
+        if values is None and _compiled():  # what has no kernel here may have one there
+            if state.home is None:
+                state.home = Home(state.plan, native(), None, None, None, None, None, {})
+            values = CPU().measure(state.home, metric, weights)
+        return values
 
 
 def _device(run):
@@ -114,6 +124,14 @@ def _device(run):
     import torch
 
     return torch.device("cpu" if interpreted() else run.device or "cuda")
+
+
+def _compiled():
+    """Whether the CPU's compiled module is there."""
+    try:
+        return native() is not None
+    except BackendUnavailable:
+        return False
 
 
 def _no_kernel(run):

@@ -66,12 +66,13 @@ class Card:
         shared: bytes of dynamic shared memory; job: a ctypes struct, passed by value
         """
         with self.torch.cuda.device(self.index):
-            kernel = self._kernel(program, shared)
+            kernel = self.prepare(program, shared)
             blocks = -(-count // program.threads)
             stream = self.torch.cuda.current_stream(self.index).cuda_stream
             driver().launch(kernel, blocks, program.threads, shared, stream, job)
 
-    def _kernel(self, program, shared):
+    def prepare(self, program, shared):
+        """The kernel of a program, compiled and loaded if that was not done before."""
         known = program.key, shared
         if known not in self.kernels:
             self.torch.zeros(1, device=f"cuda:{self.index}")  # the context is made, and current

@@ -36,7 +36,7 @@ class Program:
 def source_folder():
     """The folder of headers: csrc, beside the package in a checkout, inside it when installed."""
     inside, beside = Path(__file__).parents[1] / "csrc", Path(__file__).parents[2] / "csrc"
-    return beside if beside.is_dir() else inside
+    return inside if inside.is_dir() else beside
 
 
 @cache
@@ -76,7 +76,7 @@ def fused(family, sizes, partials, dtype, *, lanes, blocks, holds, staged, batch
              "STAGED": staged}
     spec = (f"struct Spec {{\n  using T = {T};\n  {_constants('int', L=lanes)}\n"
             f"  {_constants('bool', **{name: _bool(value) for name, value in flags.items()})}\n"
-            f"  template <class Tm>\n  static constexpr auto model() {{\n"
+            f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
             f"    return fs::{kind}<Tm, {partials}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
     name = (f"{family} {'-'.join(map(str, sizes))} {dtype}, {lanes} lane(s)"
             + "".join(f", {name.lower()}" for name, value in flags.items() if value and name != "SPREADS")
@@ -92,8 +92,9 @@ def general(model, dtype, *, teacher, update, loss, labels, buffers, plain, full
     inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, 1 Gaussian, 2 signs
     """
     T = C_TYPES[dtype]
-    made = "".join(f"struct {name} {{\n  template <class Tm>\n  static constexpr auto model() {{ return {shape}; }}\n"
-                   "};\n" for name, shape in (("Made", model), ("Taught", teacher)) if shape)
+    shapes = {"Made": model} | ({"Taught": teacher} if teacher else {})
+    made = "".join(f"struct {name} {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
+                   f"    return {shape};\n  }}\n}};\n" for name, shape in shapes.items())
     flags = {"taught": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table, "STAGED": staged,
              "FRESH": inputs is not None, "ONE": one}
     numbers = {"LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise, "GRADIENT_NOISE": gradient_noise}
@@ -102,12 +103,33 @@ def general(model, dtype, *, teacher, update, loss, labels, buffers, plain, full
             f"  {_constants('bool', **{name: _bool(value) for name, value in flags.items()})}\n"
             f"  {_constants('int', **numbers)}\n"
             f"  static constexpr auto loss = fs::Loss<T>::{loss.upper()};\n"
-            f"  static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
-            f"  static constexpr fs::Inputs inputs() {{ return {{{inputs or 'fs::Inputs::GAUSSIAN, 0.0'}}}; }}\n}};\n")
-    return Program(f"general loop, {model.split('{')[0].removeprefix('fs::').removesuffix('<Tm>').lower()} {dtype}",
+            f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
+            "  FS_HD static constexpr fs::Inputs inputs() {\n"
+            f"    return {{{inputs or 'fs::Inputs::GAUSSIAN, 0.0'}}};\n  }}\n}};\n")
+    return Program(f"general loop, {model.split('<')[0].removeprefix('fs::').lower()} {dtype}",
                    _entry("general", spec, f"fs::Launch<{T}>", "fs::general<Spec>(job)", 1, rolled=True))
 
 
 def orders():
     """Tables of permuted sample orders, csrc/cuda/orders.h."""
     return Program("orders", _entry("orders", "", "fs::OrderLaunch", "fs::orders(job)", 1))
+
+
+def common():
+    """The programs that are built ahead of time: plain SGD on the systems that people sweep, with N >= 1e5 networks.
+
+    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name; `fastsgd.backends.cuda_programs` chooses
+    the rest of what is spelled here, and a test holds the two together.
+    """
+    plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
+    out = [orders()]
+    for family, sizes, partials, chosen in (  # chosen: lanes, blocks, whether the data are staged
+            ("diagonal", (30,), 8, {"float32": (1, 3, True), "float64": (2, 3, True)}),
+            ("diagonal", (100,), 32, {"float32": (4, 3, True), "float64": (8, 3, True)}),
+            ("diagonal", (200,), 32, {"float32": (8, 3, True), "float64": (16, 3, False)}),
+            ("relu2", (2, 20, 0, 0), 8, {"float32": (1, 3, True), "float64": (2, 3, True)}),
+            ("relu2", (1, 100, 1, 0), 32, {"float32": (4, 3, True), "float64": (16, 4, True)}),
+            ("relu2", (10, 100, 1, 1), 32, {"float32": (32, 3, True), "float64": (32, 2, True)})):
+        out += [fused(family, sizes, partials, dtype, lanes=lanes, blocks=blocks, staged=staged, **plain)
+                for dtype, (lanes, blocks, staged) in chosen.items()]
+    return out

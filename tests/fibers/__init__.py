@@ -51,7 +51,7 @@ class FiberCard:
         return Array(np.frombuffer(b"\xcd" * (int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape).copy())
 
     def launch(self, program, count, shared, job):
-        library = self._library(program)
+        library = self.prepare(program, shared)
         assert library.fastsgd_job() == ctypes.sizeof(job), f"{program.name}: the struct of a launch has another size"
         self.launches.append((program.name, count))
         error = library.fastsgd_launch(-(-count // THREADS), THREADS, shared, ctypes.byref(job))
@@ -60,7 +60,7 @@ class FiberCard:
     def finish(self):
         pass
 
-    def _library(self, program):
+    def prepare(self, program, shared):
         if program.key not in self.kernels:
             self.kernels[program.key] = ctypes.CDLL(str(build(program, self.folder, self.sanitize)))
             self.kernels[program.key].fastsgd_launch.restype = ctypes.c_char_p

@@ -195,10 +195,10 @@ inline const char* run(unsigned grid, unsigned threads, size_t shared, void (*bo
 #define blockDim (fibers::block->size)
 #define gridDim (fibers::block->grid)
 #define FS_DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(fibers::block->shared.get())
-#define FS_ENTRY(threads, blocks, Job, call)                                                               \
-  static void fastsgd(const Job& job) { call; }                                                           \
-  extern "C" size_t fastsgd_job() { return sizeof(Job); }                                                 \
-  extern "C" const char* fastsgd_launch(unsigned grid, unsigned size, size_t shared, const void* job) {    \
+#define FS_ENTRY(threads, blocks, Job, call)                                                                  \
+  static void fastsgd(const Job& job) { call; }                                                               \
+  extern "C" size_t fastsgd_job() { return sizeof(Job); }                                                     \
+  extern "C" const char* fastsgd_launch(unsigned grid, unsigned size, size_t shared, const void* job) {       \
     return fibers::run(grid, size, shared, [](const void* p) { fastsgd(*static_cast<const Job*>(p)); }, job); \
   }
 
