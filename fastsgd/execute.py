@@ -204,6 +204,13 @@ def _provenance(plan, done):
 
     return {"fastsgd": __version__, "numpy": np.__version__, "python": platform.python_version(),
             "machine": platform.machine(), "processors": os.cpu_count(), "backend": plan.backend,
+            "device": _device(plan),
             "tuning": {name: value for name, value in vars(plan.tuning).items() if value is not None},
             "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
             "network_steps": int(np.where(done.lost < 0, plan.run.steps, done.lost).sum())}
+
+
+def _device(plan):
+    """The device that results go to: the first of the run's cards, or the CPU."""
+    kind = backends.by_name(plan.backend).kind
+    return "cpu" if kind == "cpu" else (plan.run.device or kind).partition(",")[0]

@@ -12,9 +12,9 @@ import fastsgd as fs
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
     ["errors"], ["native", "spec", "cuda", "portable"], ["linalg"],
-    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"],
-    ["result"], ["backends"], ["plan"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["report", "config"],
-    ["reproduce"], ["cli"],
+    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"], ["result"],
+    ["backends"], ["plan"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["report", "config"], ["reproduce"],
+    ["cli"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 

@@ -272,10 +272,10 @@ def test_rows_hold_each_parameter_once_and_hidden_matrices_begin_aligned():
 
 
 def test_the_timing_of_systems_runs_and_says_what_cannot_be_timed():
-    from bench import gpu
+    from bench import portable
 
-    table = gpu.rates(("triton", "cuda"), ("S3 diagonal d=30", "S2 diagonal d=100, GD"), networks=4, steps=5)
+    table = portable.rates(("triton", "cuda"), ("S3 diagonal d=30", "S2 diagonal d=100, GD"), networks=4, steps=5)
     assert all(row["triton"] > 0 for row in table.values())
     if not torch.cuda.is_available():
         assert all("cuda" in row["cuda"] for row in table.values())
-    assert gpu.text(table).count("\n") == 1
+    assert portable.text(table).count("\n") == 1

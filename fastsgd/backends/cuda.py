@@ -93,7 +93,8 @@ class CUDA(Backend):
     def advance(self, state, segment):
         for wave in state.waves:
             if (state.lost[wave.first:wave.last] < 0).any():
-                self._launch(state, wave, segment)
+                job, _kept = self.job(state, wave, segment)
+                wave.card.launch(state.chosen.program, job.count * state.chosen.lanes, state.chosen.shared, job)
                 if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
                     self._home(state, wave)
                     wave.arrays = None
@@ -124,7 +125,8 @@ class CUDA(Backend):
         if state.buffers.size:
             state.buffers[part] = wave.arrays["buffers"].get()
 
-    def _launch(self, state, wave, segment):
+    def job(self, state, wave, segment):
+        """(struct of a launch of a wave's living networks over a segment, the arrays that it points to)."""
         plan, run, one = state.plan, state.plan.run, wave.card
         if wave.arrays is None:
             self._away(state, wave)
@@ -143,7 +145,7 @@ class CUDA(Backend):
         job.common = run.order.network if isinstance(run.order, Common) else -1
         job.slope, job.factor = 2 * run.loss.factor, run.loss.factor
         job.bound = min(run.loss.bound(run.rule.lost_above, run.dtype), float(np.finfo(run.dtype).max))
-        one.launch(state.chosen.program, len(living) * state.chosen.lanes, state.chosen.shared, job)
+        return job, arrays
 
     @staticmethod
     def _samples(state, wave, segment):
