@@ -14,7 +14,7 @@ LAYERS = [  # bottom to top; a module may import from layers below, and from its
     ["errors"], ["native", "spec", "cuda", "portable"], ["linalg"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"], ["result"],
     ["backends"], ["plan"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["report", "config"], ["reproduce"],
-    ["cli"],
+    ["cli"], ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 

@@ -82,6 +82,36 @@ def test_every_family_activation_loss_and_order_is_among_them():
     assert {packing.packing(run.model).family for run in runs} == {"dense", "diagonal", "power"}
 
 
+def net(**changes):
+    return M.MLP(**({"d": D, "widths": (6, 4), "activation": "leaky", "b_scale": 0.3} | changes))
+
+
+NOISE = fs.LabelNoise(0.2)
+KNOBS = {  # what the kernels are told of a request, one thing at a time
+    "width": {"model": net(widths=(6, 5))}, "depth": {"model": net(widths=(6,))}, "bias": {"model": net(bias=False)},
+    "activation": {"model": net(activation="relu")}, "slope": {"model": net(slope=0.3)},
+    "scaling": {"model": net(scaling="ntk")}, "fixed": {"model": net(fixed=("W2",))},
+    "factor": {"loss": fs.losses.Squared(0.6)}, "seed": {"seed": 4}, "ids": {"ids": [2, 1, 0]},
+    "batch": {"rule": R.SGD(batch_size=3, label_noise=NOISE)}, "full": {"rule": R.GD(label_noise=NOISE)},
+    "sigma": {"rule": R.SGD(batch_size=2, label_noise=0.3)}, "clean": {"rule": R.SGD(batch_size=2)},
+    "kind": {"rule": R.SGD(batch_size=2, label_noise=fs.LabelNoise(0.2, "rademacher"))},
+    "bound": {"rule": R.SGD(batch_size=2, label_noise=NOISE, lost_above=0.1)},
+    "order": {"order": orders.Common()}, "whose": {"order": orders.Common(1)}, "epochs": {"order": orders.Reshuffle()},
+    "distinct": {"order": orders.PerNetwork(replace=False)}, "base": {"step_size": [0.05, 0.05, 0.06]},
+    "table": {"step_size": fs.StepTable(np.full(STEPS, 0.04))}, "start": {"model": net(b_scale=0.2)},
+}
+
+
+def test_every_knob_moves_the_output():
+    still = {"model": net(), "rule": R.SGD(batch_size=2, label_noise=NOISE), "steps": STEPS, "networks": 3,
+             "save": None, "metrics": (), "step_size": 0.05}
+    seen = {}
+    for knob, fields in ({"none": {}} | KNOBS).items():
+        result = fs.train(general(still | fields, backend="triton"))
+        seen[knob] = result.weights.tobytes() + result.lost.tobytes()
+    assert len(set(seen.values())) == len(seen), {a for a in seen for b in seen if a < b and seen[a] == seen[b]}
+
+
 @pytest.mark.parametrize(("name", "segments"), [("diagonal", (1, 3)), ("relu2_7_70", (3,)), ("distinct_relu2", (2,)),
                                                 ("label_noise_relu2", (3,))])
 def test_segments_resumes_and_company_move_no_bit(name, segments):
