@@ -272,6 +272,12 @@ def test_tuning_is_checked(choice, words):
         fs.plan(run_of("diagonal", backend="triton"), fs.Tuning(**choice))
 
 
+def test_memory_of_the_card_is_looked_at(monkeypatch):
+    monkeypatch.setattr("fastsgd.backends.triton._free", lambda run: 200)
+    with pytest.raises(fs.PlanError, match="on the card"):
+        fs.plan(run_of("diagonal", backend="triton"))
+
+
 @pytest.mark.parametrize("choice", [{"networks": 2}, {"warps": 2}])
 def test_other_backends_have_no_programs(choice):
     for backend in ("cpu", "reference"):

@@ -23,15 +23,19 @@ CEILINGS = {  # {case: (registers a lane, shuffles in the loop)} on NVIDIA; a lo
 }
 
 
-@pytest.fixture(scope="module")
-def code():
-    """{case: {target: {what: count}}}, from a process of its own: here Triton may be set to interpret."""
+def printed(program):
+    """What a program of this folder prints, from a process of its own: here Triton may be set to interpret."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), environment.get("PYTHONPATH", "")])
-    command = [sys.executable, str(HERE / "triton_aot.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(HERE / program)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def code():
+    """{case: {target: {what: count}}}."""
+    return printed("triton_aot.py")
 
 
 @pytest.mark.parametrize("case", CEILINGS)
@@ -52,6 +56,22 @@ def test_every_kernel_and_target_is_among_them(code):
         assert set(code[case]) == set(triton_aot.TARGETS)
     found = {f"{module}.{function}" for module, function, *_ in triton_aot.OTHERS.values()}
     assert found | {"metrics.losses.sums", "train.alone", "train.batches"} == launched()
+
+
+def test_launches_bind_the_types_that_are_compiled_here():
+    """Everything Triton does for a launch but the launch itself, for every kernel, by the backend's own code."""
+    ours = {"orders.drawn": "orders drawn", "orders.distinct": "orders distinct", "metrics.gram.add_layer": "gram",
+            "metrics.sparsity.columns": "sparsity columns", "metrics.sparsity.merges": "sparsity merges",
+            "metrics.losses.sums": "losses diagonal 200", "train.alone": "diagonal 30",
+            "train.batches": "diagonal 100 gd"}
+    seen = printed("triton_launches.py")
+    assert {name for name, _, _ in seen} == launched() == set(ours)
+    for name, warps, types in seen:
+        _, want, fixed, _ = triton_aot.case(ours[name])
+        assert warps in (1, triton_aot.launches.WARPS)
+        for argument, kind in types.items():
+            if argument not in fixed and argument != "indices":  # what is not read there may be of another type
+                assert kind == want[argument], (name, argument)
 
 
 def launched():

@@ -19,7 +19,7 @@ def clock(monkeypatch, tmp_path):
     """A card that is not there, with a clock of its own: {choice: seconds} of launches, and the launches asked for."""
     monkeypatch.setenv("FASTSGD_CACHE", str(tmp_path))
     monkeypatch.delenv("FASTSGD_TRITON_TUNE", raising=False)
-    monkeypatch.setattr(tuned, "name_of_card", lambda: CARD)
+    monkeypatch.setattr(tuned, "name_of_card", lambda device: CARD)
     monkeypatch.setattr(launches, "interpreted", lambda: False)
     monkeypatch.setattr(triton, "interpreted", lambda: True)
     asked = []

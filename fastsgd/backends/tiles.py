@@ -61,6 +61,8 @@ def _mean_losses(state, metric, weights):
         return None
     if metric not in state.points:
         given, y = (run.data.X_test, run.data.y_test) if type(metric) is TestLoss else (run.data.X, run.data.y)
+        if len(given) * power_of_two(run.data.d) >= 2**31:  # more than 32-bit offsets reach
+            return None
         X = np.zeros((len(given), power_of_two(run.data.d)))
         X[:, :run.data.d] = given
         state.points[metric] = _put(state, X), _put(state, y, "float64")

@@ -1,5 +1,6 @@
 """Owns the Triton backend: the portable GPU path, many networks a program, whole trajectories in registers."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +64,7 @@ class Triton(Backend):
         packed, item, data = packing(run.model), np.dtype(run.dtype).itemsize, run.data
         memory = {"state": N * (packed.width * item + 8),
                   "data": data.n * (power_of_two(data.d) + 1) * item}
+        _fit(run, N, sum(memory.values()))
         reasons = (f"{tuning.networks} network(s) a program, {tuning.warps} warp(s) a program: {why}",
                    f"{packed.width} numbers of state a network, padded from P={run.model.P}; "
                    + ("interpreted on the CPU, for tests" if interpreted() else f"on {_device(run)}"))
@@ -88,7 +90,8 @@ class Triton(Backend):
     def advance(self, state, segment):
         from . import launches
 
-        launches.train(state, segment)
+        with _on(state.device):
+            launches.train(state, segment)
 
     def _launch(self, plan, segment):
         """A Segment from the plan's start to its end, for timing."""
@@ -111,7 +114,8 @@ class Triton(Backend):
     def measure(self, state, metric, weights):
         from . import tiles
 
-        values = tiles.measure(state, metric, weights)
+        with _on(state.device):
+            values = tiles.measure(state, metric, weights)
         if values is None and _compiled():  # what has no kernel here may have one there
             if state.home is None:
                 state.home = Home(state.plan, native(), None, None, None, None, None, {})
@@ -124,6 +128,31 @@ def _device(run):
     import torch
 
     return torch.device("cpu" if interpreted() else run.device or "cuda")
+
+
+def _fit(run, N, need):
+    """Refuse what the card's memory, or a table of samples of one step, cannot hold."""
+    free, entries = _free(run), N * run.rule.batch(run.data.n) * (not run.rule.full)
+    if free is not None and need > free:
+        raise PlanError(f"networks: N={N} networks need {need / 2**30:.4g} GiB on the card, {free / 2**30:.4g} are "
+                        "free; run some at a time with ids=")
+    if entries > MOST_ENTRIES:
+        raise PlanError(f"networks: N={N} networks take {entries} samples a step, a table holds {MOST_ENTRIES}; run "
+                        "some at a time with ids=")
+
+
+def _free(run):
+    """Bytes that are free on the run's card, None without one."""
+    import torch
+
+    return torch.cuda.mem_get_info(_device(run))[0] if torch.cuda.is_available() and not interpreted() else None
+
+
+def _on(device):
+    """A context in which Triton launches on `device`: it takes torch's current one."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _compiled():

@@ -25,7 +25,7 @@ def pick(run, N, rule, most, launch):
     rule: (networks, warps) without a measurement; most: (networks, warps) -> whether a program can hold them
     launch(plan, segment): run a Segment to its end on the card, from the plan's start
     """
-    card = name_of_card()
+    card = name_of_card(run.device)
     if card is None or os.environ.get("FASTSGD_TRITON_TUNE", "auto") == "off":
         return rule, "by rule, not measured"
     path = cache_folder() / "triton" / f"{key(run, N, card)}.json"
@@ -40,11 +40,11 @@ def pick(run, N, rule, most, launch):
     return best, f"the fastest of {len(times)} measured on {card}, kept in {path}"
 
 
-def name_of_card():
-    """The current card's name, None without one."""
+def name_of_card(device):
+    """The name of a run's card, None without one."""
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return torch.cuda.get_device_name(device or "cuda") if torch.cuda.is_available() else None
 
 
 def candidates(rule, most):
