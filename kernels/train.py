@@ -90,10 +90,12 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
             seed: tl.uint64,
             INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
             WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
-            COMMON: tl.constexpr, BN: tl.constexpr):
+            COMMON: tl.constexpr, ONE: tl.constexpr, BN: tl.constexpr):
     """Steps on the mean of `batch` samples; arguments as for `alone`, but for
 
     DRAWS: take all samples, 0 .. batch - 1, at every step; else indices [rows, steps, batch]
+    ONE: noise is on one label a step, that of sample indices [rows, steps], and adds what it changes of its gradient;
+        "own", or "common" with one row, or "none": it is on every label
     """
     net = tl.program_id(0) * BN + tl.arange(0, BN)
     live = net < N
@@ -122,7 +124,7 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
                 i = tl.load(indices + (order.to(tl.int64) * steps + s) * batch + b)
             x = INPUTS(X, i, SHAPE, STRIDE)
             label = tl.load(y + i)
-            if NOISE != "none":
+            if NOISE != "none" and ONE == "none":
                 z = noise_of_one(seed, t0 + s, mine, b.to(tl.uint32), NOISE)
                 label = label + scale * z.to(label.dtype)
             f, kept = VALUE(w, x, SHAPE)
@@ -130,6 +132,18 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
             bad = bad | out
             gradient = PUSH(gradient, w, x, kept, g, SHAPE)
             b += 1
+        if ONE != "none":
+            if ONE == "common":
+                i = tl.load(indices + tl.arange(0, 1) + s)
+            else:
+                i = tl.load(indices + tl.where(live, net, 0).to(tl.int64) * steps + s)
+            x = INPUTS(X, i, SHAPE, STRIDE)
+            label = tl.load(y + i)
+            f, kept = VALUE(w, x, SHAPE)
+            z = noise_of_one(seed, t0 + s, mine, b.to(tl.uint32) * 0, NOISE)
+            clean, out = losses.slope(f, label, c, bound, LOSS)
+            noisy, out = losses.slope(f, label + scale * z.to(label.dtype), c, bound, LOSS)
+            gradient = PUSH(gradient, w, x, kept, (noisy - clean) * batch, SHAPE)
         bad = bad & alive
         gone = tl.where(bad, t0 + s, gone)
         alive = alive & (bad == 0)

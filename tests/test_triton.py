@@ -245,7 +245,6 @@ REFUSED = {
     "a rule": ({"rule": R.SAM(rho=0.1)}, "no kernel for the rule SAM"), "adam": ({"rule": R.Adam()}, "the rule Adam"),
     "momentum": ({"rule": R.SGD(momentum=0.5)}, "no momentum"),
     "decay and average": ({"rule": R.SGD(weight_decay=0.1, average=0.5)}, "no weight_decay, average"),
-    "one label": ({"rule": R.GD(label_noise=fs.LabelNoise(0.1, on="one"))}, "not on='one'"),
     "outputs": ({"model": M.MLP(D, 3, outputs=2)}, "MLP with 2 outputs"),
     "a family": ({"model": M.TiedAutoencoder(D, 2)}, "TiedAutoencoder"),
     "weights": ({"model": M.ReLU2(D, 3), "loss": fs.losses.Squared(weights=[2.0])}, "Squared with weights"),

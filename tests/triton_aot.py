@@ -34,6 +34,7 @@ TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide net
     "relu2 1-100-1": (M.ReLU2(1, 100, output_bias=False), {}),
     "dense 5-10-10-1": (M.MLP(5, (10, 10)), {}),
     "dense 5-10-10-1 gd": (M.MLP(5, (10, 10)), {"rule": R.GD()}),
+    "diagonal 30 one label": (M.DiagonalLinear(30), {"rule": R.GD(label_noise=fs.LabelNoise(0.1, on="one"))}),
     "power 30": (M.DiagonalPower(30, 3), {}),
     "relu2 10-128-1": (M.ReLU2(10, 128), {}),
     "relu2 10-512-1": (M.ReLU2(10, 512), {}),

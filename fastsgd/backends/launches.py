@@ -53,7 +53,8 @@ def rule_of_thumb(run, N):
     warps = power_of_two(-(-registers(run) // (BUDGET * 32)))
     across = packed.layout[0][2]  # numbers along the lanes: four a lane of a vector, one a lane of a matrix
     idle = 1 if len(packed.shape) > 4 else (32 if packed.layout[0][1] else 128) // across
-    return max(1, min(idle, 32, power_of_two(N))), warps
+    most = 2 if one_label(run) else 32  # of more, the one sample would be exchanged through shared memory
+    return max(1, min(idle, most, power_of_two(N))), warps
 
 
 def fits(run, networks, warps):
@@ -84,7 +85,8 @@ def constants(run, tuning, common):
     """(kernel, {its constexpr arguments}) of a run, of which `common`: one sample order serves all networks."""
     packed, module = packing(run.model), kernel("train")
     family, noise = kernel(f"models.{packed.family}"), run.rule.label_noise
-    return module.alone if _alone(run) else module.batches, {
+    one = {} if _alone(run) else {"ONE": _one(run)}
+    return module.alone if _alone(run) else module.batches, one | {
         "INPUTS": family.inputs, "VALUE": family.value, "PUSH": family.push, "SHAPE": packed.shape,
         "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(run.data.d), "LOSS": run.loss.name,
         "NOISE": noise.kind if noise else "none", "DRAWS": _draws(run), "COMMON": common, "BN": tuning.networks}
@@ -100,7 +102,7 @@ def train(state, segment):
     if segment.indices is not None:
         indices = torch.from_numpy(segment.indices.astype(np.int32)).to(state.device)
         common = len(indices) == 1
-    elif not _draws(run):
+    elif not _draws(run) or one_label(run):
         indices = table(state, segment, who)
     lost = torch.from_numpy(state.lost).to(state.device)
     multiplier, noise = _multipliers(state, segment)
@@ -114,6 +116,17 @@ def train(state, segment):
 
 def _alone(run):
     return not run.rule.full and run.rule.batch(run.data.n) == 1
+
+
+def one_label(run):
+    """Whether noise is on one random label on top of a full step."""
+    return run.rule.label_noise is not None and run.rule.label_noise.on == "one"
+
+
+def _one(run):
+    if not one_label(run):
+        return "none"
+    return "own" if getattr(run.order, "network", None) is None else "common"
 
 
 def _draws(run):
@@ -147,7 +160,7 @@ def table(state, segment, who):
     import torch
 
     plan, run, module = state.plan, state.plan.run, kernel("orders")
-    steps, batch, n, rows = segment.t1 - segment.t0, plan.batch, run.data.n, len(who)
+    steps, batch, n, rows = segment.t1 - segment.t0, 1 if run.rule.full else plan.batch, run.data.n, len(who)
     out = torch.empty((rows, steps, batch), dtype=torch.int32, device=state.device)
     if not isinstance(run.order, Reshuffle) and run.order.replace:
         count = rows * batch * -(-(segment.t0 % 4 + steps) // 4)

@@ -176,8 +176,6 @@ def _no_kernel(run):
             *(name for name in rule.noises() if name != "label_noise")]
     if used:
         return f"it has plain steps and label noise, no {', '.join(dict.fromkeys(used))}"
-    if rule.label_noise is not None and rule.label_noise.on != "batch":
-        return "its label noise is on every sample of the step, not on='one'"
     if type(loss) not in LOSSES or getattr(loss, "weights", None) is not None:
         more = " with weights" if type(loss) is Squared else ""
         return f"it has no kernel for the loss {type(loss).__name__}{more}"
