@@ -33,6 +33,19 @@ def kernels():
     return import_module(PACKAGE)
 
 
+def why_none():
+    """None, or what is missing to run Triton kernels here."""
+    try:
+        kernels()
+    except BackendUnavailable as error:
+        return str(error)
+    import torch
+
+    if interpreted() or torch.cuda.is_available():
+        return None
+    return "torch finds no GPU here; TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests"
+
+
 def kernel(name):
     """A module of kernels by its name there, e.g. "models.diagonal"."""
     kernels()

@@ -40,7 +40,7 @@ def long(model=None, **fields):
 def test_the_fastest_is_taken_kept_and_named(clock, tmp_path):
     plan = fs.plan(long())
     assert (plan.tuning.networks, plan.tuning.warps) == (8, 2)
-    assert clock[0] == launches.rule_of_thumb(plan.run, 1000) == (4, 1) and len(set(clock)) == len(clock) > 4
+    assert clock[0] == launches.rule_of_thumb(plan.run) == (4, 1) and len(set(clock)) == len(clock) > 4
     text = plan.explain()
     assert f"8 network(s) a program, 2 warp(s) a program: the fastest of {len(clock)} measured on {CARD}" in text
     (kept,) = tmp_path.rglob("*.json")
@@ -92,7 +92,7 @@ def test_what_changes_the_work_has_a_choice_of_its_own(clock, monkeypatch):
 
 def test_candidates_are_legal_and_hold_the_rule():
     for run in (long(), long(M.ReLU2(D, 512)), long(M.MLP(D, (64, 64)), rule=R.GD())):
-        rule = launches.rule_of_thumb(run, 1000)
+        rule = launches.rule_of_thumb(run)
         choices = tuned.candidates(rule, lambda n, w, run=run: launches.fits(run, n, w))
         assert choices[0] == rule and launches.fits(run, *rule)
         for networks, warps in choices:

@@ -72,7 +72,7 @@ def case(name):
         module, function, types, fixed, warps = OTHERS[name]
         return getattr(kernel(module), function), types, fixed, warps
     run = request(LOSSES.get(name, name))
-    networks, warps = launches.rule_of_thumb(run, 1000)
+    networks, warps = launches.rule_of_thumb(run)
     function, fixed = launches.constants(run, fs.Tuning(networks=networks, warps=warps), run.rule.full)
     word = {"float32": "*fp32", "float64": "*fp64"}[run.dtype]
     if name in LOSSES:

@@ -47,14 +47,17 @@ def too_large(run):
             f"program of {MOST_WARPS} warps hold {most}")
 
 
-def rule_of_thumb(run, N):
-    """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle."""
+def rule_of_thumb(run):
+    """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle.
+
+    Not of N: a network's sums run alike in any company.
+    """
     packed = packing(run.model)
     warps = power_of_two(-(-registers(run) // (BUDGET * 32)))
     across = packed.layout[0][2]  # numbers along the lanes: four a lane of a vector, one a lane of a matrix
     idle = 1 if len(packed.shape) > 4 else (32 if packed.layout[0][1] else 128) // across
     most = 2 if one_label(run) else 32  # of more, the one sample would be exchanged through shared memory
-    return max(1, min(idle, most, power_of_two(N))), warps
+    return max(1, min(idle, most)), warps
 
 
 def fits(run, networks, warps):
@@ -73,9 +76,9 @@ def choose(run, N, tuning, launch):
         networks, warps = min(power_of_two(N), MOST_TOGETHER), 1
         why = "one wide program is what the interpreter is fast at"
     elif asked:
-        networks, warps = rule_of_thumb(run, N)
+        networks, warps = rule_of_thumb(run)
     else:
-        rule = rule_of_thumb(run, N)
+        rule = rule_of_thumb(run)
         (networks, warps), why = tuned.pick(run, N, rule, lambda n, w: fits(run, n, w), launch)
     networks, warps = asked.get("networks", networks), asked.get("warps", warps)
     return replace(tuning, networks=networks, warps=warps), "as asked for" if asked else why

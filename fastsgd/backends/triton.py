@@ -9,7 +9,7 @@ from ..errors import BackendUnavailable, PlanError
 from ..losses import Hinge, Logistic, Squared
 from ..models import MLP
 from ..native import default_threads, native
-from ..portable import interpreted, kernels
+from ..portable import interpreted, why_none
 from ..rules import GD, SGD
 from ..spec.problem import Dataset
 from .base import Backend
@@ -190,16 +190,13 @@ def _no_kernel(run):
 
 def _no_device(run):
     """None, or a sentence saying what is missing to run Triton kernels here."""
-    try:
-        kernels()
-    except BackendUnavailable as error:
-        return str(error)
-    import torch
-
+    missing = why_none()
+    if missing:
+        return missing
     if interpreted():
         return None if run.backend == "triton" else "Triton's interpreter is for tests, and runs where it is named"
-    if not torch.cuda.is_available():
-        return "torch finds no GPU here; TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests"
+    import torch
+
     if run.device and "," in run.device:
         return f"device={run.device!r} names several cards, it takes one"
     if run.device and (_device(run).index or 0) >= torch.cuda.device_count():
