@@ -10,6 +10,8 @@ from pathlib import Path
 from .errors import BackendUnavailable
 
 PACKAGE = "fastsgd.kernels"
+BESIDE = Path(__file__).resolve().parent.parent / "kernels"
+NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of the drivers of NVIDIA, AMD, and WSL
 
 
 def interpreted():
@@ -17,33 +19,39 @@ def interpreted():
     return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
 
+def why_none():
+    """None, or what is missing to run Triton kernels here. Where no driver is, nothing heavy is imported to say so."""
+    missing = _not_installed()
+    if missing or interpreted():
+        return missing
+    if any(map(os.path.exists, NODES)):
+        import torch
+
+        if torch.cuda.is_available():
+            return None
+    return "torch finds no GPU here; TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests"
+
+
+def _not_installed():
+    if find_spec("triton") is None:
+        return ("triton is not installed; `pip install fastsgd[triton]` brings it, and so does a torch built for CUDA "
+                "or ROCm")
+    if PACKAGE not in sys.modules and find_spec(PACKAGE) is None and not (BESIDE / "__init__.py").exists():
+        return f"its kernels are neither installed as {PACKAGE} nor in {BESIDE}"
+    return None
+
+
 @cache
 def kernels():
-    """The package of kernels. Raises BackendUnavailable where triton or the package is missing."""
-    if find_spec("triton") is None:
-        raise BackendUnavailable("triton is not installed; `pip install fastsgd[triton]` brings it, and so does a "
-                                 "torch built for CUDA or ROCm")
+    """The package of kernels; it needs triton, no GPU. Raises BackendUnavailable where either is missing."""
+    missing = _not_installed()
+    if missing:
+        raise BackendUnavailable(missing)
     if PACKAGE not in sys.modules and find_spec(PACKAGE) is None:
-        folder = Path(__file__).resolve().parent.parent / "kernels"
-        if not (folder / "__init__.py").exists():
-            raise BackendUnavailable(f"the Triton kernels are neither installed as {PACKAGE} nor in {folder}")
-        spec = spec_from_file_location(PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        spec = spec_from_file_location(PACKAGE, BESIDE / "__init__.py", submodule_search_locations=[str(BESIDE)])
         sys.modules[PACKAGE] = module_from_spec(spec)
         spec.loader.exec_module(sys.modules[PACKAGE])
     return import_module(PACKAGE)
-
-
-def why_none():
-    """None, or what is missing to run Triton kernels here."""
-    try:
-        kernels()
-    except BackendUnavailable as error:
-        return str(error)
-    import torch
-
-    if interpreted() or torch.cuda.is_available():
-        return None
-    return "torch finds no GPU here; TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests"
 
 
 def kernel(name):

@@ -1,5 +1,6 @@
 """The Triton backend: conformance, bits, lost runs, orders, metrics, refusals. Interpreted where there is no GPU."""
 
+
 import numpy as np
 import pytest
 import torch
@@ -303,12 +304,9 @@ def test_what_is_missing_is_said(monkeypatch):
     def absent(name):
         return None
 
-    portable.kernels.cache_clear()
     monkeypatch.setattr(portable, "find_spec", absent)
     with pytest.raises(BackendUnavailable, match=r"pip install fastsgd\[triton\]"):
         fs.plan(run)
-    monkeypatch.undo()
-    portable.kernels.cache_clear()
 
 
 def test_the_interpreter_runs_only_where_it_is_named():
