@@ -52,7 +52,7 @@ class CUDA(Backend):
         return programs.why_not(run) or cards.why_none()
 
     def choose(self, run, N, tuning):
-        for name in ("lanes", "isa"):
+        for name in ("lanes", "isa", "networks", "warps"):
             if getattr(tuning, name) is not None:
                 raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'cuda' has no such "
                                 "choice")
