@@ -76,11 +76,16 @@ struct Dense {
       const int fan = s.size[l], width = s.size[l + 1];
       const V* a = kept + top - fan;
       const V c = V::set(T(s.multiplier[l]));
-      if (s.trained[0][l])
+      auto weights = [&](auto source) {
         for (int j = 0; j < width; ++j) {
           const V e = c * delta[top + j];
-          for (int i = 0; i < fan; ++i) sink(at + j * fan + i, e, l ? a[i] : x.shared(i));
+          for (int i = 0; i < fan; ++i) sink(at + j * fan + i, e, source(i));
         }
+      };
+      if (s.trained[0][l]) {  // two loops without a choice inside, which a lone network needs to be vectorised
+        if (l) weights([a](int i) { return a[i]; });
+        else weights([x](int i) { return x.shared(i); });
+      }
       at += width * fan;
       if (s.bias[l]) {
         if (s.trained[1][l])
@@ -96,10 +101,12 @@ struct Dense {
   struct Many {
     static constexpr int value = M;
   };
-  // f(j, many) for units j .. j + many - 1, four at a time where it can, so that their sums hide each other's latency.
+  // f(j, many) for units j .. j + many - 1, several at a time where it can: their sums hide each other's latency.
   template <class F>
   FS_HD static void units(int width, F f) {
     int j = 0;
+    if constexpr (Tm::W == 1)
+      for (; j + 8 <= width; j += 8) f(j, Many<8>{});
     for (; j + 4 <= width; j += 4) f(j, Many<4>{});
     for (; j < width; ++j) f(j, Many<1>{});
   }
