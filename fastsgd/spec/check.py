@@ -53,7 +53,8 @@ def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0)
 
     Returns a read-only float64 array of shape [] or [N]. Raises SpecError outside [low, high] ((low when low_open).
     """
-    if type(value) in (float, int) and (low is None or value > low) and value < (1e300 if high is None else high):
+    if type(value) in (float, int) and abs(value) < (1e300 if high is None else high) and (
+            low is None or value > low or (value == low and not low_open)):
         array = np.array(float(value))  # a plain number well inside its range: most fields of most runs
         array.setflags(write=False)
         return array
