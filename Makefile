@@ -14,7 +14,7 @@ test: build lint
 
 bench: build
 	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"
-	$(RUN)/python -m bench
+	$(RUN)/fastsgd bench
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .
