@@ -18,7 +18,7 @@ bench: build
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .
-	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h')
 
 build: $(VENV)/ready
 	$(RUN)/python setup.py -q build_ext --inplace

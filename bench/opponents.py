@@ -47,7 +47,8 @@ class Fastsgd(Provider):
     def plan(self, case, N, T, options):
         import fastsgd as fs
 
-        return case.run(N, T, options.get("lost", "none")), fs.Tuning(threads=self.cores, **layout(case, options))
+        run = case.run(N, T, options.get("lost", "none"), backend="cpu")
+        return run, fs.Tuning(threads=self.cores, **layout(case, options))
 
     def prepare(self, case, N, T, variant, options):
         import fastsgd as fs

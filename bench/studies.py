@@ -63,7 +63,7 @@ def paper(name, orders, share, kind):
              "demo": np.unique(np.linspace(0, steps, 250).astype(int))}[kind]
     rule = fs.rules.GD() if case.batch is None else fs.rules.SGD(batch_size=1)
     run = fs.Run(case.model, system.data, rule, step, steps, init=system.init, dtype="float64", metrics=metrics,
-                 loss=fs.losses.Squared(system.loss_factor), save=fs.SaveAt(steps=saves), seed=0)
+                 loss=fs.losses.Squared(system.loss_factor), save=fs.SaveAt(steps=saves), seed=0, backend="cpu")
     plan = fs.plan(run, fs.Tuning(threads=len(os.sched_getaffinity(0))))
     expected, words, _ = plan.cost()
     began = time.perf_counter()

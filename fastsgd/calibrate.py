@@ -100,7 +100,8 @@ def _points(model, n, dtype):
 
 
 def _run(model, rule, dtype, n=40, **more):
-    return Run(model, more.pop("data", None) or _points(model, n, dtype), rule, 1e-3, 1, dtype=dtype, **more)
+    return Run(model, more.pop("data", None) or _points(model, n, dtype), rule, 1e-3, 1, dtype=dtype, backend="cpu",
+               **more)
 
 
 def _step(run, tuning, vectors, fixed):

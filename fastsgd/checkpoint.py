@@ -14,6 +14,7 @@ from .spec.metric import Custom
 from .watch import watcher
 
 LIVE = ("weights", "lost", "buffers")  # the arrays of a Progress that a launch changes
+CHEAP, SELDOM = 0.01, 50  # seconds; dearer copies are made so seldom that they take a fiftieth of the time
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,16 @@ class Writer:
     def __init__(self, run, checkpoint):
         codec.require_own(run)
         self.run, self.checkpoint, self.last = run, checkpoint, time.monotonic()
-        self.latest = None
+        self.latest, self.copied, self.cost = None, self.last, 0.0
 
     def __call__(self, done):
         # a copy: an interrupt may find the live state in the middle of a launch
-        self.latest = replace(done, **{name: getattr(done, name).copy() for name in LIVE})
-        if time.monotonic() - self.last >= self.checkpoint.every:
+        now, due = time.monotonic(), time.monotonic() - self.last >= self.checkpoint.every
+        if due or self.cost < CHEAP or now - self.copied >= SELDOM * self.cost:
+            self.latest = done.copy()
+            self.copied = time.monotonic()
+            self.cost = self.copied - now
+        if due:
             self.write()
 
     def write(self):

@@ -3,7 +3,6 @@
 import os
 import platform
 import time
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,23 +19,19 @@ from .spec.problem import Stream
 LAUNCH_SECONDS = 0.25  # a launch this long is answered by Ctrl-C within a second, and costs nothing
 
 
-@dataclass(eq=False)
 class Progress:
     """Everything that changes during an execution, and all that a checkpoint needs besides the run.
 
     t: steps done; taken: saved steps done; seconds: spent so far, by what
-    weights [N, P], lost [N]; buffers [N, K, P]: what the rule carries from step to step
+    weights [N, P]; lost [N]; buffers [N, K, P]: what the rule carries from step to step
     records {metric: [N, S, ...]}; saved_weights [N, S, P] or None
+    After a launch weights and buffers are read from the backend when somebody asks, since they may be far away.
     """
 
-    t: int
-    taken: int
-    weights: np.ndarray
-    lost: np.ndarray
-    buffers: np.ndarray
-    records: dict
-    saved_weights: np.ndarray | None
-    seconds: dict
+    def __init__(self, t, taken, weights, lost, buffers, records, saved_weights, seconds):
+        self.t, self.taken, self.lost, self.seconds = t, taken, lost, seconds
+        self.records, self.saved_weights = records, saved_weights
+        self._state, self._read = (weights, buffers), None
 
     @classmethod
     def fresh(cls, plan):
@@ -46,6 +41,29 @@ class Progress:
             kept = np.full((plan.N, len(plan.saves), plan.run.model.P), np.nan, plan.run.dtype)
         return cls(0, 0, plan.start, np.full(plan.N, -1, np.int64), plan.fresh_buffers(), {}, kept,
                    {"training": 0.0, "metrics": 0.0})
+
+    @property
+    def weights(self):
+        return self._now()[0]
+
+    @property
+    def buffers(self):
+        return self._now()[1]
+
+    def _now(self):
+        if self._state is None:
+            self._state = self._read()
+        return self._state
+
+    def moved(self, backend, state):
+        """The state has changed: take note of what is lost, and of how to read the rest."""
+        self._state, self._read = None, lambda: backend.read(state)
+        self.lost = backend.lost(state)
+
+    def copy(self):
+        """A Progress that no launch changes."""
+        return Progress(self.t, self.taken, self.weights.copy(), self.lost.copy(), self.buffers.copy(), self.records,
+                        self.saved_weights, self.seconds)
 
 
 def execute(plan, progress=None, on_launch=None):
@@ -59,7 +77,7 @@ def execute(plan, progress=None, on_launch=None):
     done = Progress.fresh(plan) if progress is None else progress
     state = backend.load(plan, done.weights, done.lost, done.buffers)
     pace = _Pace(plan)
-    done.weights, done.lost, done.buffers = backend.read(state)
+    done.moved(backend, state)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
         stop = int(plan.saves[done.taken]) if done.taken < len(plan.saves) else plan.run.steps
         while done.t < stop and (done.lost < 0).any():
@@ -69,7 +87,7 @@ def execute(plan, progress=None, on_launch=None):
             spent = time.perf_counter() - began
             done.t = segment.t1
             done.seconds["training"] += spent
-            done.weights, done.lost, done.buffers = backend.read(state)
+            done.moved(backend, state)
             pace.learn(segment.t1 - segment.t0, spent)
             if on_launch:
                 on_launch(done)

@@ -213,18 +213,23 @@ def _representable(base, dtype):
 
 def _backend(run):
     """(backend, reasons). A named backend runs or raises; "auto" takes the first that can."""
+    kind = run.device and run.device.partition(":")[0]
     if run.backend != "auto":
         backend = backends.by_name(run.backend)
+        if kind not in (None, backend.kind):
+            raise PlanError(f"device: {run.device!r} given, but the backend {run.backend!r} runs on {backend.kind!r}")
         why_not = backend.supports(run)
         if why_not:
             raise BackendUnavailable(f"backend {run.backend!r} cannot run this: {why_not}")
         return backend, ("asked for by name",)
     reasons = []
     for backend in backends.ALL:
-        why_not = backend.supports(run)
+        why_not = backend.supports(run) if kind in (None, backend.kind) else "it does not run there"
         if why_not is None:
             return backend, (*reasons, "chosen by backend='auto': the first that can")
         reasons.append(f"not {backend.name}: {why_not}")
+    if kind == "cuda":
+        raise BackendUnavailable(f"no backend can run this on device {run.device!r}: " + "; ".join(reasons))
     raise PlanError("no backend can run this: " + "; ".join(reasons))
 
 

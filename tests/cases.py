@@ -26,6 +26,7 @@ RULES = {
     "gd": (fs.rules.GD(), None),
 }
 DTYPES = ("float32", "float64")
+BACKENDS = ("cpu", "cuda", "reference")  # conftest.py sees to it that there is a card
 
 
 def problem(d, n=11, seed=0):

@@ -1,8 +1,11 @@
 """Owns the surroundings of the suite: waiting threads sleep, and backends that must not run explode."""
 
 import os
+from pathlib import Path
 
 import pytest
+
+from fastsgd.cuda import card as cards
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the first compiled module is loaded
 
@@ -19,3 +22,24 @@ def nothing_runs(monkeypatch):
     for backend in backends.ALL:
         for verb in ("load", "advance", "measure"):
             monkeypatch.setattr(type(backend), verb, explode)
+
+
+@pytest.fixture(scope="session")
+def fiber_card():
+    """A card made of fibers; what it compiles is kept in the build folder."""
+    from fibers import FiberCard
+
+    return FiberCard(Path(__file__).parents[1] / "build" / "fibers")
+
+
+@pytest.fixture(autouse=True)
+def card_for_cuda(request):
+    """Tests with the parameter backend="cuda" have a card: this machine's, or one made of fibers."""
+    given = getattr(request.node, "callspec", None)
+    if given is None or given.params.get("backend") != "cuda" or cards.why_none() is None:
+        yield
+        return
+    from fibers import in_place
+
+    with in_place(request.getfixturevalue("fiber_card")):
+        yield

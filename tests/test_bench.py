@@ -156,14 +156,14 @@ def test_report_takes_the_newest_rows_and_keeps_the_rest_of_the_page(tmp_path):
         made = [line("rate", "fastsgd", band), line("speed ratio", "jax", band, possible=16.0)]
         rows.append([shared | {"date": date} | row for row in made], tmp_path / "rows.csv")
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page.write_text(f"before\n{report.BEGIN}\nformer text\n{report.END}\nafter\n")
     unmarked = tmp_path / "OTHER.md"
     unmarked.write_text("untouched\n")
     read = rows.read(tmp_path / "rows.csv")
     pages = [page, unmarked, tmp_path / "absent.md"]
     assert report.rewrite(read, pages, plots=False) == [page]
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "former text" not in text
     assert "11 (10.5 .. 12) | 10 | yes | 16" in text and "2020" not in text
     assert report.rewrite(read, pages, plots=False) == [] and unmarked.read_text() == "untouched\n"
 

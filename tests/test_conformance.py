@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES, MODELS, RULES, USABLE, request
+from cases import BACKENDS, DTYPES, MODELS, RULES, USABLE, request
 from general_cases import CASES, NETWORKS, general
 from tolerances import METRIC, WEIGHTS
 
 import fastsgd as fs
 from fastsgd.spec import codec
-
-BACKENDS = ("cpu", "reference")
 
 
 @pytest.fixture(scope="module")

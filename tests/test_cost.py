@@ -16,8 +16,8 @@ ONE = fs.Tuning(threads=1)
 
 
 def plan(tuning=ONE, steps=10_000, networks=4096, rule=None, **fields):
-    rule = rule or fs.rules.SGD()
-    return fs.plan(fs.Run(MODEL, DATA, rule, 0.01, steps, networks, dtype="float64", **fields), tuning)
+    fields = {"dtype": "float64", "backend": "cpu", "rule": rule or fs.rules.SGD()} | fields
+    return fs.plan(fs.Run(MODEL, DATA, step_size=0.01, steps=steps, networks=networks, **fields), tuning)
 
 
 @pytest.fixture(autouse=True)

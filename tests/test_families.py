@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import BACKENDS
 from general_cases import D, general, labelled
 from tolerances import EQUATION, WEIGHTS
 
@@ -53,7 +54,7 @@ def test_a_linear_network_of_one_layer_solves_least_squares():
     np.testing.assert_allclose(params["b1"][0].numpy(), want[D], rtol=EQUATION)
 
 
-@pytest.mark.parametrize("backend", ("cpu", "reference"))
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rule", [
     R.SGD(), R.SGD(batch_size=3, momentum=0.9, nesterov=True, weight_decay=0.5, gradient_noise=0.3, normalised=True),
     R.SAM(rho=0.3, per_sample=True), R.SAM(rho=0.3, batch_size=None, unit=False),

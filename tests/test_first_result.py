@@ -19,7 +19,7 @@ for model, data, more in ((fs.models.DiagonalLinear(d=30), sparse, (m.JacobianRa
                           (fs.models.ReLU2(d=2, width=20), taught, (m.JacobianRank(), m.FeatureSparsity())),
                           (fs.models.MLP(2, (5, 5)), taught, (m.JacobianRank(),))):
     for rule in (fs.rules.SGD(), fs.rules.GD(), fs.rules.SGD(momentum=0.5)):
-        result = fs.train(model, data, rule=rule, step_size=0.01, steps=20, dtype="float64",
+        result = fs.train(model, data, rule=rule, step_size=0.01, steps=20, dtype="float64", backend="cpu",
                           metrics=(m.TrainLoss(), m.TestLoss(), *more))
         assert result.numpy("train_loss").shape == (1, 1) and result.provenance["backend"] == "cpu"
 print(sorted({"torch", "scipy", "matplotlib", "xarray", "rich", "typer"} & set(sys.modules)))
@@ -39,7 +39,7 @@ def test_a_plain_run_needs_no_torch():
 @pytest.mark.parametrize("model", (fs.models.DiagonalLinear(d=3), fs.models.ReLU2(d=3, width=20)), ids=("d3", "relu2"))
 def test_a_lone_network_gets_no_vector_of_networks(model, rule, dtype):
     data = fs.Dataset(np.eye(3, dtype=dtype), np.ones(3, dtype=dtype))
-    runs = {N: fs.Run(model, data, rule, 0.01, 50, networks=N, dtype=dtype) for N in (1, 64)}
+    runs = {N: fs.Run(model, data, rule, 0.01, 50, networks=N, dtype=dtype, backend="cpu") for N in (1, 64)}
     alone, many = (fs.plan(run, fs.Tuning(threads=1)) for run in runs.values())
     assert alone.tuning.lanes == 1
     assert alone.tuning.team == (native().team[dtype] if rule.plain() else 1)

@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from cases import BACKENDS
 from general_cases import RELU, TAUGHT, TEACHER, D, general, samples
 from tolerances import EQUATION
 
 import fastsgd as fs
 
 M, R, L = fs.models, fs.rules, fs.losses
-BACKENDS = ("cpu", "reference")
 ONE = fs.Tuning(threads=1)
 
 

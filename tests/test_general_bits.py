@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES, bits
+from cases import BACKENDS, DTYPES, bits
 from general_cases import CASES, NETWORKS, RELU, TAUGHT, TEACHER, D, general
 from test_bits import layouts
 
@@ -62,7 +62,7 @@ def test_a_larger_population_begins_with_the_smaller_one(name, dtype):
     assert far.weights[1].tobytes() == small.weights[2].tobytes()
 
 
-@pytest.mark.parametrize("backend", ("cpu", "reference"))
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["everything_relu2", "adamw_relu2", "average_saved", "fresh_batch", "reshuffle_net",
                                   "sde_schedule_relu2", "one_sign_relu2", "floor"])
 def test_every_checkpoint_resumes_to_the_same_bits(name, backend, tmp_path, monkeypatch):

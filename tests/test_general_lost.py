@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES
+from cases import BACKENDS, DTYPES
 from general_cases import DIAGONAL, TAUGHT, TEACHER, D, general, labelled
 
 import fastsgd as fs
@@ -67,7 +67,7 @@ def test_the_lost_step_is_the_references_and_what_is_carried_stays(name):
         assert before.weights[0].tobytes() == result.weights[k].tobytes() and kept[0].tobytes() == buffers[k].tobytes()
 
 
-@pytest.mark.parametrize("backend", ("cpu", "reference"))
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("loss", "outputs"), [(L.Squared(), 1), (L.Squared(), 2), (L.Logistic(), 1), (L.Hinge(), 1),
                                                (L.CrossEntropy(), 3)])
 def test_a_stated_bound_is_on_the_gap_or_the_output(loss, outputs, backend):
@@ -88,7 +88,7 @@ def test_a_stated_bound_is_on_the_gap_or_the_output(loss, outputs, backend):
     np.testing.assert_array_equal(fs.train(bounded, tuning=one).lost, first)
 
 
-@pytest.mark.parametrize("backend", ("cpu", "reference"))
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_on_fresh_data_and_averages(backend):
     """Averages of the lost are not measured, and data made on the way go on for the others."""
     run = general({"model": M.DiagonalLinear(D, u0=0.5), "rule": R.SGD(average=0.5, batch_size=2),
@@ -101,7 +101,7 @@ def test_on_fresh_data_and_averages(backend):
     assert alone.saved_weights.tobytes() == result.saved_weights[[2]].tobytes()
 
 
-@pytest.mark.parametrize("backend", ("cpu", "reference"))
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_descent_that_does_not_survive_is_not_measured(backend):
     """The projection to the valley floor may diverge where the run does not: NaN there, and the run goes on."""
     run = general({"model": DIAGONAL, "rule": R.SGD(momentum=0.1)}, backend=backend, networks=3, step_size=0.01,

@@ -4,14 +4,13 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from cases import bits, problem, request
+from cases import BACKENDS, bits, problem, request
 from general_cases import general
 from general_knobs import KNOBS as GENERAL
 from general_knobs import RECORDS as MORE
 
 import fastsgd as fs
 
-BACKENDS = ("cpu", "reference")
 DATA = problem(3)
 
 

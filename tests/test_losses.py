@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import BACKENDS
 from general_cases import D, labelled
 from tolerances import EQUATION, VALUE
 
 import fastsgd as fs
 
 M, R, L = fs.models, fs.rules, fs.losses
-BACKENDS = ("cpu", "reference")
 DTYPES = ("float32", "float64")
 rng = np.random.default_rng(3)
 LOGITS, SIGNS = rng.standard_normal((50, 4)) * 5, rng.choice([-1.0, 1.0], 50)

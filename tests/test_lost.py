@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES, RULES, request
+from cases import BACKENDS, DTYPES, RULES, request
 
 import fastsgd as fs
 
@@ -65,7 +65,7 @@ def test_a_stated_bound():
     assert (bound.lost[both] <= free.lost[both]).all()
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_all_lost(backend):
     run = request("diagonal_13", steps=200, step_size=fs.StepSize(50.0), networks=9, backend=backend,
                   save=fs.SaveAt(linear=5))

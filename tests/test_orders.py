@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import BACKENDS
 
 import fastsgd as fs
 from fastsgd import orders
@@ -25,7 +26,6 @@ def seen(order, batch, steps, n, **fields):
     return count.astype(int)
 
 
-BACKENDS = ("cpu", "reference")
 SHARED = {orders.Common(3, replace=False), orders.Reshuffle(2)}
 
 

@@ -22,7 +22,7 @@ def names(tmp_path_factory):
 
 
 @pytest.mark.parametrize("pattern", ["csrc/**/*.h", "csrc/**/*.cpp", "fastsgd/**/*.py", "fastsgd/data/*.npz",
-                                     "tests/*.py",
+                                     "tests/*.py", "tests/fibers/*",
                                      "bench/*.py", "bench/*.cpp", "*.md", "Makefile", "pyproject.toml", "setup.py"])
 def test_sdist_is_complete(names, pattern):
     wanted = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}

@@ -1,17 +1,35 @@
 // Owns the words that differ between compilers: inlining, unrolling, fixed-width integers without any standard header.
 #pragma once
 
+#if defined(__CUDACC_RTC__)  // words of GCC that NVRTC, alone among our compilers, does not know
+#define __builtin_memcpy memcpy
+#define __builtin_inf() __longlong_as_double(0x7FF0000000000000ll)
+#define __builtin_fabs fabs
+#define __builtin_sqrt __dsqrt_rn
+#define __builtin_fma __fma_rn
+#endif
+
 #if defined(__CUDACC__)
 #define FS_HD __host__ __device__ __forceinline__
 #define FS_HD_CALL __host__ __device__ __noinline__
 #define FS_UNROLL _Pragma("unroll")
 #define FS_NO_UNROLL _Pragma("unroll 1")
+#if defined(FS_ROLLED)
+#define FS_UNROLL_ROWS FS_NO_UNROLL
 #else
+#define FS_UNROLL_ROWS FS_UNROLL
+#endif
+#else
+#if !defined(FS_HD)  // whoever wants quick compiles instead of quick code defines it as plain inline
 #define FS_HD inline __attribute__((always_inline))
+#endif
 #define FS_HD_CALL __attribute__((noinline))
 #define FS_UNROLL _Pragma("GCC unroll 64")
 #define FS_NO_UNROLL _Pragma("GCC unroll 1")
+#define FS_UNROLL_ROWS
 #endif
+// FS_UNROLL_ROWS goes before loops over a network's rows: on a GPU they are unrolled, so that the rows are registers,
+// unless FS_ROLLED says that there are too many.
 
 namespace fs {
 using u32 = unsigned int;

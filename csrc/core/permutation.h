@@ -79,4 +79,33 @@ FS_HD void permute(const Domain& d, const u32 (&keys)[MOST_ROUNDS][R], u32 (&i)[
   }
 }
 
+// Orders made of permutations: one a step (batches without replacement) or one an epoch.
+struct PermutedOrder {
+  u64 seed;
+  i64 t0, t1, batch;
+  u32 n;
+  bool epochs;  // sample b of step t is number t * batch + b of the run; otherwise each step has its own permutation
+};
+
+// Rows of the networks `ids` [R], to `out` [R, t1 - t0, batch].
+template <int R>
+FS_HD void fill(const PermutedOrder& order, const Domain& domain, const u32* ids, u32* out) {
+  const i64 row = (order.t1 - order.t0) * order.batch;
+  u32 who[R], keys[MOST_ROUNDS][R];
+  for (int k = 0; k < R; ++k) who[k] = ids[k];
+  i64 at = 0, key = order.epochs ? order.t0 * order.batch / order.n : order.t0;
+  u32 position = order.epochs ? u32(order.t0 * order.batch % order.n) : 0;
+  const i64 length = order.epochs ? order.n : order.batch;
+  while (at < row) {
+    permutation_keys(domain, order.seed, who, u32(key++), 0, keys);
+    for (; position < length && at < row; ++position, ++at) {
+      u32 index[R];
+      for (int k = 0; k < R; ++k) index[k] = position;
+      permute(domain, keys, index);
+      for (int k = 0; k < R; ++k) out[k * row + at] = index[k];
+    }
+    position = 0;
+  }
+}
+
 }  // namespace fs

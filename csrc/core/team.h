@@ -25,7 +25,7 @@ struct Team {
     return x;
   }
   // Number of vectors that hold `count` items of the spread axis.
-  FS_HD static int vectors(int count) { return (count + L - 1) / L; }
+  FS_HD static constexpr int vectors(int count) { return (count + L - 1) / L; }
 };
 
 // The K partial sums of one network, in A vectors.
@@ -56,11 +56,13 @@ FS_HD typename Tm::V tree_sum(int C, F f) {
   using V = typename Tm::V;
   constexpr int A = Partial<Tm, K>::A, R = A < 8 ? A : 8;  // R at a time, so that they stay in registers
   Partial<Tm, K> s;
+  FS_UNROLL_ROWS
   for (int b = 0; b < A; b += R) {
     V r[R];
     FS_UNROLL
     for (int i = 0; i < R; ++i) r[i] = V::set(0);
     int c = b;
+    FS_UNROLL_ROWS
     for (; c + R <= C; c += A) {
       FS_UNROLL
       for (int i = 0; i < R; ++i) r[i] = f(c + i, r[i]);

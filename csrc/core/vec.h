@@ -10,10 +10,15 @@
 
 namespace fs {
 
+#if defined(__CUDACC_RTC__)
+template <class T, int W>
+struct native_of;  // a GPU has one lane a thread
+#else
 template <class T, int W>
 struct native_of {  // GCC 12 reads a dependent vector_size typedef as a plain number unless it goes through a struct
   typedef T type __attribute__((vector_size(sizeof(T) * W), may_alias));
 };
+#endif
 template <class T>
 struct native_of<T, 1> {
   typedef T type;
@@ -73,8 +78,13 @@ FS_HD Vec<T, W> once(Vec<T, W> x) {
   return x;
 }
 
+#if defined(__CUDACC__)
+FS_HD float fma1(float x, float y, float z) { return ::fmaf(x, y, z); }
+FS_HD double fma1(double x, double y, double z) { return ::fma(x, y, z); }
+#else
 FS_HD float fma1(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 FS_HD double fma1(double x, double y, double z) { return __builtin_fma(x, y, z); }
+#endif
 
 // x * y + z, rounded once.
 template <class T, int W>

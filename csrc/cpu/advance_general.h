@@ -1,20 +1,85 @@
 // Owns threads over vectors of networks in the general loop, and predictions of many networks at many points.
 #pragma once
+#include "../core/general.h"
 #include "advance.h"
-#include "general.h"
+#include "family.h"
 
 namespace fs {
+
+// The samples of a vector of networks on the CPU: rows of X turned into columns, draws of four steps at once.
+template <class T, int W>
+struct Feed {
+  using V = Vec<T, W>;
+  using A = Ahead<Team<T, W, 1>, false>;
+  const GeneralJob<T>& all;
+  A ahead;
+  u32* index;  // [4, draws, W]
+
+  static i64 line(i64 bytes) { return (bytes + 63) / 64 * 64; }
+  static i64 bytes(const GeneralJob<T>& all, int inputs) {
+    return line(A::bytes(inputs)) + line(4 * all.draws() * W * sizeof(u32));
+  }
+  Feed(const GeneralJob<T>& a, int inputs, char* at) : all(a) {
+    ahead.place(at, inputs);
+    index = reinterpret_cast<u32*>(at + line(A::bytes(inputs)));
+  }
+  V* room() const { return ahead.columns; }
+  const V* inputs() const { return ahead.columns; }
+  void draw(const i64* who, i64 t) {
+    Job<T> plan = all.job;
+    plan.batch = all.draws();
+    if (plan.batch) ahead.draw_batch(plan, who, t, index);
+  }
+  const u32* which(i64 t, i64 b) const { return index + (t % 4 * all.draws() + b) * W; }
+  void take(const u32* which, int labels, V* y) {
+    ahead.fetch_columns(Data<T>{all.job.X, all.job.y, all.job.stride}, which);
+    for (int k = 0; k < labels; ++k)
+      for (int g = 0; g < W; ++g) reinterpret_cast<T*>(y + k)[g] = all.job.y[i64(which[g]) * labels + k];
+  }
+};
+
+template <class T, int W>
+using Loop = General<T, W, Family<T, W>, Family<T, W>, Feed<T, W>>;
+
+// Calls f(size, pointer) for each array of `rows`, in the order in which they lie in a thread's scratch.
+template <class T, int W, class F>
+void each_row(const GeneralJob<T>& all, const Family<T, W>& m, const Family<T, W>* t, GeneralRows<Vec<T, W>>& rows,
+              F f) {
+  for (auto* one : {&rows.w, &rows.gradient, &rows.point, &rows.own}) f(m.P, *one);
+  f(m.P * i64(all.update.buffers), rows.buffers);
+  f(m.kept, rows.kept);
+  for (auto* one : {&rows.out, &rows.slope}) f(m.outputs, *one);
+  for (auto* one : {&rows.y, &rows.taught}) f(all.labels, *one);
+  f(all.label_noise.amplitude.base ? 4 * Loop<T, W>::KEPT : 0, rows.drawn);
+  f(t ? t->P : 0, rows.guide);
+  f(t ? t->kept : 0, rows.guided);
+}
+template <class T, int W>
+i64 lanes_bytes(const GeneralJob<T>& all, const Family<T, W>& m, const Family<T, W>* t) {
+  i64 count = 0;
+  GeneralRows<Vec<T, W>> rows;
+  each_row(all, m, t, rows, [&](i64 size, auto&) { count += size; });
+  return Feed<T, W>::line(count * sizeof(Vec<T, W>)) + Feed<T, W>::bytes(all, m.inputs);
+}
 
 template <class T, int W>
 void advance_lanes(const GeneralJob<T>& all, const std::vector<i64>& living) {
   const auto model = family<T, W>(all.shape);
   const auto teacher = all.fresh.teacher ? family<T, W>(*all.fresh.teacher) : nullptr;
-  const i64 each = apart(General<T, W>::bytes(all, *model, teacher.get())), count = i64(living.size());
+  const i64 each = apart(lanes_bytes(all, *model, teacher.get())), count = i64(living.size());
   const int threads = busy(all.job.threads, (count + W - 1) / W);
   Scratch scratch(each * threads);
 #pragma omp parallel num_threads(threads)
   {
-    General<T, W> loop(all, *model, teacher.get(), scratch.p + each * omp_get_thread_num());
+    char* at = scratch.p + each * omp_get_thread_num();
+    Feed<T, W> feed(all, model->inputs, at);
+    at += Feed<T, W>::bytes(all, model->inputs);
+    GeneralRows<Vec<T, W>> rows;
+    each_row(all, *model, teacher.get(), rows, [&](i64 size, auto& row) {
+      row = reinterpret_cast<Vec<T, W>*>(at);
+      at += size * sizeof(Vec<T, W>);
+    });
+    Loop<T, W> loop(all, *model, teacher.get(), feed, rows);
 #pragma omp for schedule(dynamic)
     for (i64 first = 0; first < count; first += W)
       loop.run(living.data() + first, int(count - first < W ? count - first : W));
@@ -35,7 +100,7 @@ void advance_general(const GeneralJob<T>& all) {
 template <class T>
 i64 general_bytes(const GeneralJob<T>& all) {
   const auto teacher = all.fresh.teacher ? family<T, WIDTH<T>>(*all.fresh.teacher) : nullptr;
-  return General<T, WIDTH<T>>::bytes(all, *family<T, WIDTH<T>>(all.shape), teacher.get());
+  return lanes_bytes(all, *family<T, WIDTH<T>>(all.shape), teacher.get());
 }
 
 }  // namespace fs

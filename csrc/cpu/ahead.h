@@ -1,8 +1,8 @@
 // Owns what the time loop reads for one group of networks: draws and step sizes prepared ahead, and the sample in hand.
 #pragma once
+#include "../core/job.h"
 #include "../core/philox.h"
 #include "../core/sample.h"
-#include "job.h"
 
 namespace fs {
 

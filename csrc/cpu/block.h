@@ -59,11 +59,11 @@ struct Block {
     gradient = reinterpret_cast<V*>(at), at += batches(job) ? line(model.rows() * sizeof(V)) : 0;
     index = reinterpret_cast<u32*>(at), at += line((draws(job) + 8) * sizeof(u32));
     place = reinterpret_cast<int*>(at);
-    for (int p = 0; p < model.P(); ++p) {
-      int row, lane;
-      model.slot(p, row, lane);
-      place[p] = lane < 0 ? ~(row * Tm::W) : row * Tm::W + lane;
-    }
+    for (int row = 0; row < model.rows(); ++row)
+      for (int lane = 0; lane < Tm::L; ++lane) {
+        const int p = model.at(row, lane);
+        if (p >= 0) place[p] = lane > 0 && p == model.at(row, 0) ? ~(row * Tm::W) : row * Tm::W + lane;
+      }
   }
 
   // ---- packing: canonical parameters [P] of network g <-> lanes of a group's rows

@@ -5,16 +5,11 @@
 
 #include "../core/models/autoencoder.h"
 #include "../core/models/dense.h"
+#include "../core/models/family.h"
 #include "../core/models/power.h"
 #include "../core/models/product.h"
 
 namespace fs {
-
-struct FamilyShape {
-  enum Kind { DENSE, PRODUCT, POWER, AUTOENCODER } kind;
-  DenseShape dense;     // of DENSE
-  int d, depth, h, on;  // of the others; on: whether POWER is signed, whether AUTOENCODER has biases
-};
 
 // A loop that is compiled once serves every family: a call costs nanoseconds, a sample of a network many more.
 template <class T, int W>

@@ -1,6 +1,6 @@
 // Owns the list of what the CPU kernels offer; one .cpp a dtype holds their compiled instances.
 #pragma once
-#include "job.h"
+#include "../core/job.h"
 
 namespace fs {
 

@@ -2,9 +2,10 @@
 
 from ..errors import SpecError
 from .cpu import CPU
+from .cuda import CUDA
 from .reference import Reference
 
-ALL = (CPU(), Reference())
+ALL = (CUDA(), CPU(), Reference())
 
 
 def by_name(name):

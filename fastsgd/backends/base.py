@@ -13,12 +13,14 @@ class Backend:
     choose(run, N, tuning): (Tuning with every choice made, {what: bytes}, reasons)
     load(plan, weights, lost, buffers): a state holding weights [N, P], lost [N] and the rule's buffers [N, K, P]
     advance(state, segment): move the state over a Segment
-    read(state): (weights [N, P], lost [N], buffers [N, K, P]) as NumPy arrays, not to be written to
+    lost(state): [N] int64; what the caller marks as lost stays as it is from then on
+    read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
     explain_metric(run, metric): how a metric is computed, a sentence or None; PlanError for a method that it lacks
     measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
     """
 
     name = None
+    kind = "cpu"  # of the devices it runs on, as Run.device names them
 
     def supports(self, run):
         raise NotImplementedError
@@ -30,6 +32,9 @@ class Backend:
         raise NotImplementedError
 
     def advance(self, state, segment):
+        raise NotImplementedError
+
+    def lost(self, state):
         raise NotImplementedError
 
     def read(self, state):

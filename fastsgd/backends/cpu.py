@@ -147,8 +147,11 @@ class CPU(Backend):
             common=run.order.network if isinstance(run.order, Common) else -1, seed=run.seed,
             slope=2 * run.loss.factor, bound=run.loss.bound(run.rule.lost_above, run.dtype))
 
+    def lost(self, state):
+        return state.lost
+
     def read(self, state):
-        return state.weights, state.lost, state.buffers
+        return state.weights, state.buffers
 
     def explain_metric(self, run, metric):
         if type(metric) in (JacobianRank, JacobianSpectrum):

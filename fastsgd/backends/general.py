@@ -70,7 +70,7 @@ def advance(state, segment):
         "buffer_count": len(rule.buffers()), "lost": state.lost,
         "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         **rule.traits(), "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()},
-        "fixed": _fixed(run.model),
+        "fixed": fixed(run.model),
         "label_noise": noises.get("label_noise"), "gradient_noise": noises.get("gradient_noise"),
         "loss": run.loss.name, "factor": run.loss.factor, "bound": run.loss.bound(rule.lost_above, dtype),
         "loss_weights": None if weights is None else weights.astype(dtype),
@@ -79,7 +79,7 @@ def advance(state, segment):
         "common": run.order.network if isinstance(run.order, Common) else -1, "seed": run.seed})
 
 
-def _fixed(model):
+def fixed(model):
     """[P] bool: parameters that stay as they are; None if there are none."""
     parts = [np.full(int(np.prod(shape)), not model.trained(name)) for name, shape in model.shapes().items()]
     fixed = np.concatenate(parts)

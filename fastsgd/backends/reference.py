@@ -62,8 +62,11 @@ class Reference(Backend):
             state.weights = torch.where(alive, weights, state.weights)
             state.buffers = torch.where(alive[:, None], buffers, state.buffers)
 
+    def lost(self, state):
+        return state.lost
+
     def read(self, state):
-        return state.weights.numpy(), state.lost, state.buffers.numpy()
+        return state.weights.numpy(), state.buffers.numpy()
 
 
 class _Samples:

@@ -4,6 +4,9 @@ import json
 from importlib import metadata, resources
 
 from .. import __version__
+from ..cuda import card
+from ..cuda.compiler import cache_folder, nvrtc
+from ..cuda.driver import driver
 from ..errors import BackendUnavailable
 from ..native import ISAS, NEEDS, cpu_flags, default_threads, native
 
@@ -11,7 +14,7 @@ from ..native import ISAS, NEEDS, cpu_flags, default_threads, native
 def text():
     """Plain text: versions, CPU modules, threads."""
     lines = [f"fastsgd {__version__}"]
-    lines += [f"  {name} {_version(name)}" for name in ("numpy", "torch", "matplotlib", "xarray")]
+    lines += [f"  {name} {_version(name)}" for name in ("numpy", "torch", "triton", "matplotlib", "xarray")]
     lines.append("CPU modules:")
     for isa in ISAS:
         absent = [flag for flag in NEEDS[isa] if flag not in cpu_flags()]
@@ -21,8 +24,26 @@ def text():
         lines.append(f"backend cpu: ready, x86-64-{native().isa}, {default_threads()} thread(s)")
     except BackendUnavailable as error:
         lines.append(f"backend cpu: not available, {error}")
+    lines += _cuda()
     lines.append("backend reference: ready")
     return "\n".join(lines)
+
+
+def _cuda():
+    """What was built for cards, what can compile the rest, and what is there to run it."""
+    lines = [f"CUDA programs: {_build_info().get('cuda', 'not built')}"]
+    try:
+        lines.append(f"  NVRTC {nvrtc().version} compiles any other at its first use, kept in {cache_folder()}")
+    except BackendUnavailable as error:
+        lines.append(f"  no others: {error}")
+    missing = card.why_none()
+    if missing:
+        return [*lines, f"backend cuda: not available, {missing}"]
+    import torch
+
+    here = [card.card(index) for index in range(torch.cuda.device_count())]
+    return [*lines, f"backend cuda: ready, driver {driver().version}, "
+            + ", ".join(f"{one.index}: {one.name} ({one.arch}, {one.free() / 2**30:.1f} GiB free)" for one in here)]
 
 
 def _version(name):

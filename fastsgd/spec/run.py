@@ -1,5 +1,6 @@
 """Owns the request: everything that decides what a run computes, in one frozen record."""
 
+import re
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -14,7 +15,8 @@ from .save import SaveAt
 from .schedule import StepSize, StepTable
 
 DTYPES = ("float32", "float64")
-BACKENDS = ("auto", "cpu", "reference")
+BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
+DEVICE = re.compile(r"cpu|cuda(:\d+(,\d+)*)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +35,9 @@ class Run:
     metrics: sequence of metrics from fs.metrics, or functions of (params, data), evaluated at the saved steps
     loss: a loss from fs.losses; by default Squared() with factor 1/2
     dtype: "float32" or "float64", of weights and arithmetic; arrays of another dtype are refused, not cast
-    backend: "auto", "cpu" or "reference"
-    device: "cpu" or None (the backend's own)
+    backend: "auto", "cuda", "triton", "cpu" or "reference"
+    device: "cpu", "cuda" (the current card), "cuda:1", "cuda:0,1" (networks shared out in ranges), or None (the
+        backend's own)
     seed: 0 <= seed < 2**64, key of every draw
     ids: which members of the population to run, [M] distinct, default all; member k has the same bits in any company
     Raises SpecError if a field is illegal by itself; the plan checks fields against each other.
@@ -85,8 +88,10 @@ class Run:
         elif not isinstance(self.loss, Loss):
             raise SpecError(f"loss: {type(self.loss).__name__} given, expected a loss from fs.losses, e.g. Squared()")
         put(self, "dtype", str(self.dtype).removeprefix("torch."))
-        for name, legal in (("dtype", DTYPES), ("backend", BACKENDS), ("device", (None, "cpu"))):
+        for name, legal in (("dtype", DTYPES), ("backend", BACKENDS)):
             one_of(getattr(self, name), name, legal)
+        if self.device is not None:
+            put(self, "device", _device(self.device))
         put(self, "seed", whole(self.seed, "seed", 0, 2**64 - 1))
         if self.ids is not None:
             put(self, "ids", _ids(self.ids))
@@ -100,6 +105,16 @@ class Run:
     def replace(self, **changes):
         """A copy of this run with some fields changed."""
         return Run(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
+
+
+def _device(value):
+    name = str(value)  # a torch.device says its name
+    if not DEVICE.fullmatch(name):
+        raise SpecError(f"device: {value!r} given, expected None, 'cpu', 'cuda', 'cuda:1' or 'cuda:0,1'")
+    cards = name.partition(":")[2].split(",")
+    if len(set(cards)) < len(cards):
+        raise SpecError(f"device: {value!r} names a card twice")
+    return name
 
 
 def _step_size(value):

@@ -12,10 +12,10 @@ struct Autoencoder {
   using V = typename Tm::V;
   int d, h, bias;
 
-  FS_HD int P() const { return (h + bias) * d; }
-  FS_HD int inputs() const { return d; }
-  FS_HD int outputs() const { return d; }
-  FS_HD int kept() const { return h + 2 * d; }  // W x, relu(z), dL/dz
+  FS_HD constexpr int P() const { return (h + bias) * d; }
+  FS_HD constexpr int inputs() const { return d; }
+  FS_HD constexpr int outputs() const { return d; }
+  FS_HD constexpr int kept() const { return h + 2 * d; }  // W x, relu(z), dL/dz
 
   template <class X>
   FS_HD void forward(const V* w, X x, V* kept, V* out) const {

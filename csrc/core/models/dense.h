@@ -11,22 +11,27 @@
 
 namespace fs {
 
-template <class Tm>
+// ACTIVATION: the kind, where it is known when this is compiled; -1 where it is `s.activation`.
+template <class Tm, int ACTIVATION = -1>
 struct Dense {
   static_assert(Tm::L == 1, "one lane a network");
   using T = typename Tm::T;
   using V = typename Tm::V;
   DenseShape s;
 
-  FS_HD int P() const { return s.P(); }
-  FS_HD int inputs() const { return s.size[0]; }
-  FS_HD int outputs() const { return s.size[s.layers]; }
-  FS_HD int kept() const { return 3 * s.units(); }  // a, act'(z) and dL/dz of every unit
+  FS_HD constexpr Activation::Kind activation() const {
+    return ACTIVATION < 0 ? s.activation : Activation::Kind(ACTIVATION);
+  }
+  FS_HD constexpr int P() const { return s.P(); }
+  FS_HD constexpr int inputs() const { return s.size[0]; }
+  FS_HD constexpr int outputs() const { return s.size[s.layers]; }
+  FS_HD constexpr int kept() const { return 3 * s.units(); }  // a, act'(z) and dL/dz of every unit
 
   template <class X>
   FS_HD void forward(const V* w, X x, V* kept, V* out) const {
     V *a = kept, *derivative = kept + s.units();
     const V slope = V::set(T(s.slope));
+    FS_UNROLL_ROWS
     for (int l = 0; l < s.layers; ++l) {
       const int fan = s.size[l], width = s.size[l + 1];
       const V *weight = w, *bias = w + width * fan, c = V::set(T(s.multiplier[l]));
@@ -40,13 +45,14 @@ struct Dense {
           constexpr int M = decltype(many)::value;
           V sum[M];
           for (int m = 0; m < M; ++m) sum[m] = V::set(0);
+          FS_UNROLL_ROWS
           for (int i = 0; i < fan; ++i) {
             const V from = source(i);
             FS_UNROLL
             for (int m = 0; m < M; ++m) sum[m] = fma(weight[(j + m) * fan + i], from, sum[m]);
           }
           FS_UNROLL
-          for (int m = 0; m < M; ++m) activate(s.activation, finish(j + m, sum[m]), slope, a[j + m], derivative[j + m]);
+          for (int m = 0; m < M; ++m) activate(activation(), finish(j + m, sum[m]), slope, a[j + m], derivative[j + m]);
         });
         a += width, derivative += width;
       }
@@ -60,11 +66,14 @@ struct Dense {
     const int U = s.units();
     V* delta = kept + 2 * U;
     int at = s.P(), top = U - outputs();  // where layer l + 1's parameters end, and where its units begin
+    FS_UNROLL_ROWS
     for (int j = 0; j < outputs(); ++j) delta[top + j] = g[j];
+    FS_UNROLL_ROWS
     for (int l = s.layers - 1; l > 0; --l) {  // all derivatives before any weight moves
       const int fan = s.size[l], width = s.size[l + 1];
       at -= width * (fan + s.bias[l]);
       const V *weight = w + at, c = V::set(T(s.multiplier[l]));
+      FS_UNROLL_ROWS
       for (int i = 0; i < fan; ++i) {
         const V back = tree_sum<Tm>(width, [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); });
         delta[top - fan + i] = kept[U + top - fan + i] * (c * back);
@@ -72,6 +81,7 @@ struct Dense {
       top -= fan;
     }
     at = top = 0;
+    FS_UNROLL_ROWS
     for (int l = 0; l < s.layers; ++l) {
       const int fan = s.size[l], width = s.size[l + 1];
       const V* a = kept + top - fan;
@@ -79,6 +89,7 @@ struct Dense {
       auto weights = [&](auto source) {
         for (int j = 0; j < width; ++j) {
           const V e = c * delta[top + j];
+          FS_UNROLL_ROWS
           for (int i = 0; i < fan; ++i) sink(at + j * fan + i, e, source(i));
         }
       };
@@ -105,9 +116,13 @@ struct Dense {
   template <class F>
   FS_HD static void units(int width, F f) {
     int j = 0;
-    if constexpr (Tm::W == 1)
+    if constexpr (Tm::W == 1) {
+      FS_UNROLL_ROWS
       for (; j + 8 <= width; j += 8) f(j, Many<8>{});
+    }
+    FS_UNROLL_ROWS
     for (; j + 4 <= width; j += 4) f(j, Many<4>{});
+    FS_UNROLL_ROWS
     for (; j < width; ++j) f(j, Many<1>{});
   }
 };

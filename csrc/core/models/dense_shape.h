@@ -16,14 +16,14 @@ struct DenseShape {
   Activation::Kind activation;
   double slope;  // of LEAKY below zero
 
-  FS_HD int weights(int l) const {  // where W_{l+1} begins
+  FS_HD constexpr int weights(int l) const {  // where W_{l+1} begins
     int at = 0;
     for (int k = 0; k < l; ++k) at += size[k + 1] * (size[k] + bias[k]);
     return at;
   }
-  FS_HD int biases(int l) const { return weights(l) + size[l + 1] * size[l]; }  // where b_{l+1} begins
-  FS_HD int P() const { return weights(layers); }
-  FS_HD int units() const {  // of all layers but the input
+  FS_HD constexpr int biases(int l) const { return weights(l) + size[l + 1] * size[l]; }  // where b_{l+1} begins
+  FS_HD constexpr int P() const { return weights(layers); }
+  FS_HD constexpr int units() const {  // of all layers but the input
     int count = 0;
     for (int k = 0; k < layers; ++k) count += size[k + 1];
     return count;

@@ -14,21 +14,20 @@ struct Diagonal {
   using V = typename Tm::V;
   int d;
 
-  FS_HD int C() const { return Tm::vectors(d); }
-  FS_HD int rows() const { return 2 * C(); }
-  FS_HD int kept() const { return 0; }
-  FS_HD int P() const { return 2 * d; }
-  FS_HD int inputs() const { return d; }  // columns of X that are read
+  FS_HD constexpr int C() const { return Tm::vectors(d); }
+  FS_HD constexpr int rows() const { return 2 * C(); }
+  FS_HD constexpr int kept() const { return 0; }
+  FS_HD constexpr int P() const { return 2 * d; }
+  FS_HD constexpr int inputs() const { return d; }  // columns of X that are read
 
-  // Canonical parameter p lives in (row, lane of its team).
-  FS_HD void slot(int p, int& row, int& lane) const {
-    int j = p < d ? p : p - d;
-    row = (p < d ? 0 : C()) + j / Tm::L;
-    lane = j % Tm::L;
+  // The canonical parameter that lives in a row, in a lane of the team; -1 if none.
+  FS_HD constexpr int at(int row, int lane) const {
+    const int j = row % C() * Tm::L + lane;
+    return j < d ? (row < C() ? j : d + j) : -1;
   }
 
   template <class X>
-  FS_HD V value(const V* w, X x, V*) const {
+  FS_HD V value(const V* w, const X& x, V*) const {
     const V *u = w, *v = w + C();
     return tree_sum<Tm, K>(C(), [&](int c, V s) { return fma(u[c] * v[c], x.own(c), s); });
   }
@@ -43,8 +42,9 @@ struct Diagonal {
   }
 
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, V g, const V*, Sink sink) const {
+  FS_HD void pull(const V* w, const X& x, V g, const V*, Sink sink) const {
     const V *u = w, *v = w + C();
+    FS_UNROLL_ROWS
     for (int c = 0; c < C(); ++c) {
       V e = g * x.own(c), uc = u[c], vc = v[c];
       sink(c, e, vc);
@@ -54,7 +54,7 @@ struct Diagonal {
 
   // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
   template <class X>
-  FS_HD V pull_value(V* w, X x, V g, V*, X next) const {
+  FS_HD V pull_value(V* w, const X& x, V g, V*, const X& next) const {
     V *u = w, *v = w + C();
     return tree_sum<Tm, K>(C(), [&](int c, V s) {
       V e = g * x.own(c), uc = once(u[c]), vc = once(v[c]);

@@ -12,10 +12,10 @@ struct Product {
   using V = typename Tm::V;
   int d, depth;
 
-  FS_HD int P() const { return depth * d; }
-  FS_HD int inputs() const { return d; }
-  FS_HD int outputs() const { return 1; }
-  FS_HD int kept() const { return 0; }
+  FS_HD constexpr int P() const { return depth * d; }
+  FS_HD constexpr int inputs() const { return d; }
+  FS_HD constexpr int outputs() const { return 1; }
+  FS_HD constexpr int kept() const { return 0; }
 
   template <class X>
   FS_HD void forward(const V* w, X x, V*, V* out) const {

@@ -16,32 +16,30 @@ struct ReLU2 {
   using V = typename Tm::V;
   int d, h, hidden_bias, output_bias;
 
-  FS_HD int D() const { return d + hidden_bias; }
-  FS_HD int C() const { return Tm::vectors(h); }
-  FS_HD int rows() const { return C() * (D() + 1) + 1; }
-  FS_HD int kept() const { return C(); }
-  FS_HD int P() const { return h * (d + hidden_bias + 1) + output_bias; }
-  FS_HD int inputs() const { return D(); }  // columns of X that are read
+  FS_HD constexpr int D() const { return d + hidden_bias; }
+  FS_HD constexpr int C() const { return Tm::vectors(h); }
+  FS_HD constexpr int rows() const { return C() * (D() + 1) + 1; }
+  FS_HD constexpr int kept() const { return C(); }
+  FS_HD constexpr int P() const { return h * (d + hidden_bias + 1) + output_bias; }
+  FS_HD constexpr int inputs() const { return D(); }  // columns of X that are read
 
-  // Canonical order W1 [h, d], b1 [h], W2 [h], b2; b2 lives in every lane and is written to and read from lane 0.
-  FS_HD void slot(int p, int& row, int& lane) const {
-    int weights = h * d, biases = hidden_bias ? h : 0;
-    if (p == weights + biases + h) {
-      row = rows() - 1, lane = -1;
-      return;
-    }
-    int unit = p < weights ? p / d : (p - weights) % h;
-    int column = p < weights ? p % d : p < weights + biases ? d : D();
-    row = (unit / Tm::L) * (D() + 1) + column;
-    lane = unit % Tm::L;
+  // The canonical parameter that lives in a row, in a lane of the team; -1 if none. Canonical order: W1 [h, d], b1 [h],
+  // W2 [h], b2, which lives in every lane.
+  FS_HD constexpr int at(int row, int lane) const {
+    const int weights = h * d, biases = hidden_bias ? h : 0;
+    if (row == rows() - 1) return output_bias ? weights + biases + h : -1;
+    const int unit = row / (D() + 1) * Tm::L + lane, column = row % (D() + 1);
+    if (unit >= h) return -1;
+    return column < d ? unit * d + column : column < D() ? weights + unit : weights + biases + unit;
   }
 
   template <class X>
-  FS_HD V value(const V* w, X x, V* kept) const {
+  FS_HD V value(const V* w, const X& x, V* kept) const {
     const int D_ = D();
     return sweep([&](auto two, int c, Sum& s) {
              const V *r0 = w + c * (D_ + 1), *r1 = r0 + D_ + 1;
              V z0 = V::set(0), z1 = z0;
+             FS_UNROLL_ROWS
              for (int j = 0; j < D_; ++j) {
                V xj = x.shared(j);
                z0 = fma(r0[j], xj, z0);
@@ -61,12 +59,14 @@ struct ReLU2 {
   }
 
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, V g, const V* kept, Sink sink) const {
+  FS_HD void pull(const V* w, const X& x, V g, const V* kept, Sink sink) const {
     const int D_ = D(), C_ = C();
+    FS_UNROLL_ROWS
     for (int c = 0; c < C_; ++c) {
       const int r = c * (D_ + 1);
       V active = kept[c], e = gate(active, g * w[r + D_]);
       sink(r + D_, g, active);
+      FS_UNROLL_ROWS
       for (int j = 0; j < D_; ++j) sink(r + j, e, x.shared(j));
     }
     if (output_bias) sink(C_ * (D_ + 1), g);
@@ -74,7 +74,7 @@ struct ReLU2 {
 
   // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
   template <class X>
-  FS_HD V pull_value(V* w, X x, V g, V* kept, X next) const {
+  FS_HD V pull_value(V* w, const X& x, V g, V* kept, const X& next) const {
     const int D_ = D();
     V bias = w[C() * (D_ + 1)];
     if (output_bias) w[C() * (D_ + 1)] = bias = bias + g;
@@ -92,6 +92,7 @@ struct ReLU2 {
              V *r0 = w + c * (D_ + 1), *r1 = r0 + D_ + 1;
              V z0 = V::set(0), z1 = z0, e0, e1, a0 = output(r0, kept[c], e0), a1;
              if constexpr (two.yes) a1 = output(r1, kept[c + 1], e1);
+             FS_UNROLL_ROWS
              for (int j = 0; j < D_; ++j) {
                V xj = x.shared(j), nj = next.shared(j);
                z0 = hidden(r0[j], e0, xj, nj, z0);
@@ -117,6 +118,7 @@ struct ReLU2 {
     const int C_ = C();
     Sum s;
     int c = 0;
+    FS_UNROLL_ROWS
     for (; c + 2 <= C_; c += 2) f(Is<true>{}, c, s);
     if (c < C_) f(Is<false>{}, c, s);
     return s.total();

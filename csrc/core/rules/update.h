@@ -37,6 +37,7 @@ FS_HD void perturbed(const Update& u, int P, const V* w, const V* g, V rho, V* t
     const V length = norm<Tm>(g, P);
     scale = gate(length, rho / length);
   }
+  FS_UNROLL_ROWS
   for (int p = 0; p < P; ++p) to[p] = fma(scale, g[p], w[p]);
 }
 
@@ -62,16 +63,19 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     }
   if (u.normalised) {
     const V length = norm<Tm>(g, P), scale = gate(length, one / length);
+    FS_UNROLL_ROWS
     for (int p = 0; p < P; ++p) g[p] = scale * g[p];
   }
   if (u.has(DECAY) && u.decoupled) {
     const V keep = fma(rate, hyper[DECAY], one);
+    FS_UNROLL_ROWS
     for (int p = 0; p < P; ++p)
       if (u.free(p)) w[p] = keep * w[p];
   }
   if (u.adam) {
     const V b1 = hyper[BETA1], b2 = hyper[BETA2], c1 = one - raised(b1, t + 1), c2 = one - raised(b2, t + 1);
     V *first = buffer, *second = buffer + P;
+    FS_UNROLL_ROWS
     for (int p = 0; p < P; ++p) {
       first[p] = fma(b1, first[p], (one - b1) * g[p]);
       second[p] = fma(b2, second[p], (one - b2) * (g[p] * g[p]));
@@ -80,16 +84,19 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     buffer += 2 * P;
   } else if (u.has(MOMENTUM)) {
     const V m = hyper[MOMENTUM];
+    FS_UNROLL_ROWS
     for (int p = 0; p < P; ++p) {
       buffer[p] = fma(m, buffer[p], g[p]);
       w[p] = fma(rate, u.nesterov ? fma(m, buffer[p], g[p]) : buffer[p], w[p]);
     }
     buffer += P;
   } else {
+    FS_UNROLL_ROWS
     for (int p = 0; p < P; ++p) w[p] = fma(rate, g[p], w[p]);
   }
   if (u.has(AVERAGE)) {
     const V a = hyper[AVERAGE];
+    FS_UNROLL_ROWS
     for (int p = 0; p < P; ++p) buffer[p] = fma(a, buffer[p], (one - a) * w[p]);
   }
 }

@@ -1,6 +1,6 @@
 // Owns the one plain struct that crosses from Python to the kernels: sizes, pointers, and the steps to run.
 #pragma once
-#include "../core/macros.h"
+#include "macros.h"
 
 namespace fs {
 

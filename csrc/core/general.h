@@ -1,0 +1,263 @@
+// Owns the general training loop: any family, loss, rule and noise, one network a lane, a vector of networks at a time.
+//
+// Plain SGD and GD on squared losses of two families have loops of their own (cpu/block.h, cuda/fused.h), which fuse
+// the step into the sweep; here a step is a gradient in rows of its own and what the rule makes of it. Who is parallel:
+// whoever holds the lanes; a GPU thread is one lane.
+#pragma once
+#include "job.h"
+#include "losses.h"
+#include "models/family.h"
+#include "rules/noise.h"
+#include "rules/update.h"
+
+namespace fs {
+
+// Values of a schedule, one a network and step: base[k] * multiplier[row[k], t - t0]; base is null if there is none.
+template <class T>
+struct Amplitude {
+  const T* base;        // [N]
+  const i32* row;       // [N]
+  const T* multiplier;  // [Q, t1 - t0]
+};
+
+template <class T>
+struct Noise {
+  enum Kind { GAUSSIAN, RADEMACHER } kind;
+  bool one;  // of the labels: on one sample, drawn in the run's order, on top of the full gradient
+  Amplitude<T> amplitude;
+};
+
+// Inputs made in the kernel, and labels by a teacher.
+template <class T>
+struct Fresh {
+  bool on;
+  Inputs inputs;
+  const FamilyShape* teacher;  // or null: the label is the input
+  const T* weights;            // [P of the teacher]
+};
+
+template <class T>
+struct GeneralJob {
+  Job<T> job;  // sizes, networks, time, samples, draws; its W holds weights, its `slope` and `bound` are not used
+  FamilyShape shape;
+  T* buffers;  // [N, update.buffers, P] read and written
+  int labels;  // numbers in a row of y
+  Loss<T> loss;
+  Update update;
+  const T* hyper[HYPERS];  // [N] each, or null
+  Noise<T> label_noise, gradient_noise;
+  Fresh<T> fresh;
+
+  // Whether label noise is on one sample, drawn in the run's order, on top of a full step.
+  FS_HD bool one_label() const { return label_noise.one && label_noise.amplitude.base; }
+  // Samples of a step that are drawn.
+  FS_HD i64 draws() const { return fresh.on ? 0 : one_label() ? 1 : job.full ? 0 : job.batch; }
+};
+
+// Where a group of networks keeps its numbers while it runs: [P] each unless it says otherwise.
+template <class V>
+struct GeneralRows {
+  V *w, *gradient, *point, *own;
+  V* buffers;         // [buffers, P]
+  V *kept, *out;      // [kept] and [o] of the model
+  V* slope;           // [o] derivative of the loss
+  V *y, *taught;      // [labels] of the sample in hand, and with noise on them
+  V* drawn;           // [KEPT, 4] label noise of items 0 .. KEPT - 1 at this step and those that share its draws
+  V *guide, *guided;  // the teacher's [P] and [kept], if there is one
+};
+
+// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs.  Teacher: the same; null if there is
+// none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for inputs made here.
+template <class T, int W, class Model, class Teacher, class Feed>
+class General {
+  using V = Vec<T, W>;
+  using Tm = Team<T, W, 1>;
+  static constexpr int G = W;
+
+  const GeneralJob<T>& all;
+  const Job<T>& job;
+  const Update& rule;
+  const Model& model;
+  const Teacher* teacher;
+  Feed& feed;
+  const GeneralRows<V> r;
+  V hyper[HYPERS];
+  i64 member[G];
+  u32 id[G];
+  u32 alive;
+
+ public:
+  static constexpr int KEPT = 64;
+
+  FS_HD General(const GeneralJob<T>& a, const Model& m, const Teacher* t, Feed& f, const GeneralRows<V>& rows)
+      : all(a), job(a.job), rule(a.update), model(m), teacher(t), feed(f), r(rows) {
+    FS_UNROLL_ROWS
+    for (int p = 0; t && p < t->P; ++p) r.guide[p] = V::set(a.fresh.weights[p]);
+  }
+
+  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
+  FS_HD void run(const i64* who, int count) {
+    load(who, count);
+    for (i64 t = job.t0; t < job.t1 && alive; ++t) step(t);
+    for (int g = 0; g < count; ++g)
+      if (alive >> g & 1) unpack(g);
+  }
+
+ private:
+  FS_HD void load(const i64* who, int count) {
+    alive = 0;
+    for (int g = 0; g < G; ++g) {
+      member[g] = who[g < count ? g : 0];  // spare lanes shadow the first network
+      id[g] = u32(job.ids[member[g]]);
+      if (g < count) alive |= 1u << g;
+    }
+    for (int g = 0; g < G; ++g) rows_of(g, [](T* lane, T* canonical) { *lane = *canonical; });
+    for (int h = 0; h < HYPERS; ++h)
+      for (int g = 0; g < G; ++g) lane(hyper[h], g) = all.hyper[h] ? all.hyper[h][member[g]] : T(0);
+  }
+  FS_HD static T& lane(V& v, int g) { return reinterpret_cast<T*>(&v)[g]; }
+  template <class F>
+  FS_HD void rows_of(int g, F f) {
+    const i64 k = member[g];
+    const int P = model.P;
+    FS_UNROLL_ROWS
+    for (int p = 0; p < P; ++p) f(&lane(r.w[p], g), job.W + k * P + p);
+    FS_UNROLL_ROWS
+    for (i64 p = 0; p < i64(rule.buffers) * P; ++p) f(&lane(r.buffers[p], g), all.buffers + k * rule.buffers * P + p);
+  }
+  FS_HD void unpack(int g) {
+    rows_of(g, [](T* lane, T* canonical) { *canonical = *lane; });
+  }
+  FS_HD void retire(u32 bad, i64 t) {
+    for (int g = 0; g < G; ++g)
+      if (bad >> g & 1) unpack(g), job.lost[member[g]] = t;
+    alive &= ~bad;
+  }
+
+  FS_HD V amplitude(const T* base, const i32* row, const T* multiplier, i64 t) const {
+    V v;
+    for (int g = 0; g < G; ++g) {
+      const i64 k = member[g];
+      lane(v, g) = base[k] * multiplier[row[k] * (job.t1 - job.t0) + t - job.t0];
+    }
+    return v;
+  }
+  FS_HD V amplitude(const Amplitude<T>& a, i64 t) const { return amplitude(a.base, a.row, a.multiplier, t); }
+  // Draw t of the labels' noise for one item: a block serves 2 or 4 steps, and what is left of it is kept.
+  FS_HD V label_noise(i64 t, u32 item) {
+    const bool gaussian = all.label_noise.kind == Noise<T>::GAUSSIAN;
+    const int steps = gaussian ? 2 : 4;
+    const bool keeps = item < KEPT;
+    V own[4], *z = keeps ? r.drawn + 4 * item : own;
+    if (!keeps || t % steps == 0 || t == job.t0) block(all.label_noise, u32(t / steps), LABEL_NOISE, item, z);
+    return z[t % steps];
+  }
+  FS_HD void block(const Noise<T>& n, u32 number, Stream stream, u32 item, V* z) const {
+    if (n.kind == n.GAUSSIAN) normals<T, W>(job.seed, id, number, stream, item, *reinterpret_cast<V(*)[2]>(z));
+    else signs<T, W>(job.seed, id, number, stream, item, *reinterpret_cast<V(*)[4]>(z));
+  }
+
+  // Take sample b of step t in hand: x in the feed, labels in y.
+  FS_HD void fetch(i64 t, i64 b) {
+    if (all.fresh.on) {
+      V* x = feed.room();
+      fresh_inputs<T, W>(all.fresh.inputs, job.seed, id, t, u32(b), model.inputs, x);
+      if (teacher) teacher->forward(r.guide, x, r.guided, r.y);
+      else
+        for (int k = 0; k < all.labels; ++k) r.y[k] = x[k];
+      return;
+    }
+    u32 same[G];
+    if (job.full)
+      for (int g = 0; g < G; ++g) same[g] = u32(b);
+    feed.take(job.full ? same : feed.which(t, b), all.labels, r.y);
+  }
+
+  // slope [o] of the loss of the sample in hand at parameters `at`, over the number of samples; out-of-bounds lanes.
+  FS_HD u32 sample(const V* at, i64 t, i64 b, V share) {
+    model.forward(at, feed.inputs(), r.kept, r.out);
+    const V* labels = r.y;
+    if (all.label_noise.amplitude.base && !all.label_noise.one) {
+      const V scale = amplitude(all.label_noise.amplitude, t);
+      for (int k = 0; k < all.labels; ++k) r.taught[k] = r.y[k] + scale * label_noise(t, u32(b * all.labels + k));
+      labels = r.taught;
+    }
+    const u32 bad = all.loss.slope(r.out, labels, model.outputs, r.slope);
+    for (int k = 0; k < model.outputs; ++k) r.slope[k] = share * r.slope[k];
+    return bad;
+  }
+
+  // gradient = mean over the batch of the gradient at parameters `at`.
+  FS_HD u32 gather(const V* at, i64 t) {
+    clear(r.gradient);
+    u32 bad = 0;
+    const V share = V::set(T(1) / T(job.batch)), whole = V::set(1);
+    for (i64 b = 0; b < job.batch; ++b) {
+      fetch(t, b);
+      if (rule.perturb == Update::SAMPLE) {
+        bad |= sample(at, t, b, whole);
+        clear(r.own);
+        model.pull(at, feed.inputs(), r.slope, r.kept, r.own);
+        perturbed<Tm>(rule, model.P, at, r.own, hyper[RHO], r.point);
+        bad |= sample(r.point, t, b, share);
+        model.pull(r.point, feed.inputs(), r.slope, r.kept, r.gradient);
+      } else {
+        bad |= sample(at, t, b, share);
+        model.pull(at, feed.inputs(), r.slope, r.kept, r.gradient);
+      }
+    }
+    return bad;
+  }
+  FS_HD void clear(V* rows) {
+    FS_UNROLL_ROWS
+    for (int p = 0; p < model.P; ++p) rows[p] = V::set(0);
+  }
+
+  FS_HD void step(i64 t) {
+    if (t == job.t0 || t % 4 == 0) feed.draw(member, t);
+    const V rate = -amplitude(job.base, job.row, job.multiplier, t);
+    const bool noisy = all.gradient_noise.amplitude.base || all.one_label();
+    if (rule.plain() && job.batch == 1 && !noisy) {
+      fetch(t, 0);
+      const u32 bad = sample(r.w, t, 0, V::set(1)) & alive;
+      if (__builtin_expect(bad != 0, 0)) retire(bad, t);
+      for (int k = 0; k < model.outputs; ++k) r.slope[k] = rate * r.slope[k];
+      model.pull(r.w, feed.inputs(), r.slope, r.kept, r.w);
+      return;
+    }
+    u32 bad = gather(r.w, t);
+    if (rule.perturb == Update::BATCH) {
+      perturbed<Tm>(rule, model.P, r.w, r.gradient, hyper[RHO], r.point);
+      bad |= gather(r.point, t);
+    }
+    bad &= alive;
+    if (__builtin_expect(bad != 0, 0)) retire(bad, t);
+    add_noise(t);
+    update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t);
+  }
+  FS_HD void add_noise(i64 t) {
+    if (all.one_label()) {
+      feed.take(feed.which(t, 0), all.labels, r.y);
+      model.forward(r.w, feed.inputs(), r.kept, r.out);
+      all.loss.slope(r.out, r.y, model.outputs, r.slope);
+      for (int k = 0; k < all.labels; ++k) r.taught[k] = r.slope[k];
+      const V scale = amplitude(all.label_noise.amplitude, t);
+      for (int k = 0; k < all.labels; ++k) r.y[k] = r.y[k] + scale * label_noise(t, u32(k));
+      all.loss.slope(r.out, r.y, model.outputs, r.slope);
+      for (int k = 0; k < all.labels; ++k) r.slope[k] = r.slope[k] - r.taught[k];
+      model.pull(r.w, feed.inputs(), r.slope, r.kept, r.gradient);
+    }
+    if (all.gradient_noise.amplitude.base) {
+      const V scale = amplitude(all.gradient_noise.amplitude, t);
+      const int many = all.gradient_noise.kind == Noise<T>::GAUSSIAN ? 2 : 4;  // parameters that a block serves
+      V z[4];
+      FS_UNROLL_ROWS
+      for (int p = 0; p < model.P; ++p) {
+        if (p % many == 0) block(all.gradient_noise, u32(t), GRADIENT_NOISE, u32(p / many), z);
+        if (rule.free(p)) r.gradient[p] = r.gradient[p] + scale * z[p % many];
+      }
+    }
+  }
+};
+
+}  // namespace fs

@@ -1,0 +1,190 @@
+"""Owns the CUDA backend: the state of a run on one card or several, and the launches that move it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..cuda import card as cards
+from ..cuda.launch import Launch, OrderLaunch
+from ..cuda.program import orders as orders_program
+from ..errors import PlanError
+from ..native import default_threads, native
+from ..orders import Common, Reshuffle
+from . import cuda_programs as programs
+from .base import Backend
+from .cpu import CPU
+from .cpu import State as Home
+
+USABLE = 0.8  # of a card's free memory
+
+
+@dataclass(eq=False)
+class Wave:
+    """Networks first .. last - 1 of the plan on one card: their arrays there, or None while they wait at home."""
+
+    card: object
+    first: int
+    last: int
+    arrays: dict | None = None
+    living: np.ndarray | None = None  # as `arrays["who"]` has them
+
+
+@dataclass(eq=False)
+class State:
+    """weights [N, P], buffers [N, K, P] at home, where `read` puts them; lost [N]; the waves, and data on each card."""
+
+    plan: object
+    chosen: object
+    weights: np.ndarray
+    lost: np.ndarray
+    buffers: np.ndarray
+    waves: list
+    data: dict  # {card: {name: Array}}
+    measured: object = None  # the CPU backend's state, for what is measured there
+
+
+class CUDA(Backend):
+    """Whole trajectories in registers, one network a thread or a team of threads."""
+
+    name, kind = "cuda", "cuda"
+
+    def supports(self, run):
+        return programs.why_not(run) or cards.why_none()
+
+    def choose(self, run, N, tuning):
+        for name in ("lanes", "isa"):
+            if getattr(tuning, name) is not None:
+                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'cuda' has no such "
+                                "choice")
+        here = cards.cards(run.device)
+        chosen = programs.choose(run, N, here[0], tuning)
+        share, waves = -(-N // len(here)), 0
+        for one in here:
+            room = int(USABLE * one.free()) - chosen.data_bytes
+            most = room // chosen.network_bytes
+            if most < 1:
+                raise PlanError(f"device: {one.name} has {one.free() / 2**30:.3g} GiB free; the data need "
+                                f"{chosen.data_bytes / 2**30:.3g}, a network {chosen.network_bytes} bytes")
+            waves = max(waves, -(-share // most))
+        on = ", ".join(f"{one.name} ({one.arch})" for one in here)
+        reasons = (f"on {on}: {chosen.why}",
+                   f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
+                   f"on a card: data {chosen.data_bytes / 2**20:.1f} MiB, networks "
+                   f"{share * chosen.network_bytes / 2**20:.1f} MiB in {waves} wave(s)")
+        memory = {"state at home": N * chosen.network_bytes}
+        return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
+
+    def load(self, plan, weights, lost, buffers):
+        run, here = plan.run, cards.cards(plan.run.device)
+        chosen = programs.choose(run, plan.N, here[0], plan.tuning)
+        share = -(-plan.N // len(here))
+        waves = []
+        for c, one in enumerate(here):
+            first, last = c * share, min(plan.N, (c + 1) * share)
+            most = max(1, (int(USABLE * one.free()) - chosen.data_bytes) // chosen.network_bytes)
+            parts = -(-max(0, last - first) // most)
+            size = -(-(last - first) // max(1, parts))
+            waves += [Wave(one, at, min(last, at + size)) for at in range(first, last, max(1, size))]
+        data = {one: {name: one.put(a) for name, a in programs.data(run, chosen).items()} for one in here}
+        for one in here:
+            one.prepare(chosen.program, chosen.shared)
+        return State(plan, chosen, np.array(weights, order="C"), lost.copy(), np.array(buffers, order="C"), waves, data)
+
+    def advance(self, state, segment):
+        for wave in state.waves:
+            if (state.lost[wave.first:wave.last] < 0).any():
+                self._launch(state, wave, segment)
+                if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
+                    self._home(state, wave)
+                    wave.arrays = None
+        for wave in state.waves:
+            if wave.arrays is not None:
+                wave.card.finish()
+                state.lost[wave.first:wave.last] = wave.arrays["lost"].get()
+
+    @staticmethod
+    def _away(state, wave):
+        """Bring a wave's networks to their card."""
+        plan, put, part = state.plan, wave.card.put, slice(wave.first, wave.last)
+        dtype = plan.run.dtype
+        arrays = {"W": state.weights[part], "buffers": state.buffers[part], "lost": state.lost[part],
+                  "ids": plan.ids[part], "base": plan.base[part].astype(dtype), "row": plan.row[part]}
+        arrays |= {name: a[part].astype(dtype) for name, a in plan.numbers.items()}
+        for name, (base, row, _) in plan.noises.items():
+            short = name.partition("_")[0]
+            arrays |= {f"{short}_base": base[part].astype(dtype), f"{short}_row": row[part]}
+        wave.arrays, wave.living = {name: put(a) for name, a in arrays.items()}, None
+
+    @staticmethod
+    def _home(state, wave):
+        """Copy a wave's networks into the arrays at home."""
+        part = slice(wave.first, wave.last)
+        state.weights[part] = wave.arrays["W"].get()
+        state.lost[part] = wave.arrays["lost"].get()
+        if state.buffers.size:
+            state.buffers[part] = wave.arrays["buffers"].get()
+
+    def _launch(self, state, wave, segment):
+        plan, run, one = state.plan, state.plan.run, wave.card
+        if wave.arrays is None:
+            self._away(state, wave)
+        living = np.flatnonzero(state.lost[wave.first:wave.last] < 0)
+        if wave.living is None or len(living) < len(wave.living):
+            wave.arrays["who"], wave.living = one.put(living), living
+        made = {"multiplier": one.put(segment.multiplier)}
+        made |= {f"{name.partition('_')[0]}_multiplier": one.put(a) for name, a in segment.noise.items()}
+        made |= self._samples(state, wave, segment)
+        arrays = state.data[one] | wave.arrays | made
+        job = Launch(**{name: a.pointer for name, a in arrays.items() if a.dtype.itemsize * np.prod(a.shape)})
+        job.count, job.t0, job.t1, job.seed = len(living), segment.t0, segment.t1, run.seed
+        job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
+        job.batch = run.data.n if run.rule.full else plan.batch
+        job.index_rows = arrays["indices"].shape[0] if "indices" in arrays else 0
+        job.common = run.order.network if isinstance(run.order, Common) else -1
+        job.slope, job.factor = 2 * run.loss.factor, run.loss.factor
+        job.bound = min(run.loss.bound(run.rule.lost_above, run.dtype), float(np.finfo(run.dtype).max))
+        one.launch(state.chosen.program, len(living) * state.chosen.lanes, state.chosen.shared, job)
+
+    @staticmethod
+    def _samples(state, wave, segment):
+        """Arrays on the card that replace the data or order of a stretch: of a Stream, a Replay, permutations."""
+        plan, run, one = state.plan, state.plan.run, wave.card
+        part = slice(wave.first, wave.last)
+        if segment.samples is not None:  # a Stream: this stretch is a data set of its own, gone through in order
+            X, y = (a[part] for a in segment.samples)
+            rows = np.arange(X.shape[0] * X.shape[1] * X.shape[2], dtype=np.uint32).reshape(X.shape[:3])
+            X = programs.padded(run, X.reshape(-1, run.data.d), state.chosen)
+            return {"X": one.put(X), "y": one.put(y.reshape(rows.size, -1)), "indices": one.put(rows)}
+        if segment.indices is not None:
+            rows = segment.indices if len(segment.indices) == 1 else segment.indices[part]
+            return {"indices": one.put(rows)}
+        if not programs.permuted(run):
+            return {}
+        network = getattr(run.order, "network", None)
+        ids = wave.arrays["ids"] if network is None else one.put(np.array([network], dtype=np.int64))
+        batch, count = 1 if run.rule.full else plan.batch, ids.shape[0]
+        out = one.empty((count, segment.t1 - segment.t0, batch), np.uint32)
+        one.launch(orders_program(), count, 0, OrderLaunch(
+            ids=ids.pointer, N=count, t0=segment.t0, t1=segment.t1, batch=batch, n=run.data.n,
+            epochs=isinstance(run.order, Reshuffle), seed=run.seed, out=out.pointer))
+        return {"indices": out}
+
+    def lost(self, state):
+        return state.lost
+
+    def read(self, state):
+        for wave in state.waves:
+            if wave.arrays is not None:
+                marked = state.lost[wave.first:wave.last].copy()
+                self._home(state, wave)
+                state.lost[wave.first:wave.last] = marked
+        return state.weights, state.buffers
+
+    def explain_metric(self, run, metric):
+        return CPU().explain_metric(run, metric)
+
+    def measure(self, state, metric, weights):
+        if state.measured is None:
+            state.measured = Home(state.plan, native(), None, None, None, None, None, {})
+        return CPU().measure(state.measured, metric, weights)
+

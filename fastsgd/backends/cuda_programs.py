@@ -1,0 +1,265 @@
+"""Owns which program serves a run on a card: loop, lanes of a team, where state and data lie, what they need."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..cuda import program as programs
+from ..cuda.launch import HYPERS
+from ..errors import PlanError
+from ..models import DiagonalLinear
+from ..orders import Common, PerNetwork
+from ..spec.problem import Fresh, Stream
+from . import general
+from .cpu import fused, one_label, shape_of
+
+REGISTERS = 64 << 10  # of a multiprocessor, 32 bits each
+THREAD_REGISTERS = 255  # that a thread can have
+ROLLED = 310  # estimated registers from which on the state goes to local memory; a few fewer are spilled
+SPARE = {"diagonal": 40, "relu2": 48}  # for draws, addresses, intermediate values: a fit to NVRTC 13 for sm_90
+HELD = 64  # registers that an input may take
+STAGED = 64 << 10  # bytes of data in shared memory, so that three blocks still fit
+ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
+RESIDENT = 2048  # threads of a multiprocessor
+NOISES = {"gaussian": 1, "rademacher": 2}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A program, lanes of a team, bytes of dynamic shared memory, stride of a row of X, and memory on the card."""
+
+    program: object
+    lanes: int
+    shared: int
+    stride: int
+    data_bytes: int
+    network_bytes: int
+    why: str
+
+
+def permuted(run):
+    """Whether the order of a run is a table of permutations."""
+    if run.rule.full and not one_label(run.rule):
+        return False
+    return run.data.n > 0 and not (type(run.order) in (PerNetwork, Common) and getattr(run.order, "replace", True)
+                                   ) and not hasattr(run.order, "table")
+
+
+def tabled(run):
+    """Whether the kernel reads its order from a table."""
+    drawn = not run.rule.full or one_label(run.rule)
+    return isinstance(run.data, Stream) or (drawn and (permuted(run) or hasattr(run.order, "table")))
+
+
+def why_not(run):
+    """None, or a sentence saying why there is no program for this run."""
+    if fused(run):
+        return None
+    reason = general.why_not(run)
+    if reason:
+        return reason
+    size = _general_rows(run) * np.dtype(run.dtype).itemsize
+    if size > ROWS_BYTES:
+        return (f"the general loop keeps {size / 1024:.0f} KiB a network in a thread's local memory, at most "
+                f"{ROWS_BYTES >> 10} are possible; the CPU runs it")
+    return None
+
+
+def choose(run, N, card, tuning):
+    """The Chosen of a run on a card. Raises PlanError for a team that is not possible."""
+    item = np.dtype(run.dtype).itemsize
+    network = run.model.P * item * (1 + len(run.rule.buffers())) + 8 + 8 + 8 + item + 4
+    network += len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
+    made = _fused(run, N, card, tuning) if fused(run) else _general(run, card, tuning)
+    program, lanes, staged, stride, more, why = made
+    size = run.data.n * (stride + _labels(run)) * item
+    where = (f"data staged in {size / 1024:.1f} KiB of shared memory" if staged else
+             "data read through the caches" if run.data.n else "samples made on the way")
+    return Chosen(program, lanes, size if staged else 0, stride, size + more, network, f"{why}; {where}")
+
+
+def _labels(run):
+    """Numbers in a row of y."""
+    return run.model.outputs if run.loss.name == "squared" else 1
+
+
+def _stages(run, size, card):
+    return 0 < size <= min(STAGED, card.shared) and not isinstance(run.data, (Fresh, Stream))
+
+
+# ---- the fused loop
+
+
+def _partials(count):
+    """Partial sums of a spread axis, as core/team.h says."""
+    return 8 if count <= 64 else 32
+
+
+class _Layout:
+    """What a team of `lanes` keeps in registers for a run of the fused loop."""
+
+    def __init__(self, run, lanes):
+        model = run.model
+        family, d, h, hidden_bias, _ = shape_of(model)
+        self.lanes, self.spreads = lanes, family == "diagonal"
+        self.inputs = d + hidden_bias
+        axis = -(-(d if self.spreads else h) // lanes)
+        self.rows = 2 * axis if self.spreads else axis * (self.inputs + 1) + 1
+        self.size = axis if self.spreads else self.inputs
+        self.kept = 0 if self.spreads else axis
+        self.partials = _partials(d if self.spreads else h)
+        self.batches = run.rule.full or run.rule.batch(run.data.n) > 1
+        self.words = np.dtype(run.dtype).itemsize // 4
+        self.holds = self.size * self.words <= HELD
+        held = self.size * (1 if self.batches else 2) if self.holds else 0
+        sums = min(8, self.partials // lanes)
+        spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
+        self.registers = (self.rows * (2 if self.batches else 1) + self.kept + held + sums) * self.words + spare
+
+    @property
+    def stride(self):
+        """Words apart of rows of X, so that the rows of different teams lie in different banks."""
+        if not self.spreads:
+            return self.inputs | 1
+        return self.lanes * (-(-self.inputs // self.lanes) | 1)
+
+
+def _fused(run, N, card, tuning):
+    family, d, h, hidden_bias, output_bias = shape_of(run.model)
+    most = _partials(d if type(run.model) is DiagonalLinear else h)
+    layouts = [_Layout(run, 1 << k) for k in range(most.bit_length())]
+    if tuning.team is not None:
+        layouts = [layout for layout in layouts if layout.lanes == tuning.team]
+        if not layouts:
+            raise PlanError(f"tuning: team={tuning.team} given; legal for this run on a card are "
+                            + ", ".join(str(1 << k) for k in range(most.bit_length())))
+        layout, why = layouts[0], "as asked for"
+    else:
+        layout, why = _best(layouts, N, card)
+    rolled = layout.registers > ROLLED
+    blocks = 1 if rolled else max(1, REGISTERS // (programs.THREADS * layout.registers))
+    item = np.dtype(run.dtype).itemsize
+    staged = _stages(run, run.data.n * (layout.stride + 1) * item, card)
+    sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
+    made = programs.fused(family, sizes, most, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
+                          staged=staged, batches=layout.batches, full=run.rule.full, table=tabled(run), rolled=rolled)
+    more = layout.rows * item * card.processors * RESIDENT if rolled else 0
+    state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
+    return made, layout.lanes, staged, layout.stride, more, f"{layout.lanes} lane(s) a network, {why}; state in {state}"
+
+
+def _best(layouts, N, card):
+    """(layout, why): the fewest lanes whose registers leave three blocks a multiprocessor, more where networks are few.
+
+    A thread that holds a network does no sums across lanes; but a card with few networks has lanes to spare, and a team
+    shortens the chain of operations of a step.
+    """
+    roomy = [layout for layout in layouts if layout.registers <= REGISTERS // (3 * programs.THREADS)]
+    fits = [layout for layout in layouts if layout.registers <= THREAD_REGISTERS]
+    at = roomy or fits[-1:] or layouts[-1:]
+    threads = card.processors * RESIDENT // 4
+    wanted = next((layout for layout in at if N * layout.lanes >= threads), at[-1])
+    if wanted is at[0]:
+        return wanted, f"the fewest whose registers leave room for three blocks, {N} networks fill the card"
+    return wanted, f"{N} networks leave lanes to spare"
+
+
+# ---- the general loop
+
+
+def _shape(model):
+    """C++ of a family's shape, for csrc/cuda/general.h."""
+    shape = general.family(model)
+    kind = shape["family"]
+    if kind != "dense":
+        name, fields = {"product": ("Product", ("d", "depth")), "power": ("Power", ("d", "depth", "on")),
+                        "autoencoder": ("Autoencoder", ("d", "h", "on"))}[kind]
+        return f"fs::{name}<Tm>{{{', '.join(str(shape[field]) for field in fields)}}}"
+
+    def braced(values):
+        return "{" + ", ".join(values) + "}"
+
+    def flags(values):
+        return braced("true" if value else "false" for value in values)
+
+    trained = braced((flags(shape["weights_trained"]), flags(shape["biases_trained"])))
+    activation = f"fs::Activation::{shape['activation'].upper()}"
+    return (f"fs::Dense<Tm, {activation}>{{fs::DenseShape{{" + ", ".join((
+        str(len(shape["sizes"]) - 1), braced(map(str, shape["sizes"])), flags(shape["bias"]), trained,
+        braced(repr(float(c)) for c in shape["multipliers"]), activation,
+        repr(float(shape["slope"])))) + "}}")
+
+
+def _update(run):
+    """C++ of the fields of core/rules/update.h's Update."""
+    traits, buffers = run.rule.traits(), len(run.rule.buffers())
+    uses = sum(1 << HYPERS.index(name) for name in run.rule.numbers())
+    words = [f"{uses}u", *(str(bool(traits[name])).lower() for name in ("nesterov", "normalised", "decoupled", "adam")),
+             f"fs::Update::{traits['perturb'].upper()}", str(bool(traits["unit"])).lower(), "nullptr", str(buffers)]
+    return ", ".join(words)
+
+
+def _plain(run):
+    """Whether a step goes straight into the parameters."""
+    return run.rule.plain() and not run.rule.noises() and run.rule.batch(run.data.n) == 1
+
+
+def _general_rows(run):
+    """Numbers that a thread keeps for a network in the general loop."""
+    P, rule = run.model.P, run.rule
+    perturb = rule.traits()["perturb"]
+    arrays = 1 + (not _plain(run)) + (perturb != "none") + (perturb == "sample") + len(rule.buffers())
+    kept = 3 * sum(getattr(run.model, "sizes", (0, getattr(run.model, "width", 0)))[1:])
+    teacher = getattr(run.data, "teacher", None)
+    return arrays * P + kept + 4 * run.model.outputs + run.data.d + (256 if "label_noise" in rule.noises() else 0) + (
+        0 if teacher is None else teacher.P)
+
+
+def _general(run, card, tuning):
+    if tuning.team not in (None, 1):
+        raise PlanError(f"tuning: team={tuning.team} given; the general loop has one thread a network")
+    rule, data, item = run.rule, run.data, np.dtype(run.dtype).itemsize
+    noises = rule.noises()
+    labels, stride = _labels(run), data.d | 1
+    staged = _stages(run, data.n * (stride + labels) * item, card)
+    fresh = isinstance(data, Fresh)
+    inputs = f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if fresh else None
+    made = programs.general(
+        _shape(run.model), run.dtype, teacher=_shape(data.teacher) if fresh and data.teacher is not None else None,
+        update=_update(run), loss=run.loss.name, labels=labels, buffers=len(rule.buffers()), plain=_plain(run),
+        full=rule.full, table=tabled(run), staged=staged, inputs=inputs,
+        label_noise=NOISES[noises["label_noise"].kind] if "label_noise" in noises else 0,
+        gradient_noise=NOISES[noises["gradient_noise"].kind] if "gradient_noise" in noises else 0,
+        one=one_label(rule))
+    size = _general_rows(run) * item
+    why = f"the general loop, a thread a network; {size / 1024:.1f} KiB of local memory a thread"
+    return made, 1, staged, stride, size * card.processors * RESIDENT, why
+
+
+# ---- data
+
+
+def padded(run, X, chosen):
+    """X [n, d] in rows of the program's stride: zeros behind, and a one right behind where hidden biases want it."""
+    out = np.zeros((len(X), chosen.stride), run.dtype)
+    out[:, :run.data.d] = X
+    if fused(run) and shape_of(run.model)[3]:
+        out[:, run.data.d] = 1
+    return out
+
+
+def data(run, chosen):
+    """{name: array} of everything that is the same for all networks."""
+    out, given = {}, run.data
+    if given.n:
+        out = {"X": padded(run, given.X, chosen), "y": np.array(given.y, run.dtype)}
+    if fused(run):
+        return out
+    weights, fixed = getattr(run.loss, "weights", None), general.fixed(run.model)
+    if weights is not None:
+        out["loss_weights"] = np.asarray(weights, run.dtype)
+    if fixed is not None:
+        out["fixed"] = fixed
+    if getattr(given, "teacher", None) is not None:
+        out["taught"] = given.teacher.flatten(given.weights, 1, "data.weights").astype(run.dtype)
+    return out

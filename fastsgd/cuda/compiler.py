@@ -1,0 +1,128 @@
+"""Owns how a program becomes machine code: built ahead of time, found in the cache on disk, or compiled by NVRTC."""
+
+import ctypes
+import glob
+import hashlib
+import os
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from ..errors import BackendUnavailable
+from .program import FLAGS, source_folder
+
+BUILT = Path(__file__).with_name("built")  # fat binaries that setup.py made with nvcc
+
+
+def cache_folder():
+    """Where compiled programs are kept: FASTSGD_CACHE, or fastsgd in the user's cache folder."""
+    own = os.environ.get("FASTSGD_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsgd"
+
+
+def machine_code(program, arch):
+    """(machine code that a card of architecture `arch`, e.g. "sm_90", loads; where it came from).
+
+    Raises BackendUnavailable where it is not built and NVRTC is not to be had.
+    """
+    ahead = BUILT / f"{program.key}.fatbin"
+    if ahead.is_file():
+        return ahead.read_bytes(), "built ahead of time"
+    kept = cache_folder() / "cuda" / f"{program.key}.{arch}.cubin"
+    code = _read(kept)
+    if code is not None:
+        return code, f"compiled before, kept in {kept.parent}"
+    code = nvrtc().compile(program, arch)
+    _write(kept, code)
+    return code, f"compiled by NVRTC {nvrtc().version}"
+
+
+def _read(path):
+    """What `_write` wrote, None if there is none or it is not whole."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = data[:32], data[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _write(path, code):
+    """Keep `code` with its digest, whole or not at all; a cache that cannot be written is no reason to stop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(file.name, path)
+    except OSError:
+        return
+
+
+class NVRTC:
+    """NVIDIA's run-time compiler, which comes with every CUDA build of torch. It needs no card."""
+
+    def __init__(self, library):
+        self.library = library
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        self.version = f"{major.value}.{minor.value}"
+        library.nvrtcGetErrorString.restype = ctypes.c_char_p
+
+    def compile(self, program, arch):
+        """Machine code of a program. Raises BackendUnavailable with the compiler's words if it will not compile."""
+        handle = ctypes.c_void_p()
+        self._call("nvrtcCreateProgram", ctypes.byref(handle), program.text.encode(), b"program.cu", 0, None, None)
+        try:
+            options = [option.encode() for option in (
+                *FLAGS, f"--gpu-architecture={arch}", f"--include-path={source_folder()}",
+                "--device-as-default-execution-space")]
+            status = self.library.nvrtcCompileProgram(handle, len(options),
+                                                      (ctypes.c_char_p * len(options))(*options))
+            if status:
+                log = self._bytes(handle, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog").decode(errors="replace")
+                why = self.library.nvrtcGetErrorString(status).decode()
+                raise BackendUnavailable(f"NVRTC {self.version} could not compile {program.name!r} for {arch}: {why}. "
+                                         f"{log.strip()[:2000]}")
+            return self._bytes(handle, "nvrtcGetCUBINSize", "nvrtcGetCUBIN")
+        finally:
+            self.library.nvrtcDestroyProgram(ctypes.byref(handle))
+
+    def _bytes(self, handle, size_of, get):
+        size = ctypes.c_size_t()
+        self._call(size_of, handle, ctypes.byref(size))
+        out = ctypes.create_string_buffer(size.value)
+        self._call(get, handle, out)
+        return out.raw
+
+    def _call(self, name, *arguments):
+        status = getattr(self.library, name)(*arguments)
+        if status:
+            raise BackendUnavailable(f"{name}: {self.library.nvrtcGetErrorString(status).decode()}")
+
+
+@cache
+def nvrtc():
+    """The NVRTC of this environment. Raises BackendUnavailable, saying where it was looked for."""
+    tried = []
+    for path in _candidates():
+        for extra in glob.glob(str(Path(path).parent / "libnvrtc-builtins.so*")):
+            try:
+                ctypes.CDLL(extra, mode=ctypes.RTLD_GLOBAL)
+            except OSError as error:
+                tried.append(str(error))
+        try:
+            return NVRTC(ctypes.CDLL(path))
+        except OSError as error:
+            tried.append(str(error))
+    raise BackendUnavailable("NVRTC, which compiles kernels at run time, is not to be found; a CUDA build of torch "
+                             "brings it, or `pip install nvidia-cuda-nvrtc`" + (f" ({'; '.join(tried)})" * bool(tried)))
+
+
+def _candidates():
+    """Paths and names under which NVRTC may be, best first."""
+    for folder in sys.path:
+        yield from sorted(glob.glob(os.path.join(folder, "nvidia", "*", "lib", "libnvrtc.so.*")), reverse=True)
+    for home in filter(None, (os.environ.get("CUDA_HOME"), "/usr/local/cuda")):
+        yield from sorted(glob.glob(os.path.join(home, "lib64", "libnvrtc.so.*")), reverse=True)
+    yield from ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")

@@ -1,0 +1,51 @@
+"""Owns the CUDA driver: what of libcuda is needed to load machine code and launch it, called through ctypes."""
+
+import ctypes
+from functools import cache
+
+from ..errors import BackendUnavailable
+
+MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+FREE_SHARED = 48 << 10  # bytes a block may have without asking
+
+
+class Driver:
+    """libcuda. Contexts, memory and streams are torch's; here are modules and launches in the current context."""
+
+    def __init__(self, library):
+        self.library = library
+        self("cuInit", 0)
+        version = ctypes.c_int()
+        self("cuDriverGetVersion", ctypes.byref(version))
+        self.version = f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+    def __call__(self, name, *arguments):
+        status = getattr(self.library, name)(*arguments)
+        if status:
+            text = ctypes.c_char_p()
+            self.library.cuGetErrorString(status, ctypes.byref(text))
+            raise BackendUnavailable(f"{name}: {(text.value or b'error').decode()} ({status})")
+
+    def load(self, code, shared):
+        """The kernel `fastsgd` of a piece of machine code, allowed `shared` bytes of dynamic shared memory."""
+        module, kernel = ctypes.c_void_p(), ctypes.c_void_p()
+        self("cuModuleLoadData", ctypes.byref(module), code)
+        self("cuModuleGetFunction", ctypes.byref(kernel), module, b"fastsgd")
+        if shared > FREE_SHARED:
+            self("cuFuncSetAttribute", kernel, MAX_DYNAMIC_SHARED, shared)
+        return kernel
+
+    def launch(self, kernel, blocks, threads, shared, stream, job):
+        """Launch a kernel that takes the struct `job` by value."""
+        arguments = (ctypes.c_void_p * 1)(ctypes.addressof(job))
+        self("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, shared, ctypes.c_void_p(stream), arguments, None)
+
+
+@cache
+def driver():
+    """The driver of this machine. Raises BackendUnavailable with the reason where there is none."""
+    try:
+        return Driver(ctypes.CDLL("libcuda.so.1"))
+    except OSError as error:
+        raise BackendUnavailable(f"no CUDA driver ({error}); a machine with an NVIDIA card and its driver has "
+                                 "libcuda.so.1") from None

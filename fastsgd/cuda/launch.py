@@ -1,0 +1,22 @@
+"""Owns the structs that cross to the kernels, field by field as csrc/cuda/*.h declare them; every field has 8 bytes."""
+
+import ctypes
+
+HYPERS = ("momentum", "weight_decay", "balance_penalty", "rho", "average", "beta1", "beta2", "epsilon")
+
+
+def _struct(name, pointers_and_counts, unsigned=(), doubles=()):
+    kinds = {**dict.fromkeys(unsigned, ctypes.c_uint64), **dict.fromkeys(doubles, ctypes.c_double)}
+    fields = [(field, kinds.get(field, ctypes.c_int64)) for field in pointers_and_counts.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+# csrc/cuda/launch.h. Arrays are addresses on the card, 0 for none.
+Launch = _struct("Launch", """
+    who count ids W buffers lost base row t0 t1 multiplier X y n stride batch indices index_rows common seed slope bound
+    """ + " ".join(HYPERS) + """
+    label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights taught fixed
+    factor""", unsigned=("seed",), doubles=("slope", "bound", "factor"))
+
+# csrc/cuda/orders.h
+OrderLaunch = _struct("OrderLaunch", "ids N t0 t1 batch n epochs seed out", unsigned=("seed",))

@@ -1,0 +1,135 @@
+"""Owns kernels as text: a few lines that name a template of csrc/cuda and everything the compiler may know.
+
+One program is one kernel, called `fastsgd`. nvcc compiles the common ones when the package is built, NVRTC any other at
+its first use, g++ all of them in tests, where threads are fibers. Nothing is imported here but the standard library:
+setup.py reads this file before there is a package.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+THREADS = 128  # of a block
+FLAGS = ("--std=c++17", "--fmad=false")  # a fused multiply-add happens where it is written, nowhere else
+C_TYPES = {"float32": "float", "float64": "double"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A kernel to be compiled.
+
+    name: for people, e.g. "diagonal d=30 float32, 1 lane"; text: the source; threads: of a block
+    """
+
+    name: str
+    text: str
+    threads: int = THREADS
+
+    @property
+    def key(self):
+        """What names it in caches: a hash of its text and of every header."""
+        return hashlib.sha256(f"{headers_hash()}\n{self.text}".encode()).hexdigest()[:32]
+
+
+@cache
+def source_folder():
+    """The folder of headers: csrc, beside the package in a checkout, inside it when installed."""
+    inside, beside = Path(__file__).parents[1] / "csrc", Path(__file__).parents[2] / "csrc"
+    return inside if inside.is_dir() else beside
+
+
+@cache
+def headers_hash():
+    """One hash over all headers that a program may include."""
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    root = source_folder()
+    for path in sorted([*(root / "core").rglob("*.h"), *(root / "cuda").rglob("*.h")]):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _entry(header, spec, job, call, blocks, rolled=False, threads=THREADS):
+    define = "#define FS_ROLLED\n" if rolled else ""
+    return f'{define}#include "cuda/{header}.h"\n{spec}FS_ENTRY({threads}, {blocks}, {job}, {call})\n'
+
+
+def _bool(value):
+    return "true" if value else "false"
+
+
+def _constants(kind, **values):
+    return f"static constexpr {kind} " + ", ".join(f"{name} = {value}" for name, value in values.items()) + ";"
+
+
+def fused(family, sizes, partials, dtype, *, lanes, blocks, holds, staged, batches, full, table, rolled):
+    """The fused loop of csrc/cuda/fused.h.
+
+    family: "diagonal" with sizes (d,), or "relu2" with (d, h, hidden_bias, output_bias); partials: 8 or 32
+    lanes: of a team, dividing `partials`; blocks: on a multiprocessor that registers must suffice for
+    holds: inputs in registers; staged: data in shared memory; rolled: parameters in local memory
+    batches, full, table: more than a sample a step; all of them; an order from a table
+    """
+    kind = {"diagonal": "Diagonal", "relu2": "ReLU2"}[family]
+    T = C_TYPES[dtype]
+    flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "BATCHES": batches, "FULL": full, "TABLE": table,
+             "STAGED": staged}
+    spec = (f"struct Spec {{\n  using T = {T};\n  {_constants('int', L=lanes)}\n"
+            f"  {_constants('bool', **{name: _bool(value) for name, value in flags.items()})}\n"
+            f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
+            f"    return fs::{kind}<Tm, {partials}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
+    name = (f"{family} {'-'.join(map(str, sizes))} {dtype}, {lanes} lane(s)"
+            + "".join(f", {name.lower()}" for name, value in flags.items() if value and name != "SPREADS")
+            + (", rolled" if rolled else ""))
+    return Program(name, _entry("fused", spec, f"fs::Launch<{T}>", "fs::fused<Spec>(job)", blocks, rolled))
+
+
+def general(model, dtype, *, teacher, update, loss, labels, buffers, plain, full, table, staged, inputs, label_noise,
+            gradient_noise, one):
+    """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
+
+    model, teacher: C++ of a family's shape, `teacher` None without one; update: C++ of a fs::Update's fields
+    inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, 1 Gaussian, 2 signs
+    """
+    T = C_TYPES[dtype]
+    shapes = {"Made": model} | ({"Taught": teacher} if teacher else {})
+    made = "".join(f"struct {name} {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
+                   f"    return {shape};\n  }}\n}};\n" for name, shape in shapes.items())
+    flags = {"taught": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table, "STAGED": staged,
+             "FRESH": inputs is not None, "ONE": one}
+    numbers = {"LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise, "GRADIENT_NOISE": gradient_noise}
+    spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Model = fs::Whole<T, Made>;\n"
+            f"  using Teacher = fs::Whole<T, {'Taught' if teacher else 'Made'}>;\n"
+            f"  {_constants('bool', **{name: _bool(value) for name, value in flags.items()})}\n"
+            f"  {_constants('int', **numbers)}\n"
+            f"  static constexpr auto loss = fs::Loss<T>::{loss.upper()};\n"
+            f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
+            "  FS_HD static constexpr fs::Inputs inputs() {\n"
+            f"    return {{{inputs or 'fs::Inputs::GAUSSIAN, 0.0'}}};\n  }}\n}};\n")
+    return Program(f"general loop, {model.split('<')[0].removeprefix('fs::').lower()} {dtype}",
+                   _entry("general", spec, f"fs::Launch<{T}>", "fs::general<Spec>(job)", 1, rolled=True))
+
+
+def orders():
+    """Tables of permuted sample orders, csrc/cuda/orders.h."""
+    return Program("orders", _entry("orders", "", "fs::OrderLaunch", "fs::orders(job)", 1))
+
+
+def common():
+    """The programs that are built ahead of time: plain SGD on the systems that people sweep, with N >= 1e5 networks.
+
+    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name; `fastsgd.backends.cuda_programs` chooses
+    the rest of what is spelled here, and a test holds the two together.
+    """
+    plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
+    out = [orders()]
+    for family, sizes, partials, chosen in (  # chosen: lanes, blocks, whether the data are staged
+            ("diagonal", (30,), 8, {"float32": (1, 3, True), "float64": (2, 3, True)}),
+            ("diagonal", (100,), 32, {"float32": (4, 3, True), "float64": (8, 3, True)}),
+            ("diagonal", (200,), 32, {"float32": (8, 3, True), "float64": (16, 3, False)}),
+            ("relu2", (2, 20, 0, 0), 8, {"float32": (1, 3, True), "float64": (2, 3, True)}),
+            ("relu2", (1, 100, 1, 0), 32, {"float32": (4, 3, True), "float64": (16, 4, True)}),
+            ("relu2", (10, 100, 1, 1), 32, {"float32": (32, 3, True), "float64": (32, 2, True)})):
+        out += [fused(family, sizes, partials, dtype, lanes=lanes, blocks=blocks, staged=staged, **plain)
+                for dtype, (lanes, blocks, staged) in chosen.items()]
+    return out

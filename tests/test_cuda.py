@@ -1,0 +1,170 @@
+"""CUDA kernels run as fibers: the bits of the CPU backend at every team size, waves, cards, what is lost, refusals."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import fibers
+import numpy as np
+import pytest
+from cases import DTYPES, MODELS, bits, request
+from general_cases import CASES, RELU, TAUGHT, TEACHER, D, general
+
+import fastsgd as fs
+from fastsgd.backends import cuda_programs
+from fastsgd.backends.cuda import USABLE
+from fastsgd.cuda import card as cards
+
+pytestmark = pytest.mark.usefixtures("a_card")
+REAL = cards.why_none() is None  # the same tests, on this machine's card
+
+
+@pytest.fixture
+def a_card(fiber_card):
+    if REAL:
+        yield cards.cards(None)[0]
+    else:
+        with fibers.in_place(fiber_card):
+            yield fiber_card
+
+
+def teams(model):
+    """Legal teams of a family of MODELS."""
+    record = MODELS[model]
+    items = record.d if isinstance(record, fs.models.DiagonalLinear) else record.width
+    return (1, 2, 4, 8) if items <= 64 else (1, 2, 4, 8, 16, 32)
+
+
+FUSED = [(model, rule, dtype, team) for model in MODELS for team in teams(model)
+         for rule, dtype in (("sgd", "float32"), ("minibatch", "float32"), ("gd", "float64"))]
+FUSED += [(model, "sgd", "float64", teams(model)[-1]) for model in MODELS]
+GENERAL = [(name, DTYPES[k % 2]) for k, name in enumerate(CASES)]
+
+
+@pytest.fixture(scope="session")
+def built(fiber_card):
+    """All programs of the two long lists, compiled side by side."""
+    asked = [(request(model, rule, dtype), fs.Tuning(team=team)) for model, rule, dtype, team in FUSED]
+    asked += [(general(name, dtype), fs.Tuning()) for name, dtype in GENERAL]
+    made = {cuda_programs.choose(run, 19, fiber_card, tuning).program for run, tuning in asked}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda program: REAL or fibers.build(program, fiber_card.folder), made))
+
+
+def everything(result):
+    kept = None if result.saved_weights is None else result.saved_weights.tobytes()
+    return bits(result), kept
+
+
+@pytest.mark.parametrize(("model", "rule", "dtype", "team"), FUSED)
+def test_fused_loop_has_the_bits_of_the_cpu(built, model, rule, dtype, team):
+    run = request(model, rule, dtype)
+    want = fs.train(run.replace(backend="cpu"))
+    assert everything(fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(team=team))) == everything(want)
+
+
+@pytest.mark.parametrize(("name", "dtype"), GENERAL)
+def test_general_loop_has_the_bits_of_the_cpu(built, name, dtype):
+    want = fs.train(general(name, dtype, backend="cpu"))
+    assert everything(fs.train(general(name, dtype, backend="cuda"))) == everything(want)
+
+
+def wide(n=7, d=3, model=None, **fields):
+    rng = np.random.default_rng(2)
+    data = fs.Dataset(rng.standard_normal((n, d)).astype("f4"), rng.standard_normal(n).astype("f4"))
+    return fs.Run(model or fs.models.ReLU2(d, 5), data, **({"rule": fs.rules.SGD(), "step_size": 0.01 / d, "steps": 6,
+                                                           "networks": 3, "seed": 5} | fields))
+
+
+@pytest.mark.parametrize(("run", "word"), [
+    (wide(d=9000, model=fs.models.DiagonalLinear(9000)), "local memory"),
+    (wide(d=20, model=fs.models.ReLU2(20, 1500), rule=fs.rules.SGD(batch_size=2)), "local memory"),
+    (wide(d=70, model=fs.models.ReLU2(70, 40)), "staged"), (wide(n=6000), "through the caches"),
+    (wide(n=6000, rule=fs.rules.SGD(momentum=0.5)), "through the caches"),
+    (wide(rule=fs.rules.SGD(label_noise=0.1)).replace(data=fs.data.Fresh(D, TEACHER, TAUGHT), model=RELU),
+     "on the way")],
+    ids=["rolled", "rolled batches", "inputs not held", "data not staged", "general not staged", "fresh"])
+def test_shapes_that_do_not_fit_have_the_same_bits(run, word):
+    plan = fs.plan(run.replace(backend="cuda"))
+    assert word in plan.explain()
+    assert everything(fs.train(plan)) == everything(fs.train(run.replace(backend="cpu")))
+
+
+def test_segments_and_members_have_the_same_bits():
+    for run in (request("diagonal_13", "sgd", "float32", 301), general("everything_relu2", "float32")):
+        whole = fs.train(run.replace(backend="cuda"))
+        for segment in (1, 7):
+            assert everything(fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(segment=segment))) == everything(
+                whole)
+        part = fs.train(run.replace(backend="cuda", ids=[4, 1]))
+        assert part.weights.tobytes() == whole.weights[[4, 1]].tobytes()
+
+
+@pytest.mark.skipif(REAL, reason="needs cards of chosen memory")
+@pytest.mark.parametrize("name", ["everything_relu2", "reshuffle_net", "stream", "replay_net", "adam_diagonal"])
+def test_waves_and_several_cards_have_the_same_bits(fiber_card, name):
+    run = general(name, "float32")
+    want = everything(fs.train(run.replace(backend="cpu")))
+    need = cuda_programs.choose(run, 1, fiber_card, fs.Tuning())
+    room = (need.data_bytes + 3 * need.network_bytes) / USABLE + 10  # of three networks
+    small = [fibers.FiberCard(fiber_card.folder, room) for _ in range(2)]
+    for here, waves in ((small[:1], 4), (small, 2), ([fiber_card, small[0]], 2)):
+        with fibers.in_place(*here):
+            plan = fs.plan(run.replace(backend="cuda", device="cuda:0,1" if len(here) > 1 else None))
+            assert f"in {waves} wave(s)" in plan.explain(), plan.explain()
+            assert everything(fs.train(plan)) == want
+            assert all(one.launches for one in here)
+    with fibers.in_place(fibers.FiberCard(fiber_card.folder, 100)), pytest.raises(fs.PlanError, match="a network"):
+        fs.plan(run.replace(backend="cuda"))
+
+
+@pytest.mark.parametrize("model", ["diagonal_13", "relu2_7_70"])
+def test_lost_networks_are_frozen_and_leave_the_next_launch(a_card, model):
+    run = request(model, "sgd", "float32", 300, step_size=np.geomspace(0.01, 30.0, 19))
+    want = fs.train(run.replace(backend="cpu"))
+    assert 3 < (want.lost >= 0).sum() < 19
+    for team in teams(model):
+        tuning = fs.Tuning(segment=20, team=team)
+        assert everything(fs.train(run.replace(backend="cuda"), tuning=tuning)) == everything(want)
+        if not REAL:
+            assert a_card.launches[-1][1] == want.survived.sum() * team
+
+
+def test_every_checkpoint_resumes_to_the_same_bits(tmp_path):
+    run, seen = request("diagonal_13", "minibatch", "float32", backend="cuda"), []
+    want = everything(fs.train(run, tuning=fs.Tuning(segment=9)))
+
+    def stop(t, T, lost):
+        seen.append(t)
+        if t > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fs.train(run, checkpoint=tmp_path / "c", progress=stop, tuning=fs.Tuning(segment=9))
+    assert everything(fs.resume(tmp_path / "c")) == want
+    assert everything(fs.resume(tmp_path / "c", backend="cpu")) == want, "and on another backend"
+
+
+def test_what_explain_says():
+    text = fs.plan(request("diagonal_30", "sgd", "float32", backend="cuda")).explain()
+    for word in ("backend: cuda", "lane(s) a network", "registers a thread", "staged in", "128 threads a block",
+                 "1 wave(s)"):
+        assert word in text, text
+    text = fs.plan(general("momentum_relu2", "float32", backend="cuda")).explain()
+    assert "the general loop, a thread a network" in text and "local memory" in text
+
+
+@pytest.mark.parametrize(("tuning", "why"), [
+    (fs.Tuning(lanes=8), "tuning.lanes"), (fs.Tuning(isa="v3"), "tuning.isa"), (fs.Tuning(team=3), "1, 2, 4, 8"),
+    (fs.Tuning(team=16), "1, 2, 4, 8")])
+def test_tuning_that_is_not_possible(tuning, why):
+    with pytest.raises(fs.PlanError, match=why):
+        fs.plan(request("diagonal_30", backend="cuda"), tuning)
+
+
+def test_the_general_loop_has_one_thread_a_network_and_so_much_memory():
+    run = general({"model": RELU, "rule": fs.rules.SGD(momentum=0.5)}, backend="cuda")
+    with pytest.raises(fs.PlanError, match="one thread a network"):
+        fs.plan(run, fs.Tuning(team=2))
+    large = fs.models.MLP(D, (200, 200))
+    with pytest.raises(fs.BackendUnavailable, match="KiB a network"):
+        fs.plan(general({"model": large}, backend="cuda"))
+    assert fs.plan(general({"model": large})).backend == "cpu"
