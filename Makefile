@@ -4,7 +4,10 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 RUN = $(VENV)/bin
 
-.PHONY: demo test bench lint build clean
+# The environment of a machine with a card: it has a CUDA build of torch, which is not ours to install.
+GPU_PYTHON ?= python3
+
+.PHONY: demo test bench gpu lint build clean
 
 demo: build
 	$(RUN)/fastsgd reproduce S1 --out demo
@@ -15,6 +18,14 @@ test: build lint
 bench: build
 	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"
 	$(RUN)/fastsgd bench
+
+gpu:
+	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
+	$(GPU_PYTHON) -m fastsgd info
+	$(GPU_PYTHON) -m pytest -k "cuda or triton"
+	for tool in memcheck racecheck initcheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 env PYTHONPATH=. $(GPU_PYTHON) tests/every_kernel.py || exit 1; done
+	$(GPU_PYTHON) -m bench.gpu
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

@@ -15,10 +15,7 @@ from .harness import calls_within, round_of
 
 @dataclass(frozen=True, eq=False)
 class RankCase:
-    """Ranks of N trained networks of one family: J [m, P] of each at `rtol`.
-
-    flops: of one rank by our method, a fused multiply-add being two; the certificates of diagonal networks have none
-    """
+    """Ranks of N trained networks of one family: J [m, P] of each at `rtol`."""
 
     name: str
     title: str
@@ -50,13 +47,24 @@ class RankCase:
     def jacobians(self):
         return jacobians(self.model, self.model.unflatten(self.weights), self.points)
 
-    @property
+    @cached_property
     def flops(self):
-        """Of Gram matrix and LDL^T, 0 for a diagonal network."""
+        """Of Gram matrix and LDL^T, averaged over the networks; 0 for a diagonal network."""
         if type(self.model) is fs.models.DiagonalLinear:
             return 0
-        m, sizes = len(self.points), getattr(self.model, "sizes", None) or (self.model.d, self.model.width, 1)
-        return m * m * (sum(sizes[1:-1]) * 2) + m**3 // 3
+        m = len(self.points)
+        if type(self.model) is fs.models.ReLU2:
+            r = self.columns.astype(float)
+            return float((m * r**2 + r**3 / 3).mean())
+        return m * m * (sum(self.model.sizes[1:-1]) * 2) + m**3 // 3
+
+    @property
+    def columns(self):
+        """[N] of B, J J^T = B B^T, of two-layer networks: the inputs once for each set of points where a unit is on."""
+        params = self.model.unflatten(self.weights)
+        inputs = self.model.d + self.model.hidden_bias
+        on = self.points @ params["W1"].swapaxes(1, 2) + params.get("b1", np.zeros(1))[..., None, :] > 0  # [N, m, h]
+        return np.array([len({mask.tobytes() for mask in one.T if mask.any()}) for one in on]) * inputs
 
 
 def _normal(model, N, scale, seed=0, **fixed):

@@ -209,7 +209,13 @@ def _machine():
 def _provenance(plan, done):
     from . import __version__
 
-    return {"fastsgd": __version__, **_machine(), "backend": plan.backend,
+    return {"fastsgd": __version__, **_machine(), "backend": plan.backend, "device": _device(plan),
             "tuning": {name: value for name, value in vars(plan.tuning).items() if value is not None},
             "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
             "network_steps": int(np.where(done.lost < 0, plan.run.steps, done.lost).sum())}
+
+
+def _device(plan):
+    """The device that results go to: the first of the run's cards, or the CPU."""
+    kind = backends.by_name(plan.backend).kind
+    return "cpu" if kind == "cpu" else (plan.run.device or kind).partition(",")[0]

@@ -30,7 +30,7 @@ class Result:
     lost [N]: first bad step of each network, -1 if none. A lost network is frozen at the parameters it had before that
         step; its records from then on are NaN
     weights [N, P]: final parameters, flat; `params` names them
-    records {metric: [N, S, ...]} float64; result["name"] gives one as a torch tensor
+    records {metric: [N, S, ...]} float64; result["name"] gives one as a torch tensor on the device that computed it
     saved_weights [N, S, P] or None: parameters at the saved steps, if SaveAt(params=True)
     provenance: how and where it was computed
     """
@@ -46,9 +46,15 @@ class Result:
     provenance: dict
 
     def __getitem__(self, name):
+        return self._tensor(self.numpy(name))
+
+    def _tensor(self, array):
+        """A torch tensor on the device that computed it, if this machine has that."""
         import torch
 
-        return torch.from_numpy(self.numpy(name))
+        kind, _, number = self.provenance.get("device", "cpu").partition(":")
+        there = kind == "cuda" and int(number or 0) < torch.cuda.device_count()
+        return torch.from_numpy(array).to(f"{kind}:{number}" if number else kind) if there else torch.from_numpy(array)
 
     def numpy(self, name):
         """Record `name` as NumPy [N, S, ...]."""
@@ -59,18 +65,14 @@ class Result:
     @property
     def params(self):
         """Final parameters {name: [N, ...]} as torch tensors."""
-        import torch
-
-        return self.run.model.unflatten(torch.from_numpy(self.weights))
+        return self.run.model.unflatten(self._tensor(self.weights))
 
     @property
     def saved_params(self):
         """Parameters at the saved steps {name: [N, S, ...]} as torch tensors."""
-        import torch
-
         if self.saved_weights is None:
             raise SpecError("saved_params: were not kept, ask for them with SaveAt(..., params=True)")
-        return self.run.model.unflatten(torch.from_numpy(self.saved_weights))
+        return self.run.model.unflatten(self._tensor(self.saved_weights))
 
     @property
     def survived(self):

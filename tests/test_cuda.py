@@ -168,3 +168,37 @@ def test_the_general_loop_has_one_thread_a_network_and_so_much_memory():
     with pytest.raises(fs.BackendUnavailable, match="KiB a network"):
         fs.plan(general({"model": large}, backend="cuda"))
     assert fs.plan(general({"model": large})).backend == "cpu"
+
+
+def test_two_runs_at_once_do_not_see_each_other():
+    asked = [request("relu2_3_21", "sgd", "float32", backend="cuda"),
+             general("everything_relu2", "float32", backend="cuda")]
+    alone = [everything(fs.train(run)) for run in asked]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda run: everything(fs.train(run, tuning=fs.Tuning(segment=3))), asked * 4))
+    assert together == alone * 4
+
+
+def test_results_say_which_device_computed_them():
+    run = request("diagonal_13", backend="cuda")
+    for device, first in ((None, "cuda"), ("cuda:0", "cuda:0")):
+        result = fs.train(run.replace(device=device))
+        assert result.provenance["device"] == first and result["train_loss"].device.type == ("cuda" if REAL else "cpu")
+    assert fs.train(run.replace(backend="cpu")).provenance["device"] == "cpu"
+
+
+@pytest.mark.parametrize(("change", "error"), [
+    ({"device": "cpu"}, fs.PlanError), ({"dtype": "float32"}, fs.PlanError), ({"dtype": "bfloat16"}, fs.SpecError)])
+def test_wrong_devices_and_dtypes_are_refused(change, error):
+    with pytest.raises(error, match=next(iter(change)) if "device" in change else "dtype"):
+        fs.plan(request("diagonal_13", backend="cuda").replace(**change))
+
+
+def test_arrays_of_any_layout_are_copied_not_written_to():
+    run = request("relu2_3_21", "sgd", "float32", backend="cuda")
+    start = run.model.unflatten(fs.plan(run).start)
+    view = {name: np.asfortranarray(a) for name, a in start.items()}
+    view["W1"] = np.broadcast_to(view["W1"][:1], view["W1"].shape)  # every network's is the same memory
+    kept = {name: a.copy() for name, a in view.items()}
+    ours, theirs = (everything(fs.train(run.replace(init=view, backend=name))) for name in ("cuda", "cpu"))
+    assert ours == theirs and all((view[name] == kept[name]).all() for name in view)

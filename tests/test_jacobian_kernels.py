@@ -63,20 +63,69 @@ def test_networks_of_several_outputs_have_a_row_for_each():
     np.testing.assert_allclose(J, (up - down) / 2e-6, atol=1e-7)
 
 
-def test_weights_too_large_for_a_gram_matrix():
-    """Entries whose squares overflow or underflow are counted from J; what is not finite has no rank."""
-    model = MODELS["relu2"]
+@pytest.mark.parametrize("name", ["relu2", "relu2 plain", "tanh plain"])
+def test_weights_too_large_or_small_for_a_gram_matrix(name):
+    """Entries whose squares overflow, underflow or lose digits are counted from J; what is not finite has no rank."""
+    model = MLP(2, (20,), bias=False, activation="tanh") if name == "tanh plain" else MODELS[name]
     weights, X = drawn(model, N=5)
     metric = fs.metrics.JacobianRank(1e-4, X)
     want = measured(model, metric, weights)
-    for scale in (1e170, 1e-170):
+    for scale in (1e170, 1e90, 1e60, 1e-60, 1e-90, 1e-170):
         big = weights * scale
         sigma = np.linalg.svd(jacobians(model, model.unflatten(big), X) / scale, compute_uv=False)
-        np.testing.assert_array_equal(measured(model, metric, big), count_above(sigma, 1e-4))
-    weights[3] = 1e308
-    got = measured(model, metric, weights)
-    assert np.isnan(got[3])
-    np.testing.assert_array_equal(np.delete(got, 3), np.delete(want, 3))
+        np.testing.assert_array_equal(measured(model, metric, big), count_above(sigma, 1e-4), scale)
+    if name != "tanh plain":
+        weights[3] = 1e308
+        got = measured(model, metric, weights)
+        assert np.isnan(got[3])
+        np.testing.assert_array_equal(np.delete(got, 3), np.delete(want, 3))
+
+
+def drawn_alike(model, kind, rng, N=6):
+    """Weights [N, P] of a two-layer network whose units are alike in some way."""
+    h = model.sizes[1]
+    weights = rng.standard_normal((N, model.P))
+    params = model.unflatten(weights)  # views
+    W1, b1, W2 = params["W1"], params.get("b1", np.zeros((N, h))), params["W2"]
+    if kind == "copies":  # same kink, other sizes
+        W1[:], b1[:] = W1[:, np.arange(h) % 5], b1[:, np.arange(h) % 5]
+        size = rng.uniform(0.5, 2, (N, h))
+        W1 *= size[:, :, None]
+        b1 *= size
+    if kind == "on and off everywhere":
+        b1[:, ::2], b1[:, 1::3] = 50, -50
+        W2[..., ::4] = 0
+    if kind == "graded":
+        W1 *= 10.0 ** -np.linspace(0, 6, h)[:, None]
+        W2 *= 10.0 ** -np.linspace(0, 3, h)[::-1]
+    if kind == "steep":  # far from the origin, w x and b cancel to four digits
+        W1 *= 1e2
+        b1[:] = rng.standard_normal((N, h)) - 30 * W1.sum(axis=2)
+    return weights
+
+
+@pytest.mark.parametrize("kind", ["random", "copies", "on and off everywhere", "graded", "steep"])
+@pytest.mark.parametrize("options", [
+    {}, {"bias": False}, {"bias": (True, False)}, {"activation": "leaky"}, {"scaling": "ntk"}, {"fixed": ("W1",)},
+    {"fixed": ("W2", "b2")}, {"fixed": ("b1", "W1", "b2")}], ids=str)
+def test_narrow_factors_of_two_layer_networks(kind, options):
+    """Units that are on at the same points share columns; counted as by LAPACK off the threshold."""
+    rng = np.random.default_rng(3)
+    checked = 0
+    for d, h in ((1, 30), (2, 12), (3, 7)):
+        model = MLP(d, h, **{"activation": "relu"} | options)
+        for m in (7, 65, 130):
+            weights = drawn_alike(model, kind, rng)
+            X = rng.standard_normal((m, d)) + (30 if kind == "steep" else 0)
+            sigma = np.linalg.svd(trained_jacobians(model, model.unflatten(weights), X), compute_uv=False)
+            for rtol in (1e-1, 1e-3, 1e-4):
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    near = np.abs(sigma / (rtol * sigma[:, :1]) - 1) < 2 * (1e-10 + 1e-14 / rtol**2)
+                clear = ~near.any(axis=1)
+                got = measured(model, fs.metrics.JacobianRank(rtol, X, method="gram"), weights)
+                np.testing.assert_array_equal(got[clear], count_above(sigma, rtol)[clear], (d, m, rtol))
+                checked += clear.sum()
+    assert checked > 100
 
 
 @pytest.mark.parametrize(("model", "metric", "method"), [

@@ -5,6 +5,7 @@ import pytest
 from cases import BACKENDS, DTYPES, RULES, request
 
 import fastsgd as fs
+from fastsgd.execute import execute
 
 LAYOUTS = ("lanes", "team", "scalar")
 
@@ -81,3 +82,16 @@ def test_segments_and_layouts_agree_on_what_was_lost():
         got = fs.train(fs.plan(run, choice))
         np.testing.assert_array_equal(got.lost, want.lost)
         assert got.weights.tobytes() == want.weights.tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_marked_between_launches_stays_lost_and_frozen(backend):
+    """As `execute` marks a network whose weights are not finite although its samples do not see it."""
+    plan, seen = fs.plan(request("diagonal_13", backend=backend), fs.Tuning(segment=10)), {}
+
+    def mark(done):
+        if done.t == 20:
+            done.lost[2], seen["then"] = 20, done.weights[2].copy()
+
+    result = execute(plan, on_launch=mark)
+    assert result.lost[2] == 20 and (result.lost >= 0).sum() == 1 and (result.weights[2] == seen["then"]).all()

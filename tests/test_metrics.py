@@ -156,6 +156,22 @@ def test_sparsity_is_the_sequential_rule(tau, normalise):
     assert len(set(want)) > 5
 
 
+@pytest.mark.parametrize(("n", "h"), [(15, 20), (12, 101), (50, 10), (7, 3), (5, 1), (1, 4), (40, 300), (33, 8)])
+def test_the_sparsity_kernel_is_the_definition(n, h):
+    """Units side by side and networks side by side, whole registers and what is left; one network is not finite."""
+    rng = np.random.default_rng(h)
+    phi = np.maximum(rng.standard_normal((21, n, h)), 0)
+    phi[:, :, rng.random(h) < 0.2] = 0
+    copies = rng.integers(0, h, (21, h // 2))
+    for k, columns in enumerate(copies):
+        phi[k][:, rng.integers(0, h, h // 2)] = phi[k][:, columns] * rng.uniform(0.5, 2, h // 2)
+    phi[4, -1, -1] = np.nan
+    for tau, normalise in ((0.6, True), (0.99, True), (0.99, False)):
+        got = fs.metrics.feature_sparsity(phi, tau, normalise)
+        assert np.isnan(got[4])
+        np.testing.assert_array_equal(np.delete(got, 4), sparsity(np.delete(phi, 4, axis=0), tau, normalise))
+
+
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_sparsity_of_a_network(backend):
     params = weights_of("relu2_3_21", N=3)

@@ -9,6 +9,7 @@
 #include "../core/metrics/dense_jacobian.h"
 #include "../core/metrics/gram_rank.h"
 #include "../core/metrics/jacobi.h"
+#include "../core/metrics/piecewise_factor.h"
 #include "metrics.h"
 #include "shapes.h"
 
@@ -128,13 +129,26 @@ const double* weights(const Doubles& W, const DenseShape& s) {
 }
 
 size_t dense_rank_doubles(const DenseShape& s, int m) {
-  const size_t rows = size_t(s.size[s.layers]) * tile::padded(m);
-  return rows * rows + dense_scratch_size(s, m) + gram_rank_scratch_size(int(rows));
+  const size_t rows = size_t(s.size[s.layers]) * tile::padded(m), factor = piecewise::serves(s) ? rows * rows : 0;
+  return rows * rows + factor + dense_scratch_size(s, m) + piecewise::scratch_size(s, m) +
+         gram_rank_scratch_size(int(rows));
 }
 
 size_t dense_values_doubles(const DenseShape& s, int m) {
   const int rows = s.size[s.layers] * tile::padded(m), P = s.P();
   return size_t(P) * rows + dense_scratch_size(s, m) + jacobi_scratch_size(rows, P);
+}
+
+// The rank of one network, from whichever Gram matrix is the smaller work; -1 where that lost digits, or is zero.
+int rank_of(const DensePoints& p, const double* w, double rtol, double* G) {
+  const size_t square = size_t(p.rows()) * p.rows();
+  double *B = G + square, *rest = B + (piecewise::serves(p.shape) ? square : 0);
+  const int r = piecewise_factor(p, w, B, rest);
+  if (r == 0) return 0;
+  if (r < 0) dense_gram(p, w, G, rest);
+  else gram_matrix(B, p.m, r, G);
+  const int rank = gram_rank(G, r < 0 ? p.rows() : r, rtol, rest);
+  return rank == 0 ? -1 : rank;
 }
 
 Counts dense_ranks(const py::dict& shape, const Doubles& X, const Doubles& W, double rtol, int threads) {
@@ -144,11 +158,9 @@ Counts dense_ranks(const py::dict& shape, const Doubles& X, const Doubles& W, do
   const double* w = weights(W, s);
   Counts out(W.shape(0));
   auto* to = out.mutable_data();
-  const size_t rows = at.points.rows(), P = s.P(), square = rows * rows;
-  for_all(W.shape(0), threads, dense_rank_doubles(s, at.points.m), [&](i64 k, double* scratch) {
-    dense_gram(at.points, w + k * P, scratch, scratch + square);
-    to[k] = gram_rank(scratch, int(rows), rtol, scratch + square);
-  });
+  const i64 P = s.P();
+  for_all(W.shape(0), threads, dense_rank_doubles(s, at.points.m),
+          [&](i64 k, double* scratch) { to[k] = rank_of(at.points, w + k * P, rtol, scratch); });
   return out;
 }
 

@@ -58,33 +58,20 @@ class CUDA(Backend):
                                 "choice")
         here = cards.cards(run.device)
         chosen = programs.choose(run, N, here[0], tuning)
-        share, waves = -(-N // len(here)), 0
-        for one in here:
-            room = int(USABLE * one.free()) - chosen.data_bytes
-            most = room // chosen.network_bytes
-            if most < 1:
-                raise PlanError(f"device: {one.name} has {one.free() / 2**30:.3g} GiB free; the data need "
-                                f"{chosen.data_bytes / 2**30:.3g}, a network {chosen.network_bytes} bytes")
-            waves = max(waves, -(-share // most))
+        waves = _waves(N, here, chosen)
+        most = max(sum(wave.card is one for wave in waves) for one in here)
         on = ", ".join(f"{one.name} ({one.arch})" for one in here)
         reasons = (f"on {on}: {chosen.why}",
                    f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
                    f"on a card: data {chosen.data_bytes / 2**20:.1f} MiB, networks "
-                   f"{share * chosen.network_bytes / 2**20:.1f} MiB in {waves} wave(s)")
+                   f"{-(-N // len(here)) * chosen.network_bytes / 2**20:.1f} MiB in {most} wave(s)")
         memory = {"state at home": N * chosen.network_bytes}
         return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
         run, here = plan.run, cards.cards(plan.run.device)
         chosen = programs.choose(run, plan.N, here[0], plan.tuning)
-        share = -(-plan.N // len(here))
-        waves = []
-        for c, one in enumerate(here):
-            first, last = c * share, min(plan.N, (c + 1) * share)
-            most = max(1, (int(USABLE * one.free()) - chosen.data_bytes) // chosen.network_bytes)
-            parts = -(-max(0, last - first) // most)
-            size = -(-(last - first) // max(1, parts))
-            waves += [Wave(one, at, min(last, at + size)) for at in range(first, last, max(1, size))]
+        waves = _waves(plan.N, here, chosen)
         data = {one: {name: one.put(a) for name, a in programs.data(run, chosen).items()} for one in here}
         for one in here:
             one.prepare(chosen.program, chosen.shared)
@@ -93,14 +80,15 @@ class CUDA(Backend):
     def advance(self, state, segment):
         for wave in state.waves:
             if (state.lost[wave.first:wave.last] < 0).any():
-                self._launch(state, wave, segment)
+                job, _kept = self.job(state, wave, segment)
+                wave.card.launch(state.chosen.program, job.count * state.chosen.lanes, state.chosen.shared, job)
                 if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
+                    self._note_lost(state, wave)
                     self._home(state, wave)
                     wave.arrays = None
         for wave in state.waves:
             if wave.arrays is not None:
-                wave.card.finish()
-                state.lost[wave.first:wave.last] = wave.arrays["lost"].get()
+                self._note_lost(state, wave)
 
     @staticmethod
     def _away(state, wave):
@@ -120,11 +108,17 @@ class CUDA(Backend):
         """Copy a wave's networks into the arrays at home."""
         part = slice(wave.first, wave.last)
         state.weights[part] = wave.arrays["W"].get()
-        state.lost[part] = wave.arrays["lost"].get()
         if state.buffers.size:
             state.buffers[part] = wave.arrays["buffers"].get()
 
-    def _launch(self, state, wave, segment):
+    @staticmethod
+    def _note_lost(state, wave):
+        """Take over what a launch found lost; what was marked at home stays as it is."""
+        here = state.lost[wave.first:wave.last]
+        np.copyto(here, wave.arrays["lost"].get(), where=here < 0)
+
+    def job(self, state, wave, segment):
+        """(struct of a launch of a wave's living networks over a segment, the arrays that it points to)."""
         plan, run, one = state.plan, state.plan.run, wave.card
         if wave.arrays is None:
             self._away(state, wave)
@@ -143,7 +137,7 @@ class CUDA(Backend):
         job.common = run.order.network if isinstance(run.order, Common) else -1
         job.slope, job.factor = 2 * run.loss.factor, run.loss.factor
         job.bound = min(run.loss.bound(run.rule.lost_above, run.dtype), float(np.finfo(run.dtype).max))
-        one.launch(state.chosen.program, len(living) * state.chosen.lanes, state.chosen.shared, job)
+        return job, arrays
 
     @staticmethod
     def _samples(state, wave, segment):
@@ -175,9 +169,7 @@ class CUDA(Backend):
     def read(self, state):
         for wave in state.waves:
             if wave.arrays is not None:
-                marked = state.lost[wave.first:wave.last].copy()
                 self._home(state, wave)
-                state.lost[wave.first:wave.last] = marked
         return state.weights, state.buffers
 
     def explain_metric(self, run, metric):
@@ -188,3 +180,21 @@ class CUDA(Backend):
             state.measured = Home(state.plan, native(), None, None, None, None, None, {})
         return CPU().measure(state.measured, metric, weights)
 
+
+
+def _waves(N, here, chosen):
+    """Waves of N networks over the cards `here`: ranges of equal length a card, in as few waves as its memory allows.
+
+    Raises PlanError for a card that has no room for one network.
+    """
+    share, waves = -(-N // len(here)), []
+    for c, one in enumerate(here):
+        first, last = c * share, min(N, (c + 1) * share)
+        most = (int(USABLE * one.free()) - chosen.data_bytes) // chosen.network_bytes
+        if most < 1:
+            raise PlanError(f"device: {one.name} has {one.free() / 2**30:.3g} GiB free; the data need "
+                            f"{chosen.data_bytes / 2**30:.3g}, a network {chosen.network_bytes} bytes")
+        if first < last:
+            size = -(-(last - first) // -(-(last - first) // most))
+            waves += [Wave(one, at, min(last, at + size)) for at in range(first, last, size)]
+    return waves

@@ -21,16 +21,16 @@ def dense_shape(model):
 def choose(metric, model, points):
     """(method, why): "count", "gram", "jacobi" or "svd". Raises PlanError for a named one that is not possible."""
     rank = type(metric) is JacobianRank
-    diagonal = linear.is_linear(model)
+    diagonal, shape = linear.is_linear(model), dense_shape(model)
     rows = points * model.outputs
     reasons = {"svd": None}  # method: why it is not possible
-    reasons["jacobi"] = None if diagonal or dense_shape(model) else f"there is no kernel for {type(model).__name__}"
+    reasons["jacobi"] = None if diagonal or shape else f"there is no kernel for {type(model).__name__}"
     if rank:
         reasons["count"] = (None if diagonal and metric.rtol >= LEAST_COUNTED else
                             f"rtol is below {LEAST_COUNTED:g}" if diagonal else
                             f"{type(model).__name__} is no diagonal network")
         reasons["gram"] = ("diagonal networks are counted, method='count'" if diagonal else
-                           f"there is no kernel for {type(model).__name__}" if not dense_shape(model) else
+                           f"there is no kernel for {type(model).__name__}" if not shape else
                            f"rtol={metric.rtol:g} is below {LEAST_GRAM:g}, and the Gram matrix has squared singular "
                            "values" if metric.rtol < LEAST_GRAM else
                            f"the Jacobian has {rows} rows, a thread holds at most {MOST_ROWS}" if rows > MOST_ROWS
@@ -65,36 +65,47 @@ def explain(module, metric, run):
     return f"{metric.name} by {method!r}: {why}; {size / 2**20:.2f} MiB of scratch a thread"
 
 
+def prepare(module, metric, run):
+    """(method, points [m, d], what its kernel takes of model and points): all that networks have in common."""
+    model, X = run.model, metric.where(run.model, run.data)
+    method, _ = choose(metric, model, len(X))
+    if method == "count":
+        return method, X, module.DiagonalPoints(np.ascontiguousarray(X.T @ X), len(X))
+    if linear.is_linear(model):
+        return method, X, np.linalg.qr(X, mode="r") if len(X) > model.d else X
+    return method, X, dense_shape(model)
+
+
 def measure(module, metric, run, weights, threads, kept):
     """Ranks [M] or spectra [M, k] of networks `weights` [M, P], None where the definition serves.
 
-    kept: dict that outlives the call, for what only depends on the points
+    kept: dict that outlives the call, for what networks have in common
     """
-    model = run.model
-    X = metric.where(model, run.data)
-    method, _ = choose(metric, model, len(X))
+    if metric not in kept:
+        kept[metric] = prepare(module, metric, run)
+    model, (method, X, common) = run.model, kept[metric]
     if method == "svd":
         return None
     if method == "count":
-        if metric not in kept:
-            kept[metric] = module.DiagonalPoints(np.ascontiguousarray(X.T @ X), len(X))
-        count = module.diagonal_rank(kept[metric], linear.parts(model, weights), metric.rtol, threads)
+        count = module.diagonal_rank(common, linear.parts(model, weights), metric.rtol, threads)
         return np.where(count < 0, np.nan, count)  # -1: u and v are finite, but their size is not
-    weights = np.ascontiguousarray(weights, dtype=np.float64)
-    shape = dense_shape(model)
-    if method == "gram":
-        count = module.dense_ranks(shape, X, weights, metric.rtol, threads).astype(np.float64)
-        for k in np.flatnonzero(count < 0):  # so large or small that the Gram matrix is not finite, or has lost digits
-            sigma, _ = module.dense_values(shape, X, weights[k:k + 1], threads)
-            count[k] = metric.of(sigma)[0]
-        return count
-    if shape:
-        sigma, shift = module.dense_values(shape, X, weights, threads)
-        sigma = sigma[:, :metric.most(model, run.data)]  # fixed parameters add columns of zeros
-    else:
-        if metric not in kept:
-            kept[metric] = np.linalg.qr(X, mode="r") if len(X) > model.d else X
-        sigma, shift = module.scaled_values(kept[metric], linear.parts(model, weights), threads)
+    if linear.is_linear(model):
+        sigma, shift = module.scaled_values(common, linear.parts(model, weights), threads)
         absent = min(len(X), model.P) - sigma.shape[1]  # J has more columns than inputs: the rest are zeros
         sigma = np.pad(sigma, ((0, 0), (0, absent)))
+    else:
+        weights = np.ascontiguousarray(weights, dtype=np.float64)
+        if method == "gram":
+            return _gram(module, metric, common, X, weights, threads)
+        sigma, shift = module.dense_values(common, X, weights, threads)
+        sigma = sigma[:, :metric.most(model, run.data)]  # fixed parameters add columns of zeros
     return metric.of(sigma) if type(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
+
+
+def _gram(module, metric, shape, X, weights, threads):
+    """Ranks [M] from Gram matrices; of singular values where a Gram matrix is not finite, zero, or has lost digits."""
+    count = module.dense_ranks(shape, X, weights, metric.rtol, threads).astype(np.float64)
+    for k in np.flatnonzero(count < 0):
+        sigma, _ = module.dense_values(shape, X, weights[k:k + 1], threads)
+        count[k] = metric.of(sigma)[0]
+    return count

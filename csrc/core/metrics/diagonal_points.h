@@ -77,8 +77,8 @@ inline Scratch carve(double* block, int d) {
 // Largest eigenvalue of a whole [d, d] matrix, rounded outwards.
 inline double spectral_norm(const double* S, int d, Scratch& z) {
   const int ld = padded(d);
-  for (int i = 0; i < d; ++i)
-    for (int j = 0; j < ld; ++j) z.matrix[(size_t)i * ld + j] = j < d ? S[(size_t)i * d + j] : 0.0;
+  for (int i = 0; i < ld; ++i)
+    for (int j = 0; j < ld; ++j) z.matrix[(size_t)i * ld + j] = i < d && j < d ? S[(size_t)i * d + j] : 0.0;
   Lanczos lanczos = {z.matrix, d, ld, 0, z.basis, z.alpha, z.beta, z.work, 0, 0};
   start(lanczos, nullptr, nullptr);
   bool more = true;

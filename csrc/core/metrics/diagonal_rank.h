@@ -166,6 +166,7 @@ inline Narrowed narrow(const DiagonalRankPoints& points, Scratch& z, double rtol
     trace += to[i];
     frobenius += dot(to, to, ld);
   }
+  for (int e = n * ld; e < ld * ld; ++e) z.matrix[e] = 0;
   Lanczos lanczos = {z.matrix, n, ld, 0, z.basis, z.alpha, z.beta, z.work, 0, 0};
   start(lanczos, z.picked, z.index);
   for (bool more = true, tried = false; more;) {

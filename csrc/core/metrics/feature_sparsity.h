@@ -129,6 +129,8 @@ struct FeatureSparsity {
 template <int W>
 struct FeatureSparsityLanes {
   using V = Vec<double, W>;
+  static constexpr u32 ALL = (1u << W) - 1;
+  static constexpr int OWN = W == 8 ? 3 : 2, OTHERS = W == 8 ? 6 : 5;  // units whose correlations are formed together
   int n, h;
   double tau;
   bool normalise;
@@ -138,36 +140,25 @@ struct FeatureSparsityLanes {
   // phi: W networks' activations [n, h], `size` numbers apart; out [W].
   void operator()(const double* phi, i64 size, V* block, double* out) const {
     V *column = block, *positive = column + size_t(h) * n, *inverse = positive + h;
-    const V zero = V::set(0), one = V::set(1), share = V::set(1.0 / n);
-    transposed(phi, size, column);
-    u32 broken = 0;
-    for (int i = 0; i < n; ++i) {
-      V squares = zero;
-      for (int j = 0; j < h; ++j) squares = fma(column[size_t(j) * n + i], column[size_t(j) * n + i], squares);
-      broken |= beyond(squares, 1.7976931348623157e308);
-      inverse[i] = normalise ? gate(squares, one / sqrt(squares)) : one;
-    }
-    for (int j = 0; j < h; ++j) {
-      V *x = column + size_t(j) * n, sum = zero, count = zero, squares = zero;
-      for (int i = 0; i < n; ++i) x[i] = x[i] * inverse[i], sum = sum + x[i], count = count + gate(x[i], one);
-      sum = sum * share;
-      for (int i = 0; i < n; ++i) x[i] = x[i] - sum, squares = fma(x[i], x[i], squares);
-      const V scale = gate(count, gate(squares, one / sqrt(squares)));
-      for (int i = 0; i < n; ++i) x[i] = x[i] * scale;
-      positive[j] = count;
-    }
+    const u32 broken = transposed(phi, size, column, inverse);
+    int j = 0;
+    for (; j + 4 <= h; j += 4) standardise<4>(column + size_t(j) * n, inverse, positive + j);
+    for (; j < h; ++j) standardise<1>(column + size_t(j) * n, inverse, positive + j);
     for (int g = 0; g < W; ++g) out[g] = 0;
-    for (int j = 0; j < h; ++j) {
-      const u32 copies = merging(j, column);
-      for (int g = 0; g < W; ++g) out[g] += copies >> g & 1 ? 0 : positive[j][g];
-    }
+    j = 0;
+    for (; j + OWN <= h; j += OWN) count<OWN>(j, column, positive, out);
+    for (; j < h; ++j) count<1>(j, column, positive, out);
     for (int g = 0; g < W; ++g) out[g] = broken >> g & 1 ? __builtin_nan("") : out[g] / (double(n) * h);
   }
 
  private:
-  void transposed(const double* phi, i64 size, V* column) const {
+  // Columns of all networks, and what scales each sample; a bit for each network in which one is not finite.
+  u32 transposed(const double* phi, i64 size, V* column, V* inverse) const {
+    const V one = V::set(1);
     const int count = n * h;
+    u32 broken = 0;
     int i = 0, j = 0;
+    V squares = V::set(0);
     for (int e = 0; e < count; e += W) {
       V r[W];
       for (int g = 0; g < W; ++g) {
@@ -182,35 +173,88 @@ struct FeatureSparsityLanes {
       transpose<W / 2>(r);
       for (int k = 0; k < W && e + k < count; ++k) {
         column[size_t(j) * n + i] = r[k];
-        if (++j == h) j = 0, ++i;
+        squares = fma(r[k], r[k], squares);
+        if (++j < h) continue;
+        broken |= beyond(squares, 1.7976931348623157e308);
+        inverse[i++] = normalise ? gate(squares, one / sqrt(squares)) : one;
+        j = 0, squares = V::set(0);
       }
     }
+    return broken;
   }
-  // A bit for each network in which a later unit is a copy of unit j.
-  u32 merging(int j, const V* column) const {
-    constexpr u32 ALL = (1u << W) - 1;
-    const V* own = column + size_t(j) * n;
-    u32 bits = 0;
-    int k = j + 1;
-    for (; k + 8 <= h && bits != ALL; k += 8) bits |= copies<8>(own, column + size_t(k) * n);
-    for (; k + 3 <= h && bits != ALL; k += 3) bits |= copies<3>(own, column + size_t(k) * n);
-    for (; k < h && bits != ALL; ++k) bits |= copies<1>(own, column + size_t(k) * n);
-    return bits;
-  }
+  // M columns [M, n], samples scaled: centred, of length one, zero if never positive; counts of positives [M].
   template <int M>
-  u32 copies(const V* own, const V* others) const {
-    V rho[M];
-    u32 bits = 0;
+  void standardise(V* column, const V* inverse, V* positive) const {
+    const V zero = V::set(0), one = V::set(1), share = V::set(1.0 / n);
+    V sum[M], count[M], squares[M];
     FS_UNROLL
-    for (int q = 0; q < M; ++q) rho[q] = V::set(0);
+    for (int a = 0; a < M; ++a) sum[a] = count[a] = squares[a] = zero;
     for (int i = 0; i < n; ++i) {
-      const V x = own[i];
       FS_UNROLL
-      for (int q = 0; q < M; ++q) rho[q] = fma(x, others[size_t(q) * n + i], rho[q]);
+      for (int a = 0; a < M; ++a) {
+        V& x = column[size_t(a) * n + i];
+        x = x * inverse[i], sum[a] = sum[a] + x, count[a] = count[a] + gate(x, one);
+      }
     }
     FS_UNROLL
-    for (int q = 0; q < M; ++q) bits |= beyond(rho[q], tau);
-    return bits;
+    for (int a = 0; a < M; ++a) sum[a] = sum[a] * share, positive[a] = count[a];
+    for (int i = 0; i < n; ++i) {
+      FS_UNROLL
+      for (int a = 0; a < M; ++a) {
+        const V x = column[size_t(a) * n + i] - sum[a];
+        column[size_t(a) * n + i] = x, squares[a] = fma(x, x, squares[a]);
+      }
+    }
+    FS_UNROLL
+    for (int a = 0; a < M; ++a) {
+      const V scale = gate(count[a], gate(squares[a], one / sqrt(squares[a])));
+      for (int i = 0; i < n; ++i) column[size_t(a) * n + i] = column[size_t(a) * n + i] * scale;
+    }
+  }
+  // Adds to out [W] the positive entries of those of the units j .. j + J that no later unit is a copy of.
+  template <int J>
+  void count(int j, const V* column, const V* positive, double* out) const {
+    u32 bits[J];  // one for each network in which the unit goes, or never was positive
+    for (int a = 0; a < J; ++a) bits[a] = ALL & ~beyond(positive[j + a], 0.0);
+    const auto open = [&] {
+      u32 all = ALL;
+      for (int a = 0; a < J; ++a) all &= bits[a];
+      return all != ALL;
+    };
+    int k = j + 1;
+    for (; k + OTHERS <= h && open(); k += OTHERS) copies<J, OTHERS>(j, k, column, bits);
+    for (; k + 3 <= h && open(); k += 3) copies<J, 3>(j, k, column, bits);
+    for (; k < h && open(); ++k) copies<J, 1>(j, k, column, bits);
+    for (int a = 0; a < J; ++a)
+      for (int g = 0; g < W; ++g) out[g] += bits[a] >> g & 1 ? 0 : positive[j + a][g];
+  }
+  // Correlations of J units with K others, all in registers.
+  template <int J, int K>
+  void copies(int j, int k, const V* column, u32 (&bits)[J]) const {
+    const V *own = column + size_t(j) * n, *others = column + size_t(k) * n;
+    V rho[J][K];
+    FS_UNROLL
+    for (int a = 0; a < J; ++a) {
+      FS_UNROLL
+      for (int q = 0; q < K; ++q) rho[a][q] = V::set(0);
+    }
+    for (int i = 0; i < n; ++i) {
+      V x[J];
+      FS_UNROLL
+      for (int a = 0; a < J; ++a) x[a] = own[size_t(a) * n + i];
+      FS_UNROLL
+      for (int q = 0; q < K; ++q) {
+        const V y = once(others[size_t(q) * n + i]);
+        FS_UNROLL
+        for (int a = 0; a < J; ++a) rho[a][q] = fma(x[a], y, rho[a][q]);
+      }
+    }
+    FS_UNROLL
+    for (int a = 0; a < J; ++a) {
+      FS_UNROLL
+      for (int q = 0; q < K; ++q)
+        if (k + q > j + a) bits[a] |= beyond(rho[a][q], tau);
+    }
   }
 };
 

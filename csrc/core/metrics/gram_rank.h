@@ -1,8 +1,8 @@
 // Owns the rank of a matrix J counted from its Gram matrix G = J J^T [n, n], without a single eigenvalue but the first.
 //
 //   rank = #{sigma_k > rtol sigma_1} = number of eigenvalues of G above tau = rtol^2 lambda_1
-//   1. partial Cholesky with pivoting, G = L L^T + E, r columns, tr E far below tau: then the count lies between those
-//      of the small M = L^T L [r, r] at tau and at tau - tr E, usually the same number;                          n r^2
+//   1. from n = 64, if few columns will do: partial Cholesky with pivoting, G = L L^T + E, r columns, tr E far below
+//      tau: then the count lies between those of the small M = L^T L [r, r] at tau and at tau - tr E;          n r^2
 //   2. otherwise lambda_1 by Lanczos and one LDL^T of G - tau.                                               n^3 / 3
 // Right wherever no singular value lies within a relative factor(rtol) of the threshold: G is known to some 1e-16
 // lambda_1, and 1e-14 lambda_1 is allowed for; the factorisation's own errors are measured against the same allowance.
@@ -25,8 +25,12 @@ namespace gram_rank_detail {
 
 using namespace symmetric;
 
+constexpr double kSmallest = 1e-130, kLargest = 1e140;  // traces between which Lanczos may square what it multiplies
 constexpr double kNegligible = 1e-2;  // of the threshold: trace at which the partial Cholesky may stop
-constexpr double kPart = 0.25;        // of n: it gives up beyond so many columns, where an LDL^T costs less
+constexpr int kLeast = 64;            // n from which it is tried
+constexpr double kTry = 0.125;        // of n: columns after which it goes on only if at this pace it ends in time
+constexpr double kPart = 0.25;        // of n: columns beyond which an LDL^T costs less
+constexpr double kRow = 8;            // times the random part of the start of Lanczos
 constexpr int kBlock = 8;             // columns that are eliminated together
 constexpr double kWait = 1e-2;        // of the largest pivot of a block: smaller ones wait
 
@@ -56,24 +60,45 @@ inline Scratch carve(double* block, int n) {
   return z;
 }
 
-// Copies the triangle below the diagonal [n, n] onto the one above, or the other way round.
+// Copies the triangle above the diagonal [n, n] onto the one below, or the other way round; blocks lie in registers.
 inline void mirror(double* G, int n, size_t ld, bool upwards) {
-  for (int i = 0; i < n; i += 8)
-    for (int j = 0; j <= i; j += 8)
-      for (int a = i; a < i + 8 && a < n; ++a)
-        for (int b = j; b < j + 8 && b < a; ++b)
-          (upwards ? G[b * ld + a] : G[a * ld + b]) = upwards ? G[a * ld + b] : G[b * ld + a];
+  using tile::V;
+  using tile::W;
+  for (int i = 0; i < n; i += W) {
+    for (int j = 0; j < i; j += W) {
+      double *from = upwards ? G + i * ld + j : G + j * ld + i, *to = upwards ? G + j * ld + i : G + i * ld + j;
+      V block[W];
+      for (int r = 0; r < W; ++r) block[r] = V::loadu(from + r * ld);
+      transpose<W / 2>(block);
+      for (int r = 0; r < W; ++r) __builtin_memcpy(to + r * ld, &block[r].a, sizeof(V));
+    }
+    for (int a = i; a < i + W; ++a)
+      for (int b = i; b < a; ++b) (upwards ? G[b * ld + a] : G[a * ld + b]) = upwards ? G[a * ld + b] : G[b * ld + a];
+  }
 }
 
 struct Interval {
   double low, high;
 };
 
+// The start of Lanczos on B: mostly its row of the largest diagonal entry, a power step that costs nothing. The rest is
+// pseudo-random, so that the first eigenvector is not missed where that row has no part in it.
+inline void start_at_row(Lanczos& z, const double* B) {
+  start(z, nullptr, nullptr);
+  int most = 0;
+  for (int i = 1; i < z.n; ++i)
+    if (B[(size_t)i * (z.ld + 1)] > B[(size_t)most * (z.ld + 1)]) most = i;
+  const double* row = B + (size_t)most * z.ld;
+  const double c = kRow / __builtin_sqrt(dot(row, row, z.ld));
+  for (int i = 0; i < z.ld; ++i) z.work[i] = z.basis[i] + c * row[i];
+  normalise_next(z, __builtin_sqrt(dot(z.work, z.work, z.ld)));
+}
+
 // lambda_1 of B [n, n] with this trace, to a relative `width`.
 inline Interval largest(const double* B, int n, size_t ld, double trace, double width, Scratch& z, double* basis,
                         GramRankEffort* effort) {
   Lanczos lanczos = {B, n, (int)ld, 0, basis, z.alpha, z.beta, z.work, 0, 0};
-  start(lanczos, nullptr, nullptr);
+  start_at_row(lanczos, B);
   for (int next = 4;;) {
     const bool more = step(lanczos);
     if (effort) ++effort->lanczos_steps;
@@ -149,10 +174,14 @@ inline int partial_cholesky(const double* G, int n, size_t ld, double target, in
     left[j] = j < n ? G[j * ld + j] : 0.0;
     z.alive[j] = j < n ? 1.0 : 0.0;
   }
+  double before = 0;
   for (int r = 0;;) {
     *rest = sum(left, ld);
     if (*rest <= target) return r;
-    if (r >= most) return -1;
+    double hoped = *rest;  // when all columns are used up, if every block takes away what the last one did
+    for (int k = r; k < most && r >= kTry * n; k += kBlock) hoped *= *rest / before;
+    if (r >= most || (r >= kTry * n && hoped > target)) return -1;
+    before = *rest;
     int at[kBlock];
     for (size_t j = 0; j < ld; ++j) chosen[j] = left[j];
     double* rows = L + r * ld;
@@ -226,12 +255,12 @@ inline int gram_rank(double* G, int n, double rtol, double* scratch, GramRankEff
     most = maximum(most, G[i * ld + i]);
   }
   if (trace == 0) return 0;
-  if (!(trace > 1e-250 && trace < 1e300)) return -1;
+  if (!(trace > kSmallest && trace < kLargest)) return -1;
   mirror(G, n, ld, false);
   double* L = z.large;
   double rest;
-  const int r =
-      partial_cholesky(G, n, ld, kNegligible * rtol * rtol * maximum(most, trace / n), int(kPart * n), L, z, &rest);
+  const double target = kNegligible * rtol * rtol * maximum(most, trace / n);
+  const int r = n < kLeast ? -1 : partial_cholesky(G, n, ld, target, int(kPart * n), L, z, &rest);
   if (r >= 0) {
     if (effort) ++effort->partial;
     const int rank = count_partial(L, r, n, ld, rest, rtol, z, effort);

@@ -3,7 +3,7 @@
 // Matrices are [n, ld] with ld = padded(n) and zeros behind; memory is the caller's. Results depend on the input alone.
 #pragma once
 
-#include <stddef.h>
+#include "tile.h"
 
 namespace fs {
 namespace symmetric {
@@ -28,29 +28,48 @@ inline void add_multiple(double* __restrict y, double c, const double* __restric
 
 // ---- the largest eigenvalue ------------------------------------------------------------------------------------
 
-// y = B x for symmetric B [n, ld], by rows as columns: sums run down the lanes, so no reduction is needed.
+// y = B x for symmetric B [ld, ld], zeros behind row and column n. What lies above the diagonal's blocks of 8 is read
+// once and serves twice: as rows, whose sums run down the lanes, and as columns, whose sums lie across them until the
+// block's rows are done.
 inline void symmetric_product(const double* __restrict B, int n, int ld, const double* __restrict x,
                               double* __restrict y) {
+  using tile::V;
+  constexpr int W = tile::W, H = 8 / W;  // W rows at a time, 8 columns as H registers
   for (int i = 0; i < ld; ++i) y[i] = 0;
-  int j = 0;
-  for (; j + 8 <= n; j += 8) {
-    const double* __restrict b = B + (size_t)j * ld;
-    const double x0 = x[j], x1 = x[j + 1], x2 = x[j + 2], x3 = x[j + 3];
-    const double x4 = x[j + 4], x5 = x[j + 5], x6 = x[j + 6], x7 = x[j + 7];
-    for (int i = 0; i < ld; ++i) {
-      double even = __builtin_fma(x0, b[i], y[i]), odd = x1 * b[i + ld];
-      even = __builtin_fma(x2, b[i + 2 * ld], even);
-      odd = __builtin_fma(x3, b[i + 3 * ld], odd);
-      even = __builtin_fma(x4, b[i + 4 * ld], even);
-      odd = __builtin_fma(x5, b[i + 5 * ld], odd);
-      even = __builtin_fma(x6, b[i + 6 * ld], even);
-      y[i] = __builtin_fma(x7, b[i + 7 * ld], odd) + even;
+  for (int i = 0; i < n; i += W) {
+    const double* row = B + (size_t)i * ld;
+    V s[H][W], own[W];
+    int j = i & ~7;
+    for (int r = 0; r < W; ++r) {
+      own[r] = V::set(x[i + r]);
+      for (int h = 0; h < H; ++h) s[h][r] = V::loadu(row + r * ld + j + h * W) * V::loadu(x + j + h * W);
     }
+    for (j += 8; j < ld; j += 8) {
+      FS_UNROLL
+      for (int h = 0; h < H; ++h) {
+        const V column = V::loadu(x + j + h * W);
+        V sum = V::loadu(y + j + h * W);
+        FS_UNROLL
+        for (int r = 0; r < W; ++r) {
+          const V b = V::loadu(row + r * ld + j + h * W);
+          sum = fma(own[r], b, sum);
+          s[h][r] = fma(column, b, s[h][r]);
+        }
+        __builtin_memcpy(y + j + h * W, &sum.a, sizeof(V));
+      }
+    }
+    V part[8];
+    for (int h = 0; h < H; ++h) {
+      transpose<W / 2>(s[h]);
+      for (int r = 0; r < W; ++r) part[h * W + r] = s[h][r];
+    }
+    const V across = ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+    const V all = V::loadu(y + i) + across;
+    __builtin_memcpy(y + i, &all.a, sizeof(V));
   }
-  for (; j < n; ++j) add_multiple(y, x[j], B + (size_t)j * ld, 0, ld);
 }
 
-// Lanczos with full reorthogonalisation on B [n, ld]; after k steps the tridiagonal (alpha, beta) is exact for k = n.
+// Lanczos with full reorthogonalisation on B [ld, ld]; after k steps the tridiagonal (alpha, beta) is exact for k = n.
 struct Lanczos {
   const double* B;
   int n, ld, k;

@@ -1,0 +1,139 @@
+"""Owns what machine code says without a card: registers, spills, instructions of a step, and the bound they imply.
+
+A step's instructions are those of the innermost loop with arithmetic, block by block: a block of draws runs at every
+fourth step, a block that writes a lost network back hardly ever, any other once. A loop of two steps counts for two.
+Throughput is bounded by the four things a multiprocessor issues (NVIDIA's tables for compute capability 9.0, a clock of
+1.98 GHz): 4 warp instructions in all, 4 of arithmetic in float32 (2 in float64), 2 of integers and comparisons, 1 of
+shared memory and shuffles. Integer products share the arithmetic pipe at half its rate.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+PROCESSORS, CLOCK = 132, 1.98e9  # of an H200 or H100 SXM
+MATH = {"FFMA", "FMUL", "FADD", "FFMA32I", "FMUL32I", "FADD32I"}
+DOUBLE = {"DFMA", "DMUL", "DADD", "DSETP"}
+MEMORY = {"LDS", "SHFL", "LDG", "LD", "LDL", "STL", "STS", "STG"}
+ONCE_IN_A_WHILE = 0.25  # blocks of four draws
+
+
+def disassembler():
+    """cuobjdump: on the PATH, or the one that Triton's wheel carries; None without one."""
+    found = shutil.which("cuobjdump")
+    if found:
+        return found
+    try:
+        import triton
+    except ImportError:
+        return None
+    inside = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return str(inside) if inside.exists() else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """registers, spilled (bytes of stack), step {instruction: number in a step of a warp}, steps (of the loop)."""
+
+    registers: int
+    spilled: int
+    step: dict
+    steps: int
+
+    def of(self, names):
+        return sum(count for name, count in self.step.items() if name in names)
+
+    @property
+    def issue(self):
+        return sum(self.step.values())
+
+    @property
+    def math(self):
+        """Slots of the arithmetic pipe: integer products take two, float64 two."""
+        products = sum(count for name, count in self.step.items() if name.startswith("IMAD"))
+        return self.of(MATH) + 2 * self.of(DOUBLE) + 2 * products
+
+    @property
+    def integers(self):
+        known = MATH | DOUBLE | MEMORY
+        return sum(count for name, count in self.step.items() if name not in known
+                   and not name.startswith(("U", "IMAD", "BRA", "BSSY", "BSYNC", "MOV", "CS2R", "EXIT", "NOP", "S2")))
+
+    @property
+    def memory(self):
+        return self.of(MEMORY)
+
+    def occupancy(self, threads, shared):
+        """Blocks of a multiprocessor that registers (64 K) and shared memory (227 KiB) leave room for."""
+        per_warp = -(-self.registers * 32 // 256) * 256
+        return min(65536 // (per_warp * threads // 32), 227 * 1024 // max(shared + 1024, 1), 2048 // threads, 32)
+
+    def bound(self, lanes):
+        """Network-steps a second of a whole card that the instructions of a step allow."""
+        warps = min(4 / self.issue, 4 / self.math, 2 / max(self.integers, 1e-9), 1 / max(self.memory, 1e-9))
+        return PROCESSORS * CLOCK * warps * 32 / lanes
+
+
+def report(code):
+    """The Report of machine code (a cubin)."""
+    tool = disassembler()
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        said = [subprocess.run([tool, what, file.name], capture_output=True, text=True, check=True).stdout
+                for what in ("--dump-resource-usage", "--dump-sass")]
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", said[0]).groups())
+    return Report(registers, stack, *_step(_instructions(said[1])))
+
+
+def _instructions(text):
+    """[(address, instruction)] of the kernel."""
+    found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", text, re.M)
+    return [(int(address, 16), re.sub(r"^@!?U?P\w+\s+", "", words)) for address, words in found]
+
+
+def _target(words):
+    match = re.match(r"(?:BRA|BSSY)\b.*?0x([0-9a-f]+)", words)
+    return int(match.group(1), 16) if match else None
+
+
+def _name(words):
+    return words.split()[0].split(".")[0]
+
+
+def _step(code):
+    """({instruction: number in a step}, steps of the loop)."""
+    at = {address: k for k, (address, _) in enumerate(code)}
+    loops = [(at[_target(words)], k) for k, (address, words) in enumerate(code)
+             if words.startswith("BRA") and _target(words) in at and _target(words) < address]
+    heavy = [(first, last) for first, last in loops
+             if sum(_name(words) in MATH | DOUBLE for _, words in code[first:last]) > 4]
+    first, last = min(heavy, key=lambda loop: loop[1] - loop[0])
+    body = code[first:last + 1]
+    starts = {_target(words) for _, words in code} | {body[0][0]}
+    blocks, current = [], []
+    for address, words in body:
+        if address in starts and current:
+            blocks.append(current)
+            current = []
+        current.append(_name(words))
+        if current[-1] == "BRA":
+            blocks.append(current)
+            current = []
+    total = Counter()
+    for block in blocks:
+        for name, count in Counter(block).items():
+            total[name] += count * _weight(Counter(block))
+    steps = 2 if sum(_weight(Counter(block)) == ONCE_IN_A_WHILE for block in blocks) == 2 else 1
+    return {name: count / steps for name, count in total.items() if count}, steps
+
+
+def _weight(block):
+    if block["STG"] > 2:
+        return 0.0
+    draws = block["LOP3"] >= 15 and not block["FFMA"] + block["DFMA"]
+    return ONCE_IN_A_WHILE if draws else 1.0

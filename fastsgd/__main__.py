@@ -1,0 +1,5 @@
+"""`python -m fastsgd` is the command `fastsgd`."""
+
+from .cli import main
+
+main()
