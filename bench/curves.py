@@ -39,11 +39,15 @@ CURVES = {  # name: (what is on the axis, points [(value, case, N)], sides)
     "d": ("inputs d", lambda: [(d, cases._diagonal(f"d{d}", d=d), 256) for d in (4, 16, 64, 256, 1024)], SIDES),
     "width": ("width h", lambda: [(h, cases._relu2(f"h{h}", h=h, step_size=0.02), 128) for h in (4, 16, 64, 256, 512)],
               SIDES),
+    "cores": ("cores", None, ()),
 }
 
 
 def curve(name, cores, settings, say):
-    """Seconds of a network-step against one size, by every side that can: rows with the metric "curve <name>"."""
+    """Network-steps a second against one size, by every side that can: rows with the metric "curve <name>"."""
+    if name == "cores":
+        yield from over_cores(cores, settings, say)
+        return
     axis, points, names = CURVES[name]
     say(f"\ncurve: network-steps a second against {axis}, batch 1, float32, {cores} core(s)")
     processes = {side: Process(side, cores) for side in names}
@@ -66,6 +70,27 @@ def curve(name, cores, settings, say):
     finally:
         for process in processes.values():
             process.close()
+
+
+def over_cores(cores, settings, say):
+    """The same call on 1 .. `cores` cores, interleaved."""
+    for case in (cases.CASES[name] for name in cases.GOAL_CASES):
+        processes = {count: Process("fastsgd", count) for count in range(1, cores + 1)}
+        try:
+            sides = {count: Side(f"fastsgd, {count}", process, case, case.N) for count, process in processes.items()}
+            for side in sides.values():
+                side.admit(case.truth(case.N), settings.target)
+            interleave(list(sides.values()), settings.rounds, settings.best_of)
+            for count, side in sides.items():
+                band, who = Band.of(side.rates), case.title.split(",")[0]
+                yield rows.row(count, who, "fastsgd", "curve cores", side.unit, band,
+                               side.N, side.T, error=side.error, versions=side.versions | {"at": count})
+            gain = ratio(sides[cores], sides[1])
+            say(f"\n{case.title}: {cores} cores give {gain.median:.2f} [{gain.low:.2f} .. {gain.high:.2f}] times one")
+            yield rows.row(cores, case.name, "cores", "cores ratio", "x", gain, case.N, sides[1].T)
+        finally:
+            for process in processes.values():
+                process.close()
 
 
 def alone(settings, say):

@@ -10,13 +10,20 @@ MARKS = {"fastsgd": "o", "torch-batched": "s", "jax": "^", "numba": "D", "numpy-
 
 
 def draw(rows, folder):
-    """Write bench_<name>.png for every curve in the rows, and bench_T.png of lone networks; returns the paths."""
+    """Write bench_<name>.png for every curve in the rows, bench_T.png of lone networks; returns the paths.
+
+    What cores give is a number in a table: two points are no curve.
+    """
     drawn = {}
     for row in rows:
         if row["metric"].startswith("curve "):
             where = drawn.setdefault(row["metric"].removeprefix("curve "), {})
             where.setdefault(row["provider"], []).append((float(json.loads(row["versions"])["at"]), row))
-    return [_picture(Path(folder) / f"bench_{name}.png", name, lines) for name, lines in drawn.items()]
+    for row in rows:
+        if row["metric"] == "one network":
+            drawn.setdefault("T", {}).setdefault(row["case"], []).append((float(row["T"]), row))
+    folder = Path(folder)
+    return [_picture(folder / f"bench_{name}.png", name, lines) for name, lines in drawn.items() if name != "cores"]
 
 
 def _picture(path, name, lines):
@@ -34,11 +41,13 @@ def _picture(path, name, lines):
         axes.errorbar(x, y, yerr=bars, marker=MARKS.get(provider, "x"), markersize=5, capsize=2, linewidth=1.4,
                       label=SHORT.get(provider, provider), zorder=3 if provider == "fastsgd" else 2)
     first = next(iter(lines.values()))[0][1]
-    axes.set(xscale="log", yscale="log", xlabel=AXES.get(name, name), ylabel="network-steps / s")
+    axes.set(xscale="log", yscale="log", xlabel=AXES.get(name, name),
+             ylabel="one call of fs.train, microseconds" if name == "T" else "network-steps / s")
     fixed = first["case"].split(",")[0]
-    axes.set_title({"N": f"{fixed}", "d": f"DiagonalLinear, N={first['N']}",
+    axes.set_title({"T": "one network of each case", "N": f"{fixed}", "d": f"DiagonalLinear, N={first['N']}",
                     "width": f"ReLU2 10-h-1 with biases, N={first['N']}"}.get(name, fixed)
-                   + f", batch 1, float32, {first['cores']} core(s), {first['machine']}", fontsize=9)
+                   + ("" if name == "T" else ", batch 1, float32") + f", {first['cores']} core(s), {first['machine']}",
+                   fontsize=9)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=130)

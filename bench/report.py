@@ -173,7 +173,12 @@ def curves(rows):
             name = row["metric"].removeprefix("curve ")
             names += [name] if name not in names else []
             lines.append((row["case"], row["provider"], f"{_band(row)} {row['unit']}", row["N"], row["T"]))
-    pictures = "\n".join(f"![network-steps a second against {name}](bench_{name}.png)" for name in names)
+    if any(row["metric"] == "one network" for row in rows):
+        names.append("T")
+    pictures = "\n".join(f"![scaling over {name}](bench_{name}.png)" for name in names if name != "cores")
+    gains = [f"{_title(row)}: {row['cores']} cores give {_band(row)} times the speed of one." for row in rows
+             if row["metric"] == "cores ratio"]
+    pictures = "\n\n".join([pictures, *gains])
     return f"{pictures}\n\n" + _table(("case", "what", "measured (band)", "N", "T"), lines) if lines else ""
 
 
