@@ -53,7 +53,10 @@ def rewrite(rows, pages=PAGES, plots=True):
 
 def summary(rows):
     """What a README shows: the table of opponents, where we are slower, the first result, conditions."""
-    return "\n\n".join(part for part in (opponents(rows), first(rows), slower(rows), conditions(rows)) if part)
+    curved = any(row["metric"] == "curve N" for row in rows)
+    picture = "![network-steps a second against the number of networks](docs/bench_N.png)" if curved else ""
+    parts = (opponents(rows), picture, first(rows), slower(rows), conditions(rows))
+    return "\n\n".join(part for part in parts if part)
 
 
 def whole(rows):
