@@ -42,8 +42,8 @@ def paper(name, orders, share, kind):
     """Seconds of a system of the paper: its schedules x `orders` sample orders, without and with metrics.
 
     share: of the paper's steps
-    kind: "training" (no metrics), "losses" (train and test loss at the paper's spacing) or "demo" (losses and Jacobian
-        rank, of ReLU systems also feature sparsity, at 250 steps)
+    kind: "training" (no metrics), "losses" (those that the system has, at the paper's spacing) or "demo" (losses, and
+        the Jacobian rank and feature sparsity that the paper looks at, at 250 steps)
     Returns {"seconds": of the whole call, "training", "metrics": parts of it, "expected": what the plan said, "table":
     what it rests on, "N", "T", "S", "dtype", "lost": fraction}.
     """
@@ -54,11 +54,13 @@ def paper(name, orders, share, kind):
     each = {field: np.repeat([getattr(r, field) or 1.0 for r in runs], orders)
             for field in ("step_size", "decay_at", "decay_by")}
     step = fs.StepSize(each["step_size"], each["decay_at"], each["decay_by"], decay_timing=runs[0].decay_timing)
-    metrics = {"training": (), "losses": (m.TrainLoss(), m.TestLoss())}.get(kind)
-    if metrics is None:
-        metrics = (m.TrainLoss(), m.TestLoss(), m.JacobianRank(rtol=system.rank_rtol, points=system.rank_points))
-        if case.kind == "dense":
-            metrics = (*metrics, m.FeatureSparsity(tau=system.sparsity_threshold))
+    metrics = () if kind == "training" else (m.TrainLoss(),)
+    if metrics and system.data.X_test is not None:
+        metrics = (*metrics, m.TestLoss())
+    if kind == "demo" and system.rank_rtol is not None:
+        metrics = (*metrics, m.JacobianRank(rtol=system.rank_rtol, points=system.rank_points))
+    if kind == "demo" and system.sparsity_threshold is not None:
+        metrics = (*metrics, m.FeatureSparsity(tau=system.sparsity_threshold))
     saves = {"training": [steps], "losses": system.evaluations[system.evaluations <= steps],
              "demo": np.unique(np.linspace(0, steps, 250).astype(int))}[kind]
     rule = fs.rules.GD() if case.batch is None else fs.rules.SGD(batch_size=1)

@@ -167,7 +167,7 @@ DiagonalPower(10, 2), DiagonalPower(100, 2), TiedAutoencoder(5, 2),
 def _metrics():
     """(line of the table, [({unit: how many}, ns)]) of calls of every metric with a kernel, on one thread."""
     linear = [DiagonalLinear(d) for d in (10, 30, 100, 200)]
-    dense = [ReLU2(2, 20, False, False), MLP(5, (10, 10)), ReLU2(1, 60, True, False)]
+    dense = [ReLU2(2, 20, False, False), MLP(5, (10, 10)), ReLU2(1, 100, True, False)]
     lists = ((linear, (m.TrainLoss(), m.ParameterNorm())), (dense, (m.TrainLoss(), m.FeatureSparsity())))
     found = {}
     for models, kinds in lists:
@@ -177,7 +177,7 @@ def _metrics():
                     _add(found, kind, model, n)
     for model in (*linear, *dense):
         rng = np.random.default_rng(1)
-        for rows in (20, 60, 150):
+        for rows in (20, 60, 150, 300):
             points = rng.standard_normal((rows, model.d))
             tight = 1e-15 if model in linear else 1e-4
             _add(found, m.JacobianRank(rtol=tight, points=points), model, 40)

@@ -134,10 +134,17 @@ def _metric_work(metric, run):
         short = min(rows, model.d if linear.is_linear(model) else model.P)
         if method == "count" and points < model.d:  # no certificate saves the elimination
             method = "count.short"
+        narrow = min(rows, units * (model.d + 1))  # columns of the factor that two-layer networks are counted from
+        if method == "gram" and shape_of(model):
+            method = "gram.two_layer"
+        if method == "jacobi" and linear.is_linear(model):
+            method = "jacobi.linear"
         work = {"count": {"input": model.d},
+                "gram.two_layer": {"item": rows * units, "square": rows * narrow, "cube": rows * narrow**2},
                 "count.short": {"item": model.d * rows, "square": model.d**2, "cube": model.d**2 * rows},
                 "gram": {"row": rows, "item": rows * rows * units, "cube": rows**3},
-                "jacobi": {"row": rows, "item": rows * model.P, "turned": rows * short * short}}
+                "jacobi": {"row": rows, "item": rows * model.P, "turned": rows * short * short},
+                "jacobi.linear": {"input": model.d, "square": short * short, "turned": short**3}}
         return f"metric.{method}", work.get(method, {})
     return f"metric {metric.name}", {}
 
