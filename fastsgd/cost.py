@@ -139,7 +139,7 @@ def _metric_work(metric, run):
             method = "gram.two_layer"
         if method == "jacobi" and linear.is_linear(model):
             method = "jacobi.linear"
-        work = {"count": {"input": model.d},
+        work = {"count": {"input": model.d, "square": model.d**2},
                 "gram.two_layer": {"item": rows * units, "square": rows * narrow, "cube": rows * narrow**2},
                 "count.short": {"item": model.d * rows, "square": model.d**2, "cube": model.d**2 * rows},
                 "gram": {"row": rows, "item": rows * rows * units, "cube": rows**3},
