@@ -17,7 +17,7 @@ test: build lint
 
 bench: build
 	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"
-	$(RUN)/python -m bench
+	$(RUN)/fastsgd bench
 
 gpu:
 	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
@@ -26,6 +26,7 @@ gpu:
 	for tool in memcheck racecheck initcheck; do \
 	  compute-sanitizer --tool $$tool --error-exitcode 1 env PYTHONPATH=. $(GPU_PYTHON) tests/every_kernel.py || exit 1; done
 	$(GPU_PYTHON) -m bench.gpu
+	$(GPU_PYTHON) -m bench.portable
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

@@ -71,11 +71,11 @@ def explain(run, metric, card):
     if found is None:
         return host and f"{host}, on the host"
     program = found.program
-    where = [f"{program.threads} threads a network" if program.together else "a thread a network"]
+    where = [f"{program.threads} threads a network" if program.whole else "a thread a network"]
     if program.shared:
         where.append(f"{program.shared / 1024:.1f} KiB of shared memory a block")
     if program.each:
-        where.append(f"{8 * program.each / 2**20:.2f} MiB of scratch a {'block' if program.together else 'thread'}")
+        where.append(f"{8 * program.each / 2**20:.2f} MiB of scratch a {'block' if program.whole else 'thread'}")
     return f"{metric.name} on the card: {found.how}; {', '.join(where)}"
 
 
@@ -99,7 +99,7 @@ def launch(found, card, points, given):
     """Answers [M, width] of a kernel for `given` [M, ...], in as many launches as the card's memory asks for."""
     program, out = found.program, np.empty((len(given), found.width))
     free = int(USABLE * card.free()) // 8
-    threads, units = (program.threads, 1) if program.together else (1, program.threads)
+    threads, units = (program.threads, 1) if program.whole else (1, program.threads)
     at_once = card.processors * min(RESIDENT // program.threads, 32) * units  # blocks, or threads, that find a place
     if program.each:
         at_once = max(1, min(at_once, free // 2 // program.each))
@@ -107,8 +107,8 @@ def launch(found, card, points, given):
     for first in range(0, len(given), most):
         part = card.put(given[first:first + most])
         M = part.shape[0]
-        count = min(M, at_once) if program.each or program.together else M
-        scratch = card.empty((count if program.together else -(-count // program.threads) * program.threads,
+        count = min(M, at_once) if program.each or program.whole else M
+        scratch = card.empty((count if program.whole else -(-count // program.threads) * program.threads,
                               max(1, program.each)) if program.each else (1,), "float64")
         answers = card.empty((M, found.width), "float64")
         card.launch(program, count * threads, program.shared, MetricLaunch(

@@ -18,16 +18,16 @@ PIVOTS, SUMS = 2, 32  # of csrc/cuda/metrics/gram_rank.h and launch.h
 class MetricProgram(Program):
     """A kernel that measures.
 
-    shared: bytes of dynamic shared memory; each: doubles of global memory a block (`together`) or a thread
+    shared: bytes of dynamic shared memory; each: doubles of global memory a block (`whole`) or a thread
     """
 
     shared: int = 0
     each: int = 0
 
 
-def _program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, together=False, shared=0, each=0):
+def _program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, whole=False, shared=0, each=0):
     text = _entry(f"metrics/{header}", spec, "fs::MetricLaunch", f"fs::{call}<Spec>(job)", blocks, rolled, threads)
-    return MetricProgram(name, text, threads, together, shared, each)
+    return MetricProgram(name, text, threads, whole, shared, each)
 
 
 def _spec(ints, flags, *lines):
@@ -44,7 +44,7 @@ def padded(count):
 def predictions(shape, *, staged):
     """Outputs of any family of the general loop; shape: its C++."""
     made = f"struct Made {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{ return {shape}; }}\n}};\n"
-    spec = _spec({}, {"STAGED": staged}, "using Model = fs::Whole<double, Made>;")
+    spec = _spec({}, {"STAGED": staged}, "using Model = fs::Whole<fs::Team<double, 1, 1>, Made>;")
     return _program("predictions", "losses", "predictions", made + spec, rolled=True)
 
 
@@ -120,7 +120,7 @@ def gram_ranks(shape, sizes, P, points, held, room):
     spec = _spec({"POINTS": points, "VECTORS": vectors, "WORK": work, "SHARED": shared},
                  {"HELD": holds, "WORK_SHARED": works, "G_SHARED": grams}, _shaped(shape))
     return _program(f"ranks, dense {'-'.join(map(str, sizes))} at {points} points", "gram_rank", "gram_ranks", spec,
-                    rolled=not holds, threads=threads, blocks=max(1, blocks) if holds else 1, together=True,
+                    rolled=not holds, threads=threads, blocks=max(1, blocks) if holds else 1, whole=True,
                     shared=8 * (shared + works * work + grams * square),
                     each=(not works) * work + (not grams) * square)
 
@@ -133,7 +133,7 @@ def feature_sparsity(shape, sizes, P, samples, layers, normalise, room):
     spec = _spec({"SAMPLES": samples, "LAYERS": len(layers), "WORK": work}, {"NORMALISE": normalise, "SHARED": fits},
                  _shaped(shape), f"FS_HD static constexpr int layer(int i) {{ return {chosen}; }}")
     return _program(f"feature sparsity, {'-'.join(map(str, sizes))} on {samples} samples", "sparsity",
-                    "feature_sparsity", spec, together=True, shared=8 * (SUMS + fits * work),
+                    "feature_sparsity", spec, whole=True, shared=8 * (SUMS + fits * work),
                     each=0 if fits else work)
 
 
