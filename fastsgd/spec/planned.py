@@ -16,7 +16,7 @@ class Tuning:
     """Choices that change speed and never a bit of the result; None lets the plan choose.
 
     threads: CPU threads, 1 .. 4096
-    team: lanes that share one network: 1 or the machine's vector width
+    team: lanes that share one network: on a CPU 1 or the machine's vector width, on a card 1 .. 32, or a block's threads
     lanes: networks side by side in one vector; 1 with team 1 means scalar code
     segment: most steps in one launch, >= 1
     isa: instruction set of the CPU module, e.g. "v3"

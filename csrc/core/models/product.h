@@ -28,7 +28,8 @@ struct Product {
 
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, const V* g, V*, Sink sink) const {
-    for (int j = 0; j < d; ++j) {
+    Tm::sync();
+    for (int j = Tm::first(); j < d; j += Tm::step()) {
       const V e = *g * x.shared(j);
       V before[MOST], after = V::set(1);  // products of the factors before k, and of those after it
       before[0] = V::set(1);
@@ -39,6 +40,7 @@ struct Product {
         after = after * factor;
       }
     }
+    Tm::sync();
   }
 };
 
