@@ -17,7 +17,7 @@ test: build lint
 
 bench: build
 	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"
-	$(RUN)/python -m bench
+	$(RUN)/fastsgd bench
 
 gpu:
 	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace

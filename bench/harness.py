@@ -90,6 +90,28 @@ class Process:
         self.child.wait()
 
 
+class Starter:
+    """Worker processes on `cores` cores, one a provider, started at their first use and ended with the stack."""
+
+    def __init__(self, cores, stack):
+        self.cores, self.stack, self.running = cores, stack, {}
+
+    def __getitem__(self, provider):
+        if provider not in self.running:
+            self.running[provider] = Process(provider, self.cores)
+            self.stack.callback(self.running[provider].close)
+        return self.running[provider]
+
+
+def fresh(cores, function, *arguments):
+    """A study's answer from a process of its own."""
+    process = Process("fastsgd", cores)
+    try:
+        return process.ask("call", function, *arguments)
+    finally:
+        process.close()
+
+
 @dataclass(eq=False)
 class Side:
     """One competitor in an interleaved measurement.
@@ -109,26 +131,35 @@ class Side:
     T: int = 0
     first_call: float = 0.0
     unit: str = ""
+    whole: int = 0  # networks of the measurement; a provider may take fewer
     versions: dict = field(default_factory=dict)
     rates: list = field(default_factory=list)
 
     def admit(self, truth, target, T=None):
-        """Check every variant of the answer, then fit the fastest. Raises Gap, or WrongAnswer if one is wrong."""
+        """Check every variant against truth [M, P] of the case's checked networks, then fit the fastest.
+
+        Raises Gap, or WrongAnswer if one is wrong.
+        """
         facts = self.process.ask("hello")
-        self.unit, self.versions = facts["unit"], facts["versions"]
+        self.unit, self.versions, self.whole = facts["unit"], facts["versions"], self.N
         self.N = min(self.N, facts["most_networks"] or self.N)
-        case = self.case.name if self.case else None
-        variants = [name for name in facts["variants"] if name.startswith(self.only)]
+        case = self.case and self.case.key
+        variants = [name for name in self.process.ask("variants", case) if name.startswith(self.only)]
         if facts["checked"]:
-            start, errors = self.case.start(len(truth))[:self.N], []
+            who = self.case.checked(self.whole)
+            who, want = who[who < self.N], truth[who < self.N]
+            start, errors = self.case.start(self.whole)[who], []
             for variant in variants:
                 answer = self.process.ask("answer", case, self.N, variant, self.options | {"lost": "none"})
-                errors.append(check(answer, truth[:self.N], start, self.case.tolerance))
+                if len(answer) != self.N:
+                    raise WrongAnswer(f"answer has {len(answer)} networks, expected {self.N}")
+                errors.append(check(answer[who], want, start, self.case.tolerance))
             self.error = max(errors)
         fitted = self.process.ask("fit", self.name, case, self.N, variants, self.options, target, T)
         self.variant, self.T, self.first_call = fitted["variant"], fitted["T"], fitted["first_call"]
 
     def measure(self, best_of):
+        """One round's rate: the best of a few calls."""
         self.rates.append(self.process.ask("measure", self.name, best_of))
 
 
@@ -144,13 +175,19 @@ def admit(sides, truth, target):
     return ready, gaps
 
 
-def interleave(sides, rounds, best_of, pause=0.01):
-    """Time all sides once a round, the order alternating, an even number of rounds."""
+def interleave(sides, rounds, best_of, pause=0.01, meter=None):
+    """Time all sides once a round, the order alternating, an even number of rounds.
+
+    meter: an energy.Meter that reads the machine's counters around each side
+    """
     if rounds % 2:
         raise ValueError(f"rounds: {rounds} given, expected an even number")
     for number in range(rounds):
         for side in sides if number % 2 == 0 else reversed(sides):
-            side.measure(best_of)
+            if meter:
+                meter.around(side, best_of)
+            else:
+                side.measure(best_of)
             time.sleep(pause)  # thread pools of the last side stop spinning
 
 

@@ -2,7 +2,10 @@
 
 A provider has `variants`, all of which are checked and tried and the fastest kept; `prepare` returns the function that
 is timed, which starts from the same weights at every call; `answer` turns what it returned into weights [N, P].
+Opponents that import much have files of their own, imported by the one process that plays them.
 """
+
+from importlib import import_module
 
 import numpy as np
 
@@ -10,13 +13,22 @@ from .peak import Absent, Copy, Peak
 
 
 class Provider:
-    """What the opponents share. work: network-steps of one call."""
+    """What the opponents share. cases(case): None, or why it does not play that one; work: network-steps of one call.
+
+    answer(out, case): weights [N, P] in the order of the model's parameters
+    """
 
     name, unit, first_T, most_networks = None, "network-steps/s", 64, None
     variants = ("",)
 
     def __init__(self, cores):
         self.cores = cores
+
+    def versions(self):
+        return {}
+
+    def variants_for(self, case):
+        return self.variants
 
     def work(self, N, T, out):
         return N * T
@@ -32,211 +44,162 @@ class Fastsgd(Provider):
 
         return {"fastsgd": fastsgd.__version__, "numpy": np.__version__}
 
+    def plan(self, case, N, T, options):
+        import fastsgd as fs
+
+        run = case.run(N, T, options.get("lost", "none"), backend="cpu")
+        return run, fs.Tuning(threads=self.cores, **layout(case, options))
+
     def prepare(self, case, N, T, variant, options):
         import fastsgd as fs
 
-        run = case.run(N, T, options.get("lost", "none"))
-        tuning = fs.Tuning(threads=self.cores, **layout(options.get("layout")))
+        run, tuning = self.plan(case, N, T, options)
         return lambda: fs.train(run, tuning=tuning)
 
-    def answer(self, out):
+    def answer(self, out, case):
         return out.weights
 
+    def expected(self, case, N, T):
+        """Seconds that the plan expects of a call, and by which table."""
+        import fastsgd as fs
 
-def layout(kind):
-    """fs.Tuning fields of a layout: "lanes" (one network a lane), "team" (one network a vector), None (the plan's)."""
-    from fastsgd.native import native
-
-    module = native()
-    return {None: {}, "lanes": {"lanes": module.lanes["float32"]}, "team": {"team": module.team["float32"]}}[kind]
+        seconds, words, _ = fs.plan(*self.plan(case, N, T, {})).cost()
+        return sum(seconds.values()), words
 
 
-class TorchNaive(Provider):
-    """The loop a newcomer writes: one network, one sample a step, loss.backward(), torch.optim.SGD."""
+class Steps(Fastsgd):
+    """The same kernels advanced one step a call, the state going through memory: what fusing the time loop is worth.
 
-    name, most_networks = "torch-naive", 2
+    The architecture's control. What a call costs besides its step, in Python and on the way to the kernel, is measured
+    by the same call on networks that are all lost, and taken off.
+    """
 
-    def __init__(self, cores):
-        self.cores = cores
-        self.torch = _torch(cores)
-
-    def versions(self):
-        return {"torch": self.torch.__version__}
+    name = "steps"
 
     def prepare(self, case, N, T, variant, options):
-        torch = self.torch
-        X, y = torch.from_numpy(case.data.X.copy()), torch.from_numpy(case.data.y.copy())
-        start, order = torch.from_numpy(case.start(N)), case.order(N, T).tolist()
+        import time
 
-        def train(k):
-            params = {name: a.clone().requires_grad_() for name, a in case.model.unflatten(start[k]).items()}
-            optimizer = torch.optim.SGD(params.values(), lr=case.step_size)
-            for i in order[k]:
-                optimizer.zero_grad()
-                if case.name == "diagonal":
-                    out = (params["u"] * params["v"]) @ X[i]
-                else:
-                    hidden = torch.relu(torch.nn.functional.linear(X[i], params["W1"], params["b1"]))
-                    out = torch.nn.functional.linear(hidden, params["W2"], params["b2"])[0]
-                loss = 0.5 * (out - y[i]) ** 2
-                loss.backward()
-                optimizer.step()
-            return torch.cat([p.detach().reshape(-1) for p in params.values()])
+        import fastsgd as fs
+        from fastsgd import backends
 
-        return lambda: [train(k) for k in range(N)]
+        plan = fs.plan(*self.plan(case, N, T, options))
+        backend = backends.by_name(plan.backend)
+        segments = [plan.segment(t, t + 1) for t in range(T)]
+        state = backend.load(plan, plan.start, np.full(N, -1, np.int64), plan.fresh_buffers())
+        idle = backend.load(plan, plan.start, np.zeros(N, np.int64), plan.fresh_buffers())
 
-    def answer(self, out):
-        return self.torch.stack(out).numpy()
-
-
-class TorchBatched(TorchNaive):
-    """N networks side by side in tensors, gradients by hand; plain, or in place with the fused operations of torch."""
-
-    name, most_networks = "torch-batched", None
-
-    def __init__(self, cores):
-        super().__init__(cores)
-        # Rows [N, d], [N, h, d] or columns [d, N], [h, d, N]: which is faster depends on the operation; and one thread
-        # is faster than two where operations are short.
-        self.variants = tuple(f"{layout}, {threads} thread(s)" for layout in ("plain", "rows", "columns")
-                              for threads in range(1, cores + 1))
-
-    def prepare(self, case, N, T, variant, options):
-        torch = self.torch
-        variant, threads = variant.split(", ")
-        torch.set_num_threads(int(threads.split()[0]))
-        X, y = torch.from_numpy(case.data.X.copy()), torch.from_numpy(case.data.y.copy())
-        start = case.model.unflatten(torch.from_numpy(case.start(N)))
-        order = torch.from_numpy(np.ascontiguousarray(case.order(N, T).T))  # [T, N]
-        step = getattr(self, f"{case.name}_{variant}")
-        if variant == "columns":
-            start = {name: a.movedim(0, -1).contiguous() for name, a in start.items()}
-            X = X.T.contiguous()
+        def spent(which):
+            began = time.perf_counter()
+            for segment in segments:
+                backend.advance(which, segment)
+            return time.perf_counter() - began
 
         def run():
-            torch.set_num_threads(int(threads.split()[0]))
-            params = {name: a.clone() for name, a in start.items()}
-            with torch.inference_mode():
-                for i in order:
-                    params = step(torch, X, y, case.step_size, i, **params) or params
-            return params, variant
+            state.weights[:], state.lost[:] = plan.start, -1
+            whole = spent(state)
+            return state.weights, whole - min(spent(idle), 0.9 * whole)
 
         return run
 
-    def answer(self, out):
-        params, variant = out
-        rows = [a.movedim(-1, 0) if variant == "columns" else a for a in params.values()]
-        return self.torch.cat([a.reshape(len(a), -1) for a in rows], dim=1).numpy()
+    def answer(self, out, case):
+        return out[0]
 
-    @staticmethod
-    def diagonal_plain(torch, X, y, eta, i, u, v):
-        x = X[i]
-        g = (eta * ((u * v * x).sum(1) - y[i]))[:, None] * x
-        return {"u": u - g * v, "v": v - g * u}
+    def seconds(self, out, wall):
+        """What counts of a call: its steps without the cost of calling."""
+        return out[1]
 
-    @staticmethod
-    def diagonal_rows(torch, X, y, eta, i, u, v):
-        x = X.index_select(0, i)
-        r = torch.linalg.vecdot(u * v, x).sub_(y[i]).mul_(-eta)
-        g = x.mul_(r[:, None])
-        old = u.clone()
-        u.addcmul_(g, v)
-        v.addcmul_(g, old)
-
-    @staticmethod
-    def diagonal_columns(torch, X, y, eta, i, u, v):
-        x = X.index_select(1, i)
-        r = torch.mul(u, v).mul_(x).sum(0).sub_(y[i]).mul_(-eta)
-        g = x.mul_(r)
-        old = u.clone()
-        u.addcmul_(g, v)
-        v.addcmul_(g, old)
-
-    @staticmethod
-    def relu2_plain(torch, X, y, eta, i, W1, b1, W2, b2):
-        x, a = X[i], W2[:, 0]
-        z = torch.relu((W1 @ x[:, :, None])[:, :, 0] + b1)
-        r = (eta * ((a * z).sum(1) + b2[:, 0] - y[i]))[:, None]
-        delta = r * a * (z > 0)
-        return {"W1": W1 - delta[:, :, None] * x[:, None, :], "b1": b1 - delta, "W2": (a - r * z)[:, None],
-                "b2": b2 - r}
-
-    @staticmethod
-    def relu2_rows(torch, X, y, eta, i, W1, b1, W2, b2):
-        x, a = X.index_select(0, i), W2[:, 0]
-        z = torch.baddbmm(b1[:, :, None], W1, x[:, :, None])[:, :, 0].relu_()
-        r = torch.linalg.vecdot(a, z).add_(b2[:, 0]).sub_(y[i]).mul_(-eta)[:, None]
-        delta = torch.mul(a, r).mul_(z > 0)
-        W1.baddbmm_(delta[:, :, None], x[:, None, :])
-        b1.add_(delta)
-        a.addcmul_(z, r)
-        b2.add_(r)
-
-    @staticmethod
-    def relu2_columns(torch, X, y, eta, i, W1, b1, W2, b2):
-        x, a = X.index_select(1, i), W2[0]
-        z = torch.mul(W1, x).sum(1).add_(b1).relu_()
-        r = torch.mul(a, z).sum(0).add_(b2[0]).sub_(y[i]).mul_(-eta)
-        delta = torch.mul(a, r).mul_(z > 0)
-        W1.addcmul_(delta[:, None], x)
-        b1.add_(delta)
-        a.addcmul_(z, r)
-        b2.add_(r)
+    def expected(self, case, N, T):
+        return None, ""
 
 
-class Jax(Provider):
-    """jit(vmap(scan)) of a step differentiated by jax.grad, the loop unrolled 1 or 8 times."""
+class FastsgdCuda(Fastsgd):
+    """fastsgd on a CUDA device."""
 
-    name, variants = "jax", ("unroll 1", "unroll 8")
+    name = "fastsgd-cuda"
 
     def __init__(self, cores):
-        self.cores = cores
-        try:
-            import jax
-        except ImportError as error:
-            raise Absent(f"jax is not installed ({error})") from None
-        self.jax = jax
+        super().__init__(cores)
+        import torch
+
+        from fastsgd.spec.run import BACKENDS
+
+        if "cuda" not in BACKENDS or not torch.cuda.is_available():
+            raise Absent("no CUDA device")
+
+    def plan(self, case, N, T, options):
+        import fastsgd as fs
+
+        return case.run(N, T, options.get("lost", "none"), backend="cuda"), fs.Tuning()
+
+    def expected(self, case, N, T):
+        return None, ""
+
+
+def layout(case, options):
+    """fs.Tuning fields of a layout: "lanes" (one network a lane), "team" (one network a vector), None (the plan's)."""
+    from fastsgd.native import native
+
+    module, kind = native(), options.get("layout")
+    return {None: {}, "lanes": {"lanes": module.lanes[case.dtype]}, "team": {"team": module.team[case.dtype]}}[kind]
+
+
+class NumpyLoop(Provider):
+    """The plain loop of a paper's code: one network in NumPy, gradients by hand."""
+
+    name, most_networks = "numpy-loop", 1
 
     def versions(self):
-        import jaxlib
-
-        return {"jax": self.jax.__version__, "jaxlib": jaxlib.__version__}
+        return {"numpy": np.__version__}
 
     def prepare(self, case, N, T, variant, options):
-        jax = self.jax
-        jnp = jax.numpy
-        X, y = jnp.asarray(case.data.X), jnp.asarray(case.data.y)
+        X, y, eta = case.data.X, case.data.y, case.data.X.dtype.type(2 * case.factor * case.step_size)
+        start = {name: a[0] for name, a in case.model.unflatten(case.start(1)).items()}
+        order = case.order(1, T)[0].squeeze(-1).tolist() if case.batch == 1 else case.order(1, T)[0]
+        if case.batch is None:
+            order = [slice(None)] * T
+        step = self.diagonal if case.kind == "diagonal" else self.dense
+        layers, samples = case.layers if case.kind == "dense" else (), case.samples
 
-        def loss(w, i):
-            if case.name == "diagonal":
-                out = (w["u"] * w["v"]) @ X[i]
-            else:
-                out = (w["W2"] @ jax.nn.relu(w["W1"] @ X[i] + w["b1"]) + w["b2"])[0]
-            return 0.5 * (out - y[i]) ** 2
+        def run():
+            params = {name: a.copy() for name, a in start.items()}
+            for i in order:
+                step(params, X[i], y[i], eta / samples, layers)
+            return params
 
-        def step(w, i):
-            return jax.tree.map(lambda a, g: a - case.step_size * g, w, jax.grad(loss)(w, i)), None
+        return run
 
-        def train(w, order):
-            return jax.lax.scan(step, w, order, unroll=int(variant.split()[1]))[0]
+    @staticmethod
+    def diagonal(p, x, y, eta, layers):
+        u, v = p["u"], p["v"]
+        g = x.T @ (eta * (x @ (u * v) - y)) if x.ndim > 1 else eta * (x @ (u * v) - y) * x
+        p["u"], p["v"] = u - g * v, v - g * u
 
-        many = jax.jit(jax.vmap(train))
-        start = {name: jnp.asarray(a) for name, a in case.model.unflatten(case.start(N)).items()}
-        order = jnp.asarray(case.order(N, T).astype(np.int32))
-        return lambda: (jax.block_until_ready(many(start, order)), list(start))
+    @staticmethod
+    def dense(p, x, y, eta, layers):
+        a = [np.atleast_2d(x)]
+        for W, b in layers:
+            z = a[-1] @ p[W].T + (p[b] if b else 0)
+            a.append(np.maximum(z, 0) if W != layers[-1][0] else z)
+        delta = eta * (a[-1] - np.reshape(y, (-1, 1)))
+        for (W, b), below in zip(reversed(layers), reversed(a[:-1]), strict=True):
+            back = (delta @ p[W]) * (below > 0)
+            p[W] = p[W] - delta.T @ below
+            if b:
+                p[b] = p[b] - delta.sum(axis=0)
+            delta = back
 
-    def answer(self, out):
-        params, names = out
-        return np.concatenate([np.asarray(params[name]).reshape(len(params[name]), -1) for name in names], axis=1)
+    def answer(self, out, case):
+        return np.concatenate([out[name].reshape(-1) for name in case.model.shapes()])[None]
 
 
-def _torch(threads):
-    try:
-        import torch
-    except ImportError as error:
-        raise Absent(f"torch is not installed ({error})") from None
-    torch.set_num_threads(threads)
-    return torch
+HOMES = {"torch-naive": "torch_opponents", "torch-batched": "torch_opponents", "torch-compiled": "torch_opponents",
+         "torch-vmap": "torch_opponents", "torch-vmap-compiled": "torch_opponents", "modelbatch": "torch_opponents",
+         "torch-graphs": "torch_opponents", "jax": "array_opponents", "numba": "array_opponents"}
+HERE = {p.name: p for p in (Fastsgd, Steps, FastsgdCuda, NumpyLoop, Peak, Copy)}
 
 
-PROVIDERS = {p.name: p for p in (Fastsgd, TorchNaive, TorchBatched, Jax, Peak, Copy)}
+def provider(name):
+    """The class that plays `name`."""
+    if name in HERE:
+        return HERE[name]
+    return import_module(f".{HOMES[name]}", __package__).PROVIDERS[name]

@@ -1,16 +1,26 @@
-"""Owns the tables: markdown from the newest rows, written between markers in the README files."""
+"""Owns the pages: tables and plots from the newest rows, between markers in README.md and docs/benchmarks.md."""
 
 import json
 from pathlib import Path
 
 from . import ranks, sparsity
-from .cases import CASES, GOALS, OPPONENTS
+from .cases import CASES, GOAL_CASES, GOALS, OPPONENTS, SHORT
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 HERE = Path(__file__).parent
+PAGES = (HERE.parent / "docs" / "benchmarks.md", HERE.parent / "README.md")
 NAMES = OPPONENTS | {"fma-peak": "FMA peak", "copy": "copy bandwidth", "torch-batched, plain":
                      "PyTorch batched, first version that comes to mind", "numpy": "numpy.linalg.svd, given J",
-                     "torch": "torch.linalg.svdvals, given J", "autograd": "autograd by points, then svdvals"}
+                     "torch": "torch.linalg.svdvals, given J", "autograd": "autograd by points, then svdvals",
+                     "fs.linalg.rank": "fs.linalg.rank, given J", "numpy-loop": "a plain NumPy loop"}
+CAUSES = {  # (case, provider): why we are slower there, where we have been
+    ("S2", "jax"): "a full batch is two matrix products over all networks at once for XLA; our loop sums sample by "
+                   "sample in one fixed order for each network, which is what makes its bits the same everywhere",
+    ("S2", "numba"): "as JAX: 40 samples of 100 inputs a step are bound by reading X from the first-level cache twice",
+    ("S2", "torch-batched"): "as JAX: two matrix products over all networks",
+    ("S2", "steps"): "the step is so long that fusing saves nothing; the difference is within what a call costs",
+}
+SHORT_RUN = "the call's fixed part, about 0.3 ms of checks and planning, is longer than so few steps of one network"
 
 
 def newest(rows):
@@ -19,37 +29,189 @@ def newest(rows):
     return [row for row in rows if row["date"] == date]
 
 
-def tables(rows, whole=True):
-    """Markdown of one run's rows: claims, if `whole` also all rates, gaps, then the line of conditions."""
-    claims = [_claim(row) for row in rows if row["metric"] in {metric for metric, _ in GOALS}]
-    rates = [_rate(row) for row in rows if row["metric"] in ("rate", "peak memory growth")
-             or row["metric"].startswith("seconds")]
-    gaps = [f"- {row['case']}, {row['provider']}, {row['cores']} core(s): {row['unit']}" for row in rows
-            if row["metric"] == "gap"]
-    parts = [_table(("case", "cores", "claim", "measured (band)", "goal", "met", "at FMA peak"), claims), ""]
-    if whole:
-        parts += [_table(("case", "cores", "what", "measured (band)", "N", "T", "how"), rates), ""]
-    if gaps:
-        parts += ["Not measured:", "", *gaps, ""]
-    return "\n".join([*parts, _conditions(rows)])
-
-
-def rewrite(rows, readmes=(HERE / "README.md", HERE.parent / "README.md")):
-    """Put tables between the markers of every README that has them, all of them in the first, in the others the claims.
+def rewrite(rows, pages=PAGES, plots=True):
+    """Put tables between the markers of every page that has them: all of them in the first, a summary in the others.
 
     Returns the files that changed.
     """
-    changed = []
-    for path in map(Path, readmes):
+    rows, changed = newest(rows), []
+    if plots:
+        from . import plots as drawing
+
+        changed += drawing.draw(rows, HERE.parent / "docs")
+    for path in map(Path, pages):
         old = path.read_text() if path.exists() else ""
         if BEGIN not in old or END not in old:
             continue
-        text = f"{BEGIN}\n{tables(newest(rows), whole=path == Path(readmes[0]))}\n{END}"
+        text = f"{BEGIN}\n{whole(rows) if path == Path(pages[0]) else summary(rows)}\n{END}"
         new = old[:old.index(BEGIN)] + text + old[old.index(END) + len(END):]
         if new != old:
             path.write_text(new)
             changed.append(path)
     return changed
+
+
+def summary(rows):
+    """What a README shows: the table of opponents, where we are slower, the first result, conditions."""
+    curved = any(row["metric"] == "curve N" for row in rows)
+    picture = "![network-steps a second against the number of networks](docs/bench_N.png)" if curved else ""
+    parts = (opponents(rows), picture, first(rows), slower(rows), conditions(rows))
+    return "\n\n".join(part for part in parts if part)
+
+
+def whole(rows):
+    """Everything that was measured."""
+    parts = (("Against opponents", opponents(rows)), ("Where we are slower", slower(rows)),
+             ("One network", "\n\n".join(filter(None, (first(rows), alone(rows))))),
+             ("Rates, ceilings and answers", rates(rows)), ("Ranks and feature sparsity", metrics(rows)),
+             ("The paper's systems", systems(rows)), ("Scaling", curves(rows)),
+             ("What plans expect", expected(rows)), ("Goals", claims(rows)), ("Not measured", gaps(rows)))
+    text = [f"### {title}\n\n{part}" for title, part in parts if part]
+    return "\n\n".join([*text, conditions(rows)])
+
+
+def opponents(rows):
+    """A line a case: our rate, and how many times that of each opponent; bold where we are slower."""
+    ratios = {(row["case"], row["cores"], row["provider"]): row for row in rows if row["metric"] == "speed ratio"}
+    if not ratios:
+        return ""
+    seen = [name for name in SHORT if any(provider == name for *_, provider in ratios)]
+    lines = []
+    for row in rows:
+        if row["metric"] == "rate" and row["provider"] == "fastsgd" and row["case"] in CASES:
+            at = [ratios.get((row["case"], row["cores"], name)) for name in seen]
+            lines.append((_title(row), row["cores"], row["N"], _digits(float(row["median"])),
+                          *("" if found is None else _ratio(found) for found in at)))
+    head = ("case", "cores", "N", "fastsgd, network-steps/s", *(SHORT[name] for name in seen))
+    return (_table(head, lines) + "\n\nTimes the speed of each opponent, median of the rounds; ≈ where the band holds "
+            "1, **bold** where fastsgd is slower; N is fastsgd's, opponents that cannot take so many take fewer.")
+
+
+def slower(rows):
+    """Every ratio whose whole band is below 1, with the cause."""
+    lines = []
+    for row in rows:
+        against = row["metric"] in ("speed ratio", "one network ratio", "rank ratio", "diagonal rank ratio",
+                                    "sparsity ratio")
+        if against and float(row["high"]) < 1:
+            cause = SHORT_RUN if row["metric"] == "one network ratio" and int(row["T"]) <= 100 else CAUSES.get(
+                (row["case"], row["provider"]), "not known yet")
+            lines.append((_title(row), row["cores"], NAMES.get(row["provider"], row["provider"]), row["T"],
+                          _band(row), cause))
+    return _table(("case", "cores", "slower than", "T", "ratio (band)", "cause"), lines) if lines else ""
+
+
+def first(rows):
+    """A sentence on the first result of a process."""
+    for row in rows:
+        if row["metric"] == "first result":
+            facts = json.loads(row["versions"])
+            loaded = "torch is imported on the way" if facts["torch"] else "torch is not imported"
+            return (f"From the start of a fresh Python process to the first result (64 networks, 10,000 steps, losses "
+                    f"and Jacobian rank): {_band(row)} s, of which `import fastsgd` takes {facts['import_s']} s; "
+                    f"{loaded}.")
+    return ""
+
+
+def alone(rows):
+    """A lone network against a plain NumPy loop."""
+    ours = {(row["case"], row["T"]): row for row in rows if row["metric"] == "one network"}
+    lines = [(_title(row), row["T"], _band(ours[row["case"], row["T"]]), _ratio(row))
+             for row in rows if row["metric"] == "one network ratio"]
+    return _table(("one network", "T", "fs.train, us", "times NumPy's speed"), lines) if lines else ""
+
+
+def rates(rows):
+    """Every side's rate, its share of the machine's ceilings, how it was done and how right it was."""
+    peaks = {(row["case"], row["cores"]): float(row["median"]) for row in rows
+             if row["provider"] == "fma-peak" and row["metric"] == "rate"}
+    shares = {(row["case"], row["cores"]): float(row["median"]) for row in rows if row["metric"] == "share of copy"}
+    lines = []
+    for row in rows:
+        case = CASES.get(row["case"])
+        if row["metric"] != "rate" or case is None:
+            continue
+        share = ""
+        if (row["case"], row["cores"]) in peaks and row["unit"] == "network-steps/s":
+            peak = peaks[row["case"], row["cores"]] / (1 if row["dtype"] == "float32" else 2)
+            share = f"{100 * float(row['median']) * case.flops / peak:.2g} % of FMA peak"
+        if row["provider"] == "steps" and (row["case"], row["cores"]) in shares:
+            share += f", {100 * shares[row['case'], row['cores']]:.2g} % of copy"
+        facts = json.loads(row["versions"])
+        how = [facts.get("variant", "")] + [f"first call {facts['first_call_s']} s longer"
+                                            for _ in "1" if facts.get("first_call_s", 0) >= 0.1]
+        lines.append((_title(row), row["cores"], NAMES.get(row["provider"], row["provider"]),
+                      f"{_band(row)} {row['unit']}", share, row["N"], row["T"], row["answer_error"],
+                      "; ".join(filter(None, how))))
+    head = ("case", "cores", "what", "measured (band)", "ceiling", "N", "T", "answer error", "how")
+    return _table(head, lines) if lines else ""
+
+
+def metrics(rows):
+    """Ranks and sparsity: rates, and ratios to ours."""
+    lines = [(_title(row), row["cores"], NAMES.get(row["provider"], row["provider"]), f"{_band(row)} {row['unit']}",
+              json.loads(row["versions"]).get("variant", ""))
+             for row in rows if row["metric"] == "rate" and row["case"] not in CASES]
+    return _table(("case", "cores", "what", "measured (band)", "checked"), lines) if lines else ""
+
+
+def systems(rows):
+    """Seconds of the paper's systems without and with metrics."""
+    lines = []
+    for row in rows:
+        if row["metric"].startswith("seconds, "):
+            facts = json.loads(row["versions"])
+            lines.append((row["case"], row["metric"].removeprefix("seconds, "), row["N"], row["T"], _band(row),
+                          f"{facts['training']:.3g}", f"{facts['metrics']:.3g}", facts["S"],
+                          f"{100 * facts['lost']:.0f} %"))
+    head = ("system", "what", "N", "T", "seconds", "training", "metrics", "evaluations", "lost")
+    return _table(head, lines) if lines else ""
+
+
+def curves(rows):
+    """The plots, and the numbers under them."""
+    lines, names = [], []
+    for row in rows:
+        if row["metric"].startswith("curve "):
+            name = row["metric"].removeprefix("curve ")
+            names += [name] if name not in names else []
+            lines.append((row["case"], row["provider"], f"{_band(row)} {row['unit']}", row["N"], row["T"]))
+    if any(row["metric"] == "one network" for row in rows):
+        names.append("T")
+    pictures = "\n".join(f"![scaling over {name}](bench_{name}.png)" for name in names if name != "cores")
+    gains = [f"{_title(row)}: {row['cores']} cores give {_band(row)} times the speed of one." for row in rows
+             if row["metric"] == "cores ratio"]
+    pictures = "\n\n".join([pictures, *gains])
+    return f"{pictures}\n\n" + _table(("case", "what", "measured (band)", "N", "T"), lines) if lines else ""
+
+
+def expected(rows):
+    """The plan's seconds over those measured."""
+    found = [row for row in rows if row["metric"] == "expected / measured"]
+    lines = [(_title(row), json.loads(row["versions"]).get("variant") or "training", row["cores"], row["N"], row["T"],
+              _band(row), "yes" if float(row["low"]) >= 0.5 and float(row["high"]) <= 2 else "no") for row in found]
+    tables = sorted({json.loads(row["versions"])["table"] for row in found})
+    head = ("case", "what", "cores", "N", "T", "expected / measured (band)", "within 2 times")
+    return _table(head, lines) + f"\n\nBy {'; '.join(tables)}." if lines else ""
+
+
+def claims(rows):
+    """The claims with a goal, and whether their whole band meets it."""
+    lines = [_claim(row) for row in rows if (row["metric"], row["provider"]) in GOALS
+             and (row["case"] not in CASES or row["case"] in GOAL_CASES or row["metric"] != "speed ratio")
+             and (row["case"] in GOAL_CASES or row["metric"] != "share of peak")]
+    return _table(("case", "cores", "claim", "measured (band)", "goal", "met", "at FMA peak"), lines) if lines else ""
+
+
+def gaps(rows):
+    """What was not measured, with the reason; the same reason of many cases once."""
+    found = {}
+    for row in rows:
+        if row["metric"] == "gap":
+            reason = row["unit"].strip().splitlines()[0] if row["unit"].strip() else "no reason given"
+            found.setdefault((row["provider"], reason), []).append(f"{row['case']} ({row['cores']})")
+    return "\n".join(f"- {NAMES.get(who, who)}: {reason}. Cases (cores): {', '.join(where)}"
+                     for (who, reason), where in found.items())
 
 
 def _claim(row):
@@ -69,22 +231,17 @@ def _claim(row):
             _digits(facts["possible"]) if "possible" in facts else "")
 
 
-def _rate(row):
-    facts = json.loads(row["versions"])
-    how = facts.get("variant", "")
-    if row["metric"] == "peak memory growth":
-        how = f"the plan states {facts['planned_MiB']} MiB"
-    elif row["metric"] != "rate":
-        how = f"training {facts['training']:.3g} s, metrics {facts['metrics']:.3g} s, {facts['S']} evaluation(s)"
-    elif facts.get("first_call_s", 0) >= 0.1:
-        how += f"; first call {facts['first_call_s']} s longer"
-    what = NAMES.get(row["provider"], row["provider"]) + ("" if row["metric"] == "rate" else f", {row['metric']}")
-    return _title(row), row["cores"], what, f"{_band(row)} {row['unit']}", row["N"], row["T"], how
-
-
 def _title(row):
     known = {name: case.title for name, case in (CASES | ranks.CASES).items()}
     return (known | {name: case[3] for name, case in sparsity.CASES.items()}).get(row["case"], row["case"])
+
+
+def _ratio(row):
+    """A ratio in a cell: ≈ where the band holds 1, bold where it is below."""
+    median, low, high = (float(row[name]) for name in ("median", "low", "high"))
+    if low <= 1 <= high:
+        return f"≈ {_digits(median)}"
+    return f"**{_digits(median)}**" if high < 1 else _digits(median)
 
 
 def _band(row):
@@ -101,17 +258,21 @@ def _table(head, lines):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in (head, ["---"] * len(head), *lines))
 
 
-def _conditions(rows):
+def conditions(rows):
     """One sentence of provenance."""
     versions = {}
     for row in rows:
         facts = json.loads(row["versions"])
-        versions |= {name: facts[name] for name in ("fastsgd", "numpy", "torch", "jax", "jaxlib") if name in facts}
-    first = rows[0]
+        versions |= {name: facts[name] for name in ("fastsgd", "numpy", "torch", "jax", "jaxlib", "numba", "modelbatch")
+                     if name in facts}
+    first_row = rows[0]
     peak = {row["cores"]: float(row["median"]) for row in rows
             if row["provider"] == "fma-peak" and row["metric"] == "rate"}
-    quiet = f" two cores gave {peak['2'] / peak['1']:.2f} times the FMA peak of one;" if len(peak) == 2 else ""
-    return (f"{first['machine']}, {first['isa']}, commit {first['commit']}, {first['date']}; "
+    quiet = ""
+    if {"1", "2"} <= peak.keys():
+        quiet = f" two cores gave {peak['2'] / peak['1']:.2f} times the FMA peak of one;"
+    return (f"{first_row['machine']}, {first_row['isa']}, commit {first_row['commit']}, {first_row['date']}; "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
-            + f";{quiet} float32 (S1: float64), batch 1, own sample order for each network, sides interleaved; bands "
-              "are the least and largest round; a claim is met only if its whole band is.")
+            + f";{quiet} own sample order for each network, float32 unless a case says float64 (ranks, sparsity and "
+              "the paper's systems: float64), threads pinned, sides interleaved; bands are the least and largest "
+              "round; a claim is met only if its whole band is.")

@@ -1,4 +1,4 @@
-"""Owns what is measured inside one process rather than against opponents: memory over T, and the paper's system S1."""
+"""Owns what is measured inside one process rather than against opponents: memory over T, and the paper's systems."""
 
 import gc
 import os
@@ -38,27 +38,38 @@ def memory(N, T, saves):
             "parts": {name: round(size / 2**20, 2) for name, size in plan.memory.items()}}
 
 
-def s1(orders, steps, kind):
-    """Seconds of S1's four schedules x `orders` sample orders in float64, without and with metrics.
+def paper(name, orders, share, kind):
+    """Seconds of a system of the paper: its schedules x `orders` sample orders, without and with metrics.
 
-    kind: "training" (no metrics), "losses" (train and test loss, norms, sparsity at the paper's spacing) or "demo"
-        (Jacobian rank, losses and norms at 250 steps)
-    Returns {"seconds": whole call, "training", "metrics": parts of it, "N", "S", "lost": fraction}.
+    share: of the paper's steps
+    kind: "training" (no metrics), "losses" (those that the system has, at the paper's spacing) or "demo" (losses, and
+        the Jacobian rank and feature sparsity that the paper looks at, at 250 steps)
+    Returns {"seconds": of the whole call, "training", "metrics": parts of it, "expected": what the plan said, "table":
+    what it rests on, "N", "T", "S", "dtype", "lost": fraction}.
     """
-    system = fs.data.paper("S1")
-    runs = system.runs
-    each = {name: np.repeat([getattr(r, name) or 1.0 for r in runs], orders)
-            for name in ("step_size", "decay_at", "decay_by")}
+    system, m = fs.data.paper(name), fs.metrics
+    case = CASES[name]
+    runs = [r for r in system.runs if (r.rule == "gd") == (case.batch is None)] or system.runs
+    steps = max(100, int(share * system.steps))
+    each = {field: np.repeat([getattr(r, field) or 1.0 for r in runs], orders)
+            for field in ("step_size", "decay_at", "decay_by")}
     step = fs.StepSize(each["step_size"], each["decay_at"], each["decay_by"], decay_timing=runs[0].decay_timing)
-    m = fs.metrics
-    losses = (m.TrainLoss(), m.TestLoss(), m.ParameterNorm(), m.Balancedness(), m.L0())
-    metrics = {"training": (), "losses": losses,
-               "demo": (*losses, m.JacobianRank(rtol=system.rank_rtol, points=system.rank_points))}[kind]
-    saves = {"training": [steps], "demo": np.linspace(0, steps, 250).astype(int),
-             "losses": system.evaluations[system.evaluations <= steps]}[kind]
-    run = fs.Run(fs.models.DiagonalLinear(d=system.data.d), system.data, fs.rules.SGD(batch_size=1), step, steps,
-                 init=system.init, dtype="float64", metrics=metrics, save=fs.SaveAt(steps=saves), seed=0)
+    metrics = () if kind == "training" else (m.TrainLoss(),)
+    if metrics and system.data.X_test is not None:
+        metrics = (*metrics, m.TestLoss())
+    if kind == "demo" and system.rank_rtol is not None:
+        metrics = (*metrics, m.JacobianRank(rtol=system.rank_rtol, points=system.rank_points))
+    if kind == "demo" and system.sparsity_threshold is not None:
+        metrics = (*metrics, m.FeatureSparsity(tau=system.sparsity_threshold))
+    saves = {"training": [steps], "losses": system.evaluations[system.evaluations <= steps],
+             "demo": np.unique(np.linspace(0, steps, 250).astype(int))}[kind]
+    rule = fs.rules.GD() if case.batch is None else fs.rules.SGD(batch_size=1)
+    run = fs.Run(case.model, system.data, rule, step, steps, init=system.init, dtype="float64", metrics=metrics,
+                 loss=fs.losses.Squared(system.loss_factor), save=fs.SaveAt(steps=saves), seed=0, backend="cpu")
+    plan = fs.plan(run, fs.Tuning(threads=len(os.sched_getaffinity(0))))
+    expected, words, _ = plan.cost()
     began = time.perf_counter()
-    result = fs.train(run, tuning=fs.Tuning(threads=len(os.sched_getaffinity(0))))
-    return {"seconds": time.perf_counter() - began, **result.provenance["seconds"], "N": len(result.ids),
-            "S": len(result.steps), "lost": float((result.lost >= 0).mean())}
+    result = fs.train(plan)
+    return {"seconds": time.perf_counter() - began, **result.provenance["seconds"], "N": len(result.ids), "T": steps,
+            "S": len(result.steps), "dtype": "float64", "expected": sum(expected.values()), "table": words,
+            "lost": float((result.lost >= 0).mean())}

@@ -1,126 +1,188 @@
 """Owns the order of a whole run: which sides meet in which measurement, and the rows that come of it."""
 
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from . import cases, ranks, rows, sparsity
-from .harness import Band, Gap, Process, Side, WrongAnswer, admit, interleave, ratio
+from . import cases, curves, energy, ranks, rows, sparsity
+from .harness import Band, Gap, Side, Starter, WrongAnswer, admit, fresh, interleave, ratio
+
+ALL_CASES, ALL_OPPONENTS = tuple(cases.CASES), tuple(cases.OPPONENTS)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured. target: seconds of one call; orders, steps: size of S1."""
+    """How much is measured. target: seconds of one call; budget: seconds after which what is left becomes a gap.
 
-    N: int = 1024
-    rounds: int = 10
-    best_of: int = 3
-    target: float = 0.2
+    cases, opponents: names of those that meet; orders: of every schedule of the paper's systems; share: of their steps
+    compiled: cases on which torch.compile is tried, since it takes ten seconds and more for each
+    curve_target: seconds of one call of the scaling curves
+    """
+
+    rounds: int = 6
+    compiled: tuple = ("diagonal", "relu2", "S2")
+    best_of: int = 2
+    target: float = 0.06
+    budget: float = 1020.0
+    cases: tuple = ALL_CASES
+    opponents: tuple = ALL_OPPONENTS
     memory: tuple = (16_384, 500, 5)  # networks, T, saved steps
     memory_repeats: int = 2
-    orders: int = 256
-    steps: int = 100_001
-    opponents: tuple = tuple(cases.OPPONENTS)
-    rank_rounds: int = 6
+    orders: int = 64
+    share: float = 1.0
+    rank_rounds: int = 4
+    curve_rounds: int = 4
+    curve_target: float = 0.05
+    curves: tuple = tuple(curves.CURVES)
 
 
-PARTS = ("speed", "lost", "memory", "s1", "rank", "sparsity")
-QUICK = Settings(rounds=4, best_of=1, target=0.05, memory=(8192, 100, 3), memory_repeats=1, orders=32, steps=10_001,
-                 rank_rounds=2)
+QUICK = Settings(rounds=2, best_of=1, target=0.02, budget=85.0, cases=("diagonal", "relu2", "S2", "S9"),
+                 opponents=cases.QUICK_OPPONENTS, memory=(8192, 100, 3), memory_repeats=1, orders=16, share=0.05,
+                 rank_rounds=2, curve_rounds=2, curve_target=0.01, curves=("N",))
+PARTS = ("one", "speed", "rank", "sparsity", "systems", "curves", "lost", "memory")
+
+
+class Clock:
+    """Time since the run began. say_late(what): whether the budget is used up, told once."""
+
+    def __init__(self, budget):
+        self.began, self.budget = time.perf_counter(), budget
+
+    def late(self):
+        return time.perf_counter() - self.began > self.budget
 
 
 def whole(settings, say=print, only=PARTS):
-    """Rows of everything, or of the parts named, on one core and on two where there are two."""
-    cores = [1, 2] if len(os.sched_getaffinity(0)) > 1 else [1]
-    for count in cores:
+    """Rows of everything, or of the parts named: what matters most first, since time may run out."""
+    cores, clock = list(range(1, min(2, len(os.sched_getaffinity(0))) + 1)), Clock(settings.budget)
+    top = cores[-1]
+
+    def timely(case, part, make):
+        """Rows of `make()`, or the gap that says there was no time."""
+        if clock.late():
+            yield rows.row(top, case, part, "gap", f"the budget of {settings.budget:g} s was used up", None)
+        else:
+            yield from make()
+
+    if "one" in only:
+        yield from curves.first_results(settings, say)
+        for name in curves.ALONE[:6 if settings.rounds > 2 else 2]:
+            yield from timely(name, "one", lambda n=name: curves.alone(n, settings, say))
+    for count in reversed(cores):
         with ExitStack() as stack:
             start = Starter(count, stack)
-            for case in cases.CASES.values() if "speed" in only else ():
-                yield from against_opponents(case, start, settings, say)
-            for case in cases.CASES.values() if "lost" in only and count == 1 else ():
-                yield from lost_runs(case, start, settings, say)
+            names = settings.cases if count == top else cases.GOAL_CASES
+            for case in (cases.CASES[name] for name in names) if "speed" in only else ():
+                yield from timely(case.name, "speed", lambda c=case, s=start: against_opponents(c, s, settings, say))
+            for case in cases.GOAL_CASES if "lost" in only and count == 1 else ():
+                yield from timely(case, "lost", lambda c=case, s=start: lost_runs(cases.CASES[c], s, settings, say))
         for case in ranks.CASES.values() if "rank" in only else ():
-            yield from jacobian_ranks(case, count, settings, say)
+            yield from timely(case.name, "rank", lambda c=case, n=count: jacobian_ranks(c, n, settings, say))
         for case in sparsity.CASES if "sparsity" in only else ():
-            yield from feature_sparsity(case, count, settings, say)
+            yield from timely(case, "sparsity", lambda c=case, n=count: feature_sparsity(c, n, settings, say))
+        if count == top and "systems" in only:
+            for name in ("S1", "S2", "S4", "S7", "S9"):
+                yield from timely(name, "systems", lambda n=name: paper_system(n, top, settings, say))
+        if count == top and "curves" in only:
+            for name in settings.curves:
+                yield from timely(name, "curves", lambda n=name: curves.curve(n, top, settings, say))
     if "memory" in only:
-        yield from memory(cores[-1], settings, say)
-    if "s1" in only:
-        yield from paper_s1(cores[-1], settings, say)
-
-
-class Starter:
-    """Worker processes on `cores` cores, one a provider, started at their first use and ended with the stack."""
-
-    def __init__(self, cores, stack):
-        self.cores, self.stack, self.running = cores, stack, {}
-
-    def __getitem__(self, provider):
-        if provider not in self.running:
-            self.running[provider] = Process(provider, self.cores)
-            self.stack.callback(self.running[provider].close)
-        return self.running[provider]
+        yield from timely("diagonal", "memory", lambda: memory(top, settings, say))
 
 
 def against_opponents(case, start, settings, say):
     """Rates of all providers and ceilings, and the ratios the claims are about."""
-    N, cores = settings.N, start.cores
-    say(f"\n{case.title}: N={N}, T from {settings.target} s, float32, {cores} core(s)")
-    sides = [Side(name, start[name], case, N) for name in ("fastsgd", *settings.opponents)]
-    if "torch-batched" in settings.opponents:
+    N, cores = case.N, start.cores
+    say(f"\n{case.title}: N={N}, calls of {settings.target} s, {case.dtype}, {cores} core(s)")
+    left_out = [name for name in settings.opponents if name.endswith("compiled") and case.name not in settings.compiled]
+    names = [name for name in ("fastsgd", *settings.opponents) if name not in left_out]
+    sides = [Side(name, start[name], case, N) for name in names]
+    if "torch-batched" in settings.opponents and case.name in cases.GOAL_CASES:
         sides.append(Side("torch-batched, plain", start["torch-batched"], case, N, only="plain"))
     sides += [Side(name, start[name], None, 0) for name in ("fma-peak", "copy")]
     ready, gaps = admit(sides, case.truth(N), settings.target)
-    interleave(ready, settings.rounds, settings.best_of)
+    gaps |= dict.fromkeys(left_out, f"torch.compile is tried on {', '.join(settings.compiled)} alone, for its time")
+    meter = energy.Meter()
+    interleave(ready, settings.rounds, settings.best_of, meter=meter)
     sides = {side.name: side for side in ready}
     for name, reason in gaps.items():
         say(f"  {name}: not timed. {reason}")
-        yield rows.row(cores, case.name, name, "gap", reason, None, settings.N)
+        yield rows.row(cores, case.name, name, "gap", reason, None, N, dtype=case.dtype)
     for side in ready:
         band = Band.of(side.rates)
         facts = side.versions | {"variant": side.variant, "first_call_s": round(side.first_call, 2)}
         say(f"  {side.name:22s} {band.median:10.3g} {side.unit} [{band.low:.3g} .. {band.high:.3g}]  {side.variant}"
             + (f"  error {side.error:.0e}, first call +{side.first_call:.1f} s" if side.case else ""))
-        N, T = (side.N, side.T) if side.case else ("", "")
-        yield rows.row(cores, case.name, side.name, "rate", side.unit, band, N, T, error=side.error, versions=facts)
+        size = (side.N, side.T) if side.case else ("", "")
+        dtype = case.dtype if side.case else "float32"
+        yield rows.row(cores, case.name, side.name, "rate", side.unit, band, *size, dtype, side.error, facts)
     ours = sides.get("fastsgd")
     if ours is None:
         return
-    peak = sides.get("fma-peak")
-    for side in ready:
+    yield from _ratios(case, cores, sides, ours, say)
+    yield _energy(case, cores, ours, meter)
+    yield from _expected(case, cores, ours, say)
+
+
+def _ratios(case, cores, sides, ours, say):
+    """What the claims are about: our rate over each side's, and our shares of the ceilings."""
+    peak, scale = sides.get("fma-peak"), 1 if case.dtype == "float32" else 2  # the probe is in float32
+    for side in sides.values():
         if side.name in ("fastsgd", "fma-peak", "copy"):
             continue
-        facts = side.versions | ours.versions
+        facts = side.versions | ours.versions | {"against_N": side.N}
         if peak:  # the ratio that fastsgd would have if it did nothing but fused multiply-adds at their peak
-            facts["possible"] = float(f"{ratio(peak, side, 1 / case.flops).median:.3g}")
+            facts["possible"] = float(f"{ratio(peak, side, 1 / case.flops / scale).median:.3g}")
         yield _claim(say, cores, case, side.name, "speed ratio", "x", ratio(ours, side), ours, facts)
     if peak:
-        yield _claim(say, cores, case, "fma-peak", "share of peak", "1", ratio(ours, peak, case.flops), ours,
+        yield _claim(say, cores, case, "fma-peak", "share of peak", "1", ratio(ours, peak, case.flops * scale), ours,
                      ours.versions | {"flops_a_step": case.flops})
+    if "copy" in sides and "steps" in sides:  # a step a call reads and writes every parameter
+        moved = 2 * case.model.P * (4 if case.dtype == "float32" else 8)
+        yield _claim(say, cores, case, "copy", "share of copy", "1", ratio(sides["steps"], sides["copy"], moved),
+                     sides["steps"], ours.versions | {"bytes_a_step": moved})
+
+
+def _energy(case, cores, ours, meter):
+    """Joules of a million runs of as many steps, or the reason why nobody knows."""
+    if meter.why_not:
+        unit, band = f"energy: {meter.why_not}", None
+    else:
+        unit, band = "J a million runs", Band.of([joules / work * 1e6 * ours.T for joules, work in meter.of(ours)])
+    return rows.row(cores, case.name, "fastsgd", "energy" if band else "gap", unit, band, ours.N, ours.T, case.dtype)
+
+
+def _expected(case, cores, ours, say):
+    """The plan's expected seconds over those measured."""
+    seconds, words = ours.process.ask("expected", case.key, ours.N, ours.T)
+    if seconds is not None:
+        band = Band.of([seconds * rate / (ours.N * ours.T) for rate in ours.rates])
+        yield _claim(say, cores, case, "fastsgd", "expected / measured", "1", band, ours, {"table": words})
 
 
 def _claim(say, cores, case, provider, metric, unit, band, ours, versions):
-    goal = cases.GOALS.get((metric, provider))
+    goal = cases.GOALS.get((metric, provider)) if case.name in cases.GOAL_CASES else None
     verdict = "" if goal is None else f", goal {goal:g}: {'met' if band.low >= goal else 'not met'}"
     possible = f", at the FMA peak {versions['possible']:g}" if "possible" in versions else ""
     say(f"  {metric}, {provider}: {band.median:.4g} [{band.low:.4g} .. {band.high:.4g}]{verdict}{possible}")
-    return rows.row(cores, case.name, provider, metric, unit, band, ours.N, ours.T, error=ours.error,
+    return rows.row(cores, case.name, provider, metric, unit, band, ours.N, ours.T, case.dtype, error=ours.error,
                     versions=versions)
 
 
 def lost_runs(case, start, settings, say):
     """A sweep with every second run lost beside one with none, in lanes and in teams: ratio of nominal rates."""
     say(f"\n{case.title}: every second run lost, {start.cores} core(s)")
-    truth = case.truth(settings.N)
+    truth = case.truth(case.N)
     for layout in ("lanes", "team"):
-        none, half = (Side(f"fastsgd, {layout}, {lost} lost", start["fastsgd"], case, settings.N,
+        none, half = (Side(f"fastsgd, {layout}, {lost} lost", start["fastsgd"], case, case.N,
                            {"lost": lost, "layout": layout}) for lost in ("none", "half"))
         try:
             none.admit(truth, settings.target)
             half.admit(truth, settings.target, T=none.T)
         except (Gap, WrongAnswer) as reason:
             say(f"  {layout}: not timed. {reason}")
-            yield rows.row(start.cores, case.name, layout, "gap", str(reason), None, settings.N)
+            yield rows.row(start.cores, case.name, layout, "gap", str(reason), None, case.N)
             continue
         interleave([none, half], settings.rounds, settings.best_of)
         yield _claim(say, start.cores, case, layout, "half lost / none lost", "x", ratio(half, none), none,
@@ -131,7 +193,7 @@ def jacobian_ranks(case, cores, settings, say):
     """Ranks a second by every side on the same networks, ratios to ours, and our share of the FMA peak."""
     say(f"\n{case.title}: ranks at rtol {case.rtol:g}, float64, {cores} core(s)")
     try:
-        out = _fresh(cores, "ranks", case.name, settings.rank_rounds, settings.target)
+        out = fresh(cores, "ranks", case.name, settings.rank_rounds, settings.target)
     except Gap as reason:
         say(f"  not timed. {reason}")
         yield rows.row(cores, case.name, "fastsgd", "gap", str(reason), None, dtype="float64")
@@ -165,7 +227,7 @@ def feature_sparsity(case, cores, settings, say):
     """Coefficients a second by the kernel and by NumPy, and their ratio."""
     say(f"\n{sparsity.CASES[case][3]}, float64, {cores} core(s)")
     try:
-        out = _fresh(cores, "sparsities", case, settings.rank_rounds, settings.target)
+        out = fresh(cores, "sparsities", case, settings.rank_rounds, settings.target)
     except Gap as reason:
         say(f"  not timed. {reason}")
         yield rows.row(cores, case, "fastsgd", "gap", str(reason), None, dtype="float64")
@@ -186,7 +248,7 @@ def memory(cores, settings, say):
     grown = {T: [], 20 * T: []}
     for _ in range(settings.memory_repeats):
         for steps, seen in grown.items():
-            seen.append(_fresh(cores, "memory", N, steps, saves))
+            seen.append(fresh(cores, "memory", N, steps, saves))
     plan = grown[T][0]
     say(f"\nmemory: {case.title}, N={N}, {saves} saved steps; the plan states {plan['planned']:.1f} MiB "
         f"{plan['parts']}")
@@ -201,31 +263,24 @@ def memory(cores, settings, say):
     yield rows.row(cores, case.name, "fastsgd", "memory T / memory 20 T", "1", band, N, T)
 
 
-def paper_s1(cores, settings, say):
-    """Seconds of the paper's system S1."""
-    say(f"\nS1: 4 schedules x {settings.orders} orders, T={settings.steps}, float64, {cores} core(s)")
+def paper_system(name, cores, settings, say):
+    """Seconds of one of the paper's systems, without metrics, with losses, and as `fastsgd reproduce` measures it."""
+    say(f"\n{name}: its schedules x {settings.orders} orders, {cores} core(s)")
     for kind in ("training", "losses", "demo"):
         try:
-            out = _fresh(cores, "s1", settings.orders, settings.steps, kind)
+            out = fresh(cores, "paper", name, settings.orders, settings.share, kind)
         except Gap as reason:
             say(f"  {kind}: not timed. {reason}")
-            yield rows.row(cores, "S1", "fastsgd", "gap", f"{kind}: {reason}", None, dtype="float64")
+            yield rows.row(cores, name, "fastsgd", "gap", f"{kind}: {reason}", None, dtype="float64")
             continue
+        band, off = Band.of([out["seconds"]]), Band.of([out["expected"] / out["seconds"]])
         say(f"  {kind}: {out['seconds']:.2f} s (training {out['training']:.2f}, metrics {out['metrics']:.2f} for "
-            f"{out['S']} evaluations), {100 * out['lost']:.0f} % of the runs lost")
+            f"{out['S']} evaluations), {100 * out['lost']:.0f} % of the runs lost, expected {out['expected']:.2f} s")
         if kind == "demo":
-            band = Band.of([2 * out["training"] / out["seconds"]])
-            say(f"    twice the training over the whole: {band.median:.3f}, goal 1")
-            yield rows.row(cores, "S1", "fastsgd", "twice training / whole", "1", band, out["N"], settings.steps,
-                           "float64")
-        yield rows.row(cores, "S1", "fastsgd", f"seconds, {kind}", "s", Band.of([out["seconds"]]), out["N"],
-                       settings.steps, "float64", versions=out)
-
-
-def _fresh(cores, function, *arguments):
-    """A study's answer from a process of its own."""
-    process = Process("fastsgd", cores)
-    try:
-        return process.ask("call", function, *arguments)
-    finally:
-        process.close()
+            share = Band.of([2 * out["training"] / out["seconds"]])
+            yield rows.row(cores, name, "fastsgd", "twice training / whole", "1", share, out["N"], out["T"],
+                           out["dtype"])
+        yield rows.row(cores, name, "fastsgd", f"seconds, {kind}", "s", band, out["N"], out["T"], out["dtype"],
+                       versions=out)
+        yield rows.row(cores, name, "fastsgd", "expected / measured", "1", off, out["N"], out["T"], out["dtype"],
+                       versions={"table": out["table"], "variant": f"with {kind}" if kind != "training" else ""})

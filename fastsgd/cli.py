@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import FastsgdError
+from .errors import FastsgdError, SpecError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Train thousands to millions of small networks at once, each by its own SGD.")
@@ -81,6 +81,31 @@ def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd
     from .result import Result
 
     typer.echo(summary.text(Result.load(result)))
+
+
+@app.command()
+def bench(quick: Annotated[bool, typer.Option("--quick", help="a look in two minutes; keeps no rows")] = False,
+          calibrate: Annotated[bool, typer.Option("--calibrate", help="measure what plans expect of this machine, and "
+                                                                      "nothing else")] = False,
+          only: Annotated[list[str] | None, typer.Option(help="measure only this part; may be repeated")] = None,
+          rows: Annotated[Path | None, typer.Option(help="CSV file to append to instead of the checkout's")] = None,
+          report: Annotated[bool, typer.Option("--report", help="measure nothing, rewrite tables and plots")] = False):
+    """Measure fastsgd against its opponents, and append the rows; or calibrate the cost model of plans."""
+    if calibrate:
+        from . import calibrate as calibration
+        from . import cost
+
+        typer.echo(f"wrote {cost.write(calibration.calibrate(typer.echo))}")
+        return
+    root = Path(__file__).parents[1]
+    if not (root / "bench" / "__main__.py").exists():
+        raise SpecError(f"bench: the benchmarks are part of the source tree, which {root} is not; get a checkout "
+                        "and run `make bench` or, after `pip install -e '.[bench]'`, `fastsgd bench` in it "
+                        "(--calibrate works here)")
+    sys.path.insert(0, str(root))
+    from importlib import import_module
+
+    import_module("bench.__main__").measure(quick, only, rows, report)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from functools import cache
 
 import numpy as np
 
@@ -199,12 +200,16 @@ def _measured(plan, backend, state, metric, who, weights, pace):
         pace.networks[metric.name] = int(min(4 * size, max(16, len(part) * LAUNCH_SECONDS / spent)))
 
 
+@cache
+def _machine():
+    return {"numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine(),
+            "processors": os.cpu_count()}
+
+
 def _provenance(plan, done):
     from . import __version__
 
-    return {"fastsgd": __version__, "numpy": np.__version__, "python": platform.python_version(),
-            "machine": platform.machine(), "processors": os.cpu_count(), "backend": plan.backend,
-            "device": _device(plan),
+    return {"fastsgd": __version__, **_machine(), "backend": plan.backend, "device": _device(plan),
             "tuning": {name: value for name, value in vars(plan.tuning).items() if value is not None},
             "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
             "network_steps": int(np.where(done.lost < 0, plan.run.steps, done.lost).sum())}

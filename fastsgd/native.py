@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 from functools import cache
 
 from .errors import BackendUnavailable, PlanError
@@ -46,6 +47,16 @@ def cpu_flags():
             return frozenset(next(line for line in info if line.startswith(("flags", "Features"))).split())
     except (OSError, StopIteration):
         return frozenset()
+
+
+@cache
+def cpu_name():
+    """What the operating system calls the processor."""
+    try:
+        with open("/proc/cpuinfo") as info:
+            return next(line for line in info if line.startswith("model name")).split(":")[1].strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def default_threads():

@@ -1,11 +1,12 @@
 """Owns the planner: fields against each other, choice of backend and layout, size of memory."""
 
 import os
+from functools import partial
 from math import prod
 
 import numpy as np
 
-from . import backends
+from . import backends, cost
 from .errors import BackendUnavailable, PlanError, SpecError
 from .spec.order import PerNetwork, Replay, Reshuffle
 from .spec.planned import Plan, Tuning
@@ -51,7 +52,7 @@ def plan(run, tuning=None):
     noises = {name: _chosen(run.rule.noise_schedule(name, run, population), ids) for name in run.rule.noises()}
     return Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, start=_start(run, ids, population),
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
-                memory=memory)
+                memory=memory, cost=partial(cost.expected, run, backend.name, N, saves, tuning))
 
 
 def _of(array, ids):

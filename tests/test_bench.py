@@ -1,13 +1,18 @@
 """Checks the benchmark's protocol: a wrong answer is refused, a missing provider is named, tables follow the rows."""
 
+from contextlib import ExitStack
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import fastsgd as fs
-from bench import cases, harness, report, rows, suite
+from bench import cases, energy, harness, plots, report, rows, suite
+from bench.peak import Absent
 from bench.worker import Worker
 
 N = 16
+CASES = ("diagonal", "relu2-batch", "S2", "S9")  # batch 1, minibatch, full batch in float64, two hidden layers
 
 
 class InProcess:
@@ -28,13 +33,15 @@ def admitted(process, case):
 
 
 def one_step_further(case):
-    """An answer in which one network saw one other sample at one step."""
+    """An answer in which one network saw one other sample at one step, or of full batches took one step too many."""
+    if case.batch is None:
+        return fs.train(case.run(N, cases.CHECK_STEPS + 1)).weights
     order = case.order(N, cases.CHECK_STEPS)
     order[3, 20] = (order[3, 20] + 1) % case.data.n
     return fs.train(case.run(N, cases.CHECK_STEPS, order=fs.orders.Replay(order))).weights
 
 
-@pytest.mark.parametrize("name", cases.CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_wrong_answers_are_refused_and_not_timed(name):
     case = cases.CASES[name]
 
@@ -61,6 +68,40 @@ def test_right_answer_is_timed(name):
     assert len(ready[0].rates) == 2 and min(ready[0].rates) > 0
 
 
+@pytest.mark.parametrize("provider", ("steps", "numpy-loop", "torch-naive", "torch-batched", "torch-vmap", "modelbatch",
+                                      "jax", "numba"))
+@pytest.mark.parametrize("name", CASES)
+def test_opponents_are_given_the_same_draws_and_have_the_same_answer(name, provider):
+    """Every variant of every opponent that is installed here; what is missing is a gap with a reason."""
+    case = cases.CASES[name]
+    try:
+        process = InProcess(provider)
+    except (Absent, ImportError) as reason:
+        pytest.skip(str(reason))
+    side = harness.Side(provider, process, case, 4)
+    facts = process.ask("hello")
+    assert facts["checked"] and facts["versions"]
+    truth, who = case.truth(4), case.checked(4)
+    n = min(4, facts["most_networks"] or 4)
+    for variant in process.ask("variants", side.case.key):
+        answer = process.ask("answer", case.key, n, variant, {})
+        assert harness.error_of(answer, truth[:n], case.start(4)[who][:n]) < case.tolerance
+
+
+def test_opponents_that_cannot_run_here_say_why():
+    with pytest.raises(Absent, match="CUDA"):
+        Worker("fastsgd-cuda")
+    with pytest.raises(Absent, match="CUDA"):
+        Worker("torch-graphs")
+
+
+def test_what_time_does_not_allow_is_a_gap():
+    settings = suite.Settings(budget=-1.0, opponents=())
+    made = list(suite.whole(settings, lambda text: None, ("speed", "rank", "systems", "curves")))
+    assert made and {row["metric"] for row in made} == {"gap"} and "budget" in made[0]["unit"]
+    assert {row["case"] for row in made} >= {*cases.CASES, "N", "width"}
+
+
 def test_order_of_sides_alternates():
     calls = []
 
@@ -75,46 +116,101 @@ def test_order_of_sides_alternates():
 
 
 def test_flops_count_the_algorithm():
-    assert cases.CASES["diagonal"].flops == 240 and cases.CASES["relu2"].flops == 4600
+    flops = {name: case.flops for name, case in cases.CASES.items()}
+    assert flops["diagonal"] == 240 and flops["relu2"] == 4600 and flops["diagonal-batch"] == 8 * 240
+    assert flops["S2"] == 40 * 800 and flops["S7"] == 4 * 60 + 20
+    assert flops["S9"] == 4 * (50 + 100 + 10) + 200 + 10 + 20
 
 
 def test_smoke_of_a_whole_measurement(tmp_path):
     """fastsgd, PyTorch batched and the ceilings through real processes, rows and tables; a provider that is none."""
-    settings = suite.Settings(N=N, rounds=2, best_of=1, target=0.002, opponents=("torch-batched", "no-such-thing"))
-    said, made = [], []
-    with suite.ExitStack() as stack:
-        start = suite.Starter(1, stack)
-        made += suite.against_opponents(cases.CASES["relu2"], start, settings, said.append)
-        made += suite.lost_runs(cases.CASES["diagonal"], start, settings, said.append)
+    settings = suite.Settings(rounds=2, best_of=1, target=0.002, opponents=("torch-batched", "no-such-thing"))
+    case = replace(cases.CASES["relu2"], N=N)
+    made = []
+    with ExitStack() as stack:
+        start = harness.Starter(1, stack)
+        made += suite.against_opponents(case, start, settings, lambda text: None)
+        made += suite.lost_runs(case, start, settings, lambda text: None)
     shared = rows.conditions()
     rows.append([shared | row for row in made], tmp_path / "rows.csv")
     back = rows.read(tmp_path / "rows.csv")
     assert len(back) == len(made) and list(back[0]) == list(rows.COLUMNS)
     metrics = {(row["provider"], row["metric"]) for row in back}
     assert {("fastsgd", "rate"), ("torch-batched", "speed ratio"), ("no-such-thing", "gap"),
+            ("fma-peak", "share of peak"), ("fastsgd", "expected / measured"),
             ("team", "half lost / none lost")} <= metrics
-    text = report.tables(report.newest(back))
-    assert "no-such-thing" in text and "PyTorch batched" in text and shared["machine"] in text
+    text = report.whole(report.newest(back))
+    for part in ("no-such-thing", "torch batched", shared["machine"], "### Where we are slower" if any(
+            row["metric"] == "speed ratio" and float(row["high"]) < 1 for row in back) else "### Goals"):
+        assert part in text
+
+
+def line(metric, provider, band, case="diagonal", T=8, cores=1, **facts):
+    return rows.row(cores, case, provider, metric, "x", band, 8, T, error=1e-6, versions=facts)
 
 
 def test_report_takes_the_newest_rows_and_keeps_the_rest_of_the_page(tmp_path):
-    case, shared = "diagonal", rows.conditions()
+    shared = rows.conditions()
     bands = {"2020-01-01T00:00Z": harness.Band(7.0, 6.0, 8.0), "2021-01-01T00:00Z": harness.Band(11.0, 10.5, 12.0)}
     for date, band in bands.items():
-        line = rows.row(1, case, "jax", "speed ratio", "x", band, 8, 8, error=1e-6, versions={"possible": 16.0})
-        rows.append([shared | {"date": date} | line], tmp_path / "rows.csv")
+        made = [line("rate", "fastsgd", band), line("speed ratio", "jax", band, possible=16.0)]
+        rows.append([shared | {"date": date} | row for row in made], tmp_path / "rows.csv")
     page = tmp_path / "README.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page.write_text(f"before\n{report.BEGIN}\nformer text\n{report.END}\nafter\n")
     unmarked = tmp_path / "OTHER.md"
     unmarked.write_text("untouched\n")
-    newest = rows.read(tmp_path / "rows.csv")
-    assert report.rewrite(newest, [page, unmarked, tmp_path / "absent.md"]) == [page]
+    read = rows.read(tmp_path / "rows.csv")
+    pages = [page, unmarked, tmp_path / "absent.md"]
+    assert report.rewrite(read, pages, plots=False) == [page]
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "former text" not in text
     assert "11 (10.5 .. 12) | 10 | yes | 16" in text and "2020" not in text
-    assert report.rewrite(newest, [page]) == [] and unmarked.read_text() == "untouched\n"
+    assert report.rewrite(read, pages, plots=False) == [] and unmarked.read_text() == "untouched\n"
+
+
+def test_the_rows_of_earlier_versions_can_be_read():
+    assert report.whole(report.newest(rows.read())) and report.summary(report.newest(rows.read()))
 
 
 def test_claim_needs_its_whole_band():
-    line = rows.row(1, "diagonal", "jax", "speed ratio", "x", harness.Band(15.0, 9.9, 20.0), 8, 8)
-    assert "| no |" in report.tables([rows.conditions() | line])
+    shared = rows.conditions()
+    assert "| no |" in report.claims([shared | line("speed ratio", "jax", harness.Band(15.0, 9.9, 20.0))])
+
+
+def test_where_we_are_slower_the_table_says_so():
+    shared = rows.conditions()
+    made = [shared | line("rate", "fastsgd", harness.Band(1e6, 1e6, 1e6), case="S2"),
+            shared | line("speed ratio", "jax", harness.Band(0.8, 0.7, 0.9), case="S2"),
+            shared | line("speed ratio", "numba", harness.Band(1.1, 0.9, 1.2), case="S2"),
+            shared | line("one network ratio", "numpy-loop", harness.Band(0.2, 0.1, 0.3), T=10)]
+    text = report.opponents(made)
+    assert "| **0.8** |" in text and "≈ 1.1" in text
+    slow = report.slower(made)
+    assert "XLA" in slow and "fixed part" in slow and slow.count("\n") == 3  # head, rule, two lines
+
+
+def test_plots_have_a_point_for_every_row(tmp_path):
+    pytest.importorskip("matplotlib")
+    shared = rows.conditions()
+    made = [shared | line("curve N", who, harness.Band(10.0 * at, 9.0 * at, 11.0 * at), at=at)
+            for who in ("fastsgd", "jax") for at in (1, 10)]
+    assert plots.draw(made, tmp_path) == [tmp_path / "bench_N.png"]
+    assert (tmp_path / "bench_N.png").stat().st_size > 10_000
+
+
+def test_energy_is_read_or_its_absence_named(tmp_path):
+    meter = energy.Meter(tmp_path / "none")
+    assert "no counter" in meter.why_not
+    (tmp_path / "intel-rapl:0").mkdir()
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    counter.write_text("1000000")
+
+    class Side:
+        name, N, T = "fastsgd", 10, 5
+
+        def measure(self, best_of):
+            counter.write_text("3500000")
+
+    meter = energy.Meter(tmp_path)
+    meter.around(Side(), 2)
+    assert meter.why_not is None and meter.of(Side()) == [(2.5, 100)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastsgd as fs
-from fastsgd import config
+from fastsgd import calibrate, cli, config
 from fastsgd.spec import codec
 
 CONFIG = """
@@ -133,3 +133,16 @@ of = "average"
     path.write_text(path.read_text().replace("base = 0.1", "bas = 0.1"))
     with pytest.raises(fs.SpecError, match=r"label_noise\.sigma"):
         config.read(path)
+
+
+def test_bench_without_a_checkout_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "fastsgd" / "cli.py"))
+    with pytest.raises(fs.SpecError, match="checkout"):
+        cli.bench(quick=True)
+
+
+def test_bench_calibrates_into_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTSGD_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibrate, "calibrate", lambda say: {"machine": "m", "isa": "i", "ns": {}})
+    cli.bench(calibrate=True)
+    assert (tmp_path / "cost.json").exists()

@@ -23,3 +23,5 @@ HESSIAN = 1e-9
 EQUATION = 1e-10
 # Losses and activations at one point in float64.
 VALUE = 1e-13
+# Instructions of a loop above what this version takes: counts repeat to a thousandth, the rest is for other builds.
+INSTRUCTIONS = 0.03

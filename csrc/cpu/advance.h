@@ -22,6 +22,8 @@ struct Scratch {  // memory aligned to a cache line
   ~Scratch() { std::free(p); }
   Scratch(const Scratch&) = delete;
 };
+// Threads for `pieces` of work: one that has nothing to do costs more to wake than a short run takes.
+inline int busy(int threads, i64 pieces) { return pieces < threads ? int(pieces) : threads; }
 inline i64 apart(i64 bytes) { return (bytes + 4096 + 63) / 64 * 64; }  // threads share neither cache lines nor pages
 
 // Calls f(model) with the family and the number of partial sums that fit.
@@ -75,8 +77,9 @@ void advance(const Job<T>& job) {
     const i64 each_thread = (vectors + job.threads - 1) / job.threads, side = B::side(job, model);
     const i64 size = B::G * (each_thread < side ? each_thread : side);
     const i64 each = apart(B::bytes(job, model));
-    Scratch scratch(each * job.threads);
-#pragma omp parallel num_threads(job.threads)
+    const int threads = busy(job.threads, (count + size - 1) / size);
+    Scratch scratch(each * threads);
+#pragma omp parallel num_threads(threads)
     {
       B block(job, model, scratch.p + each * omp_get_thread_num());
 #pragma omp for schedule(dynamic)

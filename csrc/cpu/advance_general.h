@@ -67,8 +67,9 @@ void advance_lanes(const GeneralJob<T>& all, const std::vector<i64>& living) {
   const auto model = family<T, W>(all.shape);
   const auto teacher = all.fresh.teacher ? family<T, W>(*all.fresh.teacher) : nullptr;
   const i64 each = apart(lanes_bytes(all, *model, teacher.get())), count = i64(living.size());
-  Scratch scratch(each * all.job.threads);
-#pragma omp parallel num_threads(all.job.threads)
+  const int threads = busy(all.job.threads, (count + W - 1) / W);
+  Scratch scratch(each * threads);
+#pragma omp parallel num_threads(threads)
   {
     char* at = scratch.p + each * omp_get_thread_num();
     Feed<T, W> feed(all, model->inputs, at);

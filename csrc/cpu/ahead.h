@@ -62,6 +62,10 @@ struct Ahead {
     }
   }
   void fetch_columns(const Data<T>& data, const u32* which) {
+    if constexpr (G == 1) {  // a lone network reads its row where it lies
+      columns = const_cast<V*>(reinterpret_cast<const V*>(data.X + *which * data.stride));
+      return;
+    }
     V* to = spare;
     spare = columns, columns = to;
     for (int j = 0; j < width; j += G) {  // rows of X are padded to whole vectors

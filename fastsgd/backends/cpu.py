@@ -25,7 +25,6 @@ from ..spec.problem import Fresh
 from . import general, jacobians, linear
 from .base import Backend, float64_params
 
-ONE_A_LANE = "the general loop, for any family, loss and rule, has one network a lane"
 DRAWN = (PerNetwork, Common)  # orders that the kernels draw, if with replacement
 
 
@@ -110,7 +109,7 @@ class CPU(Backend):
         team, lanes = module.team[run.dtype], module.lanes[run.dtype]
         threads = tuning.threads or default_threads()
         fuses = fused(run)
-        layout, why = best_layout(run, N, threads, team, lanes) if fuses else ((lanes, 1), ONE_A_LANE)
+        layout, why = best_layout(run, N, threads, team, lanes) if fuses else general.layout(N, threads, lanes)
         if tuning.team is not None or tuning.lanes is not None:
             layout = (tuning.lanes or 1, tuning.team or 1)
             why = "as asked for"
@@ -211,9 +210,11 @@ def one_label(rule):
 def best_layout(run, N, threads, team, lanes):
     """(lanes, team) for a run of N networks, and why. Measured on Zen 4, both dtypes, AVX2 and AVX-512."""
     model = run.model
+    if N <= lanes // 2:
+        return (1, team), f"{N} network(s) would leave most of {lanes} lanes empty"
     if type(model) is DiagonalLinear:
         one_row = isinstance(run.order, Common) or run.rule.full or len(getattr(run.order, "table", ())) == 1
-        if one_row and model.d <= 64:
+        if one_row and model.d <= (100 if run.rule.full else 64):
             return (lanes, 1), "one row of X serves all lanes"
         if model.d < 4 or (model.d <= 8 and lanes == team):
             return (lanes, 1), f"{model.d} inputs would leave most of {team} lanes empty"

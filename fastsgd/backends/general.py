@@ -47,6 +47,13 @@ def block_bytes(module, run):
     return getattr(module, f"general_bytes_{run.dtype}")(family(run.model), len(run.rule.buffers()), labels, batch)
 
 
+def layout(N, threads, lanes):
+    """(lanes, team) of N networks, and why. A vector's step takes three to four times as long as a number's."""
+    if N <= 2 * threads:
+        return (1, 1), f"{N} network(s) are sooner done one by one than as {lanes} lanes"
+    return (lanes, 1), "the general loop, for any family, loss and rule, has one network a lane"
+
+
 def advance(state, segment):
     """Move a CPU state over a Segment by the general loop."""
     plan, run = state.plan, state.plan.run

@@ -57,7 +57,7 @@ class Rule(ABC):
 
     def numbers(self):
         """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks is not."""
-        out = {name: getattr(self, name) for name in ("weight_decay", "balance_penalty") if np.any(getattr(self, name))}
+        out = {name: getattr(self, name) for name in ("weight_decay", "balance_penalty") if getattr(self, name).any()}
         return out if self.average is None else out | {"average": self.average}
 
     def buffers(self):
@@ -124,10 +124,10 @@ class Descent(Rule):
 
     def numbers(self):
         out = super().numbers()
-        return out | {"momentum": self.momentum} if np.any(self.momentum) else out
+        return out | {"momentum": self.momentum} if self.momentum.any() else out
 
     def buffers(self):
-        return (("momentum",) if np.any(self.momentum) else ()) + super().buffers()
+        return (("momentum",) if self.momentum.any() else ()) + super().buffers()
 
     def traits(self):
         return super().traits() | {"nesterov": self.nesterov}

@@ -39,8 +39,9 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
 
 def finite(array, field):
     """Return `array` if all of it is finite, else raise SpecError naming the first bad entry."""
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
+    fine = np.isfinite(array)
+    if not fine.all():
+        bad = np.argwhere(~fine)
         where = tuple(int(k) for k in bad[0])
         raise SpecError(f"{field}: entry {where if where else ''} is {array[where]}, expected finite numbers "
                         f"({len(bad)} of {array.size} are not)")
@@ -52,6 +53,11 @@ def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0)
 
     Returns a read-only float64 array of shape [] or [N]. Raises SpecError outside [low, high] ((low when low_open).
     """
+    if type(value) in (float, int) and abs(value) < (1e300 if high is None else high) and (
+            low is None or value > low or (value == low and not low_open)):
+        array = np.array(float(value))  # a plain number well inside its range: most fields of most runs
+        array.setflags(write=False)
+        return array
     with np.errstate(over="ignore"):
         array = as_array(value, field, ndim=tuple(range(2 + extra_axes))).astype(np.float64)
     finite(array, field)

@@ -16,7 +16,7 @@ class Tuning:
     """Choices that change speed and never a bit of the result; None lets the plan choose.
 
     threads: CPU threads, 1 .. 4096
-    team: lanes that share one network: on a CPU 1 or the machine's vector width, on a card 1 .. 32, or a block's threads
+    team: lanes that share one network: on a CPU 1 or the vector's width, on a card 1 .. 32, or the threads of a block
     lanes: networks side by side in one vector; 1 with team 1 means scalar code
     segment: most steps in one launch, >= 1
     isa: instruction set of the CPU module, e.g. "v3"
@@ -71,6 +71,7 @@ class Plan:
     noises {name: (base [N], row [N] int32, table)}: amplitudes of the rule's noises, like those of the step size
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
+    cost: function () -> ({what: seconds}, what they rest on, metrics without an estimate); see fastsgd/cost.py
     """
 
     run: object
@@ -86,6 +87,12 @@ class Plan:
     numbers: dict = field(default_factory=dict)
     noises: dict = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
+    cost: object = None
+
+    @property
+    def expected(self):
+        """{what: seconds} that the run is expected to take; {} where nobody has calibrated its backend."""
+        return self.cost()[0]
 
     @property
     def N(self):
@@ -137,12 +144,27 @@ class Plan:
                                                " and so that a launch takes about a quarter of a second"),
             "memory: " + ", ".join(f"{name} {_size(size)}" for name, size in self.memory.items())
             + f"; {_size(sum(self.memory.values()))} in all",
+            _seconds(*self.cost()),
         ]
         return "\n".join(lines)
 
 
 def _range(values):
     return f"{values.min():g}" if values.min() == values.max() else f"{values.min():g} .. {values.max():g}"
+
+
+def _seconds(seconds, words, unknown):
+    if not seconds:
+        return f"expected: unknown, for {words}"
+    parts = ", ".join(f"{name} {_time(s)}" for name, s in seconds.items())
+    more = f"; no estimate for {', '.join(unknown)}" if unknown else ""
+    return f"expected: {_time(sum(seconds.values()))} ({parts}{more}), by {words}"
+
+
+def _time(seconds):
+    """Two digits and a unit that suits them."""
+    size, unit = next((pair for pair in ((1, "s"), (1e-3, "ms")) if seconds >= pair[0]), (1e-6, "us"))
+    return f"{float(f'{seconds / size:.2g}'):.10g} {unit}"
 
 
 def _size(count):

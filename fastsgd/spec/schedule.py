@@ -132,9 +132,10 @@ class StepSize:
 
         table(t0, t1) gives multipliers [Q, t1 - t0] in float64, one row per distinct schedule.
         """
-        wide = [np.full((N, 1), np.inf) if self.decay_at is None else np.broadcast_to(_rows(self.decay_at), (
-            N, _rows(self.decay_at).shape[1]))]
-        starts = np.where(wide[0] < 1, np.floor(wide[0] * T), np.inf)  # [N, m] first smaller step
+        population, N = N, N if self.lengths().keys() - {"step_size"} else 1  # one row where all have one schedule
+        wide = np.full((N, 1), np.inf) if self.decay_at is None else np.broadcast_to(_rows(self.decay_at), (
+            N, _rows(self.decay_at).shape[1]))
+        starts = np.where(wide < 1, np.floor(wide * T), np.inf)  # [N, m] first smaller step
         if self.decay_timing == "after":
             starts = starts + 1
         divisor = np.broadcast_to(_rows(self.decay_by), starts.shape)
@@ -148,9 +149,11 @@ class StepSize:
         if self.cosine is not None:
             columns += [_column(a, N) for a in (self.cosine.final, self.cosine.start)]
             parts.append((self.cosine, 2))
-        kinds, row = np.unique(np.concatenate(columns, axis=1), axis=0, return_inverse=True)
+        kinds, row = np.concatenate(columns, axis=1), np.zeros(population, np.int32)
+        if N > 1:
+            kinds, row = np.unique(kinds, axis=0, return_inverse=True)
         table = _Table(kinds, starts.shape[1], tuple(parts), T)
-        return np.broadcast_to(self.base, (N,)), row.reshape(N).astype(np.int32), table
+        return np.broadcast_to(self.base, (population,)), row.reshape(population).astype(np.int32), table
 
 
 @dataclass(frozen=True, eq=False)

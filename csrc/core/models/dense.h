@@ -94,12 +94,17 @@ struct Dense {
       const bool by_unit = width > fan;  // who cooperates takes the longer axis
       const int j0 = by_unit ? Tm::first() : 0, dj = by_unit ? Tm::step() : 1;
       const int i0 = by_unit ? 0 : Tm::first(), di = by_unit ? 1 : Tm::step();
-      if (s.trained[0][l])
+      auto weights = [&](auto source) {
         for (int j = j0; j < width; j += dj) {
           const V e = c * delta[top + j];
           FS_UNROLL_ROWS
-          for (int i = i0; i < fan; i += di) sink(at + j * fan + i, e, l ? a[i] : x.shared(i));
+          for (int i = i0; i < fan; i += di) sink(at + j * fan + i, e, source(i));
         }
+      };
+      if (s.trained[0][l]) {  // two loops without a choice inside, which a lone network needs to be vectorised
+        if (l) weights([a](int i) { return a[i]; });
+        else weights([x](int i) { return x.shared(i); });
+      }
       at += width * fan;
       if (s.bias[l]) {
         if (s.trained[1][l])
@@ -116,10 +121,14 @@ struct Dense {
   struct Many {
     static constexpr int value = M;
   };
-  // f(j, many) for units j .. j + many - 1, four at a time where it can, so that their sums hide each other's latency.
+  // f(j, many) for units j .. j + many - 1, several at a time where it can: their sums hide each other's latency.
   template <class F>
   FS_HD static void units(int width, F f) {
     int j = Tm::first();
+    if constexpr (Tm::W == 1 && !Tm::COOPERATES) {
+      FS_UNROLL_ROWS
+      for (; j + 8 <= width; j += 8) f(j, Many<8>{});
+    }
     if constexpr (!Tm::COOPERATES) {
       FS_UNROLL_ROWS
       for (; j + 4 <= width; j += 4) f(j, Many<4>{});

@@ -29,6 +29,14 @@ struct Product {
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, const V* g, V*, Sink sink) const {
     Tm::sync();
+    if (depth == 2) {
+      for (int j = Tm::first(); j < d; j += Tm::step()) {
+        const V e = *g * x.shared(j), u = w[j], v = w[d + j];
+        sink(j, e, v), sink(d + j, e, u);
+      }
+      Tm::sync();
+      return;
+    }
     for (int j = Tm::first(); j < d; j += Tm::step()) {
       const V e = *g * x.shared(j);
       V before[MOST], after = V::set(1);  // products of the factors before k, and of those after it

@@ -1,0 +1,47 @@
+"""What a first small run costs: torch stays outside until a tensor is asked for, a lone network takes no vector."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastsgd as fs
+from fastsgd.native import native
+
+CODE = """
+import sys
+import fastsgd as fs
+m = fs.metrics
+sparse = fs.data.sparse_regression(n=20, d=30, nonzero=3, n_test=50, seed=0)
+taught = fs.data.teacher_student(n=15, d=2, teacher_width=3, n_test=50, seed=0)
+for model, data, more in ((fs.models.DiagonalLinear(d=30), sparse, (m.JacobianRank(rtol=1e-15), m.ParameterNorm())),
+                          (fs.models.ReLU2(d=2, width=20), taught, (m.JacobianRank(), m.FeatureSparsity())),
+                          (fs.models.MLP(2, (5, 5)), taught, (m.JacobianRank(),))):
+    for rule in (fs.rules.SGD(), fs.rules.GD(), fs.rules.SGD(momentum=0.5)):
+        result = fs.train(model, data, rule=rule, step_size=0.01, steps=20, dtype="float64", backend="cpu",
+                          metrics=(m.TrainLoss(), m.TestLoss(), *more))
+        assert result.numpy("train_loss").shape == (1, 1) and result.provenance["backend"] == "cpu"
+print(sorted({"torch", "scipy", "matplotlib", "xarray", "rich", "typer"} & set(sys.modules)))
+result["train_loss"]
+print("torch" in sys.modules)
+"""
+
+
+def test_a_plain_run_needs_no_torch():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True"]
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("rule", (fs.rules.SGD(), fs.rules.GD(), fs.rules.SGD(momentum=0.5)),
+                         ids=("sgd", "gd", "momentum"))
+@pytest.mark.parametrize("model", (fs.models.DiagonalLinear(d=3), fs.models.ReLU2(d=3, width=20)), ids=("d3", "relu2"))
+def test_a_lone_network_gets_no_vector_of_networks(model, rule, dtype):
+    data = fs.Dataset(np.eye(3, dtype=dtype), np.ones(3, dtype=dtype))
+    runs = {N: fs.Run(model, data, rule, 0.01, 50, networks=N, dtype=dtype, backend="cpu") for N in (1, 64)}
+    alone, many = (fs.plan(run, fs.Tuning(threads=1)) for run in runs.values())
+    assert alone.tuning.lanes == 1
+    assert alone.tuning.team == (native().team[dtype] if rule.plain() else 1)
+    assert many.tuning.lanes == native().lanes[dtype]
+    assert fs.train(alone).weights.tobytes() == fs.train(many).weights[:1].tobytes()

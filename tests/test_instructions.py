@@ -1,0 +1,85 @@
+"""Instructions a network-step of the inner loops, counted by callgrind: a gate that no busy machine can move.
+
+Counted is the AVX2 module as it was built, as the difference of two lengths of a run, so that all that happens once
+cancels. A ceiling is what this version takes; a change that needs more must say so here.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from instructions import LONG, SHORT, N
+from tolerances import INSTRUCTIONS
+
+GCC = "12"  # the compiler whose counts these are
+CEILINGS = {  # instructions of one step of one network
+    "diagonal.team.float32": 104, "diagonal.team.float64": 155,
+    "diagonal.lanes.float32": 72, "diagonal.lanes.float64": 226,
+    "diagonal.full.float32": 2344, "diagonal.full.float64": 3948,
+    "relu2.lanes.float32": 141, "relu2.lanes.float64": 248,
+    "relu2.team.float32": 196, "relu2.team.float64": 281,
+    "relu2.batch.float32": 1186, "relu2.batch.float64": 2280,
+    "general.momentum.float32": 1703, "general.momentum.float64": 3262,
+    "general.adam.float32": 1904, "general.adam.float64": 3783,
+    "general.scalar.float32": 102646, "general.scalar.float64": 100314,
+}
+LIBRARY = """
+#include <valgrind/callgrind.h>
+void start(void) { CALLGRIND_START_INSTRUMENTATION; }
+void dump(const char* name) { CALLGRIND_DUMP_STATS_AT(name); }
+"""
+
+
+def why_not():
+    """None, or what this machine lacks to count."""
+    for program in ("valgrind", "gcc", "g++"):
+        if shutil.which(program) is None:
+            return f"no {program} found"
+    if not Path("/usr/include/valgrind/callgrind.h").exists():
+        return "no headers of valgrind found"
+    version = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True).stdout.strip()
+    if version.split(".")[0] != GCC:
+        return f"the ceilings are of GCC {GCC}, this is {version}"
+    return None
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """{kernel: instructions a network-step}."""
+    if why_not():
+        pytest.skip(why_not())
+    folder = tmp_path_factory.mktemp("callgrind")
+    (folder / "mark.c").write_text(LIBRARY)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", folder / "mark.so", folder / "mark.c"], check=True)
+    script = Path(__file__).with_name("instructions.py")
+    command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out",
+               sys.executable, str(script), str(folder / "mark.so")]
+    done = subprocess.run(command, cwd=script.parents[1], capture_output=True, text=True,
+                          env=os.environ | {"FASTSGD_ISA": "v3", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    totals = {}
+    for path in folder.glob("out.*"):
+        text = path.read_text()
+        name = re.search(r"Client Request: (\S+) (\d+)$", text, re.M)
+        if name:
+            totals.setdefault(name[1], {})[int(name[2])] = int(re.search(r"^summary: (\d+)", text, re.M)[1])
+    return {name: (both[LONG] - both[SHORT]) / (N * (LONG - SHORT)) for name, both in totals.items()}
+
+
+def test_every_kernel_is_counted(counted):
+    assert counted.keys() == CEILINGS.keys()
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_inner_loops_take_no_more_instructions(name, counted):
+    assert counted[name] <= CEILINGS[name] * (1 + INSTRUCTIONS), f"{name}: {counted[name]:.1f}"
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_ceilings_are_tight(name, counted):
+    """A loop that has become faster gets a lower ceiling, or the gate no longer guards it."""
+    assert counted[name] >= CEILINGS[name] * (1 - 5 * INSTRUCTIONS), f"{name}: {counted[name]:.1f}"
