@@ -26,6 +26,7 @@ gpu:
 	for tool in memcheck racecheck initcheck; do \
 	  compute-sanitizer --tool $$tool --error-exitcode 1 env PYTHONPATH=. $(GPU_PYTHON) tests/every_kernel.py || exit 1; done
 	$(GPU_PYTHON) -m bench.gpu
+	$(GPU_PYTHON) -m bench.portable
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

@@ -148,7 +148,8 @@ class Build(build_ext):
 
 
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / "cpu").glob("*.cpp"))
-# csrc/ is installed as fastsgd.csrc: programs are compiled from its headers
-PACKAGES = [*find_packages(include=["fastsgd*"]), "fastsgd.csrc"]
-setup(packages=PACKAGES, package_dir={"fastsgd.csrc": "csrc"},
+# csrc/ is installed as fastsgd.csrc: programs are compiled from its headers; kernels/ as fastsgd.kernels
+PACKAGES = [*find_packages(include=["fastsgd*"]), "fastsgd.csrc",
+            *(f"fastsgd.{name}" for name in find_packages(include=["kernels*"]))]
+setup(packages=PACKAGES, package_dir={"fastsgd.csrc": "csrc", "fastsgd.kernels": "kernels"},
       ext_modules=[Extension(f"fastsgd._cpu_{isa}", SOURCES) for isa in ISAS], cmdclass={"build_ext": Build})

@@ -1,13 +1,16 @@
-"""Owns the surroundings of the suite: waiting threads sleep, and backends that must not run explode."""
+"""Owns the surroundings of the suite: waiting threads sleep, Triton is interpreted, what must not run explodes."""
 
 import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from fastsgd.cuda import card as cards
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the first compiled module is loaded
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is first imported
 
 
 @pytest.fixture

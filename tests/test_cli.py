@@ -43,6 +43,7 @@ def toml(tmp_path):
 def test_info():
     status, out, _ = fastsgd("info")
     assert status == 0 and "x86-64-v3: built" in out and "backend reference: ready" in out
+    assert "backend triton: " in out
 
 
 def test_plan_run_report(toml, tmp_path):

@@ -10,6 +10,7 @@ from general_cases import CASES, RELU, TAUGHT, TEACHER, D, general
 
 import fastsgd as fs
 from fastsgd.backends import cuda_programs
+from fastsgd.backends.cpu import fused
 from fastsgd.backends.cuda import USABLE
 from fastsgd.cuda import card as cards
 
@@ -36,14 +37,16 @@ def teams(model):
 FUSED = [(model, rule, dtype, team) for model in MODELS for team in teams(model)
          for rule, dtype in (("sgd", "float32"), ("minibatch", "float32"), ("gd", "float64"))]
 FUSED += [(model, "sgd", "float64", teams(model)[-1]) for model in MODELS]
-GENERAL = [(name, DTYPES[k % 2]) for k, name in enumerate(CASES)]
+BLOCKS = {name: None if fused(general(name)) else (32, 64)[k // 2 % 2] for k, name in enumerate(CASES)}
+GENERAL = [(name, DTYPES[k % 2], team and 1) for k, (name, team) in enumerate(BLOCKS.items())]
+GENERAL += [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items()) if team]
 
 
 @pytest.fixture(scope="session")
 def built(fiber_card):
     """All programs of the two long lists, compiled side by side."""
     asked = [(request(model, rule, dtype), fs.Tuning(team=team)) for model, rule, dtype, team in FUSED]
-    asked += [(general(name, dtype), fs.Tuning()) for name, dtype in GENERAL]
+    asked += [(general(name, dtype), fs.Tuning(team=team)) for name, dtype, team in GENERAL]
     made = {cuda_programs.choose(run, 19, fiber_card, tuning).program for run, tuning in asked}
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda program: REAL or fibers.build(program, fiber_card.folder), made))
@@ -61,10 +64,24 @@ def test_fused_loop_has_the_bits_of_the_cpu(built, model, rule, dtype, team):
     assert everything(fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(team=team))) == everything(want)
 
 
-@pytest.mark.parametrize(("name", "dtype"), GENERAL)
-def test_general_loop_has_the_bits_of_the_cpu(built, name, dtype):
-    want = fs.train(general(name, dtype, backend="cpu"))
-    assert everything(fs.train(general(name, dtype, backend="cuda"))) == everything(want)
+@pytest.mark.parametrize(("name", "dtype", "team"), GENERAL)
+def test_general_loop_has_the_bits_of_the_cpu(built, name, dtype, team):
+    want = everything(fs.train(general(name, dtype, backend="cpu")))
+    assert everything(fs.train(general(name, dtype, backend="cuda"), tuning=fs.Tuning(team=team))) == want
+
+
+@pytest.mark.skipif(REAL, reason="threads of a card go in no order")
+@pytest.mark.parametrize(("name", "team"), [
+    ("everything_relu2", 64), ("sam_each_relu2", 32), ("adamw_relu2", 32), ("fresh_sparse", 64),
+    ("mlp_two_outputs", 32), ("product_3", 32), ("power_3", 64), ("gradient_signs_relu2", 64),
+    ("everything_diagonal", 32)])
+def test_no_barrier_is_missing(fiber_card, name, team):
+    """Fibers run as far ahead as they can, first to last and last to first: a missing barrier shows in one of them."""
+    want = everything(fs.train(general(name, "float32", backend="cpu")))
+    for backwards in (False, True):
+        with fibers.in_place(fibers.FiberCard(fiber_card.folder, backwards=backwards)):
+            got = fs.train(general(name, "float32", backend="cuda"), tuning=fs.Tuning(team=team, segment=4))
+        assert everything(got) == want, backwards
 
 
 def wide(n=7, d=3, model=None, **fields):
@@ -149,7 +166,7 @@ def test_what_explain_says():
                  "1 wave(s)"):
         assert word in text, text
     text = fs.plan(general("momentum_relu2", "float32", backend="cuda")).explain()
-    assert "the general loop, a thread a network" in text and "local memory" in text
+    assert "the general loop, 1 thread(s) a network" in text and "local memory" in text
 
 
 @pytest.mark.parametrize(("tuning", "why"), [
@@ -160,14 +177,23 @@ def test_tuning_that_is_not_possible(tuning, why):
         fs.plan(request("diagonal_30", backend="cuda"), tuning)
 
 
-def test_the_general_loop_has_one_thread_a_network_and_so_much_memory():
+def test_the_general_loop_has_a_thread_or_a_block_for_a_network():
     run = general({"model": RELU, "rule": fs.rules.SGD(momentum=0.5)}, backend="cuda")
-    with pytest.raises(fs.PlanError, match="one thread a network"):
+    with pytest.raises(fs.PlanError, match="a thread a network"):
         fs.plan(run, fs.Tuning(team=2))
-    large = fs.models.MLP(D, (200, 200))
-    with pytest.raises(fs.BackendUnavailable, match="KiB a network"):
-        fs.plan(general({"model": large}, backend="cuda"))
-    assert fs.plan(general({"model": large})).backend == "cpu"
+    large = general({"model": fs.models.MLP(D, (200, 200))}, backend="cuda")
+    with pytest.raises(fs.PlanError, match="up to 64 KiB of rows, here 334"):
+        fs.plan(large, fs.Tuning(team=1))
+
+
+@pytest.mark.parametrize(("widths", "rule", "word"), [
+    ((70, 60), fs.rules.SGD(momentum=0.5), "shared memory a block"),
+    ((150, 90), fs.rules.GD(momentum=0.5), "too much to share")])
+def test_wide_networks_have_a_block_each(widths, rule, word):
+    run = general({"model": fs.models.MLP(D, widths, activation="tanh"), "rule": rule}, backend="cuda", networks=3,
+                  step_size=0.01, steps=4)
+    assert word in fs.plan(run).explain(), fs.plan(run).explain()
+    assert everything(fs.train(run)) == everything(fs.train(run.replace(backend="cpu")))
 
 
 def test_two_runs_at_once_do_not_see_each_other():

@@ -11,10 +11,10 @@ import fastsgd as fs
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
-    ["errors"], ["native", "spec", "cuda"], ["linalg"],
-    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"],
-    ["result"], ["backends"], ["cost"], ["plan"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["calibrate"],
-    ["report", "config"], ["reproduce"], ["cli"],
+    ["errors"], ["native", "spec", "cuda", "portable"], ["linalg"],
+    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"], ["result"],
+    ["backends"], ["cost"], ["plan"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["calibrate"],
+    ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 
@@ -37,14 +37,25 @@ def imports(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "fastsgd").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_downward(path):
     own = path.relative_to(ROOT / "fastsgd").with_suffix("").parts[0]
-    if own in ("__init__", "__main__"):
+    if own == "__init__":
         return
     for name in imports(path):
         assert name == own or LEVEL[name] < LEVEL[own], f"{own} imports {name}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "kernels").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_kernels_import_only_triton(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert {alias.name for alias in node.names} <= {"triton", "triton.language"}
+        elif isinstance(node, ast.ImportFrom):
+            inside = len(path.relative_to(ROOT).parts) - 1
+            assert 0 < node.level <= inside, f"{path} imports from outside of kernels/"
+
+
 def test_importing_is_free():
-    code = ("import sys, fastsgd; heavy = {'torch', 'matplotlib', 'rich', 'typer', 'xarray'} & set(sys.modules); "
+    code = ("import sys, fastsgd; "
+            "heavy = {'torch', 'triton', 'matplotlib', 'rich', 'typer', 'xarray'} & set(sys.modules); "
             "native = [name for name in sys.modules if name.startswith('fastsgd._cpu')]; print(sorted(heavy), native)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
@@ -74,7 +85,8 @@ def test_public_names_are_documented():
 
 def test_files_are_small_and_open_with_what_they_own():
     sizes = []
-    for path in [*(ROOT / "fastsgd").rglob("*.py"), *(ROOT / "csrc").rglob("*.*")]:
+    python = [path for room in ("fastsgd", "kernels") for path in (ROOT / room).rglob("*.py")]
+    for path in [*python, *(ROOT / "csrc").rglob("*.*")]:
         lines = path.read_text().splitlines()
         sizes.append(len(lines))
         assert len(lines) <= 480, f"{path}: {len(lines)} lines"

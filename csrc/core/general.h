@@ -68,11 +68,12 @@ struct GeneralRows {
 
 // Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs.  Teacher: the same; null if there is
 // none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for inputs made here.
-template <class T, int W, class Model, class Teacher, class Feed>
+// Tm: one lane alone on each network, or all lanes of a block on one.
+template <class Tm, class Model, class Teacher, class Feed>
 class General {
-  using V = Vec<T, W>;
-  using Tm = Team<T, W, 1>;
-  static constexpr int G = W;
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  static constexpr int W = Tm::W, G = W;
 
   const GeneralJob<T>& all;
   const Job<T>& job;
@@ -92,7 +93,7 @@ class General {
   FS_HD General(const GeneralJob<T>& a, const Model& m, const Teacher* t, Feed& f, const GeneralRows<V>& rows)
       : all(a), job(a.job), rule(a.update), model(m), teacher(t), feed(f), r(rows) {
     FS_UNROLL_ROWS
-    for (int p = 0; t && p < t->P; ++p) r.guide[p] = V::set(a.fresh.weights[p]);
+    for (int p = Tm::first(); t && p < t->P; p += Tm::step()) r.guide[p] = V::set(a.fresh.weights[p]);
   }
 
   // Run `count` networks from t0 to t1; their positions in the job are at `who`.
@@ -121,17 +122,23 @@ class General {
     const i64 k = member[g];
     const int P = model.P;
     FS_UNROLL_ROWS
-    for (int p = 0; p < P; ++p) f(&lane(r.w[p], g), job.W + k * P + p);
+    for (int p = Tm::first(); p < P; p += Tm::step()) f(&lane(r.w[p], g), job.W + k * P + p);
     FS_UNROLL_ROWS
-    for (i64 p = 0; p < i64(rule.buffers) * P; ++p) f(&lane(r.buffers[p], g), all.buffers + k * rule.buffers * P + p);
+    for (i64 p = Tm::first(); p < i64(rule.buffers) * P; p += Tm::step())
+      f(&lane(r.buffers[p], g), all.buffers + k * rule.buffers * P + p);
   }
   FS_HD void unpack(int g) {
+    Tm::sync();
     rows_of(g, [](T* lane, T* canonical) { *canonical = *lane; });
   }
   FS_HD void retire(u32 bad, i64 t) {
     for (int g = 0; g < G; ++g)
-      if (bad >> g & 1) unpack(g), job.lost[member[g]] = t;
+      if (bad >> g & 1) {
+        unpack(g);
+        if (Tm::first() == 0) job.lost[member[g]] = t;
+      }
     alive &= ~bad;
+    Tm::sync();
   }
 
   FS_HD V amplitude(const T* base, const i32* row, const T* multiplier, i64 t) const {
@@ -161,7 +168,7 @@ class General {
   FS_HD void fetch(i64 t, i64 b) {
     if (all.fresh.on) {
       V* x = feed.room();
-      fresh_inputs<T, W>(all.fresh.inputs, job.seed, id, t, u32(b), model.inputs, x);
+      fresh_inputs<Tm, T, W>(all.fresh.inputs, job.seed, id, t, u32(b), model.inputs, x);
       if (teacher) teacher->forward(r.guide, x, r.guided, r.y);
       else
         for (int k = 0; k < all.labels; ++k) r.y[k] = x[k];
@@ -210,7 +217,7 @@ class General {
   }
   FS_HD void clear(V* rows) {
     FS_UNROLL_ROWS
-    for (int p = 0; p < model.P; ++p) rows[p] = V::set(0);
+    for (int p = Tm::first(); p < model.P; p += Tm::step()) rows[p] = V::set(0);
   }
 
   FS_HD void step(i64 t) {
@@ -251,11 +258,12 @@ class General {
       const V scale = amplitude(all.gradient_noise.amplitude, t);
       const int many = all.gradient_noise.kind == Noise<T>::GAUSSIAN ? 2 : 4;  // parameters that a block serves
       V z[4];
-      FS_UNROLL_ROWS
-      for (int p = 0; p < model.P; ++p) {
-        if (p % many == 0) block(all.gradient_noise, u32(t), GRADIENT_NOISE, u32(p / many), z);
-        if (rule.free(p)) r.gradient[p] = r.gradient[p] + scale * z[p % many];
+      for (int q = Tm::first(); q * many < model.P; q += Tm::step()) {
+        block(all.gradient_noise, u32(t), GRADIENT_NOISE, u32(q), z);
+        for (int p = q * many; p < model.P && p < (q + 1) * many; ++p)
+          if (rule.free(p)) r.gradient[p] = r.gradient[p] + scale * z[p - q * many];
       }
+      Tm::sync();
     }
   }
 };

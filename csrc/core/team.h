@@ -24,6 +24,12 @@ struct Team {
     if constexpr (L >= 2) x = x + swap<1>(x);
     return x;
   }
+  // In the general loop one lane works on a network alone: it takes every item of a loop, and waits for nobody.
+  static constexpr bool COOPERATES = false;
+  using Alone = Team;
+  FS_HD static constexpr int first() { return 0; }
+  FS_HD static constexpr int step() { return 1; }
+  FS_HD static void sync() {}
   // Number of vectors that hold `count` items of the spread axis.
   FS_HD static constexpr int vectors(int count) { return (count + L - 1) / L; }
 };
@@ -79,10 +85,12 @@ FS_HD typename Tm::V tree_sum(int C, F f) {
 // The number of partial sums for a spread axis of `count` items: the one rule that fixes every sum's tree.
 FS_HD constexpr int partials(int count) { return count <= 64 ? 8 : 32; }
 
-// The sum over `count` items of a spread axis, by the tree that their number asks for.
+// The sum over `count` items of a spread axis, by the tree that their number asks for. Who cooperates on a network has
+// a tree of its own, with the same bits: what other lanes wrote before is seen by it, and every lane receives the sum.
 template <class Tm, class F>
 FS_HD typename Tm::V tree_sum(int count, F f) {
-  return partials(count) == 8 ? tree_sum<Tm, 8>(Tm::vectors(count), f) : tree_sum<Tm, 32>(Tm::vectors(count), f);
+  if constexpr (Tm::COOPERATES) return Tm::tree(count, f);
+  else return partials(count) == 8 ? tree_sum<Tm, 8>(Tm::vectors(count), f) : tree_sum<Tm, 32>(Tm::vectors(count), f);
 }
 
 }  // namespace fs

@@ -39,7 +39,7 @@ struct Feed {
 };
 
 template <class T, int W>
-using Loop = General<T, W, Family<T, W>, Family<T, W>, Feed<T, W>>;
+using Loop = General<Team<T, W, 1>, Family<T, W>, Family<T, W>, Feed<T, W>>;
 
 // Calls f(size, pointer) for each array of `rows`, in the order in which they lie in a thread's scratch.
 template <class T, int W, class F>

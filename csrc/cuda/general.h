@@ -1,28 +1,40 @@
 // Owns the general training loop on a GPU: any family, rule, loss, order and noise.
 //
-// Parallel over networks: a thread runs one from t0 to t1 by core/general.h, its rows (parameters, gradient, buffers,
-// activations) in the thread's local memory, which lies interleaved over the threads of a warp and is kept in the
-// first-level cache. Everything about the run but numbers is known when the program is compiled.
+// Parallel over networks. LANES = 1: a thread runs one from t0 to t1 by core/general.h, its rows (parameters, gradient,
+// buffers, activations) in the thread's local memory, which lies interleaved over the threads of a warp and is kept in
+// the first-level cache. LANES = 32 and more: a block of so many threads runs one, its rows in shared memory or, where
+// they do not fit, in global memory; a lane keeps outputs, labels and draws of its own. Everything about the run but
+// numbers is known when the program is compiled.
 //
-// Spec: T, Model and Teacher (each a `Whole`), taught (whether there is a teacher), update(), loss (kind), LABELS,
-// BUFFERS, PLAIN (steps go straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and
-// GRADIENT_NOISE (0 none, 1 Gaussian, 2 signs), ONE.
+// Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
+// (each a `Whole`), taught (whether there is a teacher), update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
+// straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, 1
+// Gaussian, 2 signs), ONE.
 #pragma once
 #include "../core/general.h"
 #include "../core/models/autoencoder.h"
 #include "../core/models/dense.h"
 #include "../core/models/power.h"
 #include "../core/models/product.h"
+#include "lanes.h"
 #include "launch.h"
-#include "platform.h"
 
 namespace fs {
 
+// Who works on a network: a thread alone, or a block together.
+template <class T, int LANES>
+struct Work {
+  using type = Together<T, LANES>;
+};
+template <class T>
+struct Work<T, 1> {
+  using type = Team<T, 1, 1>;
+};
+
 // A model as the general loop sees it; Made::model() is its shape, known to the compiler.
-template <class T, class Made>
+template <class Tm, class Made>
 struct Whole {
-  using V = Vec<T, 1>;
-  using Tm = Team<T, 1, 1>;
+  using V = typename Tm::V;
   FS_HD static constexpr auto model() { return Made::template model<Tm>(); }
   static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs(), kept = model().kept();
 
@@ -35,15 +47,15 @@ struct Whole {
 };
 
 // The samples of one network.
-template <class Spec>
-struct ThreadFeed {
+template <class Spec, class Tm>
+struct RowFeed {
   using T = typename Spec::T;
   using V = Vec<T, 1>;
   const Launch<T>& job;
   const T *X, *labels;
   i64 k, draws;
+  V* x;  // [inputs]
   u32 index;
-  V x[Spec::Model::inputs];
 
   FS_DEVICE V* room() { return x; }
   FS_DEVICE const V* inputs() const { return x; }
@@ -56,7 +68,7 @@ struct ThreadFeed {
   }
   FS_DEVICE void take(const u32* at, int count, V* y) {
     const T* row = X + *at * job.stride;
-    for (int j = 0; j < Spec::Model::inputs; ++j) x[j] = V::set(row[j]);
+    for (int j = Tm::first(); j < Spec::Model::inputs; j += Tm::step()) x[j] = V::set(row[j]);
     for (int j = 0; j < count; ++j) y[j] = V::set(labels[i64(*at) * count + j]);
   }
 };
@@ -86,37 +98,61 @@ FS_DEVICE GeneralJob<typename Spec::T> general_job(const Launch<typename Spec::T
   return all;
 }
 
-template <class Spec>
-FS_DEVICE void general(const Launch<typename Spec::T>& job) {
+// Runs network k, its rows in `row` [ROWS].
+template <class Spec, class Tm>
+FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const typename Spec::T* X,
+                               const typename Spec::T* y, Vec<typename Spec::T, 1>* row) {
   using T = typename Spec::T;
   using V = Vec<T, 1>;
   using M = typename Spec::Model;
   using G = typename Spec::Teacher;
-  using Loop = General<T, 1, M, G, ThreadFeed<Spec>>;
-  const T *X = job.X, *y = job.y;
-  if constexpr (Spec::STAGED) {
-    FS_DYN_SHARED(T, room);
-    const i64 size = job.n * job.stride;
-    for (i64 i = threadIdx.x; i < size; i += blockDim.x) room[i] = X[i];
-    for (i64 i = threadIdx.x; i < job.n * Spec::LABELS; i += blockDim.x) room[size + i] = y[i];
-    __syncthreads();
-    X = room, y = room + size;
-  }
-  if (thread_number() >= job.count) return;
-  const i64 k = job.who[thread_number()];
+  using Feed = RowFeed<Spec, Tm>;
+  using Loop = General<Tm, M, G, Feed>;
+  constexpr auto rule = Spec::update();
+  auto take = [&](int count) {
+    V* mine = row;
+    row += count;
+    return mine;
+  };
+  GeneralRows<V> r{};
+  r.w = take(M::P);
+  r.gradient = take(Spec::PLAIN ? 0 : M::P), r.point = take(rule.perturb == Update::NONE ? 0 : M::P);
+  r.own = take(rule.perturb == Update::SAMPLE ? M::P : 0), r.buffers = take(Spec::BUFFERS * M::P);
+  r.kept = take(M::kept), r.guide = take(Spec::taught ? G::P : 0), r.guided = take(Spec::taught ? G::kept : 0);
+  V* const x = take(M::inputs);
+  V out[M::outputs], slope[M::outputs], labels[Spec::LABELS], noisy[Spec::LABELS];
+  V drawn[Spec::LABEL_NOISE ? 4 * Loop::KEPT : 1];
+  r.out = out, r.slope = slope, r.y = labels, r.taught = noisy, r.drawn = drawn;
   const auto all = general_job<Spec>(job);
-  constexpr bool PLAIN = Spec::PLAIN, SAM = Spec::update().perturb != Update::NONE,
-                 EACH = Spec::update().perturb == Update::SAMPLE;
-  V w[M::P], gradient[PLAIN ? 1 : M::P], point[SAM ? M::P : 1], own[EACH ? M::P : 1];
-  V buffers[Spec::BUFFERS ? Spec::BUFFERS * M::P : 1], kept[M::kept + 1], out[M::outputs], slope[M::outputs];
-  V labels[Spec::LABELS], noisy[Spec::LABELS], drawn[Spec::LABEL_NOISE ? 4 * Loop::KEPT : 1];
-  V guide[Spec::taught ? G::P : 1], guided[Spec::taught ? G::kept + 1 : 1];
-  const GeneralRows<V> rows{w, gradient, point, own, buffers, kept, out, slope, labels, noisy, drawn, guide, guided};
   const M model{};
   const G teacher{};
-  ThreadFeed<Spec> feed{job, X, y, k, all.draws(), 0, {}};
-  Loop loop(all, model, Spec::taught ? &teacher : nullptr, feed, rows);
-  loop.run(&k, 1);
+  Feed feed{job, X, y, k, all.draws(), x, 0};
+  Loop(all, model, Spec::taught ? &teacher : nullptr, feed, r).run(&k, 1);
+}
+
+template <class Spec>
+FS_DEVICE void general(const Launch<typename Spec::T>& job) {
+  using T = typename Spec::T;
+  using V = Vec<T, 1>;
+  using Tm = typename Work<T, Spec::LANES>::type;
+  if constexpr (Spec::LANES == 1) {
+    const T *X = job.X, *y = job.y;
+    if constexpr (Spec::STAGED) {
+      FS_DYN_SHARED(T, room);
+      const i64 size = job.n * job.stride;
+      for (i64 i = threadIdx.x; i < size; i += blockDim.x) room[i] = X[i];
+      for (i64 i = threadIdx.x; i < job.n * Spec::LABELS; i += blockDim.x) room[size + i] = y[i];
+      __syncthreads();
+      X = room, y = room + size;
+    }
+    if (thread_number() >= job.count) return;
+    V row[Spec::ROWS];
+    general_network<Spec, Tm>(job, job.who[thread_number()], X, y, row);
+  } else {
+    FS_DYN_SHARED(T, room);
+    T* row = Spec::SHARES ? room + Tm::SLOT : job.scratch + i64(blockIdx.x) * Spec::ROWS;
+    general_network<Spec, Tm>(job, job.who[blockIdx.x], job.X, job.y, reinterpret_cast<V*>(row));
+  }
 }
 
 }  // namespace fs

@@ -22,6 +22,45 @@ struct Lanes {
   FS_HD static constexpr int vectors(int count) { return (count + L - 1) / L; }
 };
 
+// All B threads of a block on one network, in the general loop: rows lie in memory that they share, and who is first()
+// takes every step()-th item of a loop. A sum's partials are formed by the first lanes, then halved across them.
+template <class T_, int B>
+struct Together {
+  static_assert(B % 32 == 0, "whole warps");
+  using T = T_;
+  using V = Vec<T, 1>;
+  using Alone = Team<T, 1, 1>;
+  static constexpr int W = 1, L = 1, networks = 1;
+  static constexpr bool COOPERATES = true;
+  static constexpr int SLOT = 16 / sizeof(T);  // numbers of shared memory through which a sum reaches all warps
+
+  FS_DEVICE static int first() { return int(threadIdx.x); }
+  FS_DEVICE static constexpr int step() { return B; }
+  FS_DEVICE static void sync() {
+    if constexpr (B == 32) __syncwarp();
+    else __syncthreads();
+  }
+  template <class F>
+  FS_DEVICE static V tree(int count, F f) {
+    sync();
+    const int K = partials(count);
+    V sum = V::set(0);
+    if (first() < K)
+      for (int c = first(); c < count; c += K) sum = f(c, sum);
+    if (first() < 32)
+      for (int half = K / 2; half > 0; half /= 2) sum.a = sum.a + __shfl_xor_sync(WARP, sum.a, half);
+    if constexpr (B == 32) {
+      sum.a = __shfl_sync(WARP, sum.a, 0);
+    } else {
+      FS_DYN_SHARED(T, slot);
+      if (first() == 0) slot[0] = sum.a;
+      sync();
+      sum.a = slot[0];
+    }
+    return sum;
+  }
+};
+
 // An input in registers: the team's share of it where the family spreads inputs, else all of it.
 template <class Tm, int SIZE>
 struct Held {

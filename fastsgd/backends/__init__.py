@@ -4,8 +4,9 @@ from ..errors import SpecError
 from .cpu import CPU
 from .cuda import CUDA
 from .reference import Reference
+from .triton import Triton
 
-ALL = (CUDA(), CPU(), Reference())
+ALL = (CUDA(), Triton(), CPU(), Reference())
 
 
 def by_name(name):

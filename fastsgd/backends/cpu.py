@@ -102,6 +102,9 @@ class CPU(Backend):
         return None
 
     def choose(self, run, N, tuning):
+        for name in ("networks", "warps"):
+            if getattr(tuning, name) is not None:
+                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'cpu' has no such choice")
         module = native(tuning.isa)
         team, lanes = module.team[run.dtype], module.lanes[run.dtype]
         threads = tuning.threads or default_threads()

@@ -52,7 +52,7 @@ class CUDA(Backend):
         return programs.why_not(run) or cards.why_none()
 
     def choose(self, run, N, tuning):
-        for name in ("lanes", "isa"):
+        for name in ("lanes", "isa", "networks", "warps"):
             if getattr(tuning, name) is not None:
                 raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'cuda' has no such "
                                 "choice")
@@ -65,7 +65,7 @@ class CUDA(Backend):
                    f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
                    f"on a card: data {chosen.data_bytes / 2**20:.1f} MiB, networks "
                    f"{-(-N // len(here)) * chosen.network_bytes / 2**20:.1f} MiB in {most} wave(s)")
-        memory = {"state at home": N * chosen.network_bytes}
+        memory = {"state at home": N * (chosen.network_bytes - chosen.scratch)}
         return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
@@ -130,6 +130,9 @@ class CUDA(Backend):
         made |= self._samples(state, wave, segment)
         arrays = state.data[one] | wave.arrays | made
         job = Launch(**{name: a.pointer for name, a in arrays.items() if a.dtype.itemsize * np.prod(a.shape)})
+        if state.chosen.scratch:
+            arrays["scratch"] = one.empty((len(living), state.chosen.scratch), np.uint8)
+            job.scratch = arrays["scratch"].pointer
         job.count, job.t0, job.t1, job.seed = len(living), segment.t0, segment.t1, run.seed
         job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
         job.batch = run.data.n if run.rule.full else plan.batch

@@ -21,12 +21,16 @@ HELD = 64  # registers that an input may take
 STAGED = 64 << 10  # bytes of data in shared memory, so that three blocks still fit
 ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
 RESIDENT = 2048  # threads of a multiprocessor
+BLOCKS = (32, 64, 128, 256)  # threads that may work on a network together in the general loop
 NOISES = {"gaussian": 1, "rademacher": 2}
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A program, lanes of a team, bytes of dynamic shared memory, stride of a row of X, and memory on the card."""
+    """A program, lanes of a team, bytes of dynamic shared memory, stride of a row of X, and memory on the card.
+
+    network_bytes: of a network, of which scratch are rows that shared memory has no room for
+    """
 
     program: object
     lanes: int
@@ -34,6 +38,7 @@ class Chosen:
     stride: int
     data_bytes: int
     network_bytes: int
+    scratch: int
     why: str
 
 
@@ -53,16 +58,7 @@ def tabled(run):
 
 def why_not(run):
     """None, or a sentence saying why there is no program for this run."""
-    if fused(run):
-        return None
-    reason = general.why_not(run)
-    if reason:
-        return reason
-    size = _general_rows(run) * np.dtype(run.dtype).itemsize
-    if size > ROWS_BYTES:
-        return (f"the general loop keeps {size / 1024:.0f} KiB a network in a thread's local memory, at most "
-                f"{ROWS_BYTES >> 10} are possible; the CPU runs it")
-    return None
+    return None if fused(run) else general.why_not(run)
 
 
 def choose(run, N, card, tuning):
@@ -70,12 +66,13 @@ def choose(run, N, card, tuning):
     item = np.dtype(run.dtype).itemsize
     network = run.model.P * item * (1 + len(run.rule.buffers())) + 8 + 8 + 8 + item + 4
     network += len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
-    made = _fused(run, N, card, tuning) if fused(run) else _general(run, card, tuning)
-    program, lanes, staged, stride, more, why = made
+    made = (*_fused(run, N, card, tuning), None, 0) if fused(run) else _general(run, N, card, tuning)
+    program, lanes, staged, stride, more, why, shared, scratch = made
     size = run.data.n * (stride + _labels(run)) * item
     where = (f"data staged in {size / 1024:.1f} KiB of shared memory" if staged else
              "data read through the caches" if run.data.n else "samples made on the way")
-    return Chosen(program, lanes, size if staged else 0, stride, size + more, network, f"{why}; {where}")
+    shared = (size if staged else 0) if shared is None else shared
+    return Chosen(program, lanes, shared, stride, size + more, network + scratch, scratch, f"{why}; {where}")
 
 
 def _labels(run):
@@ -204,36 +201,68 @@ def _plain(run):
     return run.rule.plain() and not run.rule.noises() and run.rule.batch(run.data.n) == 1
 
 
+def _kept(model):
+    """Numbers that a family keeps between a forward pass and its derivatives, as its header says."""
+    shape = general.family(model)
+    if shape["family"] == "dense":
+        return 3 * sum(shape["sizes"][1:])
+    return shape["h"] + 2 * shape["d"] if shape["family"] == "autoencoder" else 0
+
+
 def _general_rows(run):
-    """Numbers that a thread keeps for a network in the general loop."""
-    P, rule = run.model.P, run.rule
-    perturb = rule.traits()["perturb"]
-    arrays = 1 + (not _plain(run)) + (perturb != "none") + (perturb == "sample") + len(rule.buffers())
-    kept = 3 * sum(getattr(run.model, "sizes", (0, getattr(run.model, "width", 0)))[1:])
-    teacher = getattr(run.data, "teacher", None)
-    return arrays * P + kept + 4 * run.model.outputs + run.data.d + (256 if "label_noise" in rule.noises() else 0) + (
-        0 if teacher is None else teacher.P)
+    """Numbers that the general loop keeps for a network, as csrc/cuda/general.h lays them out."""
+    perturb, teacher = run.rule.traits()["perturb"], getattr(run.data, "teacher", None)
+    arrays = 1 + (not _plain(run)) + (perturb != "none") + (perturb == "sample") + len(run.rule.buffers())
+    return arrays * run.model.P + _kept(run.model) + run.data.d + (teacher.P + _kept(teacher) if teacher else 0)
 
 
-def _general(run, card, tuning):
-    if tuning.team not in (None, 1):
-        raise PlanError(f"tuning: team={tuning.team} given; the general loop has one thread a network")
-    rule, data, item = run.rule, run.data, np.dtype(run.dtype).itemsize
-    noises = rule.noises()
-    labels, stride = _labels(run), data.d | 1
-    staged = _stages(run, data.n * (stride + labels) * item, card)
-    fresh = isinstance(data, Fresh)
+def _general(run, N, card, tuning):
+    item, rows = np.dtype(run.dtype).itemsize, _general_rows(run)
+    lanes, why = _general_lanes(run, N, card, rows * item)
+    if tuning.team is not None:
+        lanes, why = tuning.team, "as asked for"
+        if lanes not in (1, *BLOCKS) or (lanes == 1 and rows * item > ROWS_BYTES):
+            raise PlanError(f"tuning: team={tuning.team} given; the general loop has a thread a network (1, up to "
+                            f"{ROWS_BYTES >> 10} KiB of rows, here {rows * item / 1024:.1f}) or a block of "
+                            f"{', '.join(map(str, BLOCKS))} threads")
+    stride, shared_rows = run.data.d | 1, rows * item + 16
+    shares = lanes > 1 and shared_rows <= card.shared
+    staged = lanes == 1 and _stages(run, run.data.n * (stride + _labels(run)) * item, card)
+    made = _general_program(run, lanes, rows, shares, staged)
+    if lanes == 1:
+        where, more, each = "local memory a thread", rows * item * card.processors * RESIDENT, 0
+    elif shares:
+        where, more, each = "shared memory a block", 0, 0
+    else:
+        where, more, each = "global memory a block, too much to share", 0, rows * item
+    why = f"the general loop, {lanes} thread(s) a network, {why}; {rows * item / 1024:.1f} KiB of {where}"
+    shared = shared_rows if shares else 16 if lanes > 1 else None  # None: what staged data need
+    return made, lanes, staged, stride, more, why, shared, each
+
+
+def _general_lanes(run, N, card, size):
+    """(threads a network, why)."""
+    widest = max(run.model.P // max(1, run.data.d), run.data.d)
+    block = next((threads for threads in BLOCKS if threads >= widest), BLOCKS[-1])
+    if size > ROWS_BYTES:
+        return block, f"a thread holds at most {ROWS_BYTES >> 10} KiB"
+    if N * 32 <= card.processors * RESIDENT // 4 and widest >= 32:
+        return block, f"{N} networks leave threads to spare"
+    return 1, "no sums across threads"
+
+
+def _general_program(run, lanes, rows, shares, staged):
+    rule, data = run.rule, run.data
+    noises, fresh = rule.noises(), isinstance(data, Fresh)
     inputs = f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if fresh else None
-    made = programs.general(
-        _shape(run.model), run.dtype, teacher=_shape(data.teacher) if fresh and data.teacher is not None else None,
-        update=_update(run), loss=run.loss.name, labels=labels, buffers=len(rule.buffers()), plain=_plain(run),
-        full=rule.full, table=tabled(run), staged=staged, inputs=inputs,
+    return programs.general(
+        _shape(run.model), run.dtype, lanes=lanes, rows=rows, shares=shares,
+        teacher=_shape(data.teacher) if fresh and data.teacher is not None else None, update=_update(run),
+        loss=run.loss.name, labels=_labels(run), buffers=len(rule.buffers()), plain=_plain(run), full=rule.full,
+        table=tabled(run), staged=staged, inputs=inputs,
         label_noise=NOISES[noises["label_noise"].kind] if "label_noise" in noises else 0,
         gradient_noise=NOISES[noises["gradient_noise"].kind] if "gradient_noise" in noises else 0,
         one=one_label(rule))
-    size = _general_rows(run) * item
-    why = f"the general loop, a thread a network; {size / 1024:.1f} KiB of local memory a thread"
-    return made, 1, staged, stride, size * card.processors * RESIDENT, why
 
 
 # ---- data

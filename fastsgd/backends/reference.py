@@ -31,7 +31,7 @@ class Reference(Backend):
         return None
 
     def choose(self, run, N, tuning):
-        for name in ("team", "lanes", "isa"):
+        for name in ("team", "lanes", "isa", "networks", "warps"):
             if getattr(tuning, name) is not None:
                 raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the reference has no such choice")
         item, data = np.dtype(run.dtype).itemsize, run.data

@@ -16,7 +16,7 @@ Launch = _struct("Launch", """
     who count ids W buffers lost base row t0 t1 multiplier X y n stride batch indices index_rows common seed slope bound
     """ + " ".join(HYPERS) + """
     label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights taught fixed
-    factor""", unsigned=("seed",), doubles=("slope", "bound", "factor"))
+    scratch factor""", unsigned=("seed",), doubles=("slope", "bound", "factor"))
 
 # csrc/cuda/orders.h
 OrderLaunch = _struct("OrderLaunch", "ids N t0 t1 batch n epochs seed out", unsigned=("seed",))

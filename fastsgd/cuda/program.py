@@ -19,12 +19,14 @@ C_TYPES = {"float32": "float", "float64": "double"}
 class Program:
     """A kernel to be compiled.
 
-    name: for people, e.g. "diagonal d=30 float32, 1 lane"; text: the source; threads: of a block
+    name: for people, e.g. "diagonal d=30 float32, 1 lane"; text: the source; threads: of a block, which the text may
+        rely on if whole
     """
 
     name: str
     text: str
     threads: int = THREADS
+    whole: bool = False
 
     @property
     def key(self):
@@ -84,10 +86,12 @@ def fused(family, sizes, partials, dtype, *, lanes, blocks, holds, staged, batch
     return Program(name, _entry("fused", spec, f"fs::Launch<{T}>", "fs::fused<Spec>(job)", blocks, rolled))
 
 
-def general(model, dtype, *, teacher, update, loss, labels, buffers, plain, full, table, staged, inputs, label_noise,
-            gradient_noise, one):
+def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
+            inputs, label_noise, gradient_noise, one):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
+    lanes: 1, a thread a network, or the threads of a block; rows: numbers that a network keeps; shares: a block keeps
+        them in shared memory
     model, teacher: C++ of a family's shape, `teacher` None without one; update: C++ of a fs::Update's fields
     inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, 1 Gaussian, 2 signs
     """
@@ -95,19 +99,23 @@ def general(model, dtype, *, teacher, update, loss, labels, buffers, plain, full
     shapes = {"Made": model} | ({"Taught": teacher} if teacher else {})
     made = "".join(f"struct {name} {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
                    f"    return {shape};\n  }}\n}};\n" for name, shape in shapes.items())
-    flags = {"taught": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table, "STAGED": staged,
-             "FRESH": inputs is not None, "ONE": one}
-    numbers = {"LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise, "GRADIENT_NOISE": gradient_noise}
-    spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Model = fs::Whole<T, Made>;\n"
-            f"  using Teacher = fs::Whole<T, {'Taught' if teacher else 'Made'}>;\n"
+    flags = {"SHARES": shares, "taught": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
+             "STAGED": staged, "FRESH": inputs is not None, "ONE": one}
+    numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
+               "GRADIENT_NOISE": gradient_noise}
+    spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>::type;\n"
+            f"  using Model = fs::Whole<Tm, Made>;\n"
+            f"  using Teacher = fs::Whole<Tm, {'Taught' if teacher else 'Made'}>;\n"
             f"  {_constants('bool', **{name: _bool(value) for name, value in flags.items()})}\n"
             f"  {_constants('int', **numbers)}\n"
             f"  static constexpr auto loss = fs::Loss<T>::{loss.upper()};\n"
             f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
             "  FS_HD static constexpr fs::Inputs inputs() {\n"
             f"    return {{{inputs or 'fs::Inputs::GAUSSIAN, 0.0'}}};\n  }}\n}};\n")
-    return Program(f"general loop, {model.split('<')[0].removeprefix('fs::').lower()} {dtype}",
-                   _entry("general", spec, f"fs::Launch<{T}>", "fs::general<Spec>(job)", 1, rolled=True))
+    threads, name = (THREADS if lanes == 1 else lanes), model.split("<")[0].removeprefix("fs::").lower()
+    return Program(f"general loop, {name} {dtype}, {lanes} lane(s)",
+                   _entry("general", spec, f"fs::Launch<{T}>", "fs::general<Spec>(job)", 1, True, threads), threads,
+                   whole=lanes > 1)
 
 
 def orders():

@@ -3,7 +3,7 @@
 import json
 from importlib import metadata, resources
 
-from .. import __version__
+from .. import __version__, portable
 from ..cuda import card
 from ..cuda.compiler import cache_folder, nvrtc
 from ..cuda.driver import driver
@@ -25,6 +25,9 @@ def text():
     except BackendUnavailable as error:
         lines.append(f"backend cpu: not available, {error}")
     lines += _cuda()
+    missing = portable.why_none()
+    how = ", interpreted on the CPU" if portable.interpreted() else ""
+    lines.append(f"backend triton: {f'not available, {missing}' if missing else f'ready{how}'}")
     lines.append("backend reference: ready")
     return "\n".join(lines)
 

@@ -16,10 +16,11 @@ class Tuning:
     """Choices that change speed and never a bit of the result; None lets the plan choose.
 
     threads: CPU threads, 1 .. 4096
-    team: lanes that share one network: 1 or the machine's vector width
+    team: lanes that share one network: on a CPU 1 or the machine's vector width, on a card 1 .. 32 or a block
     lanes: networks side by side in one vector; 1 with team 1 means scalar code
     segment: most steps in one launch, >= 1
     isa: instruction set of the CPU module, e.g. "v3"
+    networks, warps: of one program of the Triton backend, powers of two; they change its sums in the last bit
     """
 
     threads: int | None = None
@@ -27,9 +28,11 @@ class Tuning:
     lanes: int | None = None
     segment: int | None = None
     isa: str | None = None
+    networks: int | None = None
+    warps: int | None = None
 
     def __post_init__(self):
-        for name in ("threads", "team", "lanes", "segment"):
+        for name in ("threads", "team", "lanes", "segment", "networks", "warps"):
             if getattr(self, name) is not None:
                 high = MOST_THREADS if name == "threads" else None
                 object.__setattr__(self, name, whole(getattr(self, name), f"tuning.{name}", 1, high))

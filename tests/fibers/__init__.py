@@ -36,8 +36,8 @@ class FiberCard:
 
     name, arch, processors, shared = "fibers", "x86-64-v3", 1, 227 << 10
 
-    def __init__(self, folder, memory=1 << 30, sanitize=False):
-        self.folder, self.memory, self.sanitize = Path(folder), memory, sanitize
+    def __init__(self, folder, memory=1 << 30, sanitize=False, backwards=False):
+        self.folder, self.memory, self.sanitize, self.backwards = Path(folder), memory, sanitize, backwards
         self.kernels, self.launches = {}, []
 
     def free(self):
@@ -52,9 +52,11 @@ class FiberCard:
 
     def launch(self, program, count, shared, job):
         library = self.prepare(program, shared)
+        library.fastsgd_backwards(self.backwards)
         assert library.fastsgd_job() == ctypes.sizeof(job), f"{program.name}: the struct of a launch has another size"
         self.launches.append((program.name, count))
-        error = library.fastsgd_launch(-(-count // THREADS), THREADS, shared, ctypes.byref(job))
+        threads = program.threads if program.whole else THREADS
+        error = library.fastsgd_launch(-(-count // threads), threads, shared, ctypes.byref(job))
         assert error is None, f"{program.name}: {error.decode()}"
 
     def finish(self):

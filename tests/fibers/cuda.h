@@ -4,7 +4,8 @@
 // for the lanes that its mask names. So divergence and collectives behave as on a card, and what would be a hang or
 // undefined there (a mask that names a lane that has left, a lane outside its own mask, a barrier that not everybody
 // reaches) is an error with a sentence. Shared memory is a heap block of the size asked for, filled with 0xCD: the
-// address sanitizer guards its ends. Not modelled: races (fibers take turns), other memory orders.
+// address sanitizer guards its ends. Fibers take turns, so memory is always in order; but each runs as far ahead as it
+// can, first to last or last to first, so what lacks a barrier reads or overwrites what others have not got to.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -80,6 +81,7 @@ struct Block {
   std::string error;
 };
 inline thread_local Block* block = nullptr;
+inline bool backwards = false;  // whether the last fiber goes first
 
 inline Fiber& self() { return block->fiber[block->current]; }
 
@@ -97,7 +99,7 @@ inline void wait() {
   const unsigned count = unsigned(b.fiber.size());
   if (++b.idle > 8 * count + 64) fail("deadlock: a barrier, shuffle or vote waits for a thread that never comes");
   for (unsigned k = 1; k <= count; ++k) {
-    const unsigned next = (b.current + k) % count, last = b.current;
+    const unsigned next = (b.current + (backwards ? count - k : k)) % count, last = b.current;
     if (b.fiber[next].done) continue;
     if (next != last) {
       b.current = next;
@@ -168,7 +170,7 @@ inline const char* run(unsigned grid, unsigned threads, size_t shared, void (*bo
     b.barrier = Rendezvous();
     b.shared.reset(new char[shared]);
     std::memset(b.shared.get(), 0xCD, shared);
-    b.left = threads, b.idle = b.current = 0;
+    b.left = threads, b.idle = 0, b.current = backwards ? threads - 1 : 0;
     for (unsigned k = 0; k < threads; ++k) {
       Fiber& f = b.fiber[k];
       f.index = {k, 0, 0}, f.lane = k % 32, f.warp = k / 32, f.exchanges = 0, f.done = false;
@@ -181,7 +183,7 @@ inline const char* run(unsigned grid, unsigned threads, size_t shared, void (*bo
       for (int r = 0; r < 6; ++r) *--top = nullptr;
       f.stack_pointer = top;
     }
-    fastsgd_switch(&b.launcher, b.fiber[0].stack_pointer);
+    fastsgd_switch(&b.launcher, b.fiber[b.current].stack_pointer);
   }
   block = nullptr;
   said = b.error;
@@ -198,6 +200,7 @@ inline const char* run(unsigned grid, unsigned threads, size_t shared, void (*bo
 #define FS_ENTRY(threads, blocks, Job, call)                                                                  \
   static void fastsgd(const Job& job) { call; }                                                               \
   extern "C" size_t fastsgd_job() { return sizeof(Job); }                                                     \
+  extern "C" void fastsgd_backwards(int yes) { fibers::backwards = yes; }                                     \
   extern "C" const char* fastsgd_launch(unsigned grid, unsigned size, size_t shared, const void* job) {       \
     return fibers::run(grid, size, shared, [](const void* p) { fastsgd(*static_cast<const Job*>(p)); }, job); \
   }

@@ -20,30 +20,36 @@ struct Autoencoder {
   template <class X>
   FS_HD void forward(const V* w, X x, V* kept, V* out) const {
     V *code = kept, *decoded = kept + h;
-    for (int k = 0; k < h; ++k)
-      code[k] = tree_sum<Tm>(d, [&](int i, V sum) { return fma(w[k * d + i], x.shared(i), sum); });
-    for (int i = 0; i < d; ++i) {
+    Tm::sync();
+    for (int k = Tm::first(); k < h; k += Tm::step())
+      code[k] = tree_sum<typename Tm::Alone>(d, [&](int i, V sum) { return fma(w[k * d + i], x.shared(i), sum); });
+    Tm::sync();
+    for (int i = Tm::first(); i < d; i += Tm::step()) {
       V z = V::set(0);
       for (int k = 0; k < h; ++k) z = fma(w[k * d + i], code[k], z);
       if (bias) z = z + w[h * d + i];
-      out[i] = decoded[i] = relu(z);
+      decoded[i] = relu(z);
     }
+    Tm::sync();
+    for (int i = 0; i < d; ++i) out[i] = decoded[i];
   }
 
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, const V* g, V* kept, Sink sink) const {
     const V *code = kept, *decoded = kept + h;
     V* delta = kept + h + d;
-    for (int i = 0; i < d; ++i) delta[i] = gate(decoded[i], g[i]);
-    for (int k = 0; k < h; ++k) {
-      const V e = tree_sum<Tm>(d, [&](int i, V sum) { return fma(w[k * d + i], delta[i], sum); });
+    for (int i = Tm::first(); i < d; i += Tm::step()) delta[i] = gate(decoded[i], g[i]);
+    Tm::sync();
+    for (int k = Tm::first(); k < h; k += Tm::step()) {
+      const V e = tree_sum<typename Tm::Alone>(d, [&](int i, V sum) { return fma(w[k * d + i], delta[i], sum); });
       for (int i = 0; i < d; ++i) {
         sink(k * d + i, code[k], delta[i]);
         sink(k * d + i, e, x.shared(i));
       }
     }
     if (bias)
-      for (int i = 0; i < d; ++i) sink(h * d + i, delta[i]);
+      for (int i = Tm::first(); i < d; i += Tm::step()) sink(h * d + i, delta[i]);
+    Tm::sync();
   }
 };
 

@@ -31,6 +31,7 @@ struct Dense {
   FS_HD void forward(const V* w, X x, V* kept, V* out) const {
     V *a = kept, *derivative = kept + s.units();
     const V slope = V::set(T(s.slope));
+    Tm::sync();
     FS_UNROLL_ROWS
     for (int l = 0; l < s.layers; ++l) {
       const int fan = s.size[l], width = s.size[l + 1];
@@ -54,6 +55,7 @@ struct Dense {
           FS_UNROLL
           for (int m = 0; m < M; ++m) activate(activation(), finish(j + m, sum[m]), slope, a[j + m], derivative[j + m]);
         });
+        Tm::sync();
         a += width, derivative += width;
       }
       w = bias + (s.bias[l] ? width : 0);
@@ -67,17 +69,20 @@ struct Dense {
     V* delta = kept + 2 * U;
     int at = s.P(), top = U - outputs();  // where layer l + 1's parameters end, and where its units begin
     FS_UNROLL_ROWS
-    for (int j = 0; j < outputs(); ++j) delta[top + j] = g[j];
+    for (int j = Tm::first(); j < outputs(); j += Tm::step()) delta[top + j] = g[j];
+    Tm::sync();
     FS_UNROLL_ROWS
     for (int l = s.layers - 1; l > 0; --l) {  // all derivatives before any weight moves
       const int fan = s.size[l], width = s.size[l + 1];
       at -= width * (fan + s.bias[l]);
       const V *weight = w + at, c = V::set(T(s.multiplier[l]));
       FS_UNROLL_ROWS
-      for (int i = 0; i < fan; ++i) {
-        const V back = tree_sum<Tm>(width, [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); });
+      for (int i = Tm::first(); i < fan; i += Tm::step()) {
+        const V back = tree_sum<typename Tm::Alone>(
+            width, [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); });
         delta[top - fan + i] = kept[U + top - fan + i] * (c * back);
       }
+      Tm::sync();
       top -= fan;
     }
     at = top = 0;
@@ -86,11 +91,14 @@ struct Dense {
       const int fan = s.size[l], width = s.size[l + 1];
       const V* a = kept + top - fan;
       const V c = V::set(T(s.multiplier[l]));
+      const bool by_unit = width > fan;  // who cooperates takes the longer axis
+      const int j0 = by_unit ? Tm::first() : 0, dj = by_unit ? Tm::step() : 1;
+      const int i0 = by_unit ? 0 : Tm::first(), di = by_unit ? 1 : Tm::step();
       auto weights = [&](auto source) {
-        for (int j = 0; j < width; ++j) {
+        for (int j = j0; j < width; j += dj) {
           const V e = c * delta[top + j];
           FS_UNROLL_ROWS
-          for (int i = 0; i < fan; ++i) sink(at + j * fan + i, e, source(i));
+          for (int i = i0; i < fan; i += di) sink(at + j * fan + i, e, source(i));
         }
       };
       if (s.trained[0][l]) {  // two loops without a choice inside, which a lone network needs to be vectorised
@@ -100,11 +108,12 @@ struct Dense {
       at += width * fan;
       if (s.bias[l]) {
         if (s.trained[1][l])
-          for (int j = 0; j < width; ++j) sink(at + j, delta[top + j]);
+          for (int j = Tm::first(); j < width; j += Tm::step()) sink(at + j, delta[top + j]);
         at += width;
       }
       top += width;
     }
+    Tm::sync();
   }
 
  private:
@@ -115,15 +124,17 @@ struct Dense {
   // f(j, many) for units j .. j + many - 1, several at a time where it can: their sums hide each other's latency.
   template <class F>
   FS_HD static void units(int width, F f) {
-    int j = 0;
-    if constexpr (Tm::W == 1) {
+    int j = Tm::first();
+    if constexpr (!Tm::COOPERATES) {
+#if !defined(__CUDACC__)  // registers are what a GPU's thread runs out of
+      if constexpr (Tm::W == 1)
+        for (; j + 8 <= width; j += 8) f(j, Many<8>{});
+#endif
       FS_UNROLL_ROWS
-      for (; j + 8 <= width; j += 8) f(j, Many<8>{});
+      for (; j + 4 <= width; j += 4) f(j, Many<4>{});
     }
     FS_UNROLL_ROWS
-    for (; j + 4 <= width; j += 4) f(j, Many<4>{});
-    FS_UNROLL_ROWS
-    for (; j < width; ++j) f(j, Many<1>{});
+    for (; j < width; j += Tm::step()) f(j, Many<1>{});
   }
 };
 

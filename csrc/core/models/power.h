@@ -30,11 +30,13 @@ struct Power {
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, const V* g, V*, Sink sink) const {
     const V many = V::set(T(depth)), zero = V::set(0);
-    for (int j = 0; j < d; ++j) {
+    Tm::sync();
+    for (int j = Tm::first(); j < d; j += Tm::step()) {
       const V e = many * (*g * x.shared(j));
       sink(j, e, power(w[j], depth - 1));
       if (is_signed) sink(d + j, zero - e, power(w[d + j], depth - 1));
     }
+    Tm::sync();
   }
 
  private:

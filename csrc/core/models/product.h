@@ -28,14 +28,15 @@ struct Product {
 
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, const V* g, V*, Sink sink) const {
+    Tm::sync();
     if (depth == 2) {
-      for (int j = 0; j < d; ++j) {
+      for (int j = Tm::first(); j < d; j += Tm::step()) {
         const V e = *g * x.shared(j), u = w[j], v = w[d + j];
         sink(j, e, v), sink(d + j, e, u);
       }
       return;
     }
-    for (int j = 0; j < d; ++j) {
+    for (int j = Tm::first(); j < d; j += Tm::step()) {
       const V e = *g * x.shared(j);
       V before[MOST], after = V::set(1);  // products of the factors before k, and of those after it
       before[0] = V::set(1);
@@ -46,6 +47,7 @@ struct Product {
         after = after * factor;
       }
     }
+    Tm::sync();
   }
 };
 

@@ -34,10 +34,12 @@ FS_HD_CALL void signs(u64 seed, const u32* id, u32 block, Stream stream, u32 ite
 
 // Inputs x [d] of item b of step t. Gaussian: coordinates 2k and 2k + 1 are the pair of block t, item b ceil(d/2) + k.
 // Sparse: coordinate j is v where u < density, else 0, with u and v those of block t, item b d + j.
-template <class T, int W>
+template <class Tm, class T, int W>
 FS_HD void fresh_inputs(const Inputs& inputs, u64 seed, const u32* id, i64 t, u32 b, int d, Vec<T, W>* x) {
   const bool gaussian = inputs.kind == Inputs::GAUSSIAN;
-  for (int j = 0; j < d; j += gaussian ? 2 : 1) {
+  const int each = gaussian ? 2 : 1;
+  Tm::sync();
+  for (int j = each * Tm::first(); j < d; j += each * Tm::step()) {
     if (gaussian) {
       Vec<T, W> z[2];
       normals<T, W>(seed, id, u32(t), INPUTS, b * u32((d + 1) / 2) + u32(j / 2), z);
@@ -52,6 +54,7 @@ FS_HD void fresh_inputs(const Inputs& inputs, u64 seed, const u32* id, i64 t, u3
     for (int g = 0; g < W; ++g) pair[0][g] = pair[0][g] < inputs.density ? pair[1][g] : 0;
     x[j] = rounded<T, W>(pair[0]);
   }
+  Tm::sync();
 }
 
 }  // namespace fs

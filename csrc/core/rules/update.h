@@ -1,6 +1,7 @@
 // Owns what a step does with a gradient: penalties, normalisation, momentum, Adam, averaging.
 //
-// w, g [P] and the buffers [P] are rows of vectors, one network a lane; `hyper` holds each network's numbers.
+// w, g [P] and the buffers [P] are rows of vectors, one network a lane; `hyper` holds each network's numbers. Who
+// cooperates on a network takes every step-th row from first() on.
 #pragma once
 #include "../math.h"
 #include "../team.h"
@@ -38,7 +39,7 @@ FS_HD void perturbed(const Update& u, int P, const V* w, const V* g, V rho, V* t
     scale = gate(length, rho / length);
   }
   FS_UNROLL_ROWS
-  for (int p = 0; p < P; ++p) to[p] = fma(scale, g[p], w[p]);
+  for (int p = Tm::first(); p < P; p += Tm::step()) to[p] = fma(scale, g[p], w[p]);
 }
 
 template <class V>
@@ -54,29 +55,32 @@ template <class Tm, class V>
 FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t) {
   const V one = V::set(1), zero = V::set(0);
   if (u.has(DECAY) && !u.decoupled)
-    for (int p = 0; p < P; ++p)
+    for (int p = Tm::first(); p < P; p += Tm::step())
       if (u.free(p)) g[p] = fma(hyper[DECAY], w[p], g[p]);
-  if (u.has(BALANCE))  // gradient of (mu / 4) sum_j (u_j^2 - v_j^2)^2
-    for (int p = 0; p < P / 2; ++p) {
+  if (u.has(BALANCE)) {  // gradient of (mu / 4) sum_j (u_j^2 - v_j^2)^2
+    Tm::sync();
+    for (int p = Tm::first(); p < P / 2; p += Tm::step()) {
       const V a = w[p], b = w[P / 2 + p], e = hyper[BALANCE] * fma(a, a, zero - b * b);
       g[p] = fma(e, a, g[p]), g[P / 2 + p] = fma(zero - e, b, g[P / 2 + p]);
     }
+    Tm::sync();
+  }
   if (u.normalised) {
     const V length = norm<Tm>(g, P), scale = gate(length, one / length);
     FS_UNROLL_ROWS
-    for (int p = 0; p < P; ++p) g[p] = scale * g[p];
+    for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = scale * g[p];
   }
   if (u.has(DECAY) && u.decoupled) {
     const V keep = fma(rate, hyper[DECAY], one);
     FS_UNROLL_ROWS
-    for (int p = 0; p < P; ++p)
+    for (int p = Tm::first(); p < P; p += Tm::step())
       if (u.free(p)) w[p] = keep * w[p];
   }
   if (u.adam) {
     const V b1 = hyper[BETA1], b2 = hyper[BETA2], c1 = one - raised(b1, t + 1), c2 = one - raised(b2, t + 1);
     V *first = buffer, *second = buffer + P;
     FS_UNROLL_ROWS
-    for (int p = 0; p < P; ++p) {
+    for (int p = Tm::first(); p < P; p += Tm::step()) {
       first[p] = fma(b1, first[p], (one - b1) * g[p]);
       second[p] = fma(b2, second[p], (one - b2) * (g[p] * g[p]));
       w[p] = fma(rate, (first[p] / c1) / (sqrt(second[p] / c2) + hyper[EPSILON]), w[p]);
@@ -85,19 +89,19 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
   } else if (u.has(MOMENTUM)) {
     const V m = hyper[MOMENTUM];
     FS_UNROLL_ROWS
-    for (int p = 0; p < P; ++p) {
+    for (int p = Tm::first(); p < P; p += Tm::step()) {
       buffer[p] = fma(m, buffer[p], g[p]);
       w[p] = fma(rate, u.nesterov ? fma(m, buffer[p], g[p]) : buffer[p], w[p]);
     }
     buffer += P;
   } else {
     FS_UNROLL_ROWS
-    for (int p = 0; p < P; ++p) w[p] = fma(rate, g[p], w[p]);
+    for (int p = Tm::first(); p < P; p += Tm::step()) w[p] = fma(rate, g[p], w[p]);
   }
   if (u.has(AVERAGE)) {
     const V a = hyper[AVERAGE];
     FS_UNROLL_ROWS
-    for (int p = 0; p < P; ++p) buffer[p] = fma(a, buffer[p], (one - a) * w[p]);
+    for (int p = Tm::first(); p < P; p += Tm::step()) buffer[p] = fma(a, buffer[p], (one - a) * w[p]);
   }
 }
 

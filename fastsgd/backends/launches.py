@@ -1,0 +1,177 @@
+"""Owns launches of the Triton kernels: networks a program, warps, tables of samples, arguments."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import PlanError
+from ..orders import Replay, Reshuffle
+from ..portable import interpreted, kernel
+from . import tuned
+from .packing import packing, power_of_two
+
+BLOCK = 1024  # entries of a table that one program makes
+WARPS = 4  # of a program that makes a table
+REGISTERS = 1 << 16  # of an NVIDIA multiprocessor
+MOST_WARPS = 8  # more leave a lane too few registers
+MOST_TOGETHER = 1024  # networks in a program
+BUDGET = 96  # 32-bit numbers of state a lane, of 255 registers
+
+
+def options(warps, target=None):
+    """Options of a launch or compile: fused multiply-adds are those that are written, and wide programs do not spill.
+
+    Left to itself, NVIDIA's assembler spills a little to fit one more program of several warps on a multiprocessor.
+    target: "cuda" or "hip"; by default what torch is built for
+    """
+    if target is None:
+        import torch
+
+        target = "hip" if torch.version.hip else "cuda"
+    most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if warps > 1 and target == "cuda" else {}
+    return {"num_warps": warps, "enable_fp_fusion": False, **most}
+
+
+def registers(run):
+    """32-bit numbers of state that one network keeps: parameters, and a gradient where steps take more samples."""
+    copies = 1 if _alone(run) else 2
+    return packing(run.model).width * np.dtype(run.dtype).itemsize // 4 * copies
+
+
+def too_large(run):
+    """None, or a sentence saying that a network does not fit a program's registers."""
+    most = BUDGET * 32 * MOST_WARPS
+    if registers(run) <= most:
+        return None
+    return (f"one network keeps {registers(run)} 32-bit numbers, padded to powers of two, and the registers of a "
+            f"program of {MOST_WARPS} warps hold {most}")
+
+
+def rule_of_thumb(run):
+    """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle.
+
+    Not of N: a network's sums run alike in any company.
+    """
+    packed = packing(run.model)
+    warps = power_of_two(-(-registers(run) // (BUDGET * 32)))
+    across = packed.layout[0][2]  # numbers along the lanes: four a lane of a vector, one a lane of a matrix
+    idle = 1 if len(packed.shape) > 4 else (32 if packed.layout[0][1] else 128) // across
+    most = 2 if one_label(run) else 32  # of more, the one sample would be exchanged through shared memory
+    return max(1, min(idle, most)), warps
+
+
+def fits(run, networks, warps):
+    """Whether a program of so many warps holds so many networks in its registers, with room for what a step needs."""
+    return warps <= MOST_WARPS and networks * registers(run) <= BUDGET * 32 * warps
+
+
+def choose(run, N, tuning, launch):
+    """(Tuning with networks and warps, why); `launch` as `tuned.pick` wants it."""
+    asked = {name: getattr(tuning, name) for name in ("networks", "warps") if getattr(tuning, name) is not None}
+    for name, value in asked.items():
+        most = {"networks": MOST_TOGETHER, "warps": 32}[name]
+        if value != power_of_two(value) or value > most:
+            raise PlanError(f"tuning.{name}: {value} given, expected a power of two, at most {most}")
+    if interpreted():
+        networks, warps = min(power_of_two(N), MOST_TOGETHER), 1
+        why = "one wide program is what the interpreter is fast at"
+    elif asked:
+        networks, warps = rule_of_thumb(run)
+    else:
+        rule = rule_of_thumb(run)
+        (networks, warps), why = tuned.pick(run, N, rule, lambda n, w: fits(run, n, w), launch)
+    networks, warps = asked.get("networks", networks), asked.get("warps", warps)
+    return replace(tuning, networks=networks, warps=warps), "as asked for" if asked else why
+
+
+def constants(run, tuning, common):
+    """(kernel, {its constexpr arguments}) of a run, of which `common`: one sample order serves all networks."""
+    packed, module = packing(run.model), kernel("train")
+    family, noise = kernel(f"models.{packed.family}"), run.rule.label_noise
+    one = {} if _alone(run) else {"ONE": _one(run)}
+    return module.alone if _alone(run) else module.batches, one | {
+        "INPUTS": family.inputs, "VALUE": family.value, "PUSH": family.push, "SHAPE": packed.shape,
+        "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(run.data.d), "LOSS": run.loss.name,
+        "NOISE": noise.kind if noise else "none", "DRAWS": _draws(run), "COMMON": common, "BN": tuning.networks}
+
+
+def train(state, segment):
+    """Move a state over a Segment."""
+    import torch
+
+    plan, run, tuning = state.plan, state.plan.run, state.plan.tuning
+    who, common = _who(state)
+    indices = state.ids
+    if segment.indices is not None:
+        indices = torch.from_numpy(segment.indices.astype(np.int32)).to(state.device)
+        common = len(indices) == 1
+    elif not _draws(run) or one_label(run):
+        indices = table(state, segment, who)
+    lost = torch.from_numpy(state.lost).to(state.device)
+    multiplier, noise = _multipliers(state, segment)
+    function, fixed = constants(run, tuning, common or run.rule.full)
+    function[(-(-plan.N // tuning.networks),)](
+        state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma,
+        noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, plan.batch, run.data.n,
+        run.seed, **fixed, **options(tuning.warps))
+    state.lost[:] = lost.cpu().numpy()
+
+
+def _alone(run):
+    return not run.rule.full and run.rule.batch(run.data.n) == 1
+
+
+def one_label(run):
+    """Whether noise is on one random label on top of a full step."""
+    return run.rule.label_noise is not None and run.rule.label_noise.on == "one"
+
+
+def _one(run):
+    if not one_label(run):
+        return "none"
+    return "own" if getattr(run.order, "network", None) is None else "common"
+
+
+def _draws(run):
+    """Whether the driver needs no table: it draws, or takes all samples."""
+    replaced = not isinstance(run.order, Reshuffle | Replay) and run.order.replace
+    return run.rule.full or (_alone(run) and replaced)
+
+
+def _who(state):
+    """(whose orders are drawn [N] or [1], whether all networks share one)."""
+    import torch
+
+    network = getattr(state.plan.run.order, "network", None)
+    if network is None:
+        return state.ids, False
+    return torch.tensor([network], dtype=torch.int64, device=state.device), True
+
+
+def _multipliers(state, segment):
+    """(schedule of step sizes, of the noise's amplitude) [Q, steps] on the device."""
+    import torch
+
+    multiplier = torch.from_numpy(segment.multiplier).to(state.device)
+    if not segment.noise:
+        return multiplier, multiplier
+    return multiplier, torch.from_numpy(segment.noise["label_noise"]).to(state.device)
+
+
+def table(state, segment, who):
+    """Sample indices [rows, steps, B] int32 of a segment, made on the device."""
+    import torch
+
+    plan, run, module = state.plan, state.plan.run, kernel("orders")
+    steps, batch, n, rows = segment.t1 - segment.t0, 1 if run.rule.full else plan.batch, run.data.n, len(who)
+    out = torch.empty((rows, steps, batch), dtype=torch.int32, device=state.device)
+    if not isinstance(run.order, Reshuffle) and run.order.replace:
+        count = rows * batch * -(-(segment.t0 % 4 + steps) // 4)
+        module.drawn[(-(-count // BLOCK),)](out, who, count, steps, batch, n, segment.t0 // 4, segment.t0 % 4, run.seed,
+                                            BLOCK=BLOCK, **options(WARPS))
+    else:
+        half = ((n - 1).bit_length() + 1) // 2  # the least s with 4^s >= n
+        module.distinct[(-(-out.numel() // BLOCK),)](
+            out, who, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, run.seed,
+            EPOCHS=isinstance(run.order, Reshuffle), ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **options(WARPS))
+    return out

@@ -1,0 +1,84 @@
+"""Owns how the Triton kernels see a model: its family, shape, and where each parameter lies in a padded row."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2
+from ..models.activations import ACTIVATIONS
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """A model in kernels/: arguments of the driver, and the way there and back.
+
+    family: module in kernels/models; shape, layout: its SHAPE and LAYOUT; width: WIDTH, numbers in a row
+    slots [P]: where canonical parameter p lies in a row
+    """
+
+    family: str
+    shape: tuple
+    layout: tuple
+    width: int
+    slots: np.ndarray
+
+    def pack(self, weights):
+        """Rows [N, width] of weights [N, P], zeros between; NumPy."""
+        rows = np.zeros((len(weights), self.width), weights.dtype)
+        rows[:, self.slots] = weights
+        return rows
+
+
+def power_of_two(count):
+    """The least power of two >= count, count >= 1."""
+    return 1 << (int(count) - 1).bit_length()
+
+
+def packing(model):
+    """The Packing of a model, None without a kernel."""
+    kind = type(model)
+    if kind is DiagonalLinear:
+        return _vectors("diagonal", model.d, 2, ())
+    if kind is DiagonalProduct:
+        return _vectors("diagonal", model.d, model.depth, ())
+    if kind is DiagonalPower:
+        return _vectors("power", model.d, 2 if model.signed else 1, (model.depth,))
+    if kind is ReLU2:
+        return packing(MLP(model.d, model.width, bias=(model.hidden_bias, model.output_bias)))
+    return _dense(model) if kind is MLP and model.outputs == 1 else None
+
+
+def _vectors(family, d, count, shape):
+    padded = power_of_two(d)
+    slots = (np.arange(count)[:, None] * padded + np.arange(d)).ravel()
+    return Packing(family, shape, tuple((k * padded, 0, padded) for k in range(count)), count * padded, slots)
+
+
+def _dense(model):
+    """Layers 1, 3, ... as [fan, width], layers 2, 4, ... as [width, fan], the last as [fan]; see kernels/models/dense.
+
+    Offsets steer Triton, which gives a lane as many neighbours as the alignment lets it load at once. Off by one, a
+    lane has a unit of its own with all its inputs, and no sum over inputs crosses lanes. A matrix between hidden layers
+    is aligned to four: its rows lie on few lanes, and few sums cross them.
+    """
+    layout, slots, layers, at = [], [], [], 0
+    for k, (fan, width) in enumerate(zip(model.sizes[:-1], model.sizes[1:], strict=True)):
+        last, hidden = k == model.layers - 1, 0 < k < model.layers - 1
+        columns, rows = power_of_two(fan), power_of_two(width)
+        units, sources = np.arange(width)[:, None], np.arange(fan)[None, :]
+        at += -at % 4 if hidden else 1 - at % 2
+        block, slot = (((0, columns), sources + 0 * units) if last else ((columns, rows), sources * rows + units)
+                       if k % 2 == 0 else ((rows, columns), units * columns + sources))
+        place = len(layout)
+        layout.append((at, *block))
+        slots.append(at + slot.ravel())
+        at += max(1, block[0]) * block[1]
+        if model.bias[k]:
+            at += 1 - at % 2
+            layout.append((at, 0, 0 if last else rows))
+            slots.append(at + np.arange(width))
+            at += rows
+        layers.append((place, place + 1 if model.bias[k] else -1, float(model.multipliers[k]),
+                       model.trained(f"W{k + 1}"), model.trained(f"b{k + 1}"), width))
+    shape = (tuple(ACTIVATIONS).index(model.activation), *layers, float(model.slope))
+    return Packing("dense", shape, tuple(layout), at + -at % 4, np.concatenate(slots))

@@ -1,0 +1,189 @@
+"""Owns metrics of the Triton backend: mean losses, Gram matrices and ranks, feature sparsity and densities."""
+
+import numpy as np
+
+from ..metrics import NTK, ActivationDensity, DistinctUnits, FeatureSparsity, JacobianRank, TestLoss, TrainLoss
+from ..models import MLP, ReLU2
+from ..models.activations import ACTIVATIONS
+from ..portable import kernel
+from . import launches
+from .packing import power_of_two
+
+SAFE_GRAM = 1e-5  # a Gram matrix squares the singular values; below, its eigenvalues have lost them
+PART = 64 << 20  # bytes of activations or Gram matrices at a time
+TILE, DEPTH, WARPS = 32, 16, 4
+OF_A_FAMILY = ("INPUTS", "VALUE", "SHAPE", "LAYOUT", "WIDTH", "STRIDE", "LOSS")
+SPARSE = (FeatureSparsity, DistinctUnits, ActivationDensity)
+
+
+def measure(state, metric, weights):
+    """Records [M, ...] float64 of networks `weights` [M, P], None where the definition serves."""
+    run = state.plan.run
+    if type(metric) in (TrainLoss, TestLoss):
+        return _mean_losses(state, metric, weights)
+    if type(metric) in SPARSE:
+        return _of_layers(state, metric, weights)
+    if type(metric) is NTK or (type(metric) is JacobianRank and explain(run, metric)):
+        return _of_grams(state, metric, weights)
+    return None
+
+
+def explain(run, metric):
+    """How the backend computes a rank: a sentence, None where the definition serves."""
+    if type(metric) is not JacobianRank or dense(run.model) is None or metric.rtol < SAFE_GRAM:
+        return None
+    if metric.method not in ("auto", "gram"):
+        return None
+    return (f"{metric.name} by 'gram': eigenvalues of J J^T, made by structure in {TILE} x {TILE} tiles, right where "
+            f"no singular value lies within a relative {1e-10 + 1e-14 / metric.rtol**2:.0e} of the threshold")
+
+
+def dense(model):
+    """The model as an MLP of one output, None where it is none."""
+    if type(model) is ReLU2:
+        return MLP(model.d, model.width, bias=(model.hidden_bias, model.output_bias))
+    return model if type(model) is MLP and model.outputs == 1 else None
+
+
+def _put(state, array, dtype=None):
+    import torch
+
+    return torch.from_numpy(np.array(array, dtype, order="C")).to(state.device)
+
+
+def _mean_losses(state, metric, weights):
+    """Mean losses [M] by kernels/metrics/losses, None for a network that fits no program in float64."""
+    import torch
+
+    run, packed = state.plan.run, state.packing
+    warps = power_of_two(-(-2 * packed.width // (launches.BUDGET * 32)))
+    if warps > launches.MOST_WARPS:
+        return None
+    if metric not in state.points:
+        given, y = (run.data.X_test, run.data.y_test) if type(metric) is TestLoss else (run.data.X, run.data.y)
+        if len(given) * power_of_two(run.data.d) >= 2**31:  # more than 32-bit offsets reach
+            return None
+        X = np.zeros((len(given), power_of_two(run.data.d)))
+        X[:, :run.data.d] = given
+        state.points[metric] = _put(state, X), _put(state, y, "float64")
+    X, y = state.points[metric]
+    networks = min(state.plan.tuning.networks, power_of_two(len(weights)))
+    chunks = 1 if launches.interpreted() else min(32, power_of_two(len(X)))
+    out = torch.empty((len(weights), chunks), dtype=torch.float64, device=state.device)
+    _, fixed = launches.constants(run, state.plan.tuning, True)
+    fixed = {name: fixed[name] for name in OF_A_FAMILY}
+    kernel("metrics.losses").sums[(-(-len(weights) // networks), chunks)](
+        _put(state, packed.pack(np.asarray(weights))), X, y, out, _put(state, [run.loss.factor], "float64"),
+        len(weights), len(X), **fixed, BN=networks, CHUNKS=chunks, **launches.options(warps))
+    return (out.sum(dim=1) / len(X)).cpu().numpy()
+
+
+def _params(state, weights):
+    """Parameters {name: [M, ...]} as float64 tensors on the device."""
+    return state.plan.run.model.unflatten(_put(state, weights, "float64"))
+
+
+def _by_parts(function, weights, bytes_each):
+    step = max(1, int(PART // max(1, bytes_each)))
+    return np.concatenate([function(weights[k:k + step]) for k in range(0, len(weights), step)])
+
+
+def _of_layers(state, metric, weights):
+    """A number [M] or [M, layers] from the activations of hidden layers on the training inputs."""
+    run = state.plan.run
+    X, layers = _put(state, metric.where(run.model, run.data)), metric.layers(run.model)
+
+    def part(weights):
+        features = run.model.features(_params(state, weights), X)
+        values = [_sparsity(metric, features[layer].contiguous()) for layer in layers]
+        return values[0] if len(layers) == 1 else np.stack(values, axis=1)
+
+    return _by_parts(part, weights, 8 * 4 * len(X) * sum(dense(run.model).widths))
+
+
+def _sparsity(metric, phi):
+    """The metric [M] of activations phi [M, n, h] float64; the counts are those of fastsgd/metrics."""
+    import torch
+
+    M, n, h = phi.shape
+    if type(metric) is FeatureSparsity and metric.normalise:
+        length = torch.linalg.vector_norm(phi, dim=-1, keepdim=True)
+        phi = phi / torch.where(length > 0, length, 1)
+    mean, deviation = (torch.empty((M, h), dtype=torch.float64, device=phi.device) for _ in range(2))
+    positive, nonzero, merged = (torch.empty((M, h), dtype=torch.int32, device=phi.device) for _ in range(3))
+    module, tiles = kernel("metrics.sparsity"), -(-h // TILE)
+    shared = {"M": TILE, "DEPTH": DEPTH, **launches.options(WARPS)}
+    module.columns[(M, tiles)](phi, mean, deviation, positive, nonzero, n, h, **shared)
+    if type(metric) is ActivationDensity:
+        return (nonzero.sum(dim=1).double() / (n * h)).cpu().numpy()
+    alive = positive > 0
+    if type(metric) is DistinctUnits:
+        scale = phi.abs().amax(dim=(1, 2))[:, None] if metric.relative else 1
+        alive = phi.amax(dim=1) > metric.threshold * scale
+    alive = alive.to(torch.int32)
+    tau = torch.tensor([metric.tau], dtype=torch.float64, device=phi.device)
+    module.merges[(M, tiles)](phi, mean, deviation, alive, merged, tau, n, h, **shared)
+    kept = alive * (1 - merged)
+    if type(metric) is DistinctUnits:
+        return kept.sum(dim=1).double().cpu().numpy()
+    return ((positive * kept).sum(dim=1).double() / (n * h)).cpu().numpy()
+
+
+def _of_grams(state, metric, weights):
+    """Kernels [M, m, m] or ranks [M] from the Gram matrices of Jacobians."""
+    import torch
+
+    run = state.plan.run
+    rank = type(metric) is JacobianRank
+    if dense(run.model) is None:
+        return None
+    X = metric.where(run.model, run.data) if rank else metric.points if metric.points is not None else run.data.X
+    X = _put(state, X, "float64")
+
+    def part(weights):
+        K = grams(dense(run.model), _params(state, weights), X)
+        if not rank:
+            return K.cpu().numpy()
+        known = torch.isfinite(K).flatten(1).all(dim=1)
+        values = torch.linalg.eigvalsh(torch.where(known[:, None, None], K, 0))
+        count = (values > metric.rtol**2 * values[:, -1:]).sum(dim=1).double()
+        return torch.where(known, count, torch.nan).cpu().numpy()
+
+    return _by_parts(part, weights, 8 * 3 * len(X) * (len(X) + sum(dense(run.model).widths)))
+
+
+def grams(model, params, X):
+    """J J^T [M, m, m] of the trained parameters of an MLP of one output, at X [m, d]; float64 tensors."""
+    import torch
+
+    sources, derivatives = _backward(model, params, X)
+    N, m = derivatives[0].shape[:2]
+    K = torch.zeros((N, m, m), dtype=torch.float64, device=X.device)
+    tiles = -(-m // TILE)
+    for k in range(model.layers):
+        trains = [float(name in params and model.trained(name)) for name in (f"W{k + 1}", f"b{k + 1}")]
+        if not any(trains):
+            continue
+        scales = torch.tensor([trains[0] * model.multipliers[k]**2, trains[1]], dtype=torch.float64, device=X.device)
+        a = sources[k].contiguous()
+        kernel("metrics.gram").add_layer[(N, tiles, tiles)](
+            K, a, derivatives[k].contiguous(), scales, m, a.shape[-1], derivatives[k].shape[-1],
+            0 if a.ndim == 2 else a.shape[1] * a.shape[2], M=TILE, DEPTH=DEPTH, **launches.options(WARPS))
+    return K
+
+
+def _backward(model, params, X):
+    """(inputs of each layer, derivatives dh/dz of each layer [M, m, width]) of an MLP of one output."""
+    import torch
+
+    a, sources, inside = X, [], []
+    with torch.enable_grad():
+        for k in range(model.layers):
+            sources.append(a)
+            z = model._layer(params, k, a)
+            if k == 0:
+                z = z.requires_grad_()
+            inside.append(z)
+            a = ACTIVATIONS[model.activation](z, model.slope)
+        derivatives = torch.autograd.grad(inside[-1].sum(), inside)
+    return [source.detach() for source in sources], derivatives

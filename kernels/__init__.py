@@ -1,0 +1,1 @@
+"""Owns the portable GPU path: Triton kernels for training and for tile-shaped metrics; imports only triton."""

@@ -1,0 +1,75 @@
+"""Owns a network's parameters in a program: a tuple of blocks [BN, ...] over networks, loaded, stored and chosen from.
+
+LAYOUT: one (offset, A, B) a parameter array in a row of WIDTH numbers: a block [BN, A, B], [BN, B] where A is 0, or
+[BN] where B is 0. Lengths are powers of two; what pads them is zero and stays so. The last axis lies along the lanes.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _place(net, WIDTH: tl.constexpr, AT: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
+    at = net.to(tl.int64) * WIDTH + AT
+    if B == 0:
+        return at
+    elif A == 0:
+        return at[:, None] + tl.arange(0, B)[None, :]
+    else:
+        return at[:, None, None] + (tl.arange(0, A)[None, :, None] * B + tl.arange(0, B)[None, None, :])
+
+
+@triton.jit
+def over(which, block):
+    """A flag or number [BN] beside a block [BN, ...]."""
+    if len(block.shape) == 1:
+        return which
+    elif len(block.shape) == 2:
+        return which[:, None]
+    else:
+        return which[:, None, None]
+
+
+@triton.jit
+def load(W, net, live, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, DTYPE: tl.constexpr):
+    """The parameters of networks `net` [BN] as DTYPE; zeros where not `live`."""
+    w = ()
+    for k in tl.static_range(len(LAYOUT)):
+        at = _place(net, WIDTH, LAYOUT[k][0], LAYOUT[k][1], LAYOUT[k][2])
+        w = w + (tl.load(W + at, mask=over(live, at), other=0.0).to(DTYPE),)
+    return w
+
+
+@triton.jit
+def store(W, w, net, live, LAYOUT: tl.constexpr, WIDTH: tl.constexpr):
+    """The reverse of `load`."""
+    for k in tl.static_range(len(LAYOUT)):
+        at = _place(net, WIDTH, LAYOUT[k][0], LAYOUT[k][1], LAYOUT[k][2])
+        tl.store(W + at, w[k], mask=over(live, at))
+
+
+@triton.jit
+def zeros(w):
+    """Blocks of zeros like w."""
+    out = ()
+    for k in tl.static_range(len(w)):
+        out = out + (tl.zeros_like(w[k]),)
+    return out
+
+
+@triton.jit
+def choose(go, new, old):
+    """`new` of networks that go [BN], `old` of the others, whatever `new` holds there."""
+    out = ()
+    for k in tl.static_range(len(old)):
+        out = out + (tl.where(over(go, old[k]), new[k], old[k]),)
+    return out
+
+
+@triton.jit
+def moved(rate, g, w):
+    """w + rate [BN] g."""
+    out = ()
+    for k in tl.static_range(len(w)):
+        out = out + (tl.fma(tl.broadcast_to(over(rate, w[k]), w[k].shape), g[k], w[k]),)
+    return out

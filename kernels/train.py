@@ -1,0 +1,154 @@
+"""Owns the time loop on a GPU: one program trains BN networks of any family from step t0 to t1, all in registers.
+
+Parallel over networks: a program is BN of them, and keeps their parameters [BN, ...], their step sizes and the step at
+which each was lost. A family gives INPUTS, VALUE and PUSH (kernels/models). With batch 1 a step is
+    w <- PUSH(w; g = -eta_t dloss/df(h(x_i), y_i + sigma_t z)),     i = high word of word * n
+with one Philox draw every four steps; a batch sums PUSH over its samples first. A network is lost at the first step on
+which one of its samples is out of bounds; it keeps the parameters from before, and no neighbour notices.
+"""
+
+import triton
+import triton.language as tl
+
+from . import losses, state
+from .draws import ORDER, block_of_four, index_of, noise_of_four, noise_of_one
+
+SCALARS = ["N", "first", "skip", "steps", "batch", "n", "seed"]
+
+
+@triton.jit
+def per_step(base, row, multiplier, net, live, steps, s):
+    """base * multiplier [BN] at step s of the segment, of a schedule (base [N], row [N], multiplier [Q, steps])."""
+    at = tl.load(row + net, mask=live, other=0).to(tl.int64) * steps
+    return tl.load(base + net, mask=live, other=0.0) * tl.load(multiplier + at + s)
+
+
+@triton.jit(do_not_specialize=SCALARS)
+def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
+          N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
+          seed: tl.uint64,
+          INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
+          WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
+          COMMON: tl.constexpr, BN: tl.constexpr):
+    """Batch-1 steps t0 = 4 first + skip .. t0 + steps - 1.
+
+    W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none
+    ids [N]: for the noise; who [N], or [1] with COMMON: whose order is drawn, used with DRAWS
+    base [N], row [N] int32, multiplier [Q, steps]: step sizes; sigma, sigma_row, sigma_multiplier: likewise of noise
+    X [n, STRIDE], y [n]: data; indices [rows, steps] int32: the order where DRAWS is off, [1, steps] with COMMON
+    numbers [2]: the loss's factor and bound
+    """
+    net = tl.program_id(0) * BN + tl.arange(0, BN)
+    live = net < N
+    gone = tl.load(lost + net, mask=live, other=0)
+    alive = live & (gone < 0)
+    w = state.load(W, net, live, LAYOUT, WIDTH, W.dtype.element_ty)
+    c = tl.load(numbers)
+    bound = tl.load(numbers + 1)
+    mine = tl.load(ids + net, mask=live, other=0).to(tl.uint32)
+    if COMMON:
+        order = tl.arange(0, 1)
+    else:
+        order = tl.where(live, net, 0)
+    drawn = tl.load(who + order).to(tl.uint32)
+    t0 = first.to(tl.int64) * 4 + skip
+    block = first
+    s = -skip
+    while s < steps:
+        if DRAWS:
+            words = block_of_four(seed, block, drawn, ORDER, 0)
+        if NOISE != "none":
+            z = noise_of_four(seed, block, mine, 0, NOISE)
+        for q in tl.static_range(4):
+            at = tl.minimum(tl.maximum(s + q, 0), steps - 1)
+            if DRAWS:
+                i = index_of(words[q], n)
+            else:
+                i = tl.load(indices + order.to(tl.int64) * steps + at)
+            x = INPUTS(X, i, SHAPE, STRIDE)
+            label = tl.load(y + i)
+            if NOISE != "none":
+                scale = per_step(sigma, sigma_row, sigma_multiplier, net, live, steps, at)
+                label = label + scale * z[q].to(label.dtype)
+            f, kept = VALUE(w, x, SHAPE)
+            g, bad = losses.slope(f, label, c, bound, LOSS)
+            inside = (s + q >= 0) & (s + q < steps)
+            bad = bad & alive & inside
+            gone = tl.where(bad, t0 + (s + q), gone)
+            alive = alive & (bad == 0)
+            rate = -per_step(base, row, multiplier, net, live, steps, at)
+            w = state.choose(alive & inside, PUSH(w, w, x, kept, rate * g, SHAPE), w)
+        s += 4
+        block += 1
+    state.store(W, w, net, live, LAYOUT, WIDTH)
+    tl.store(lost + net, gone, mask=live)
+
+
+@triton.jit(do_not_specialize=SCALARS)
+def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
+            N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
+            seed: tl.uint64,
+            INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
+            WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
+            COMMON: tl.constexpr, ONE: tl.constexpr, BN: tl.constexpr):
+    """Steps on the mean of `batch` samples; arguments as for `alone`, but for
+
+    DRAWS: take all samples, 0 .. batch - 1, at every step; else indices [rows, steps, batch]
+    ONE: noise is on one label a step, that of sample indices [rows, steps], and adds what it changes of its gradient;
+        "own", or "common" with one row, or "none": it is on every label
+    """
+    net = tl.program_id(0) * BN + tl.arange(0, BN)
+    live = net < N
+    gone = tl.load(lost + net, mask=live, other=0)
+    alive = live & (gone < 0)
+    w = state.load(W, net, live, LAYOUT, WIDTH, W.dtype.element_ty)
+    c = tl.load(numbers)
+    bound = tl.load(numbers + 1)
+    mine = tl.load(ids + net, mask=live, other=0).to(tl.uint32)
+    if COMMON:
+        order = tl.arange(0, 1)
+    else:
+        order = tl.where(live, net, 0)
+    t0 = first.to(tl.int64) * 4 + skip
+    s = skip * 0
+    while s < steps:
+        gradient = state.zeros(w)
+        bad = alive & (alive == 0)
+        if NOISE != "none":
+            scale = per_step(sigma, sigma_row, sigma_multiplier, net, live, steps, s)
+        b = s * 0
+        while b < batch:
+            if DRAWS:
+                i = order * 0 + b
+            else:
+                i = tl.load(indices + (order.to(tl.int64) * steps + s) * batch + b)
+            x = INPUTS(X, i, SHAPE, STRIDE)
+            label = tl.load(y + i)
+            if NOISE != "none" and ONE == "none":
+                z = noise_of_one(seed, t0 + s, mine, b.to(tl.uint32), NOISE)
+                label = label + scale * z.to(label.dtype)
+            f, kept = VALUE(w, x, SHAPE)
+            g, out = losses.slope(f, label, c, bound, LOSS)
+            bad = bad | out
+            gradient = PUSH(gradient, w, x, kept, g, SHAPE)
+            b += 1
+        if ONE != "none":
+            if ONE == "common":
+                i = tl.load(indices + tl.arange(0, 1) + s)
+            else:
+                i = tl.load(indices + tl.where(live, net, 0).to(tl.int64) * steps + s)
+            x = INPUTS(X, i, SHAPE, STRIDE)
+            label = tl.load(y + i)
+            f, kept = VALUE(w, x, SHAPE)
+            z = noise_of_one(seed, t0 + s, mine, b.to(tl.uint32) * 0, NOISE)
+            clean, out = losses.slope(f, label, c, bound, LOSS)
+            noisy, out = losses.slope(f, label + scale * z.to(label.dtype), c, bound, LOSS)
+            gradient = PUSH(gradient, w, x, kept, (noisy - clean) * batch, SHAPE)
+        bad = bad & alive
+        gone = tl.where(bad, t0 + s, gone)
+        alive = alive & (bad == 0)
+        rate = -per_step(base, row, multiplier, net, live, steps, s) / batch
+        w = state.choose(alive, state.moved(rate, gradient, w), w)
+        s += 1
+    state.store(W, w, net, live, LAYOUT, WIDTH)
+    tl.store(lost + net, gone, mask=live)

@@ -1,0 +1,87 @@
+"""Without a GPU: every Triton kernel compiles for NVIDIA and AMD, spills nothing, keeps to its ceilings."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+triton_aot = pytest.importorskip("triton_aot")  # needs triton to be worth importing
+pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+CEILINGS = {  # {case: (registers a lane, shuffles in the loop)} on NVIDIA; a loop of `alone` is four steps
+    "diagonal 30": (64, 12), "diagonal 100": (64, 20), "diagonal 200": (72, 20), "diagonal 200 double": (112, 40),
+    "diagonal 100 gd": (64, 40), "diagonal 30 noise": (80, 16), "relu2 2-20-1": (64, 20),
+    "relu2 2-20-1 double": (72, 40), "relu2 2-20-1 batch noise": (72, 5), "relu2 1-100-1": (64, 20),
+    "dense 5-10-10-1": (80, 124), "dense 5-10-10-1 gd": (96, 31), "power 30": (64, 12),
+    "diagonal 30 one label": (72, 52), "relu2 10-128-1": (160, 20),
+    "relu2 10-512-1": (240, 28), "dense 10-128-128-1": (255, 428), "orders drawn": (176, 0),
+    "orders distinct": (255, 2), "gram": (144, 0), "sparsity columns": (56, 8), "sparsity merges": (136, 16),
+    "losses diagonal 200": (64, 10), "losses 5-10-10-1": (80, 16),
+}
+
+
+def printed(program):
+    """What a program of this folder prints, from a process of its own: here Triton may be set to interpret."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), environment.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, str(HERE / program)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def code():
+    """{case: {target: {what: count}}}."""
+    return printed("triton_aot.py")
+
+
+@pytest.mark.parametrize("case", CEILINGS)
+def test_no_spill_no_barrier_and_ceilings(code, case):
+    registers, shuffles = CEILINGS[case]
+    for target, counts in code[case].items():
+        assert counts["stack"] == counts["spilt"] == 0, (target, counts)
+        assert counts["fusion"] is False, "fused multiply-adds are those that are written"
+        if counts["warps"] == 1 and case in triton_aot.TRAINED:
+            assert counts["barriers"] == 0, (target, counts)
+        if target != "gfx942":
+            assert counts["registers"] <= registers and counts["shuffles"] <= shuffles, (target, counts)
+
+
+def test_every_kernel_and_target_is_among_them(code):
+    assert set(code) == set(CEILINGS)
+    for case in (*triton_aot.EVERYWHERE, *triton_aot.OTHERS, *triton_aot.LOSSES):
+        assert set(code[case]) == set(triton_aot.TARGETS)
+    found = {f"{module}.{function}" for module, function, *_ in triton_aot.OTHERS.values()}
+    assert found | {"metrics.losses.sums", "train.alone", "train.batches"} == launched()
+
+
+def test_launches_bind_the_types_that_are_compiled_here():
+    """Everything Triton does for a launch but the launch itself, for every kernel, by the backend's own code."""
+    ours = {"orders.drawn": "orders drawn", "orders.distinct": "orders distinct", "metrics.gram.add_layer": "gram",
+            "metrics.sparsity.columns": "sparsity columns", "metrics.sparsity.merges": "sparsity merges",
+            "metrics.losses.sums": "losses diagonal 200", "train.alone": "diagonal 30",
+            "train.batches": "diagonal 100 gd"}
+    seen = printed("triton_launches.py")
+    assert {name for name, _, _ in seen} == launched() == set(ours)
+    for name, warps, types in seen:
+        _, want, fixed, _ = triton_aot.case(ours[name])
+        assert warps in (1, triton_aot.launches.WARPS)
+        for argument, kind in types.items():
+            if argument not in fixed and argument != "indices":  # what is not read there may be of another type
+                assert kind == want[argument], (name, argument)
+
+
+def launched():
+    """The kernels that the package launches: those whose integers Triton must not specialise on."""
+    out = set()
+    for path in (HERE.parent / "kernels").rglob("*.py"):
+        lines = path.read_text().splitlines()
+        module = str(path.relative_to(HERE.parent / "kernels").with_suffix("")).replace(os.sep, ".")
+        for k, line in enumerate(lines):
+            if line.startswith("@triton.jit("):
+                out.add(f"{module}.{lines[k + 1].split('def ')[1].split('(')[0]}")
+    return out

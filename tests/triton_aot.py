@@ -1,0 +1,142 @@
+"""Owns ahead-of-time compiles of the Triton kernels, without a GPU: a program that prints what each one's code uses.
+
+Run without TRITON_INTERPRET: python tests/triton_aot.py prints {case: {target: {counts}}} as JSON.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+import fastsgd as fs
+from fastsgd.backends import launches, tiles
+from fastsgd.portable import kernel
+
+TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32),
+           "gfx942": ("hip", "gfx942", 64)}
+M, R = fs.models, fs.rules
+TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide networks
+    "diagonal 30": (M.DiagonalLinear(30), {}),
+    "diagonal 100": (M.DiagonalLinear(100), {}),
+    "diagonal 200": (M.DiagonalLinear(200), {}),
+    "diagonal 200 double": (M.DiagonalLinear(200), {"dtype": "float64"}),
+    "diagonal 100 gd": (M.DiagonalLinear(100), {"rule": R.GD()}),
+    "diagonal 30 noise": (M.DiagonalLinear(30), {"rule": R.SGD(label_noise=0.1)}),
+    "relu2 2-20-1": (M.ReLU2(2, 20, hidden_bias=False, output_bias=False), {}),
+    "relu2 2-20-1 double": (M.ReLU2(2, 20, hidden_bias=False, output_bias=False), {"dtype": "float64"}),
+    "relu2 2-20-1 batch noise": (M.ReLU2(2, 20), {"rule": R.SGD(batch_size=4, label_noise=0.1)}),
+    "relu2 1-100-1": (M.ReLU2(1, 100, output_bias=False), {}),
+    "dense 5-10-10-1": (M.MLP(5, (10, 10)), {}),
+    "dense 5-10-10-1 gd": (M.MLP(5, (10, 10)), {"rule": R.GD()}),
+    "diagonal 30 one label": (M.DiagonalLinear(30), {"rule": R.GD(label_noise=fs.LabelNoise(0.1, on="one"))}),
+    "power 30": (M.DiagonalPower(30, 3), {}),
+    "relu2 10-128-1": (M.ReLU2(10, 128), {}),
+    "relu2 10-512-1": (M.ReLU2(10, 512), {}),
+    "dense 10-128-128-1": (M.MLP(10, (128, 128)), {}),
+}
+EVERYWHERE = ("diagonal 30", "diagonal 200", "relu2 2-20-1", "relu2 1-100-1", "dense 5-10-10-1", "dense 5-10-10-1 gd",
+              "relu2 10-512-1", "dense 10-128-128-1")  # the others: for sm_90 alone
+ORDERS = {"count": "i32", "steps": "i32", "batch": "i32", "n": "u32", "first": "u32", "skip": "i32", "seed": "u64",
+          "table": "*i32", "who": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
+TILES = {"M": tiles.TILE, "DEPTH": tiles.DEPTH}
+F64 = dict.fromkeys(("K", "A", "D", "scales", "phi", "mean", "deviation", "tau", "out", "X", "y", "numbers"), "*fp64")
+INTS = dict.fromkeys(("positive", "nonzero", "alive", "merged"), "*i32") | dict.fromkeys("mnhpqN", "i32")
+OTHERS = {  # {case: (module, function, types of arguments, constexpr arguments, warps)}
+    "orders drawn": ("orders", "drawn", ORDERS, {"BLOCK": launches.BLOCK}, launches.WARPS),
+    "orders distinct": ("orders", "distinct", ORDERS, {"EPOCHS": True, "ROUNDS": 24, "BLOCK": launches.BLOCK},
+                        launches.WARPS),
+    "gram": ("metrics.gram", "add_layer", F64 | INTS | {"a_stride": "i64"}, TILES, tiles.WARPS),
+    "sparsity columns": ("metrics.sparsity", "columns", F64 | INTS, TILES, tiles.WARPS),
+    "sparsity merges": ("metrics.sparsity", "merges", F64 | INTS, TILES, tiles.WARPS),
+}
+LOSSES = {"losses diagonal 200": "diagonal 200", "losses 5-10-10-1": "dense 5-10-10-1"}
+
+
+def request(name):
+    """The Run of a case of TRAINED."""
+    model, fields = TRAINED[name]
+    dtype = fields.get("dtype", "float32")
+    data = fs.Dataset(np.zeros((20, model.d)), np.zeros(20)).astype(dtype)
+    return fs.Run(model, data, **({"rule": R.SGD(), "step_size": 0.1, "steps": 100, "dtype": dtype} | fields))
+
+
+def case(name):
+    """(function, types of arguments, constexpr arguments, warps) of any case, as the backend launches it."""
+    if name in OTHERS:
+        module, function, types, fixed, warps = OTHERS[name]
+        return getattr(kernel(module), function), types, fixed, warps
+    run = request(LOSSES.get(name, name))
+    networks, warps = launches.rule_of_thumb(run)
+    function, fixed = launches.constants(run, fs.Tuning(networks=networks, warps=warps), run.rule.full)
+    word = {"float32": "*fp32", "float64": "*fp64"}[run.dtype]
+    if name in LOSSES:
+        kept = {key: fixed[key] for key in tiles.OF_A_FAMILY}
+        return kernel("metrics.losses").sums, F64 | INTS | {"W": word}, kept | {"BN": networks, "CHUNKS": 32}, warps
+    types = dict.fromkeys(function.arg_names, word) | {"lost": "*i64", "ids": "*i64", "who": "*i64", "row": "*i32"}
+    types |= {"sigma_row": "*i32", "indices": "*i32", "seed": "u64", "first": "u32", "n": "u32"}
+    return function, types | dict.fromkeys(("N", "skip", "steps", "batch"), "i32"), fixed, warps
+
+
+def compiled(name, target):
+    """{what: count} of a case's machine code."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    function, types, fixed, warps = case(name)
+    signature = {a: "constexpr" if a in fixed else types[a] for a in function.arg_names}
+    aligned = {(k,): [["tt.divisibility", 16]] for k, a in enumerate(function.arg_names) if signature[a][0] == "*"}
+    source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=fixed, attrs=aligned)
+    options = launches.options(warps, TARGETS[target][0])
+    made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
+    counts = {"warps": warps, "fusion": made.metadata.enable_fp_fusion}
+    return counts | (of_amd(made.asm["amdgcn"]) if target == "gfx942" else of_nvidia(made.asm["cubin"]))
+
+
+def of_amd(text):
+    number = {key: int(re.search(rf"\.{key}:\s+(\d+)", text)[1])
+              for key in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")}
+    return {"registers": number["vgpr_count"], "spilt": number["vgpr_spill_count"],
+            "stack": number["private_segment_fixed_size"], "barriers": len(re.findall(r"\bs_barrier\b", text))}
+
+
+def of_nvidia(cubin):
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage, sass = (subprocess.run([tool, what, file.name], capture_output=True, text=True, check=True).stdout
+                       for what in ("--dump-resource-usage", "--dump-sass"))
+    lines = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@\S+\s+)?([A-Z][A-Z0-9_.]*)(.*)", sass, re.MULTILINE)
+    code = [(int(at, 16), op, rest) for at, op, rest in lines]
+    loops = [(int(to[1], 16), at) for at, op, rest in code
+             if op.startswith("BRA") and (to := re.search(r"0x([0-9a-f]+)", rest)) and int(to[1], 16) < at]
+    first, last = max(loops, key=lambda loop: loop[1] - loop[0], default=(0, 0))
+    inside = [op for at, op, _ in code if first <= at <= last]
+    everywhere = [op for _, op, _ in code]
+    return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
+            "spilt": sum(op.startswith(("LDL", "STL")) for op in everywhere), "loop": len(inside),
+            "shuffles": sum(op.startswith("SHFL") for op in inside),
+            "barriers": sum(op.startswith("BAR") for op in inside)}
+
+
+def one(job):
+    return job, compiled(*job)
+
+
+if __name__ == "__main__":
+    names = sys.argv[1].split(",") if len(sys.argv) > 1 else [*TRAINED, *OTHERS, *LOSSES]
+    jobs = [(name, target) for name in reversed(names) for target in TARGETS  # wide networks, the long ones, first
+            if target == "sm_90" or name not in TRAINED or name in EVERYWHERE]
+    with ProcessPoolExecutor(min(4, os.cpu_count())) as pool:
+        out = {}
+        for (name, target), counts in pool.map(one, jobs):
+            out.setdefault(name, {})[target] = counts
+    print(json.dumps(out))

@@ -1,0 +1,64 @@
+"""Owns launches without a card: everything that Triton does for a launch but the launch itself, for an sm_90.
+
+Run without TRITON_INTERPRET: prints [[kernel, warps, {argument: its type}], ...] as JSON, for every kernel.
+"""
+
+import json
+
+import numpy as np
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+import fastsgd as fs
+from fastsgd.backends import triton as backend
+
+M, R, F = fs.models, fs.rules, fs.metrics
+SEEN = []
+
+
+class Card:
+    """What Triton asks of a driver before it launches."""
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device=None):
+        return 0
+
+
+def only_compile(self, *args, grid, warmup, **options):
+    """In the place of JITFunction.run: bind, specialise and compile."""
+    made = RUN(self, *args, grid=grid, warmup=True, **options)
+    assert made.metadata.enable_fp_fusion is False
+    module = self.fn.__module__.removeprefix("fastsgd.kernels.")
+    SEEN.append([f"{module}.{self.fn.__name__}", made.metadata.num_warps, dict(made.src.signature)])
+
+
+RUN, JITFunction.run = JITFunction.run, only_compile
+
+
+def go(model, rule=None, order=None, seed=2**64 - 5, metrics=()):
+    """One step of three networks, and metrics, by the backend's own code on CPU tensors."""
+    rng = np.random.default_rng(0)
+    data = fs.Dataset(*(rng.standard_normal(shape) for shape in ((5, model.d), 5, (4, model.d), 4))).astype("float32")
+    run = fs.Run(model, data, rule or R.SGD(), 0.1, 1, networks=3, order=order, seed=seed, backend="triton",
+                 metrics=metrics)
+    plan, one = fs.plan(run), backend.Triton()
+    state = one.load(plan, plan.start, np.full(3, -1), None)
+    one.advance(state, plan.segment(0, 1))
+    for metric in metrics:
+        one.measure(state, metric, plan.start)
+
+
+if __name__ == "__main__":
+    driver.set_active(Card())
+    backend._no_device, backend._device = (lambda run: None), (lambda run: torch.device("cpu"))
+    go(M.DiagonalLinear(30))
+    go(M.DiagonalLinear(3), order=fs.orders.Reshuffle(), seed=1)
+    go(M.MLP(2, (20, 4)), R.SGD(batch_size=3), metrics=(F.TrainLoss(), F.NTK(), F.FeatureSparsity()))
+    print(json.dumps(SEEN))
