@@ -125,11 +125,11 @@ struct Dense {
   template <class F>
   FS_HD static void units(int width, F f) {
     int j = Tm::first();
-    if constexpr (Tm::W == 1 && !Tm::COOPERATES) {
-      FS_UNROLL_ROWS
-      for (; j + 8 <= width; j += 8) f(j, Many<8>{});
-    }
     if constexpr (!Tm::COOPERATES) {
+#if !defined(__CUDACC__)  // registers are what a GPU's thread runs out of
+      if constexpr (Tm::W == 1)
+        for (; j + 8 <= width; j += 8) f(j, Many<8>{});
+#endif
       FS_UNROLL_ROWS
       for (; j + 4 <= width; j += 4) f(j, Many<4>{});
     }
