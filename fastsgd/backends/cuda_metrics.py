@@ -26,7 +26,7 @@ from ..models import DiagonalLinear
 from . import general, jacobians, linear
 from .base import float64_params
 from .cpu import CPU, padded, shape_of
-from .cuda_programs import STAGED, _shape
+from .cuda_programs import STAGED, shape_text
 
 USABLE = 0.5  # of a card's free memory, for what is measured at once
 HELD = 80  # rows up to which columns of a Gram matrix are held in registers
@@ -177,7 +177,7 @@ def _loss(run, metric, card):
         f = f.reshape(len(f), len(X), o)
         return loss.value(f if o > 1 else f[..., 0], y, o).mean(axis=-1)
 
-    return _task(_staged(kernels.predictions(_shape(model), staged=staged), X.size, staged), X, len(X), model.d,
+    return _task(_staged(kernels.predictions(shape_text(model), staged=staged), X.size, staged), X, len(X), model.d,
                  _itself, len(X) * o, "outputs by the general loop's forward, losses of them on the host",
                  finish=finish)
 
@@ -195,7 +195,7 @@ def _dense(model):
     shape = jacobians.dense_shape(model)
     if shape is None:
         return None
-    return "fs::DenseShape{" + _shape(model).partition("fs::DenseShape{")[2].removesuffix("}"), tuple(shape["sizes"])
+    return "fs::DenseShape{" + shape_text(model).partition("fs::DenseShape{")[2].removesuffix("}"), tuple(shape["sizes"])
 
 
 def _sparsity(run, metric, card):

@@ -164,7 +164,7 @@ def _best(layouts, N, card):
 # ---- the general loop
 
 
-def _shape(model):
+def shape_text(model):
     """C++ of a family's shape, for csrc/cuda/general.h."""
     shape = general.family(model)
     kind = shape["family"]
@@ -201,7 +201,7 @@ def _plain(run):
     return run.rule.plain() and not run.rule.noises() and run.rule.batch(run.data.n) == 1
 
 
-def _kept(model):
+def kept_numbers(model):
     """Numbers that a family keeps between a forward pass and its derivatives, as its header says."""
     shape = general.family(model)
     if shape["family"] == "dense":
@@ -213,7 +213,7 @@ def _general_rows(run):
     """Numbers that the general loop keeps for a network, as csrc/cuda/general.h lays them out."""
     perturb, teacher = run.rule.traits()["perturb"], getattr(run.data, "teacher", None)
     arrays = 1 + (not _plain(run)) + (perturb != "none") + (perturb == "sample") + len(run.rule.buffers())
-    return arrays * run.model.P + _kept(run.model) + run.data.d + (teacher.P + _kept(teacher) if teacher else 0)
+    return arrays * run.model.P + kept_numbers(run.model) + run.data.d + (teacher.P + kept_numbers(teacher) if teacher else 0)
 
 
 def _general(run, N, card, tuning):
@@ -256,8 +256,8 @@ def _general_program(run, lanes, rows, shares, staged):
     noises, fresh = rule.noises(), isinstance(data, Fresh)
     inputs = f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if fresh else None
     return programs.general(
-        _shape(run.model), run.dtype, lanes=lanes, rows=rows, shares=shares,
-        teacher=_shape(data.teacher) if fresh and data.teacher is not None else None, update=_update(run),
+        shape_text(run.model), run.dtype, lanes=lanes, rows=rows, shares=shares,
+        teacher=shape_text(data.teacher) if fresh and data.teacher is not None else None, update=_update(run),
         loss=run.loss.name, labels=_labels(run), buffers=len(rule.buffers()), plain=_plain(run), full=rule.full,
         table=tabled(run), staged=staged, inputs=inputs,
         label_noise=NOISES[noises["label_noise"].kind] if "label_noise" in noises else 0,

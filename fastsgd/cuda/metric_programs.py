@@ -6,7 +6,7 @@ refuse to compile where the two differ.
 
 from dataclasses import dataclass
 
-from .program import THREADS, Program, _bool, _constants, _entry
+from .program import THREADS, Program, boolean, constants, entry
 
 LOCAL = 64 << 10  # bytes of local memory that a thread may have
 WARP = 32
@@ -26,13 +26,13 @@ class MetricProgram(Program):
 
 
 def _program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, whole=False, shared=0, each=0):
-    text = _entry(f"metrics/{header}", spec, "fs::MetricLaunch", f"fs::{call}<Spec>(job)", blocks, rolled, threads)
+    text = entry(f"metrics/{header}", spec, "fs::MetricLaunch", f"fs::{call}<Spec>(job)", blocks, rolled, threads)
     return MetricProgram(name, text, threads, whole, shared, each)
 
 
 def _spec(ints, flags, *lines):
-    fields = [_constants("int", **ints)] if ints else []
-    fields += [_constants("bool", **{name: _bool(value) for name, value in flags.items()})] if flags else []
+    fields = [constants("int", **ints)] if ints else []
+    fields += [constants("bool", **{name: boolean(value) for name, value in flags.items()})] if flags else []
     return "struct Spec {\n" + "".join(f"  {line}\n" for line in (*fields, *lines)) + "};\n"
 
 

@@ -51,16 +51,16 @@ def headers_hash():
     return digest.hexdigest()
 
 
-def _entry(header, spec, job, call, blocks, rolled=False, threads=THREADS):
+def entry(header, spec, job, call, blocks, rolled=False, threads=THREADS):
     define = "#define FS_ROLLED\n" if rolled else ""
     return f'{define}#include "cuda/{header}.h"\n{spec}FS_ENTRY({threads}, {blocks}, {job}, {call})\n'
 
 
-def _bool(value):
+def boolean(value):
     return "true" if value else "false"
 
 
-def _constants(kind, **values):
+def constants(kind, **values):
     return f"static constexpr {kind} " + ", ".join(f"{name} = {value}" for name, value in values.items()) + ";"
 
 
@@ -76,14 +76,14 @@ def fused(family, sizes, partials, dtype, *, lanes, blocks, holds, staged, batch
     T = C_TYPES[dtype]
     flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "BATCHES": batches, "FULL": full, "TABLE": table,
              "STAGED": staged}
-    spec = (f"struct Spec {{\n  using T = {T};\n  {_constants('int', L=lanes)}\n"
-            f"  {_constants('bool', **{name: _bool(value) for name, value in flags.items()})}\n"
+    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes)}\n"
+            f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
             f"    return fs::{kind}<Tm, {partials}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
     name = (f"{family} {'-'.join(map(str, sizes))} {dtype}, {lanes} lane(s)"
             + "".join(f", {name.lower()}" for name, value in flags.items() if value and name != "SPREADS")
             + (", rolled" if rolled else ""))
-    return Program(name, _entry("fused", spec, f"fs::Launch<{T}>", "fs::fused<Spec>(job)", blocks, rolled))
+    return Program(name, entry("fused", spec, f"fs::Launch<{T}>", "fs::fused<Spec>(job)", blocks, rolled))
 
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
@@ -106,21 +106,21 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>::type;\n"
             f"  using Model = fs::Whole<Tm, Made>;\n"
             f"  using Teacher = fs::Whole<Tm, {'Taught' if teacher else 'Made'}>;\n"
-            f"  {_constants('bool', **{name: _bool(value) for name, value in flags.items()})}\n"
-            f"  {_constants('int', **numbers)}\n"
+            f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
+            f"  {constants('int', **numbers)}\n"
             f"  static constexpr auto loss = fs::Loss<T>::{loss.upper()};\n"
             f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
             "  FS_HD static constexpr fs::Inputs inputs() {\n"
             f"    return {{{inputs or 'fs::Inputs::GAUSSIAN, 0.0'}}};\n  }}\n}};\n")
     threads, name = (THREADS if lanes == 1 else lanes), model.split("<")[0].removeprefix("fs::").lower()
     return Program(f"general loop, {name} {dtype}, {lanes} lane(s)",
-                   _entry("general", spec, f"fs::Launch<{T}>", "fs::general<Spec>(job)", 1, True, threads), threads,
+                   entry("general", spec, f"fs::Launch<{T}>", "fs::general<Spec>(job)", 1, True, threads), threads,
                    whole=lanes > 1)
 
 
 def orders():
     """Tables of permuted sample orders, csrc/cuda/orders.h."""
-    return Program("orders", _entry("orders", "", "fs::OrderLaunch", "fs::orders(job)", 1))
+    return Program("orders", entry("orders", "", "fs::OrderLaunch", "fs::orders(job)", 1))
 
 
 def common():
