@@ -195,7 +195,8 @@ def _dense(model):
     shape = jacobians.dense_shape(model)
     if shape is None:
         return None
-    return "fs::DenseShape{" + shape_text(model).partition("fs::DenseShape{")[2].removesuffix("}"), tuple(shape["sizes"])
+    inner = shape_text(model).partition("fs::DenseShape{")[2].removesuffix("}")
+    return "fs::DenseShape{" + inner, tuple(shape["sizes"])
 
 
 def _sparsity(run, metric, card):

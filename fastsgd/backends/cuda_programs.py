@@ -213,7 +213,8 @@ def _general_rows(run):
     """Numbers that the general loop keeps for a network, as csrc/cuda/general.h lays them out."""
     perturb, teacher = run.rule.traits()["perturb"], getattr(run.data, "teacher", None)
     arrays = 1 + (not _plain(run)) + (perturb != "none") + (perturb == "sample") + len(run.rule.buffers())
-    return arrays * run.model.P + kept_numbers(run.model) + run.data.d + (teacher.P + kept_numbers(teacher) if teacher else 0)
+    taught = teacher.P + kept_numbers(teacher) if teacher else 0
+    return arrays * run.model.P + kept_numbers(run.model) + run.data.d + taught
 
 
 def _general(run, N, card, tuning):
