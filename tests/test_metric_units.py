@@ -6,6 +6,7 @@ from cases import problem
 from tolerances import METRIC, PAPER_FLOAT32
 
 import fastsgd as fs
+from fastsgd.metrics.feature_sparsity import sparsity
 from fastsgd.reproduce.study import request
 
 M = fs.metrics
@@ -130,3 +131,17 @@ def test_the_authors_three_layer_network():
     for when, params in (("start", start), ("end", end)):
         got = M.FeatureSparsity(system.sparsity_threshold).compute(model, params, system.data, None)
         np.testing.assert_allclose(got[0], [printed[f"sparsity1_{when}"], printed[f"sparsity2_{when}"]], rtol=METRIC)
+
+
+@pytest.mark.parametrize("h", (3, 8, 21, 150))
+def test_constant_units_are_no_copies_whatever_their_mean_rounds_to(h):
+    """Six times 0.1 is no multiple of six: the mean of a constant column is not always the constant."""
+    rng = np.random.default_rng(h)
+    phi = np.repeat(rng.uniform(0.1, 1, (9, 1, h)), 7, axis=1)
+    assert (np.abs(phi - phi.mean(axis=1, keepdims=True)).max(axis=1) > 0).any(), "some means are rounded"
+    np.testing.assert_array_equal(sparsity(phi, 0.99, False), 1)
+    np.testing.assert_array_equal(fs.metrics.feature_sparsity(phi, 0.99, normalise=False), 1)
+    phi[:, 3, 0] = np.nextafter(phi[:, 3, 0], 2)  # one that moves by a unit in the last place still varies
+    phi[:, :, -1] = phi[:, :, 0]
+    np.testing.assert_allclose(fs.metrics.feature_sparsity(phi, 0.99, normalise=False), (h - 1) / h)
+    np.testing.assert_allclose(sparsity(phi, 0.99, False), (h - 1) / h)

@@ -13,7 +13,8 @@ from .layers import OfLayers
 def merged(features, alive, tau):
     """[N, h] bool: living units i of activations [N, n, h] with |rho_ij| > tau for a later living unit j > i."""
     centred = features - features.mean(axis=1, keepdims=True)
-    deviation = np.sqrt((centred**2).sum(axis=1))
+    varies = features.max(axis=1) > features.min(axis=1)  # a rounded mean gives constant columns a deviation
+    deviation = np.where(varies, np.sqrt((centred**2).sum(axis=1)), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         unit = centred / deviation[:, None, :]  # NaN for constant columns, which then stay
         rho = np.abs(unit.swapaxes(1, 2) @ unit)

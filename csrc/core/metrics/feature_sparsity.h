@@ -10,6 +10,19 @@
 
 namespace fs {
 
+// Bit k is set where lane k of a centred column [n], `stride` registers apart, is constant, though the rounding of its
+// mean left it a sum of squares: 0 < squares, at most a few units in the last place of the mean.
+template <int W>
+FS_HD u32 constant(const Vec<double, W>* column, i64 stride, int n, Vec<double, W> squares, Vec<double, W> mean) {
+  using V = Vec<double, W>;
+  const V little = V::set(1e-24 * n) * (mean * mean);
+  const u32 doubtful = beyond(gate(little - squares, squares), 0.0);
+  if (__builtin_expect(!doubtful, 1)) return 0;
+  u32 moves = 0;
+  for (int i = 1; i < n; ++i) moves |= beyond(column[i * stride] - column[0], 0.0);
+  return doubtful & ~moves;
+}
+
 template <int W>
 struct FeatureSparsity {
   using V = Vec<double, W>;
@@ -36,7 +49,12 @@ struct FeatureSparsity {
         V& x = column[size_t(i) * R + r];
         x = x - mean[r], scale[r] = fma(x, x, scale[r]);
       }
-    for (int r = 0; r < R; ++r) scale[r] = gate(positive[r], gate(scale[r], one / sqrt(scale[r])));
+    for (int r = 0; r < R; ++r) {
+      const u32 still = constant(column + r, R, n, scale[r], mean[r]);
+      scale[r] = gate(positive[r], gate(scale[r], one / sqrt(scale[r])));
+      for (int k = 0; still >> k; ++k)
+        if (still >> k & 1) reinterpret_cast<double*>(scale + r)[k] = 0;
+    }
     for (int c = 0; c < chunks(); ++c)
       for (int r = 0; r < R; ++r) rest[c * R + r] = zero;
     for (int i = 0; i < n; ++i)
@@ -207,7 +225,10 @@ struct FeatureSparsityLanes {
     }
     FS_UNROLL
     for (int a = 0; a < M; ++a) {
-      const V scale = gate(count[a], gate(squares[a], one / sqrt(squares[a])));
+      const u32 still = constant(column + size_t(a) * n, 1, n, squares[a], sum[a]);
+      V scale = gate(count[a], gate(squares[a], one / sqrt(squares[a])));
+      for (int g = 0; still >> g; ++g)
+        if (still >> g & 1) reinterpret_cast<double*>(&scale)[g] = 0;
       for (int i = 0; i < n; ++i) column[size_t(a) * n + i] = column[size_t(a) * n + i] * scale;
     }
   }

@@ -27,7 +27,7 @@ struct Diagonal {
   }
 
   template <class X>
-  FS_HD V value(const V* w, const X& x, V*) const {
+  FS_HD V value(const V* w, X x, V*) const {
     const V *u = w, *v = w + C();
     return tree_sum<Tm, K>(C(), [&](int c, V s) { return fma(u[c] * v[c], x.own(c), s); });
   }
@@ -42,7 +42,7 @@ struct Diagonal {
   }
 
   template <class X, class Sink>
-  FS_HD void pull(const V* w, const X& x, V g, const V*, Sink sink) const {
+  FS_HD void pull(const V* w, X x, V g, const V*, Sink sink) const {
     const V *u = w, *v = w + C();
     FS_UNROLL_ROWS
     for (int c = 0; c < C(); ++c) {
@@ -54,7 +54,7 @@ struct Diagonal {
 
   // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
   template <class X>
-  FS_HD V pull_value(V* w, const X& x, V g, V*, const X& next) const {
+  FS_HD V pull_value(V* w, X x, V g, V*, X next) const {
     V *u = w, *v = w + C();
     return tree_sum<Tm, K>(C(), [&](int c, V s) {
       V e = g * x.own(c), uc = once(u[c]), vc = once(v[c]);

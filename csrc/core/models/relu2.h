@@ -34,7 +34,7 @@ struct ReLU2 {
   }
 
   template <class X>
-  FS_HD V value(const V* w, const X& x, V* kept) const {
+  FS_HD V value(const V* w, X x, V* kept) const {
     const int D_ = D();
     return sweep([&](auto two, int c, Sum& s) {
              const V *r0 = w + c * (D_ + 1), *r1 = r0 + D_ + 1;
@@ -59,7 +59,7 @@ struct ReLU2 {
   }
 
   template <class X, class Sink>
-  FS_HD void pull(const V* w, const X& x, V g, const V* kept, Sink sink) const {
+  FS_HD void pull(const V* w, X x, V g, const V* kept, Sink sink) const {
     const int D_ = D(), C_ = C();
     FS_UNROLL_ROWS
     for (int c = 0; c < C_; ++c) {
@@ -74,7 +74,7 @@ struct ReLU2 {
 
   // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
   template <class X>
-  FS_HD V pull_value(V* w, const X& x, V g, V* kept, const X& next) const {
+  FS_HD V pull_value(V* w, X x, V g, V* kept, X next) const {
     const int D_ = D();
     V bias = w[C() * (D_ + 1)];
     if (output_bias) w[C() * (D_ + 1)] = bias = bias + g;

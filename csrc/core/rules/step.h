@@ -7,13 +7,13 @@ namespace fs {
 
 // SGD, batch 1:  w += rate * slope * r * grad h(x),  rate = -eta.  Residual r was formed at x; returns h(next).
 template <class Model, class X, class V>
-FS_HD V sgd(const Model& model, V* w, const X& x, V r, V rate, V slope, V* kept, const X& next) {
+FS_HD V sgd(const Model& model, V* w, X x, V r, V rate, V slope, V* kept, X next) {
   return model.pull_value(w, x, rate * (slope * r), kept, next);
 }
 
 // One sample's share of a batch gradient:  g += slope * r * grad h(x).
 template <class Model, class X, class V>
-FS_HD void gather_gradient(const Model& model, const V* w, V* g, const X& x, V r, V slope, const V* kept) {
+FS_HD void gather_gradient(const Model& model, const V* w, V* g, X x, V r, V slope, const V* kept) {
   model.pull(w, x, slope * r, kept, Accumulate<V>{g});
 }
 
