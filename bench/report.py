@@ -149,7 +149,12 @@ def rates(rows):
 
 def metrics(rows):
     """Ranks and sparsity: rates, and ratios to ours."""
-    lines = [(_title(row), row["cores"], NAMES.get(row["provider"], row["provider"]), f"{_band(row)} {row['unit']}",
+    def side(row):
+        if row["case"] in sparsity.CASES and row["provider"] == "numpy":
+            return "vectorised NumPy"
+        return NAMES.get(row["provider"], row["provider"])
+
+    lines = [(_title(row), row["cores"], side(row), f"{_band(row)} {row['unit']}",
               json.loads(row["versions"]).get("variant", ""))
              for row in rows if row["metric"] == "rate" and row["case"] not in CASES]
     return _table(("case", "cores", "what", "measured (band)", "checked"), lines) if lines else ""
