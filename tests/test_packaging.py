@@ -1,6 +1,7 @@
 """Packages: an sdist holds everything that a build needs, and the package data are declared."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,11 +14,13 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """Files of a fresh sdist, relative to its root."""
+    """Files of a fresh sdist, relative to its root; made in a copy, since setuptools leaves marks where it works."""
     out = tmp_path_factory.mktemp("sdist")
+    tree = shutil.copytree(ROOT, out / "tree", symlinks=True, ignore=shutil.ignore_patterns(
+        ".*", "build", "demo", "*.egg-info", "__pycache__"))
     command = [sys.executable, "setup.py", "-q", "egg_info", "-e", str(out), "sdist",
                "-d", str(out)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=tree, check=True, capture_output=True)
     with tarfile.open(next(out.glob("*.tar.gz"))) as archive:
         return {name.partition("/")[2] for name in archive.getnames()}
 
