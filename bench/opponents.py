@@ -121,9 +121,7 @@ class FastsgdCuda(Fastsgd):
         super().__init__(cores)
         import torch
 
-        from fastsgd.spec.run import BACKENDS
-
-        if "cuda" not in BACKENDS or not torch.cuda.is_available():
+        if not torch.cuda.is_available():
             raise Absent("no CUDA device")
 
     def plan(self, case, N, T, options):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import platform
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,10 +13,10 @@ PATH = Path(__file__).with_name("data") / "rows.csv"
 
 def conditions():
     """What all rows of a run share: date, commit, machine, isa."""
-    from fastsgd.native import native
+    from fastsgd.native import cpu_name, native
 
     return {"date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ"), "commit": _commit(),
-            "machine": _processor(), "isa": f"x86-64-{native().isa}"}
+            "machine": cpu_name(), "isa": f"x86-64-{native().isa}"}
 
 
 def row(cores, case, provider, metric, unit, band, N="", T="", dtype="float32", error="", versions=None):
@@ -55,11 +54,3 @@ def _commit():
     if head.returncode:
         return "none"
     return head.stdout.strip() + "+" * bool(git("status", "--porcelain", "--untracked-files=no").stdout.strip())
-
-
-def _processor():
-    try:
-        with open("/proc/cpuinfo") as info:
-            return next(line for line in info if line.startswith("model name")).split(":")[1].strip()
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

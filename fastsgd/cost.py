@@ -6,16 +6,16 @@ outcome in the user's cache, which then comes first. Estimates are for survivors
 """
 
 import json
-import os
 from functools import cache
 from pathlib import Path
 
 from . import metrics as m
 from .backends import general, jacobians, linear
-from .backends.cpu import fused, shape_of
+from .backends.cpu import fused, permuted, shape_of
+from .files import cache_folder, keep
 from .models import DiagonalLinear
 from .native import cpu_name
-from .orders import Common, PerNetwork, Reshuffle
+from .orders import Common
 from .spec.problem import Fresh, Stream
 
 VERSION = 1
@@ -98,11 +98,10 @@ def _general_work(run, batch):
 
 def outside_work(run, N):
     """{unit: how many} of what a step of all networks takes outside the loop."""
-    order, batch = run.order, run.rule.batch(run.data.n)
+    batch = run.rule.batch(run.data.n)
     if isinstance(run.data, Stream):
         return {"streamed": N * batch * run.data.d}
-    permuted = isinstance(order, Reshuffle) or (isinstance(order, (PerNetwork, Common)) and not order.replace)
-    return {"permuted": N * batch} if permuted and not run.rule.full else {}
+    return {"permuted": N * batch} if permuted(run) and not run.rule.full else {}
 
 
 def _one_table(order):
@@ -150,10 +149,8 @@ def _metric_work(metric, run):
 
 
 def kept():
-    """Where this user's table for this machine is kept: $FASTSGD_CACHE, else the user's cache directory."""
-    own = os.environ.get("FASTSGD_CACHE")
-    home = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsgd"
-    return home / "cost.json"
+    """Where this user's table for this machine is kept."""
+    return cache_folder() / "cost.json"
 
 
 def read():
@@ -179,12 +176,6 @@ def _parsed(path, changed):
 
 def write(table, path=None):
     """Keep a table, whole or not at all; returns the path."""
-    import tempfile  # only where it is needed: it costs a plain import of fastsgd milliseconds
-
     path = kept() if path is None else Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"version": VERSION, **table}, indent=1, sort_keys=True) + "\n"
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".new", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    keep(path, (json.dumps({"version": VERSION, **table}, indent=1, sort_keys=True) + "\n").encode())
     return path

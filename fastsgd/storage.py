@@ -2,31 +2,21 @@
 
 import json
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from .errors import SpecError
+from .files import whole
 
 FORMAT = 1
 
 
 def write(path, header, arrays):
     """Write `header` (JSON-able dict) and named arrays to `path`; an interrupted write leaves the old file."""
-    path = Path(writable(path))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, header=np.array(json.dumps({"format": FORMAT} | header)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)  # it is gone already if the interrupt came right after the replacement
-        raise
+    with whole(writable(path)) as file:
+        np.savez(file, header=np.array(json.dumps({"format": FORMAT} | header)), **arrays)
 
 
 def writable(path, field="path"):
@@ -55,9 +45,3 @@ def read(path, kind):
         raise SpecError(f"path: {str(path)!r} is a {header.get('kind')} of format {header.get('format')}, expected a "
                         f"{kind} of format {FORMAT}")
     return header, arrays
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

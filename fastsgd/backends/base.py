@@ -28,6 +28,13 @@ class Backend:
     def choose(self, run, N, tuning):
         raise NotImplementedError
 
+    def refuse(self, tuning, names, hint=""):
+        """Raise PlanError for a choice that this backend has not."""
+        for name in names:
+            given = getattr(tuning, name)
+            if given is not None:
+                raise PlanError(f"tuning.{name}: {given!r} given, the backend {self.name!r} has no such choice{hint}")
+
     def load(self, plan, weights, lost, buffers):
         raise NotImplementedError
 

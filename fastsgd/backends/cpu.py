@@ -25,8 +25,6 @@ from ..spec.problem import Fresh
 from . import general, jacobians, linear
 from .base import Backend, float64_params
 
-DRAWN = (PerNetwork, Common)  # orders that the kernels draw, if with replacement
-
 
 def shape_of(model):
     """What the kernels need to know of a model: (family, d, h, hidden_bias, output_bias), None without one."""
@@ -72,10 +70,8 @@ class State:
             X, y = segment.samples
             order = np.arange(X.shape[0] * X.shape[1] * X.shape[2], dtype=np.uint32).reshape(X.shape[:3])
             return padded(run.model, X.reshape(-1, run.data.d), run.dtype), y.reshape(order.size, -1), order
-        if segment.indices is not None or (type(run.order) in DRAWN and run.order.replace):
+        if segment.indices is not None or not permuted(run):
             return self.X, self.y, segment.indices
-        if run.rule.full and not one_label(run.rule):
-            return self.X, self.y, None
         network = getattr(run.order, "network", None)
         ids = plan.ids if network is None else np.array([network])
         order = self.module.permuted_order(run.seed, ids.astype(np.uint32), segment.t0, segment.t1, run.data.n,
@@ -102,9 +98,7 @@ class CPU(Backend):
         return None
 
     def choose(self, run, N, tuning):
-        for name in ("networks", "warps"):
-            if getattr(tuning, name) is not None:
-                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'cpu' has no such choice")
+        self.refuse(tuning, ("networks", "warps"))
         module = native(tuning.isa)
         team, lanes = module.team[run.dtype], module.lanes[run.dtype]
         threads = tuning.threads or default_threads()
@@ -205,6 +199,18 @@ def fused(run):
 def one_label(rule):
     """Whether the rule puts noise on one random label on top of a full step."""
     return getattr(rule.noises().get("label_noise"), "on", "batch") == "one"
+
+
+def permuted(run):
+    """Whether the order of a run is a table of permutations: the kernels draw any other, unless it is given."""
+    drawn = not run.rule.full or one_label(run.rule)
+    with_replacement = type(run.order) in (PerNetwork, Common) and run.order.replace
+    return drawn and run.data.n > 0 and not with_replacement and not hasattr(run.order, "table")
+
+
+def home(plan):
+    """A State without networks, for backends whose metrics are measured here."""
+    return State(plan, native(), None, None, None, None, None, {})
 
 
 def best_layout(run, N, threads, team, lanes):

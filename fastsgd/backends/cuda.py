@@ -8,12 +8,12 @@ from ..cuda import card as cards
 from ..cuda.launch import Launch, OrderLaunch
 from ..cuda.program import orders as orders_program
 from ..errors import PlanError
-from ..native import default_threads, native
+from ..native import default_threads
 from ..orders import Common, Reshuffle
 from . import cuda_metrics
 from . import cuda_programs as programs
 from .base import Backend
-from .cpu import State as Home
+from .cpu import home, permuted
 
 USABLE = 0.8  # of a card's free memory
 
@@ -52,10 +52,7 @@ class CUDA(Backend):
         return programs.why_not(run) or cards.why_none()
 
     def choose(self, run, N, tuning):
-        for name in ("lanes", "isa", "networks", "warps"):
-            if getattr(tuning, name) is not None:
-                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'cuda' has no such "
-                                "choice")
+        self.refuse(tuning, ("lanes", "isa", "networks", "warps"))
         here = cards.cards(run.device)
         chosen = programs.choose(run, N, here[0], tuning)
         waves = _waves(N, here, chosen)
@@ -155,7 +152,7 @@ class CUDA(Backend):
         if segment.indices is not None:
             rows = segment.indices if len(segment.indices) == 1 else segment.indices[part]
             return {"indices": one.put(rows)}
-        if not programs.permuted(run):
+        if not permuted(run):
             return {}
         network = getattr(run.order, "network", None)
         ids = wave.arrays["ids"] if network is None else one.put(np.array([network], dtype=np.int64))
@@ -180,7 +177,7 @@ class CUDA(Backend):
 
     def measure(self, state, metric, weights):
         if state.measured is None:
-            state.measured = cuda_metrics.Measured(Home(state.plan, native(), None, None, None, None, None, {}))
+            state.measured = cuda_metrics.Measured(home(state.plan))
         return cuda_metrics.measure(state.measured, state.waves[0].card, metric, weights)
 
 

@@ -26,12 +26,12 @@ from ..models import DiagonalLinear
 from . import general, jacobians, linear
 from .base import float64_params
 from .cpu import CPU, padded, shape_of
-from .cuda_programs import STAGED, shape_text
+from .cuda_programs import RESIDENT, STAGED, dense_text, shape_text
 
 USABLE = 0.5  # of a card's free memory, for what is measured at once
 HELD = 80  # rows up to which columns of a Gram matrix are held in registers
 MOST_ROWS = 1024  # of a Gram matrix: a thread a row
-RESIDENT = 2048  # threads of a multiprocessor, of which one has at most 32 blocks
+BLOCKS = 32  # of a multiprocessor, at most
 NORMS = (ParameterNorm, Balancedness, L0)
 
 
@@ -100,7 +100,7 @@ def launch(found, card, points, given):
     program, out = found.program, np.empty((len(given), found.width))
     free = int(USABLE * card.free()) // 8
     threads, units = (program.threads, 1) if program.whole else (1, program.threads)
-    at_once = card.processors * min(RESIDENT // program.threads, 32) * units  # blocks, or threads, that find a place
+    at_once = card.processors * min(RESIDENT // program.threads, BLOCKS) * units  # blocks or threads with a place
     if program.each:
         at_once = max(1, min(at_once, free // 2 // program.each))
     most = max(1, free // 2 // (given[0].size + found.width))
@@ -195,8 +195,7 @@ def _dense(model):
     shape = jacobians.dense_shape(model)
     if shape is None:
         return None
-    inner = shape_text(model).partition("fs::DenseShape{")[2].removesuffix("}")
-    return "fs::DenseShape{" + inner, tuple(shape["sizes"])
+    return dense_text(shape), tuple(shape["sizes"])
 
 
 def _sparsity(run, metric, card):

@@ -7,11 +7,9 @@ import numpy as np
 from ..cuda import program as programs
 from ..cuda.launch import HYPERS
 from ..errors import PlanError
-from ..models import DiagonalLinear
-from ..orders import Common, PerNetwork
 from ..spec.problem import Fresh, Stream
 from . import general
-from .cpu import fused, one_label, shape_of
+from .cpu import fused, one_label, permuted, shape_of
 
 REGISTERS = 64 << 10  # of a multiprocessor, 32 bits each
 THREAD_REGISTERS = 255  # that a thread can have
@@ -40,14 +38,6 @@ class Chosen:
     network_bytes: int
     scratch: int
     why: str
-
-
-def permuted(run):
-    """Whether the order of a run is a table of permutations."""
-    if run.rule.full and not one_label(run.rule):
-        return False
-    return run.data.n > 0 and not (type(run.order) in (PerNetwork, Common) and getattr(run.order, "replace", True)
-                                   ) and not hasattr(run.order, "table")
 
 
 def tabled(run):
@@ -87,11 +77,6 @@ def _stages(run, size, card):
 # ---- the fused loop
 
 
-def _partials(count):
-    """Partial sums of a spread axis, as core/team.h says."""
-    return 8 if count <= 64 else 32
-
-
 class _Layout:
     """What a team of `lanes` keeps in registers for a run of the fused loop."""
 
@@ -104,7 +89,7 @@ class _Layout:
         self.rows = 2 * axis if self.spreads else axis * (self.inputs + 1) + 1
         self.size = axis if self.spreads else self.inputs
         self.kept = 0 if self.spreads else axis
-        self.partials = _partials(d if self.spreads else h)
+        self.partials = programs.partials(d if self.spreads else h)
         self.batches = run.rule.full or run.rule.batch(run.data.n) > 1
         self.words = np.dtype(run.dtype).itemsize // 4
         self.holds = self.size * self.words <= HELD
@@ -123,7 +108,7 @@ class _Layout:
 
 def _fused(run, N, card, tuning):
     family, d, h, hidden_bias, output_bias = shape_of(run.model)
-    most = _partials(d if type(run.model) is DiagonalLinear else h)
+    most = programs.partials(d if family == "diagonal" else h)
     layouts = [_Layout(run, 1 << k) for k in range(most.bit_length())]
     if tuning.team is not None:
         layouts = [layout for layout in layouts if layout.lanes == tuning.team]
@@ -138,7 +123,7 @@ def _fused(run, N, card, tuning):
     item = np.dtype(run.dtype).itemsize
     staged = _stages(run, run.data.n * (layout.stride + 1) * item, card)
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
-    made = programs.fused(family, sizes, most, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
+    made = programs.fused(family, sizes, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           staged=staged, batches=layout.batches, full=run.rule.full, table=tabled(run), rolled=rolled)
     more = layout.rows * item * card.processors * RESIDENT if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
@@ -168,11 +153,19 @@ def shape_text(model):
     """C++ of a family's shape, for csrc/cuda/general.h."""
     shape = general.family(model)
     kind = shape["family"]
-    if kind != "dense":
-        name, fields = {"product": ("Product", ("d", "depth")), "power": ("Power", ("d", "depth", "on")),
-                        "autoencoder": ("Autoencoder", ("d", "h", "on"))}[kind]
-        return f"fs::{name}<Tm>{{{', '.join(str(shape[field]) for field in fields)}}}"
+    if kind == "dense":
+        return f"fs::Dense<Tm, {_activation(shape)}>{{{dense_text(shape)}}}"
+    name, fields = {"product": ("Product", ("d", "depth")), "power": ("Power", ("d", "depth", "on")),
+                    "autoencoder": ("Autoencoder", ("d", "h", "on"))}[kind]
+    return f"fs::{name}<Tm>{{{', '.join(str(shape[field]) for field in fields)}}}"
 
+
+def _activation(shape):
+    return f"fs::Activation::{shape['activation'].upper()}"
+
+
+def dense_text(shape):
+    """C++ of the fs::DenseShape of a dense network, from what `general.family` says of it."""
     def braced(values):
         return "{" + ", ".join(values) + "}"
 
@@ -180,11 +173,9 @@ def shape_text(model):
         return braced("true" if value else "false" for value in values)
 
     trained = braced((flags(shape["weights_trained"]), flags(shape["biases_trained"])))
-    activation = f"fs::Activation::{shape['activation'].upper()}"
-    return (f"fs::Dense<Tm, {activation}>{{fs::DenseShape{{" + ", ".join((
+    return "fs::DenseShape" + braced((
         str(len(shape["sizes"]) - 1), braced(map(str, shape["sizes"])), flags(shape["bias"]), trained,
-        braced(repr(float(c)) for c in shape["multipliers"]), activation,
-        repr(float(shape["slope"])))) + "}}")
+        braced(repr(float(c)) for c in shape["multipliers"]), _activation(shape), repr(float(shape["slope"]))))
 
 
 def _update(run):

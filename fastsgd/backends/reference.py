@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import PlanError
 from ..spec import draws
 from ..spec.problem import Fresh
 from .base import Backend
@@ -31,9 +30,7 @@ class Reference(Backend):
         return None
 
     def choose(self, run, N, tuning):
-        for name in ("team", "lanes", "isa", "networks", "warps"):
-            if getattr(tuning, name) is not None:
-                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the reference has no such choice")
+        self.refuse(tuning, ("team", "lanes", "isa", "networks", "warps"))
         item, data = np.dtype(run.dtype).itemsize, run.data
         batch = run.rule.batch(data.n)
         memory = {"state": (3 + len(run.rule.buffers())) * N * run.model.P * item,

@@ -13,8 +13,7 @@ from ..portable import interpreted, why_none
 from ..rules import GD, SGD
 from ..spec.problem import Dataset
 from .base import Backend
-from .cpu import CPU
-from .cpu import State as Home
+from .cpu import CPU, home
 from .packing import packing, power_of_two
 
 LOSSES = (Squared, Logistic, Hinge)
@@ -56,10 +55,7 @@ class Triton(Backend):
     def choose(self, run, N, tuning):
         from . import launches
 
-        for name in ("team", "lanes", "isa"):
-            if getattr(tuning, name) is not None:
-                raise PlanError(f"tuning.{name}: {getattr(tuning, name)!r} given, the backend 'triton' has no such "
-                                "choice; it has networks= and warps=")
+        self.refuse(tuning, ("team", "lanes", "isa"), "; it has networks= and warps=")
         tuning, why = launches.choose(run, N, tuning, self._launch)
         packed, item, data = packing(run.model), np.dtype(run.dtype).itemsize, run.data
         memory = {"state": N * (packed.width * item + 8),
@@ -108,8 +104,8 @@ class Triton(Backend):
     def explain_metric(self, run, metric):
         from . import tiles
 
-        home = CPU() if _compiled() else super()
-        return tiles.explain(run, metric) or home.explain_metric(run, metric)
+        elsewhere = CPU() if _compiled() else super()
+        return tiles.explain(run, metric) or elsewhere.explain_metric(run, metric)
 
     def measure(self, state, metric, weights):
         from . import tiles
@@ -118,7 +114,7 @@ class Triton(Backend):
             values = tiles.measure(state, metric, weights)
         if values is None and _compiled():  # what has no kernel here may have one there
             if state.home is None:
-                state.home = Home(state.plan, native(), None, None, None, None, None, {})
+                state.home = home(state.plan)
             values = CPU().measure(state.home, metric, weights)
         return values
 

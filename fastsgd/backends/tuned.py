@@ -3,14 +3,14 @@
 import hashlib
 import json
 import os
-import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from ..cuda.compiler import cache_folder
+from ..files import cache_folder, keep
 from ..portable import kernels
 from ..spec.planned import Plan, Segment, Tuning
 from .packing import packing, power_of_two
@@ -86,16 +86,11 @@ def read(path):
 
 
 def write(path, choice, times, card):
-    """Keep a choice, whole or not at all; a cache that cannot be written is no reason to stop."""
+    """Keep a choice; a cache that cannot be written is no reason to stop."""
     text = json.dumps({"networks": choice[0], "warps": choice[1], "card": card,
                        "seconds": {f"{n} x {w}": round(t, 6) for (n, w), t in times.items()}}, indent=1)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text + "\n")
-        os.replace(file.name, path)
-    except OSError:
-        return
+    with suppress(OSError):
+        keep(path, f"{text}\n".encode())
 
 
 def seconds(run, N, choice, launch):

@@ -5,20 +5,15 @@ import glob
 import hashlib
 import os
 import sys
-import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from ..errors import BackendUnavailable
+from ..files import cache_folder, keep
 from .program import FLAGS, source_folder
 
 BUILT = Path(__file__).with_name("built")  # fat binaries that setup.py made with nvcc
-
-
-def cache_folder():
-    """Where compiled programs are kept: FASTSGD_CACHE, or fastsgd in the user's cache folder."""
-    own = os.environ.get("FASTSGD_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsgd"
 
 
 def machine_code(program, arch):
@@ -34,29 +29,19 @@ def machine_code(program, arch):
     if code is not None:
         return code, f"compiled before, kept in {kept.parent}"
     code = nvrtc().compile(program, arch)
-    _write(kept, code)
+    with suppress(OSError):  # a cache that cannot be written is no reason to stop
+        keep(kept, hashlib.sha256(code).digest() + code)
     return code, f"compiled by NVRTC {nvrtc().version}"
 
 
 def _read(path):
-    """What `_write` wrote, None if there is none or it is not whole."""
+    """The code that was kept with its digest, None if there is none or it is not whole."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     digest, code = data[:32], data[32:]
     return code if hashlib.sha256(code).digest() == digest else None
-
-
-def _write(path, code):
-    """Keep `code` with its digest, whole or not at all; a cache that cannot be written is no reason to stop."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        os.replace(file.name, path)
-    except OSError:
-        return
 
 
 class NVRTC:

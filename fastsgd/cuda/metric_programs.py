@@ -6,7 +6,7 @@ refuse to compile where the two differ.
 
 from dataclasses import dataclass
 
-from .program import THREADS, Program, boolean, constants, entry
+from .program import THREADS, Program, boolean, constants, entry, partials
 
 LOCAL = 64 << 10  # bytes of local memory that a thread may have
 WARP = 32
@@ -50,7 +50,7 @@ def predictions(shape, *, staged):
 
 def mean_losses(d, h, hidden_bias, output_bias, *, staged):
     """Mean squared losses of two-layer ReLU networks, by the sums of the fused loop."""
-    model = f"fs::ReLU2<Tm, {8 if h <= 64 else 32}>{{{d}, {h}, {hidden_bias}, {output_bias}}}"
+    model = f"fs::ReLU2<Tm, {partials(h)}>{{{d}, {h}, {hidden_bias}, {output_bias}}}"
     spec = _spec({}, {"STAGED": staged},
                  f"template <class Tm>\n  FS_HD static constexpr auto model() {{ return {model}; }}")
     rows = h * (d + hidden_bias + 1) + h + 1

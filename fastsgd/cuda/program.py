@@ -64,22 +64,27 @@ def constants(kind, **values):
     return f"static constexpr {kind} " + ", ".join(f"{name} = {value}" for name, value in values.items()) + ";"
 
 
-def fused(family, sizes, partials, dtype, *, lanes, blocks, holds, staged, batches, full, table, rolled):
+def partials(count):
+    """Partial sums of a spread axis of `count` items, as csrc/core/team.h has it."""
+    return 8 if count <= 64 else 32
+
+
+def fused(family, sizes, dtype, *, lanes, blocks, holds, staged, batches, full, table, rolled):
     """The fused loop of csrc/cuda/fused.h.
 
-    family: "diagonal" with sizes (d,), or "relu2" with (d, h, hidden_bias, output_bias); partials: 8 or 32
-    lanes: of a team, dividing `partials`; blocks: on a multiprocessor that registers must suffice for
+    family: "diagonal" with sizes (d,), or "relu2" with (d, h, hidden_bias, output_bias)
+    lanes: of a team, dividing the partial sums; blocks: on a multiprocessor that registers must suffice for
     holds: inputs in registers; staged: data in shared memory; rolled: parameters in local memory
     batches, full, table: more than a sample a step; all of them; an order from a table
     """
-    kind = {"diagonal": "Diagonal", "relu2": "ReLU2"}[family]
+    kind, spread = ("Diagonal", sizes[0]) if family == "diagonal" else ("ReLU2", sizes[1])
     T = C_TYPES[dtype]
     flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "BATCHES": batches, "FULL": full, "TABLE": table,
              "STAGED": staged}
     spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes)}\n"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
-            f"    return fs::{kind}<Tm, {partials}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
+            f"    return fs::{kind}<Tm, {partials(spread)}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
     name = (f"{family} {'-'.join(map(str, sizes))} {dtype}, {lanes} lane(s)"
             + "".join(f", {name.lower()}" for name, value in flags.items() if value and name != "SPREADS")
             + (", rolled" if rolled else ""))
@@ -131,13 +136,13 @@ def common():
     """
     plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
     out = [orders()]
-    for family, sizes, partials, chosen in (  # chosen: lanes, blocks, whether the data are staged
-            ("diagonal", (30,), 8, {"float32": (1, 3, True), "float64": (2, 3, True)}),
-            ("diagonal", (100,), 32, {"float32": (4, 3, True), "float64": (8, 3, True)}),
-            ("diagonal", (200,), 32, {"float32": (8, 3, True), "float64": (16, 3, False)}),
-            ("relu2", (2, 20, 0, 0), 8, {"float32": (1, 3, True), "float64": (2, 3, True)}),
-            ("relu2", (1, 100, 1, 0), 32, {"float32": (4, 3, True), "float64": (16, 4, True)}),
-            ("relu2", (10, 100, 1, 1), 32, {"float32": (32, 3, True), "float64": (32, 2, True)})):
-        out += [fused(family, sizes, partials, dtype, lanes=lanes, blocks=blocks, staged=staged, **plain)
+    for family, sizes, chosen in (  # chosen: lanes, blocks, whether the data are staged
+            ("diagonal", (30,), {"float32": (1, 3, True), "float64": (2, 3, True)}),
+            ("diagonal", (100,), {"float32": (4, 3, True), "float64": (8, 3, True)}),
+            ("diagonal", (200,), {"float32": (8, 3, True), "float64": (16, 3, False)}),
+            ("relu2", (2, 20, 0, 0), {"float32": (1, 3, True), "float64": (2, 3, True)}),
+            ("relu2", (1, 100, 1, 0), {"float32": (4, 3, True), "float64": (16, 4, True)}),
+            ("relu2", (10, 100, 1, 1), {"float32": (32, 3, True), "float64": (32, 2, True)})):
+        out += [fused(family, sizes, dtype, lanes=lanes, blocks=blocks, staged=staged, **plain)
                 for dtype, (lanes, blocks, staged) in chosen.items()]
     return out

@@ -5,9 +5,10 @@ from importlib import metadata, resources
 
 from .. import __version__, portable
 from ..cuda import card
-from ..cuda.compiler import cache_folder, nvrtc
+from ..cuda.compiler import nvrtc
 from ..cuda.driver import driver
 from ..errors import BackendUnavailable
+from ..files import cache_folder
 from ..native import ISAS, NEEDS, cpu_flags, default_threads, native
 
 
