@@ -32,7 +32,9 @@ def why_none():
     return "torch finds no GPU here; TRITON_INTERPRET=1 interprets the kernels on the CPU, for tests"
 
 
+@cache
 def _not_installed():
+    """None, or what is not installed; looked for once, every run asks."""
     if find_spec("triton") is None:
         return ("triton is not installed; `pip install fastsgd[triton]` brings it, and so does a torch built for CUDA "
                 "or ROCm")

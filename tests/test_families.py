@@ -84,6 +84,16 @@ def test_starts_have_their_scales():
     assert abs(coder.unflatten(coder.start(1, np.arange(many)))["W"].std() - 0.5) < 0.01
 
 
+def test_starts_are_the_same_without_compiled_modules(monkeypatch):
+    def absent():
+        raise fs.BackendUnavailable("no module")
+
+    model, ids = M.MLP(D, (4, 3), b_scale=(0.0, 0.5, 0.1)), np.array([7, 0, 2**32 - 1, *range(20, 33)])
+    compiled = model.start(2**63 + 5, ids)
+    monkeypatch.setattr("fastsgd.models.base.native", absent)
+    assert model.start(2**63 + 5, ids).tobytes() == compiled.tobytes()
+
+
 @pytest.mark.parametrize(("scaling", "want"), [
     ("standard", (1, 1, 1)), ("ntk", (5**-0.5, 0.5, 3**-0.5)), ("mean_field", (5**-0.5, 0.5, 1 / 3)),
     ((2.0, 3.0, 4.0), (2, 3, 4))])

@@ -49,7 +49,7 @@ class CUDA(Backend):
     name, kind = "cuda", "cuda"
 
     def supports(self, run):
-        return programs.why_not(run) or cards.why_none()
+        return cards.why_none() or programs.why_not(run)
 
     def choose(self, run, N, tuning):
         self.refuse(tuning, ("lanes", "isa", "networks", "warps"))

@@ -50,7 +50,7 @@ class Triton(Backend):
     kind = "cuda"
 
     def supports(self, run):
-        return _no_kernel(run) or _no_device(run)
+        return _no_device(run) or _no_kernel(run)
 
     def choose(self, run, N, tuning):
         from . import launches

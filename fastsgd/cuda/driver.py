@@ -41,11 +41,20 @@ class Driver:
         self("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, shared, ctypes.c_void_p(stream), arguments, None)
 
 
-@cache
 def driver():
     """The driver of this machine. Raises BackendUnavailable with the reason where there is none."""
+    found, why = _found()
+    if why:
+        raise BackendUnavailable(why)
+    return found
+
+
+@cache
+def _found():
+    """(driver, None), or (None, why there is none); looked for once, every run asks."""
     try:
-        return Driver(ctypes.CDLL("libcuda.so.1"))
+        return Driver(ctypes.CDLL("libcuda.so.1")), None
     except OSError as error:
-        raise BackendUnavailable(f"no CUDA driver ({error}); a machine with an NVIDIA card and its driver has "
-                                 "libcuda.so.1") from None
+        return None, (f"no CUDA driver ({error}); a machine with an NVIDIA card and its driver has libcuda.so.1")
+    except BackendUnavailable as error:
+        return None, str(error)

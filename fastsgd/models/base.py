@@ -5,7 +5,8 @@ from math import prod
 
 import numpy as np
 
-from ..errors import SpecError
+from ..errors import BackendUnavailable, SpecError
+from ..native import native
 from ..spec import draws
 
 
@@ -57,7 +58,7 @@ class Model(ABC):
             mean, deviation = (a[ids, None] if np.ndim(a) else a for a in self.scales()[name])
             part = np.zeros((len(ids), size)) + mean
             if np.any(deviation):
-                normal = draws.normals(seed, ids, 0, self.P, "init") if normal is None else normal
+                normal = _normals(seed, ids, self.P) if normal is None else normal
                 part = part + deviation * normal[:, at:at + size]
             columns.append(part)
             at += size
@@ -84,3 +85,12 @@ class Model(ABC):
             out[name] = flat[..., at:at + size].reshape(*flat.shape[:-1], *shape)
             at += size
         return out
+
+
+def _normals(seed, ids, count):
+    """Normal draws 0 .. count - 1 of stream "init", [len(ids), count]: compiled where it can be, to the same bits."""
+    try:
+        module = native()
+    except BackendUnavailable:
+        return draws.normals(seed, ids, 0, count, "init")
+    return module.normals(seed, ids.astype(np.uint32), 0, count, draws.STREAMS["init"])
