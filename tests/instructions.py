@@ -24,7 +24,8 @@ def kernels():
 
     one, layouts = fs.rules.SGD(), {"lanes": {"float32": 8, "float64": 4}, "team": {"float32": 8, "float64": 4}}
     listed = {"diagonal.team": (diagonal, one, "team"), "diagonal.lanes": (diagonal, one, "lanes"),
-              "diagonal.full": (diagonal, fs.rules.GD(), "team"), "relu2.lanes": (relu2, one, "lanes"),
+              "diagonal.full": (diagonal, fs.rules.GD(), "lanes"),
+              "diagonal.batch": (diagonal, fs.rules.SGD(batch_size=8), "team"), "relu2.lanes": (relu2, one, "lanes"),
               "relu2.team": (relu2, one, "team"), "relu2.batch": (relu2, fs.rules.SGD(batch_size=4), "lanes"),
               "general.momentum": (deep, fs.rules.SGD(momentum=0.5), "lanes"),
               "general.adam": (deep, fs.rules.Adam(), "lanes"), "general.scalar": (deep, fs.rules.GD(), "scalar")}

@@ -82,6 +82,49 @@ FS_HD typename Tm::V tree_sum(int C, F f) {
   return s.total();
 }
 
+// R such sums side by side, where f(c, s) adds c's term to each of s [R]: the bits of R times tree_sum. Partials that
+// meet early in the tree are formed together, so that few of them go through memory.
+template <class Tm, int K, int R, class V, class F>
+FS_HD void tree_sums(int C, F f, V (&out)[R]) {
+  constexpr int A = Partial<Tm, K>::A, MOST = R < 8 ? 4 : 2;  // so many partials that their sums stay in registers
+  constexpr int P = A < MOST ? A : MOST, LEFT = A / P;        // at a time, and what is left then
+  constexpr int first[4] = {0, A / 2, A / 4, A / 2 + A / 4}, last = first[P == 4 ? 3 : P - 1];
+  V left[R][LEFT];
+  FS_UNROLL_ROWS
+  for (int k = 0; k < LEFT; ++k) {
+    V s[P][R];
+    FS_UNROLL
+    for (int p = 0; p < P; ++p) {
+      FS_UNROLL
+      for (int i = 0; i < R; ++i) s[p][i] = V::set(0);
+    }
+    int c = k;
+    FS_UNROLL_ROWS
+    for (; c + last < C; c += A) {
+      FS_UNROLL
+      for (int p = 0; p < P; ++p) f(c + first[p], s[p]);
+    }
+    FS_UNROLL
+    for (int p = 0; p < P; ++p)
+      if (c + first[p] < C) f(c + first[p], s[p]);
+    FS_UNROLL
+    for (int i = 0; i < R; ++i) {
+      if constexpr (P >= 2) s[0][i] = s[0][i] + s[1][i];
+      if constexpr (P == 4) s[0][i] = s[0][i] + (s[2][i] + s[3][i]);
+      left[i][k] = s[0][i];
+    }
+  }
+  FS_UNROLL
+  for (int i = 0; i < R; ++i) {
+    FS_UNROLL
+    for (int half = LEFT / 2; half > 0; half /= 2) {
+      FS_UNROLL
+      for (int k = 0; k < half; ++k) left[i][k] = left[i][k] + left[i][k + half];
+    }
+    out[i] = Tm::sum(left[i][0]);
+  }
+}
+
 // The number of partial sums for a spread axis of `count` items: the one rule that fixes every sum's tree.
 FS_HD constexpr int partials(int count) { return count <= 64 ? 8 : 32; }
 

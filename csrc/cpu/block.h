@@ -24,9 +24,9 @@ struct Block {
 
   const Job<T>& job;
   const Model model;
-  V* gradient;  // [rows], batches only
-  u32* index;   // [4, batch, OWN], batches only: draws of four steps
-  int* place;   // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
+  V *folded, *sum;  // [folds] and [sums], batches only
+  u32* index;       // [4, batch, OWN], batches only: draws of four steps
+  int* place;       // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
   i64 member[MOST][G];
   Group group[MOST];
   int groups;
@@ -45,9 +45,12 @@ struct Block {
   static i64 draws(const Job<T>& job) {
     return batches(job) && !job.full ? 4 * job.batch * Ahead<Tm, ONE_ROW>::OWN : 0;
   }
+  static i64 batch_bytes(const Job<T>& job, const Model& model) {
+    return batches(job) ? line((model.folds() + model.sums()) * sizeof(V)) : 0;
+  }
   static i64 bytes(const Job<T>& job, const Model& model) {
-    return side(job, model) * group_bytes(model) + line(model.P() * sizeof(int)) +
-           (batches(job) ? line(model.rows() * sizeof(V)) : 0) + line((draws(job) + 8) * sizeof(u32));
+    return side(job, model) * group_bytes(model) + line(model.P() * sizeof(int)) + batch_bytes(job, model) +
+           line((draws(job) + 8) * sizeof(u32));
   }
 
   Block(const Job<T>& job_, const Model& model_, char* at) : job(job_), model(model_) {
@@ -56,7 +59,7 @@ struct Block {
       group[m].w = reinterpret_cast<V*>(at), group[m].kept = group[m].w + model.rows();
       group[m].ahead.place(at + line((model.rows() + model.kept()) * sizeof(V)), model.inputs());
     }
-    gradient = reinterpret_cast<V*>(at), at += batches(job) ? line(model.rows() * sizeof(V)) : 0;
+    folded = reinterpret_cast<V*>(at), sum = folded + model.folds(), at += batch_bytes(job, model);
     index = reinterpret_cast<u32*>(at), at += line((draws(job) + 8) * sizeof(u32));
     place = reinterpret_cast<int*>(at);
     for (int row = 0; row < model.rows(); ++row)
@@ -163,30 +166,44 @@ struct Block {
     }
   }
 
+  // Samples b, .. b + R - 1 of step t into the sums of the block's only group.
+  template <int R>
+  u32 gather(const Model& model, const Data<T>& data, i64 t, i64 b, V slope, T bound) {
+    Group& q = group[0];
+    decltype(q.ahead.input()) x[R];
+    V y[R];
+    FS_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const u32 all = u32(b + i);
+      y[i] = q.ahead.fetch(data, job.full ? &all : index + (t % 4 * job.batch + b + i) * q.ahead.OWN);
+      x[i] = q.ahead.input();
+    }
+    return gather_gradient(model, q.w, folded, x, y, slope, bound, q.kept, sum);
+  }
+
   // Minibatch and full-batch steps of the block's only group.
   void run_batch() {
+    constexpr int R = ONE_ROW ? Model::SIDE : 1;  // rows lie where they are; columns are made for one sample at a time
     Group& q = group[0];
     const Model model = this->model;
     const Data<T> data{job.X, job.y, job.stride};
     const V slope = V::set(job.slope);
-    const int rows = model.rows();
+    const T bound = job.bound;
+    const int sums = model.sums();
     for (i64 t = job.t0; t < job.t1 && q.alive; ++t) {
       if (!job.full && (t == job.t0 || t % 4 == 0)) q.ahead.draw_batch(job, q.member, t, index);
       q.ahead.step_sizes(job, q.member, t, 1);
-      for (int r = 0; r < rows; ++r) gradient[r] = V::set(0);
+      model.fold(q.w, folded);
+      for (int r = 0; r < sums; ++r) sum[r] = V::set(0);
       u32 bad = 0;
-      for (i64 b = 0; b < job.batch; ++b) {
-        const u32 all = u32(b);
-        const V y = q.ahead.fetch(data, job.full ? &all : index + (t % 4 * job.batch + b) * q.ahead.OWN);
-        const V r = model.value(q.w, q.ahead.input(), q.kept) - y;
-        bad |= beyond(r, job.bound);
-        gather_gradient(model, q.w, gradient, q.ahead.input(), r, slope, q.kept);
-      }
+      i64 b = 0;
+      for (; b + R <= job.batch; b += R) bad |= gather<R>(model, data, t, b, slope, bound);
+      for (; b < job.batch; ++b) bad |= gather<1>(model, data, t, b, slope, bound);
       if (__builtin_expect((bad & q.alive) != 0, 0)) retire(q, bad & q.alive, t);
       alignas(64) T rate[G];
       for (int g = 0; g < G; ++g) rate[g] = q.ahead.rate[g] / T(job.batch);
-      if constexpr (G == 1) apply_gradient(model, q.w, gradient, V::set(*rate));
-      else apply_gradient(model, q.w, gradient, V::load(rate));
+      if constexpr (G == 1) model.move(q.w, sum, V::set(*rate));
+      else model.move(q.w, sum, V::load(rate));
     }
   }
 

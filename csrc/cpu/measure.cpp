@@ -24,10 +24,9 @@ void mean_losses(const Shape& shape, int threads, i64 N, const double* W, const 
 #pragma omp for schedule(dynamic)
       for (i64 first = 0; first < N; first += G) {
         block.load(int(N - first < G ? N - first : G), [&](int k) { return first + k; });
-        model.fold(group.w);
         V sum = V::set(0);
         for (i64 i = 0; i < n; ++i) {
-          V r = model.folded(group.w, Row<Tm>{X + i * stride}, group.kept) - V::set(y[i]);
+          V r = model.value(group.w, Row<Tm>{X + i * stride}, group.kept) - V::set(y[i]);
           sum = fma(r, r, sum);
         }
         for (int g = 0; g < G && first + g < N; ++g) loss[first + g] = factor * sum[g] / double(n);

@@ -128,23 +128,23 @@ struct Fused {
   FS_DEVICE void batches() {
     const V slope = V::set(T(job.slope));
     const T bound = T(job.bound);
-    V gradient[ROWS];
+    V folded[model().folds() + 1], sum[model().sums()];
     FS_NO_UNROLL
     for (i64 t = job.t0; t < job.t1; ++t) {
+      model().fold(w, folded);
       FS_UNROLL_ROWS
-      for (int r = 0; r < ROWS; ++r) gradient[r] = V::set(0);
+      for (int r = 0; r < model().sums(); ++r) sum[r] = V::set(0);
       u32 bad = 0;
       FS_NO_UNROLL
       for (i64 b = 0; b < job.batch; ++b) {
         const u32 index = sample(t, b);
-        const X in = input(index);
-        const V r = model().value(w, in, kept) - V::set(y[index]);
-        bad |= beyond(r, bound);
-        gather_gradient(model(), w, gradient, in, r, slope, kept);
+        const X in[1] = {input(index)};
+        const V label[1] = {V::set(y[index])};
+        bad |= gather_gradient(model(), w, folded, in, label, slope, bound, kept, sum);
       }
       if (bad && alive) retire(t);
       if (finished(t)) break;
-      apply_gradient(model(), w, gradient, V::set(rate(t).a / T(job.batch)));
+      model().move(w, sum, V::set(rate(t).a / T(job.batch)));
     }
   }
   FS_DEVICE u32 sample(i64 t, i64 b) const {

@@ -220,7 +220,7 @@ def best_layout(run, N, threads, team, lanes):
         return (1, team), f"{N} network(s) would leave most of {lanes} lanes empty"
     if type(model) is DiagonalLinear:
         one_row = isinstance(run.order, Common) or run.rule.full or len(getattr(run.order, "table", ())) == 1
-        if one_row and model.d <= (100 if run.rule.full else 64):
+        if one_row and (model.d <= 64 or run.rule.batch(run.data.n) > 1):
             return (lanes, 1), "one row of X serves all lanes"
         if model.d < 4 or (model.d <= 8 and lanes == team):
             return (lanes, 1), f"{model.d} inputs would leave most of {team} lanes empty"

@@ -1,4 +1,4 @@
-// Owns the diagonal linear network: value, pull and both in one sweep, spread over inputs.
+// Owns the diagonal linear network: value, update and value in one sweep, batches; spread over inputs.
 //
 // h(x) = sum_j u_j v_j x_j,  dh/du_j = x_j v_j,  dh/dv_j = x_j u_j.   Rows of state: u [C], v [C], C = vectors(d).
 #pragma once
@@ -32,23 +32,43 @@ struct Diagonal {
     return tree_sum<Tm, K>(C(), [&](int c, V s) { return fma(u[c] * v[c], x.own(c), s); });
   }
 
-  // For many values at the same w: fold once, u becomes u * v; then `folded` has the bits of `value`.
-  FS_HD void fold(V* w) const {
-    for (int c = 0; c < C(); ++c) w[c] = w[c] * w[C() + c];
-  }
-  template <class X>
-  FS_HD V folded(const V* w, X x, V*) const {
-    return tree_sum<Tm, K>(C(), [&](int c, V s) { return fma(w[c], x.own(c), s); });
-  }
+  // ---- batches. A step's gradient needs sum_b e_b x_b alone, and its values the products u v:
+  //   f = sum_b e_b grad h(x_b):  df/du = v sum_b e_b x_b,  df/dv = u sum_b e_b x_b.
+  static constexpr int SIDE = 8;  // samples that share what is read of w
+  FS_HD constexpr int folds() const { return C(); }
+  FS_HD constexpr int sums() const { return C(); }
 
-  template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, V g, const V*, Sink sink) const {
-    const V *u = w, *v = w + C();
+  FS_HD void fold(const V* w, V* to) const {
+    FS_UNROLL_ROWS
+    for (int c = 0; c < C(); ++c) to[c] = w[c] * w[C() + c];
+  }
+  template <int R, class X>
+  FS_HD void values(const V*, const V* folded, const X (&x)[R], V*, V (&h)[R]) const {
+    tree_sums<Tm, K>(
+        C(),
+        [&](int c, V(&s)[R]) {
+          const V beta = folded[c];
+          FS_UNROLL
+          for (int i = 0; i < R; ++i) s[i] = fma(beta, x[i].own(c), s[i]);
+        },
+        h);
+  }
+  template <int R, class X>
+  FS_HD void gather(const V*, const X (&x)[R], const V (&e)[R], const V*, V* sum) const {
     FS_UNROLL_ROWS
     for (int c = 0; c < C(); ++c) {
-      V e = g * x.own(c), uc = u[c], vc = v[c];
-      sink(c, e, vc);
-      sink(C() + c, e, uc);
+      V s = sum[c];
+      FS_UNROLL
+      for (int i = 0; i < R; ++i) s = fma(e[i], x[i].own(c), s);
+      sum[c] = s;
+    }
+  }
+  FS_HD void move(V* w, const V* sum, V rate) const {
+    V *u = w, *v = w + C();
+    FS_UNROLL_ROWS
+    for (int c = 0; c < C(); ++c) {
+      const V e = rate * sum[c], uc = u[c], vc = v[c];
+      u[c] = fma(e, vc, uc), v[c] = fma(e, uc, vc);
     }
   }
 

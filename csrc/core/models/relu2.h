@@ -51,13 +51,6 @@ struct ReLU2 {
            w[C() * (D_ + 1)];
   }
 
-  // For many values at the same w: nothing to fold.
-  FS_HD void fold(V*) const {}
-  template <class X>
-  FS_HD V folded(const V* w, X x, V* kept) const {
-    return value(w, x, kept);
-  }
-
   template <class X, class Sink>
   FS_HD void pull(const V* w, X x, V g, const V* kept, Sink sink) const {
     const int D_ = D(), C_ = C();
@@ -70,6 +63,24 @@ struct ReLU2 {
       for (int j = 0; j < D_; ++j) sink(r + j, e, x.shared(j));
     }
     if (output_bias) sink(C_ * (D_ + 1), g);
+  }
+
+  // ---- batches, a sample at a time: nothing to fold, and every parameter has a sum of its own.
+  static constexpr int SIDE = 1;
+  FS_HD constexpr int folds() const { return 0; }
+  FS_HD constexpr int sums() const { return rows(); }
+  FS_HD void fold(const V*, V*) const {}
+  template <class X>
+  FS_HD void values(const V* w, const V*, const X (&x)[1], V* kept, V (&h)[1]) const {
+    h[0] = value(w, x[0], kept);
+  }
+  template <class X>
+  FS_HD void gather(const V* w, const X (&x)[1], const V (&e)[1], const V* kept, V* sum) const {
+    pull(w, x[0], e[0], kept, Accumulate<V>{sum});
+  }
+  FS_HD void move(V* w, const V* sum, V rate) const {
+    FS_UNROLL_ROWS
+    for (int r = 0; r < rows(); ++r) w[r] = fma(rate, sum[r], w[r]);
   }
 
   // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.

@@ -1,4 +1,4 @@
-// Owns the updates: batch-1 SGD applied derivative by derivative, and the mean-gradient step of batches and full data.
+// Owns the updates: batch-1 SGD applied derivative by derivative, and the gradient of a batch, some samples at a time.
 #pragma once
 #include "../sink.h"
 #include "../team.h"
@@ -11,17 +11,22 @@ FS_HD V sgd(const Model& model, V* w, X x, V r, V rate, V slope, V* kept, X next
   return model.pull_value(w, x, rate * (slope * r), kept, next);
 }
 
-// One sample's share of a batch gradient:  g += slope * r * grad h(x).
-template <class Model, class X, class V>
-FS_HD void gather_gradient(const Model& model, const V* w, V* g, X x, V r, V slope, const V* kept) {
-  model.pull(w, x, slope * r, kept, Accumulate<V>{g});
-}
-
-// The batch step:  w += (rate / B) * g.
-template <class Model, class V>
-FS_HD void apply_gradient(const Model& model, V* w, const V* g, V rate_over_batch) {
-  FS_UNROLL_ROWS
-  for (int r = 0; r < model.rows(); ++r) w[r] = fma(rate_over_batch, g[r], w[r]);
+// R samples of a batch:  sum += slope * (h(x) - y) * grad h(x), as the family keeps it. Returns the lanes in which a
+// residual is beyond `bound`.
+template <int R, class Model, class X, class V, class T>
+FS_HD u32 gather_gradient(const Model& model, const V* w, const V* folded, const X (&x)[R], const V (&y)[R], V slope,
+                          T bound, V* kept, V* sum) {
+  V h[R];
+  u32 bad = 0;
+  model.values(w, folded, x, kept, h);
+  FS_UNROLL
+  for (int i = 0; i < R; ++i) {
+    const V r = h[i] - y[i];
+    bad |= beyond(r, bound);
+    h[i] = slope * r;
+  }
+  model.gather(w, x, h, kept, sum);
+  return bad;
 }
 
 }  // namespace fs
