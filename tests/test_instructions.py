@@ -23,7 +23,7 @@ CEILINGS = {  # instructions of one step of one network
     "diagonal.batch.float32": 865, "diagonal.batch.float64": 1080,
     "relu2.lanes.float32": 141, "relu2.lanes.float64": 248,
     "relu2.team.float32": 196, "relu2.team.float64": 281,
-    "relu2.batch.float32": 1186, "relu2.batch.float64": 2280,
+    "relu2.batch.float32": 871, "relu2.batch.float64": 1625,
     "general.momentum.float32": 1703, "general.momentum.float64": 3262,
     "general.adam.float32": 1904, "general.adam.float64": 3783,
     "general.scalar.float32": 102646, "general.scalar.float64": 100314,

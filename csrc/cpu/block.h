@@ -24,9 +24,10 @@ struct Block {
 
   const Job<T>& job;
   const Model model;
-  V *folded, *sum;  // [folds] and [sums], batches only
-  u32* index;       // [4, batch, OWN], batches only: draws of four steps
-  int* place;       // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
+  V *folded, *sum;    // [folds] and [sums], batches only
+  V *kept, *columns;  // [SIDE, kept], and the samples [SIDE, inputs] where they are no rows, batches only
+  u32* index;         // [4, batch, OWN], batches only: draws of four steps
+  int* place;         // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
   i64 member[MOST][G];
   Group group[MOST];
   int groups;
@@ -46,7 +47,8 @@ struct Block {
     return batches(job) && !job.full ? 4 * job.batch * Ahead<Tm, ONE_ROW>::OWN : 0;
   }
   static i64 batch_bytes(const Job<T>& job, const Model& model) {
-    return batches(job) ? line((model.folds() + model.sums()) * sizeof(V)) : 0;
+    const i64 sample = model.kept() + (ONE_ROW ? 0 : model.inputs());
+    return batches(job) ? line((model.folds() + model.sums() + Model::SIDE * sample) * sizeof(V)) : 0;
   }
   static i64 bytes(const Job<T>& job, const Model& model) {
     return side(job, model) * group_bytes(model) + line(model.P() * sizeof(int)) + batch_bytes(job, model) +
@@ -59,7 +61,8 @@ struct Block {
       group[m].w = reinterpret_cast<V*>(at), group[m].kept = group[m].w + model.rows();
       group[m].ahead.place(at + line((model.rows() + model.kept()) * sizeof(V)), model.inputs());
     }
-    folded = reinterpret_cast<V*>(at), sum = folded + model.folds(), at += batch_bytes(job, model);
+    folded = reinterpret_cast<V*>(at), sum = folded + model.folds(), kept = sum + model.sums();
+    columns = kept + Model::SIDE * model.kept(), at += batch_bytes(job, model);
     index = reinterpret_cast<u32*>(at), at += line((draws(job) + 8) * sizeof(u32));
     place = reinterpret_cast<int*>(at);
     for (int row = 0; row < model.rows(); ++row)
@@ -175,15 +178,16 @@ struct Block {
     FS_UNROLL
     for (int i = 0; i < R; ++i) {
       const u32 all = u32(b + i);
+      if constexpr (!ONE_ROW) q.ahead.spare = columns + i * q.ahead.width;
       y[i] = q.ahead.fetch(data, job.full ? &all : index + (t % 4 * job.batch + b + i) * q.ahead.OWN);
       x[i] = q.ahead.input();
     }
-    return gather_gradient(model, q.w, folded, x, y, slope, bound, q.kept, sum);
+    return gather_gradient(model, q.w, folded, x, y, slope, bound, kept, sum);
   }
 
   // Minibatch and full-batch steps of the block's only group.
   void run_batch() {
-    constexpr int R = ONE_ROW ? Model::SIDE : 1;  // rows lie where they are; columns are made for one sample at a time
+    constexpr int R = Model::SIDE;
     Group& q = group[0];
     const Model model = this->model;
     const Data<T> data{job.X, job.y, job.stride};

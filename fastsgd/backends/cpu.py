@@ -215,19 +215,20 @@ def home(plan):
 
 def best_layout(run, N, threads, team, lanes):
     """(lanes, team) for a run of N networks, and why. Measured on Zen 4, both dtypes, AVX2 and AVX-512."""
-    model = run.model
+    model, batch = run.model, run.rule.batch(run.data.n)
+    one_row = isinstance(run.order, Common) or run.rule.full or len(getattr(run.order, "table", ())) == 1
     if N <= lanes // 2:
         return (1, team), f"{N} network(s) would leave most of {lanes} lanes empty"
     if type(model) is DiagonalLinear:
-        one_row = isinstance(run.order, Common) or run.rule.full or len(getattr(run.order, "table", ())) == 1
-        if one_row and (model.d <= 64 or run.rule.batch(run.data.n) > 1):
+        if one_row and (model.d <= 64 or batch > 1):
             return (lanes, 1), "one row of X serves all lanes"
         if model.d < 4 or (model.d <= 8 and lanes == team):
             return (lanes, 1), f"{model.d} inputs would leave most of {team} lanes empty"
         return (1, team), f"{model.d} inputs fill vectors of {team}"
     block = model.P * lanes * np.dtype(run.dtype).itemsize
+    most = 180 << 10 if one_row or batch == 1 else 32 << 10  # samples of their own have to be turned into columns
     if N < lanes * threads:
         return (1, team), f"{N} networks would not fill {threads} thread(s) of {lanes} lanes"
-    if block > 180 << 10:
+    if block > most:
         return (1, team), f"{lanes} networks side by side would need {block >> 10} KiB, too much of the cache"
     return (lanes, 1), f"{lanes} networks side by side need {block / 1024:.1f} KiB and no sums across lanes"

@@ -65,18 +65,81 @@ struct ReLU2 {
     if (output_bias) sink(C_ * (D_ + 1), g);
   }
 
-  // ---- batches, a sample at a time: nothing to fold, and every parameter has a sum of its own.
-  static constexpr int SIDE = 1;
+  // ---- batches: nothing to fold, and every parameter has a sum of its own; kept is [R, C].
+  static constexpr int SIDE = 4;  // samples that share what is read of w and of the sums
   FS_HD constexpr int folds() const { return 0; }
   FS_HD constexpr int sums() const { return rows(); }
   FS_HD void fold(const V*, V*) const {}
-  template <class X>
-  FS_HD void values(const V* w, const V*, const X (&x)[1], V* kept, V (&h)[1]) const {
-    h[0] = value(w, x[0], kept);
+
+  template <int R, class X>
+  FS_HD void values(const V* w, const V*, const X (&x)[R], V* kept, V (&h)[R]) const {
+    const int D_ = D(), C_ = C();
+    Sum s[R];
+    pairs([&](auto two, int c) {
+      constexpr int U = two.yes ? 2 : 1;
+      const V* row = w + c * (D_ + 1);
+      V z[U][R];
+      FS_UNROLL
+      for (int m = 0; m < U; ++m) {
+        FS_UNROLL
+        for (int i = 0; i < R; ++i) z[m][i] = V::set(0);
+      }
+      FS_UNROLL_ROWS
+      for (int j = 0; j < D_; ++j) {
+        FS_UNROLL
+        for (int i = 0; i < R; ++i) {
+          const V xj = x[i].shared(j);
+          FS_UNROLL
+          for (int m = 0; m < U; ++m) z[m][i] = fma(row[m * (D_ + 1) + j], xj, z[m][i]);
+        }
+      }
+      FS_UNROLL
+      for (int m = 0; m < U; ++m) {
+        FS_UNROLL
+        for (int i = 0; i < R; ++i) add(s[i], c + m, kept[i * C_ + c + m] = relu(z[m][i]), row[m * (D_ + 1) + D_]);
+      }
+    });
+    FS_UNROLL
+    for (int i = 0; i < R; ++i) h[i] = s[i].total() + w[C_ * (D_ + 1)];
   }
-  template <class X>
-  FS_HD void gather(const V* w, const X (&x)[1], const V (&e)[1], const V* kept, V* sum) const {
-    pull(w, x[0], e[0], kept, Accumulate<V>{sum});
+  template <int R, class X>
+  FS_HD void gather(const V* w, const X (&x)[R], const V (&g)[R], const V* kept, V* sum) const {
+    const int D_ = D(), C_ = C();
+    pairs([&](auto two, int c) {
+      constexpr int U = two.yes ? 2 : 1;
+      V e[U][R];
+      FS_UNROLL
+      for (int m = 0; m < U; ++m) {
+        const int r = (c + m) * (D_ + 1) + D_;
+        const V a = w[r];
+        V s = sum[r];
+        FS_UNROLL
+        for (int i = 0; i < R; ++i) {
+          const V active = kept[i * C_ + c + m];
+          e[m][i] = gate(active, g[i] * a), s = fma(g[i], active, s);
+        }
+        sum[r] = s;
+      }
+      V* row = sum + c * (D_ + 1);
+      FS_UNROLL_ROWS
+      for (int j = 0; j < D_; ++j) {
+        V s[U];
+        FS_UNROLL
+        for (int m = 0; m < U; ++m) s[m] = row[m * (D_ + 1) + j];
+        FS_UNROLL
+        for (int i = 0; i < R; ++i) {
+          const V xj = x[i].shared(j);
+          FS_UNROLL
+          for (int m = 0; m < U; ++m) s[m] = fma(e[m][i], xj, s[m]);
+        }
+        FS_UNROLL
+        for (int m = 0; m < U; ++m) row[m * (D_ + 1) + j] = s[m];
+      }
+    });
+    if (!output_bias) return;
+    V* bias = sum + C_ * (D_ + 1);
+    FS_UNROLL
+    for (int i = 0; i < R; ++i) *bias = *bias + g[i];
   }
   FS_HD void move(V* w, const V* sum, V rate) const {
     FS_UNROLL_ROWS
@@ -123,15 +186,20 @@ struct ReLU2 {
   };
   FS_HD static void add(Sum& s, int c, V hidden, V a) { s.a[c % Sum::A] = fma(a, hidden, s.a[c % Sum::A]); }
 
-  // f(two, c, sum) for all vectors c of hidden units, two at a time where it can, so that they share their inputs.
+  // f(two, c) for all vectors c of hidden units, two at a time where it can, so that they share their inputs.
   template <class F>
-  FS_HD V sweep(F f) const {
+  FS_HD void pairs(F f) const {
     const int C_ = C();
-    Sum s;
     int c = 0;
     FS_UNROLL_ROWS
-    for (; c + 2 <= C_; c += 2) f(Is<true>{}, c, s);
-    if (c < C_) f(Is<false>{}, c, s);
+    for (; c + 2 <= C_; c += 2) f(Is<true>{}, c);
+    if (c < C_) f(Is<false>{}, c);
+  }
+  // The sum of what f(two, c, sum) adds for all of them.
+  template <class F>
+  FS_HD V sweep(F f) const {
+    Sum s;
+    pairs([&](auto two, int c) { f(two, c, s); });
     return s.total();
   }
 };
