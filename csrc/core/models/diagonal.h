@@ -3,7 +3,6 @@
 // h(x) = sum_j u_j v_j x_j,  dh/du_j = x_j v_j,  dh/dv_j = x_j u_j.   Rows of state: u [C], v [C], C = vectors(d).
 #pragma once
 #include "../sample.h"
-#include "../sink.h"
 
 namespace fs {
 
@@ -72,7 +71,7 @@ struct Diagonal {
     }
   }
 
-  // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
+  // w += g grad h(x), g = -eta dloss/dh, then value(w, next), in one sweep over the parameters.
   template <class X>
   FS_HD V pull_value(V* w, X x, V g, V*, X next) const {
     V *u = w, *v = w + C();

@@ -1,11 +1,10 @@
-// Owns the two-layer ReLU network: value, pull and both in one sweep, spread over hidden units.
+// Owns the two-layer ReLU network: value, update and value in one sweep, batches; spread over hidden units.
 //
 // z_j = W1_j . x~,  h(x) = sum_j a_j relu(z_j) + b2, where x~ is x, or (x, 1) if there are hidden biases: a bias is the
 // weight of an input that is always 1, and the data are padded so.  relu'(0) = 0.
 // Rows of state: for each vector c of hidden units W1 [D] then a; last b2, the same in every lane.
 #pragma once
 #include "../sample.h"
-#include "../sink.h"
 
 namespace fs {
 
@@ -36,33 +35,23 @@ struct ReLU2 {
   template <class X>
   FS_HD V value(const V* w, X x, V* kept) const {
     const int D_ = D();
-    return sweep([&](auto two, int c, Sum& s) {
-             const V *r0 = w + c * (D_ + 1), *r1 = r0 + D_ + 1;
-             V z0 = V::set(0), z1 = z0;
-             FS_UNROLL_ROWS
-             for (int j = 0; j < D_; ++j) {
-               V xj = x.shared(j);
-               z0 = fma(r0[j], xj, z0);
-               if constexpr (two.yes) z1 = fma(r1[j], xj, z1);
-             }
-             add(s, c, kept[c] = relu(z0), r0[D_]);
-             if constexpr (two.yes) add(s, c + 1, kept[c + 1] = relu(z1), r1[D_]);
-           }) +
-           w[C() * (D_ + 1)];
-  }
-
-  template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, V g, const V* kept, Sink sink) const {
-    const int D_ = D(), C_ = C();
-    FS_UNROLL_ROWS
-    for (int c = 0; c < C_; ++c) {
-      const int r = c * (D_ + 1);
-      V active = kept[c], e = gate(active, g * w[r + D_]);
-      sink(r + D_, g, active);
+    Sum s;
+    groups<MOST>([&](auto count, int c) {
+      constexpr int U = count.value;
+      const V* r = w + c * (D_ + 1);
+      V z[U];
+      FS_UNROLL
+      for (int m = 0; m < U; ++m) z[m] = V::set(0);
       FS_UNROLL_ROWS
-      for (int j = 0; j < D_; ++j) sink(r + j, e, x.shared(j));
-    }
-    if (output_bias) sink(C_ * (D_ + 1), g);
+      for (int j = 0; j < D_; ++j) {
+        const V xj = x.shared(j);
+        FS_UNROLL
+        for (int m = 0; m < U; ++m) z[m] = fma(r[m * (D_ + 1) + j], xj, z[m]);
+      }
+      FS_UNROLL
+      for (int m = 0; m < U; ++m) add(s, c + m, kept[c + m] = relu(z[m]), r[m * (D_ + 1) + D_]);
+    });
+    return s.total() + w[C() * (D_ + 1)];
   }
 
   // ---- batches: nothing to fold, and every parameter has a sum of its own; kept is [R, C].
@@ -75,8 +64,8 @@ struct ReLU2 {
   FS_HD void values(const V* w, const V*, const X (&x)[R], V* kept, V (&h)[R]) const {
     const int D_ = D(), C_ = C();
     Sum s[R];
-    pairs([&](auto two, int c) {
-      constexpr int U = two.yes ? 2 : 1;
+    groups<2>([&](auto count, int c) {
+      constexpr int U = count.value;
       const V* row = w + c * (D_ + 1);
       V z[U][R];
       FS_UNROLL
@@ -105,8 +94,8 @@ struct ReLU2 {
   template <int R, class X>
   FS_HD void gather(const V* w, const X (&x)[R], const V (&g)[R], const V* kept, V* sum) const {
     const int D_ = D(), C_ = C();
-    pairs([&](auto two, int c) {
-      constexpr int U = two.yes ? 2 : 1;
+    groups<2>([&](auto count, int c) {
+      constexpr int U = count.value;
       V e[U][R];
       FS_UNROLL
       for (int m = 0; m < U; ++m) {
@@ -146,61 +135,59 @@ struct ReLU2 {
     for (int r = 0; r < rows(); ++r) w[r] = fma(rate, sum[r], w[r]);
   }
 
-  // pull(w, x, g) with Apply, then value(w, next), in one sweep over the parameters.
+  // w += g grad h(x), g = -eta dloss/dh, then value(w, next), in one sweep over the parameters.
   template <class X>
   FS_HD V pull_value(V* w, X x, V g, V* kept, X next) const {
     const int D_ = D();
     V bias = w[C() * (D_ + 1)];
     if (output_bias) w[C() * (D_ + 1)] = bias = bias + g;
-    auto output = [&](V* r, V h, V& e) {  // the new output weight; e: what the hidden weights receive
-      V a = r[D_];
-      e = gate(h, g * a);
-      return r[D_] = fma(g, h, a);
-    };
-    auto hidden = [&](V& wj, V e, V xj, V nj, V z) {
-      V moved = fma(e, xj, wj);
-      wj = moved;
-      return fma(moved, nj, z);
-    };
-    return sweep([&](auto two, int c, Sum& s) {
-             V *r0 = w + c * (D_ + 1), *r1 = r0 + D_ + 1;
-             V z0 = V::set(0), z1 = z0, e0, e1, a0 = output(r0, kept[c], e0), a1;
-             if constexpr (two.yes) a1 = output(r1, kept[c + 1], e1);
-             FS_UNROLL_ROWS
-             for (int j = 0; j < D_; ++j) {
-               V xj = x.shared(j), nj = next.shared(j);
-               z0 = hidden(r0[j], e0, xj, nj, z0);
-               if constexpr (two.yes) z1 = hidden(r1[j], e1, xj, nj, z1);
-             }
-             add(s, c, kept[c] = relu(z0), a0);
-             if constexpr (two.yes) add(s, c + 1, kept[c + 1] = relu(z1), a1);
-           }) +
-           bias;
+    Sum s;
+    groups<MOST>([&](auto count, int c) {
+      constexpr int U = count.value;
+      V *r = w + c * (D_ + 1), z[U], e[U], a[U];  // e: what the hidden weights receive; a: the new output weights
+      FS_UNROLL
+      for (int m = 0; m < U; ++m) {
+        V& output = r[m * (D_ + 1) + D_];
+        const V h = kept[c + m], old = output;
+        e[m] = gate(h, g * old), z[m] = V::set(0);
+        output = a[m] = fma(g, h, old);
+      }
+      FS_UNROLL_ROWS
+      for (int j = 0; j < D_; ++j) {
+        const V xj = x.shared(j), nj = next.shared(j);
+        FS_UNROLL
+        for (int m = 0; m < U; ++m) {
+          V &wj = r[m * (D_ + 1) + j], moved = fma(e[m], xj, wj);
+          wj = moved;
+          z[m] = fma(moved, nj, z[m]);
+        }
+      }
+      FS_UNROLL
+      for (int m = 0; m < U; ++m) add(s, c + m, kept[c + m] = relu(z[m]), a[m]);
+    });
+    return s.total() + bias;
   }
 
  private:
+  // Vectors of hidden units that share their inputs and hide each other's latencies; lanes and few units gain nothing.
+  static constexpr int MOST = Tm::L > 1 && K > 8 ? 4 : 2;
   using Sum = Partial<Tm, K>;
-  template <bool B>
-  struct Is {
-    static constexpr bool yes = B;
+  template <int U>
+  struct Count {
+    static constexpr int value = U;
   };
   FS_HD static void add(Sum& s, int c, V hidden, V a) { s.a[c % Sum::A] = fma(a, hidden, s.a[c % Sum::A]); }
 
-  // f(two, c) for all vectors c of hidden units, two at a time where it can, so that they share their inputs.
-  template <class F>
-  FS_HD void pairs(F f) const {
+  // f(count, c) for all vectors c of hidden units, U at a time where it can.
+  template <int U, class F>
+  FS_HD void groups(F f) const {
     const int C_ = C();
     int c = 0;
     FS_UNROLL_ROWS
-    for (; c + 2 <= C_; c += 2) f(Is<true>{}, c);
-    if (c < C_) f(Is<false>{}, c);
-  }
-  // The sum of what f(two, c, sum) adds for all of them.
-  template <class F>
-  FS_HD V sweep(F f) const {
-    Sum s;
-    pairs([&](auto two, int c) { f(two, c, s); });
-    return s.total();
+    for (; c + U <= C_; c += U) f(Count<U>{}, c);
+    if constexpr (U > 2)
+      for (; c + 2 <= C_; c += 2) f(Count<2>{}, c);
+    if (c < C_) f(Count<1>{}, c);
   }
 };
 

@@ -1,6 +1,5 @@
 // Owns the updates: batch-1 SGD applied derivative by derivative, and the gradient of a batch, some samples at a time.
 #pragma once
-#include "../sink.h"
 #include "../team.h"
 
 namespace fs {
