@@ -20,7 +20,7 @@ CEILINGS = {  # instructions of one step of one network
     "diagonal.team.float32": 104, "diagonal.team.float64": 155,
     "diagonal.lanes.float32": 72, "diagonal.lanes.float64": 226,
     "diagonal.full.float32": 717, "diagonal.full.float64": 1420,
-    "diagonal.batch.float32": 865, "diagonal.batch.float64": 1080,
+    "diagonal.batch.float32": 685, "diagonal.batch.float64": 899,
     "relu2.lanes.float32": 141, "relu2.lanes.float64": 248,
     "relu2.team.float32": 196, "relu2.team.float64": 281,
     "relu2.batch.float32": 871, "relu2.batch.float64": 1625,

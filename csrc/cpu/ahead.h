@@ -106,8 +106,22 @@ struct Ahead {
       for (i64 step = t; step < job.t1 && step / 4 == t / 4; ++step)
         for (i64 b = 0; b < B; ++b)
           for (int g = 0; g < OWN; ++g) to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b);
+    } else if (ONE_ROW) {
+      draw_items(job, u32(t / 4), id(job, who[0]), to);
     } else {
       for (i64 b = 0; b < B; ++b) draw_one_each(job, who, t / 4, b, to + b * OWN, B * OWN);
+    }
+  }
+  // One network's draws for a block of four steps, some items at once.
+  static void draw_items(const Job<T>& job, u32 block, u32 network, u32* to) {
+    constexpr int MANY = 8;
+    for (i64 b = 0; b < job.batch; b += MANY) {
+      u32 c[4][MANY], drawn[4][MANY];
+      for (int k = 0; k < MANY; ++k) c[0][k] = block, c[1][k] = network, c[2][k] = ORDER, c[3][k] = u32(b) + k;
+      draw_indices(job.seed, c, u32(job.n), drawn[0], MANY);
+      const int count = job.batch - b < MANY ? int(job.batch - b) : MANY;
+      for (int q = 0; q < 4; ++q)
+        for (int k = 0; k < count; ++k) to[q * job.batch + b + k] = drawn[q][k];
     }
   }
   static u32 id(const Job<T>& job, i64 k) { return u32(job.common >= 0 ? job.common : job.ids[k]); }
