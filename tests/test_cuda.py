@@ -1,5 +1,6 @@
 """CUDA kernels run as fibers: the bits of the CPU backend at every team size, waves, cards, what is lost, refusals."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import fibers
@@ -9,7 +10,7 @@ from cases import DTYPES, MODELS, bits, request
 from general_cases import CASES, RELU, TAUGHT, TEACHER, D, general
 
 import fastsgd as fs
-from fastsgd.backends import cuda_programs
+from fastsgd.backends import cuda_measure, cuda_programs
 from fastsgd.backends.cpu import fused
 from fastsgd.backends.cuda import USABLE
 from fastsgd.cuda import card as cards
@@ -108,19 +109,90 @@ def test_segments_and_members_have_the_same_bits():
 @pytest.mark.skipif(REAL, reason="needs cards of chosen memory")
 @pytest.mark.parametrize("name", ["everything_relu2", "reshuffle_net", "stream", "replay_net", "adam_diagonal"])
 def test_waves_and_several_cards_have_the_same_bits(fiber_card, name):
-    run = general(name, "float32")
+    run, tuning = general(name, "float32"), fs.Tuning(team=1)
     want = everything(fs.train(run.replace(backend="cpu")))
-    need = cuda_programs.choose(run, 1, fiber_card, fs.Tuning())
-    room = (need.data_bytes + 3 * need.network_bytes) / USABLE + 10  # of three networks
-    small = [fibers.FiberCard(fiber_card.folder, room) for _ in range(2)]
-    for here, waves in ((small[:1], 4), (small, 2), ([fiber_card, small[0]], 2)):
+    need = cuda_programs.choose(run, 1, fiber_card, tuning)
+
+    def small(cards):
+        """A card with room for three networks, where so many cards share them."""
+        card, share = fibers.FiberCard(fiber_card.folder, 0), -(-len(want[0][1]) // 8 // cards)
+        for _ in range(9):  # what metrics take depends on the card's memory
+            metrics = cuda_measure.room(run, share, card)
+            fixed = need.data_bytes + max(need.local, metrics.local) + metrics.total
+            card.memory = (fixed + 3 * need.network_bytes) / USABLE + 10
+        return card
+
+    for here, waves in (([small(1)], 4), ([small(2), small(2)], 2), ([fiber_card, small(2)], 2)):
         with fibers.in_place(*here):
-            plan = fs.plan(run.replace(backend="cuda", device="cuda:0,1" if len(here) > 1 else None))
+            plan = fs.plan(run.replace(backend="cuda", device="cuda:0,1" if len(here) > 1 else None), tuning)
             assert f"in {waves} wave(s)" in plan.explain(), plan.explain()
             assert everything(fs.train(plan)) == want
             assert all(one.launches for one in here)
     with fibers.in_place(fibers.FiberCard(fiber_card.folder, 100)), pytest.raises(fs.PlanError, match="a network"):
         fs.plan(run.replace(backend="cuda"))
+
+
+class Counting(fibers.FiberCard):
+    """A card that knows how many bytes its arrays take, and what they took at most."""
+
+    held = most = 0
+
+    def counted(self, array):
+        size = int(np.prod(array.shape)) * array.dtype.itemsize
+        self.held += size
+        self.most = max(self.most, self.held)
+        weakref.finalize(array, self.released, size)
+        return array
+
+    def released(self, size):
+        self.held -= size
+
+    def put(self, array):
+        return self.counted(super().put(array))
+
+    def empty(self, shape, dtype):
+        return self.counted(super().empty(shape, dtype))
+
+
+@pytest.mark.skipif(REAL, reason="needs cards of chosen memory")
+@pytest.mark.parametrize(("name", "memory", "local"), [
+    ("relu2_2_20_plain", 24 << 10, False), ("relu2_2_20_plain", 1 << 20, False), ("diagonal_13", 64 << 20, True)])
+def test_what_a_plan_foresees_is_what_a_run_takes(fiber_card, name, memory, local):
+    """Networks, data, metrics and the local memory of threads together stay below the card's memory."""
+    metrics = [fs.metrics.TrainLoss(), fs.metrics.JacobianRank(points=np.eye(MODELS[name].d))]
+    run = request(name, "sgd", "float32", 20, N=70, metrics=metrics)
+    card = Counting(fiber_card.folder, memory)
+    with fibers.in_place(card):
+        plan = fs.plan(run.replace(backend="cuda"))
+        text = plan.explain()
+        assert text.count("on the card: ") == 2 and ("local memory" in text) == local, text
+        got = fs.train(plan)
+    foreseen = cuda_measure.room(run, 70, card)
+    assert everything(got) == everything(fs.train(run.replace(backend="cpu")))
+    assert (foreseen.local > 0) == local and 0 < foreseen.once <= memory / 4
+    assert card.most + foreseen.local <= memory and card.most > 0.1 * min(memory, 1 << 17)
+
+
+@pytest.mark.skipif(REAL, reason="needs cards of chosen memory")
+def test_metrics_that_a_card_has_no_memory_for_are_left_to_the_host(fiber_card):
+    """A count of a diagonal network keeps its vectors in local memory, for all threads that the card could run."""
+    metrics = [fs.metrics.JacobianRank(1e-9, np.eye(13)), fs.metrics.ParameterNorm()]
+    run = request("diagonal_13", "sgd", "float32", 20, metrics=metrics)
+    with fibers.in_place(fibers.FiberCard(fiber_card.folder, 1 << 20)):
+        plan = fs.plan(run.replace(backend="cuda"))
+        assert "rank, on the host: it needs" in plan.explain() and "norm on the card" in plan.explain()
+        assert everything(fs.train(plan)) == everything(fs.train(run.replace(backend="cpu")))
+
+
+@pytest.mark.skipif(REAL, reason="needs cards of chosen memory")
+def test_local_memory_that_does_not_fit(fiber_card):
+    """Rows of all threads of a card: a block a network instead, or a refusal where a thread was asked for."""
+    run = general({"model": RELU, "rule": fs.rules.SGD(momentum=0.5)}, backend="cuda")
+    with fibers.in_place(fibers.FiberCard(fiber_card.folder, 1 << 20)):
+        assert "32 thread(s) a network, local memory for all threads would be" in fs.plan(run).explain()
+        assert everything(fs.train(run)) == everything(fs.train(run.replace(backend="cpu")))
+        with pytest.raises(fs.PlanError, match="local memory"):
+            fs.plan(run, fs.Tuning(team=1))
 
 
 @pytest.mark.parametrize("model", ["diagonal_13", "relu2_7_70"])

@@ -40,6 +40,9 @@ class Hopper:
 
     processors, shared, arch, name = 132, 227 << 10, "sm_90", "Hopper"
 
+    def free(self):
+        return 80 << 30
+
 
 SWEPT = {
     "diagonal 30": (fs.models.DiagonalLinear(30), 20), "diagonal 100": (fs.models.DiagonalLinear(100), 40),

@@ -13,12 +13,12 @@ from cases import problem
 from fibers import FiberCard
 
 import fastsgd as fs
-from fastsgd.backends import cuda_metrics
-from fastsgd.backends.cpu import CPU, State
+from fastsgd.backends import cuda_measure, cuda_metrics
+from fastsgd.backends.cpu import CPU
+from fastsgd.cuda import metric_programs
 from fastsgd.cuda.compiler import nvrtc
 from fastsgd.errors import BackendUnavailable
 from fastsgd.metrics.jacobian_rank import count_above, jacobians, trained_jacobians
-from fastsgd.native import native
 
 m, MLP, ReLU2 = fs.metrics, fs.models.MLP, fs.models.ReLU2
 DENSE = {
@@ -31,21 +31,21 @@ LINEAR = {"diagonal": fs.models.DiagonalLinear(7), "product": fs.models.Diagonal
 MODELS = {**DENSE, **LINEAR, "autoencoder": fs.models.TiedAutoencoder(4, 3)}
 
 
-def task_of(card, model, metric, data=None, loss=None):
-    run = fs.Run(model, data or labelled(model, loss or fs.losses.Squared.half(), 11), fs.rules.GD(), 0.1, 1,
-                 dtype="float64", **({"loss": loss} if loss else {}))
-    plan = fs.plan(run.replace(backend="cpu"), fs.Tuning(threads=1))
-    return run, cuda_metrics.Measured(State(plan, native(), None, None, None, None, None, {}))
+def asked(model, metric, data=None, loss=None):
+    return fs.Run(model, data or labelled(model, loss or fs.losses.Squared.half(), 11), fs.rules.GD(), 0.1, 1,
+                  metrics=[metric], dtype="float64", **({"loss": loss} if loss else {}))
 
 
 def both(card, model, metric, weights, data=None, loss=None):
-    """(on the card, on the CPU) of a metric that has a kernel on both."""
-    run, measured = task_of(card, model, metric, data, loss)
-    got = cuda_metrics.measure(measured, card, metric, weights)
-    assert measured.tasks[metric] is not None, "measured on the host"
-    want = CPU().measure(measured.home, metric, weights)
-    assert metric.name in cuda_metrics.explain(run, metric, card)
-    return got, want
+    """(on the card or cards, on the CPU) of a metric that has a kernel on both."""
+    run, here = asked(model, metric, data, loss), card if isinstance(card, list) else [card]
+    plan = fs.plan(run.replace(backend="cpu", networks=len(weights)), fs.Tuning(threads=1))
+    measured = cuda_measure.Measured(plan, here)
+    launched = [len(one.launches) for one in here]
+    got = measured.measure(metric, weights)
+    assert all(len(one.launches) > count for one, count in zip(here, launched, strict=True)), "measured on the host"
+    assert metric.name in cuda_measure.explain(run, metric, here[0])
+    return got, CPU().measure(measured.home, metric, weights)
 
 
 def drawn(model, seed=0, N=5):
@@ -162,7 +162,7 @@ def test_ranks_and_spectra_of_diagonal_networks(fiber_card, name):
             got, want = both(fiber_card, model, m.JacobianRank(rtol, X), weights)
             np.testing.assert_array_equal(got, want)
         got, want = both(fiber_card, model, m.JacobianSpectrum(points=X), weights)
-        np.testing.assert_allclose(got, want, rtol=1e-12)
+        np.testing.assert_array_equal(got, want)
 
 
 def test_wide_diagonal_networks_have_scratch(fiber_card):
@@ -172,8 +172,36 @@ def test_wide_diagonal_networks_have_scratch(fiber_card):
     X = rng.standard_normal((70, 50))
     got, want = both(fiber_card, model, m.JacobianRank(1e-9, X), weights)
     np.testing.assert_array_equal(got, want)
-    assert "scratch a thread" in cuda_metrics.explain(task_of(fiber_card, model, None)[0], m.JacobianRank(1e-9, X),
+    assert "scratch a thread" in cuda_measure.explain(asked(model, m.JacobianRank(1e-9, X)), m.JacobianRank(1e-9, X),
                                                       fiber_card)
+    got, want = both(fiber_card, model, m.JacobianSpectrum(points=X), weights)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("points", [13, 3])
+def test_singular_values_of_dense_networks_have_the_bits_of_the_cpu(fiber_card, name, points):
+    model = DENSE[name]
+    weights, X = graded(points, 7, model), np.random.default_rng(3).standard_normal((points, model.d))
+    weights[0, :model.P // 3], weights[1], weights[2, 0] = 0, 0, 1e300
+    for metric in (m.JacobianSpectrum(points=X), m.JacobianSpectrum(k=2, points=X),
+                   m.JacobianRank(1e-9, X), m.JacobianRank(1e-4, X, method="jacobi")):
+        got, want = both(fiber_card, model, metric, weights)
+        np.testing.assert_array_equal(got, want, type(metric).__name__)
+
+
+@pytest.mark.parametrize("warps", [1, 2, 5])
+@pytest.mark.parametrize("room", [227 << 10, 4 << 10])
+def test_singular_values_do_not_depend_on_warps_or_memory(fiber_card, monkeypatch, warps, room):
+    monkeypatch.setattr(metric_programs, "MOST_WARPS", warps)
+    monkeypatch.setattr(type(fiber_card), "shared", room)
+    X = np.random.default_rng(3).standard_normal((21, 4))
+    for model in (MLP(4, (9, 3), outputs=2, activation="tanh"), fs.models.DiagonalLinear(4)):
+        metric = m.JacobianSpectrum(points=X)
+        for backwards in (False, True):
+            card = FiberCard(fiber_card.folder, backwards=backwards)
+            got, want = both(card, model, metric, graded(21, 4, model))
+            np.testing.assert_array_equal(got, want)
 
 
 # ---- feature sparsity
@@ -229,12 +257,21 @@ def test_a_run_on_a_card_records_the_same_metrics(fiber_card):
         np.testing.assert_array_equal(got.numpy(metric.name), want.numpy(metric.name), metric.name)
 
 
-def test_little_memory_means_more_launches(tmp_path, fiber_card):
+def test_little_memory_means_more_launches(fiber_card):
     small = FiberCard(fiber_card.folder, memory=4 << 10)
     model = ReLU2(3, 11)
     got, want = both(small, model, m.TrainLoss(), drawn(model, N=9))
     np.testing.assert_array_equal(got, want)
     assert len(small.launches) > 2
+
+
+@pytest.mark.parametrize("metric", [m.JacobianRank(1e-9), m.JacobianRank(1e-4), m.TrainLoss(), m.JacobianSpectrum()])
+def test_cards_share_the_networks(fiber_card, metric):
+    for model, N in ((LINEAR["diagonal"], 7), (DENSE["deep"], 4)):
+        for memory in (1 << 30, 24 << 20):
+            cards = [FiberCard(fiber_card.folder, memory), FiberCard(fiber_card.folder)]
+            got, want = both(cards, model, metric, drawn(model, N=N))
+            np.testing.assert_array_equal(got, want)
 
 
 # ---- machine code
@@ -259,9 +296,8 @@ def resources(program):
     return int(found[1]), int(found[2])
 
 
-def program(model, metric, fiber_card, data=None):
-    run, _ = task_of(fiber_card, model, metric, data)
-    return cuda_metrics.task(run, metric, fiber_card, None).program
+def program(model, metric, fiber_card):
+    return cuda_metrics.task(asked(model, metric), metric, fiber_card, None).program
 
 
 PLAIN = ReLU2(2, 20, False, False)
@@ -270,6 +306,8 @@ PLAIN = ReLU2(2, 20, False, False)
 @pytest.mark.parametrize(("model", "metric", "registers", "stack"), [
     (fs.models.DiagonalLinear(30), m.L0(), 128, 0), (fs.models.DiagonalLinear(30), m.TrainLoss(), 170, 0),
     (PLAIN, m.TrainLoss(), 190, 0), (ReLU2(1, 100, True, False), m.FeatureSparsity(), 72, 0),
+    (PLAIN, m.JacobianSpectrum(points=np.zeros((60, 2))), 72, 0),
+    (fs.models.DiagonalLinear(30), m.JacobianSpectrum(points=np.zeros((40, 30))), 72, 0),
     (PLAIN, m.JacobianRank(points=np.zeros((32, 2))), 128, 64),
     (PLAIN, m.JacobianRank(points=np.zeros((60, 2))), 168, 64),
     (PLAIN, m.JacobianRank(points=np.zeros((300, 2))), 96, 0)])
@@ -296,12 +334,16 @@ m, X = t.m, np.random.default_rng(0).standard_normal((7, 3))
 relu, diagonal = t.ReLU2(3, 4), t.fs.models.DiagonalLinear(3)
 for model, metric in ((relu, m.TrainLoss()), (diagonal, m.TrainLoss()), (t.MLP(3, 2), m.TrainLoss()),
                       (diagonal, m.L0()), (relu, m.JacobianRank(points=X)), (diagonal, m.JacobianRank(1e-9, X)),
-                      (diagonal, m.JacobianSpectrum(points=X)), (relu, m.FeatureSparsity())):
+                      (diagonal, m.JacobianSpectrum(points=X)), (relu, m.JacobianSpectrum(points=X)),
+                      (relu, m.FeatureSparsity())):
     got, want = t.both(card, model, metric, t.drawn(model))
     np.testing.assert_allclose(got, want, rtol=1e-12)
 t.cuda_metrics.HELD = 0
 got, want = t.both(card, relu, m.JacobianRank(1e-3, X), t.drawn(relu))
 np.testing.assert_allclose(got, want)
+FiberCard.shared = 4 << 10
+got, want = t.both(card, relu, m.JacobianSpectrum(points=X), t.drawn(relu))
+np.testing.assert_array_equal(got, want)
 print("clean")
 """
 

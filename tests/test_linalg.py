@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from cases import USABLE
 
 import fastsgd as fs
 from fastsgd import linalg
 from fastsgd.errors import BackendUnavailable
+from fastsgd.native import native
 
 KINDS = ["random", "graded rows", "graded values", "scaled columns", "deficient", "duplicated", "some zeros", "zero"]
 SHAPES = [(1, 1), (1, 7), (9, 1), (5, 12), (33, 20), (60, 60), (100, 181), (300, 120)]
@@ -185,3 +187,13 @@ def test_without_a_compiled_module(monkeypatch):
     np.testing.assert_array_equal(linalg.singular_values(A), np.linalg.svd(A, compute_uv=False))
     with pytest.raises(BackendUnavailable):
         linalg.rank(A, 1e-4, "gram")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_singular_values_have_the_same_bits_on_every_instruction_set(kind):
+    for m, n in SHAPES[:-1]:
+        A = np.ascontiguousarray(stack(kind, m, n, np.random.default_rng(m + n)))
+        got = [native(isa).jacobi_values(A, 1) for isa in USABLE]
+        for sigma, shift in got[1:]:
+            np.testing.assert_array_equal(sigma, got[0][0])
+            np.testing.assert_array_equal(shift, got[0][1])

@@ -65,7 +65,7 @@ int rank_of(const Stack& A, const double* a, double rtol, double* scratch) {
   const int n = A.shorter(), K = A.longer();
   const size_t ld = tile::padded(n);
   double *B = scratch, *G = B + K * ld, *rest = G + ld * ld;  // B [K, ld]
-  const double most = jacobi::largest(a, int(i64(A.m) * A.n));
+  const double most = jacobi::largest(jacobi::Alone{}, a, int(i64(A.m) * A.n));
   if (most == 0) return 0;
   int exponent;
   (void)__builtin_frexp(most, &exponent);
@@ -73,7 +73,7 @@ int rank_of(const Stack& A, const double* a, double rtol, double* scratch) {
   else
     for (int i = 0; i < K; ++i)
       for (size_t j = 0; j < ld; ++j) B[i * ld + j] = j < size_t(n) ? a[i64(i) * n + j] : 0.0;
-  jacobi::scale(B, int(K * ld), -exponent);
+  jacobi::scale(jacobi::Alone{}, B, int(K * ld), -exponent);
   gram_matrix(B, K, n, G);
   return gram_rank(G, n, rtol, rest);
 }
@@ -98,7 +98,7 @@ py::tuple jacobi_values(const Doubles& A, int threads) {
   const size_t ld = tile::padded(s.m);
   for_all(s.N, threads, s.n * ld + jacobi_scratch_size(s.m, s.n), [&](i64 k, double* scratch) {
     transpose(s.data + k * s.m * s.n, s.m, s.n, ld, scratch);
-    shift[k] = jacobi_singular_values(scratch, s.m, s.n, to + k * s.shorter(), scratch + s.n * ld);
+    shift[k] = jacobi_singular_values(jacobi::Alone{}, scratch, s.m, s.n, to + k * s.shorter(), scratch + s.n * ld);
   });
   return py::make_tuple(out, shifts);
 }
@@ -178,7 +178,7 @@ py::tuple dense_values(const py::dict& shape, const Doubles& X, const Doubles& W
   for_all(N, threads, dense_values_doubles(s, at.points.m) + k_all, [&](i64 k, double* scratch) {
     double *sigma = scratch + jacobian, *rest = sigma + k_all;
     dense_rows(at.points, w + k * P, scratch, rest);
-    shift[k] = jacobi_singular_values(scratch, rows, P, sigma, rest);
+    shift[k] = jacobi_singular_values(jacobi::Alone{}, scratch, rows, P, sigma, rest);
     for (i64 i = 0; i < k_real; ++i) to[k * k_real + i] = sigma[i];
   });
   return py::make_tuple(out, shifts);

@@ -62,8 +62,8 @@ Counts diagonal_rank(const DiagonalPoints& at, const Doubles& parts, double rtol
 #pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
   for (py::ssize_t k = 0; k < N; ++k) {
     double* s = scratch.get() + each * omp_get_thread_num();
-    fs::diagonal_sizes(from + k * K * d, int(K), d, s);
-    to[k] = fs::diagonal_rank(at.points, s, rtol, s + d);
+    fs::diagonal_sizes(from + k * K * d, int(K), d, d, s);
+    to[k] = fs::diagonal_rank(at.points, s, rtol, s + d, s + d + fs::diagonal_rank_vectors_size(d));
   }
   return out;
 }
@@ -85,10 +85,10 @@ py::tuple scaled_values(const Doubles& R, const Doubles& parts, int threads) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (py::ssize_t k = 0; k < N; ++k) {
       double *s = scratch.get() + each * omp_get_thread_num(), *columns = s + d;
-      fs::diagonal_sizes(from + k * K * d, K, d, s);
+      fs::diagonal_sizes(from + k * K * d, K, d, d, s);
       for (int j = 0; j < d; ++j)
         for (size_t i = 0; i < ld; ++i) columns[j * ld + i] = i < size_t(m) ? r[i * d + j] * s[j] : 0.0;
-      shift[k] = fs::jacobi_singular_values(columns, m, d, to + k * kept, columns + d * ld);
+      shift[k] = fs::jacobi_singular_values(fs::jacobi::Alone{}, columns, m, d, to + k * kept, columns + d * ld);
     }
   }
   return py::make_tuple(out, shifts);

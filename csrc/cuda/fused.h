@@ -48,11 +48,8 @@ struct Fused {
     x = job.X, y = job.y;
     if constexpr (Spec::STAGED) {
       FS_DYN_SHARED(T, room);
-      const i64 size = job.n * job.stride;
-      for (i64 i = threadIdx.x; i < size; i += blockDim.x) room[i] = job.X[i];
-      for (i64 i = threadIdx.x; i < job.n; i += blockDim.x) room[size + i] = job.y[i];
+      stage(stage(room, x, job.n * job.stride), y, job.n);
       __syncthreads();
-      x = room, y = room + size;
     }
     const i64 team = thread_number() / L;
     lane = threadIdx.x % L, alive = team < job.count;

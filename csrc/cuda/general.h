@@ -139,11 +139,8 @@ FS_DEVICE void general(const Launch<typename Spec::T>& job) {
     const T *X = job.X, *y = job.y;
     if constexpr (Spec::STAGED) {
       FS_DYN_SHARED(T, room);
-      const i64 size = job.n * job.stride;
-      for (i64 i = threadIdx.x; i < size; i += blockDim.x) room[i] = X[i];
-      for (i64 i = threadIdx.x; i < job.n * Spec::LABELS; i += blockDim.x) room[size + i] = y[i];
+      stage(stage(room, X, job.n * job.stride), y, job.n * Spec::LABELS);
       __syncthreads();
-      X = room, y = room + size;
     }
     if (thread_number() >= job.count) return;
     V row[Spec::ROWS];

@@ -1,4 +1,5 @@
-// Owns how a network is spread over threads: a team of L lanes of one warp, one number each, and how it reads an input.
+// Owns how a network is spread over threads: a team of L lanes of one warp, one number each, and how it reads an input;
+// how a block brings data to shared memory.
 #pragma once
 #include "../core/team.h"
 #include "platform.h"
@@ -60,6 +61,15 @@ struct Together {
     return sum;
   }
 };
+
+// Copies `count` numbers that all threads of a block read to shared memory at `room`, and points x there; returns where
+// the next can lie. A barrier has to follow.
+template <class T>
+FS_DEVICE T* stage(T* room, const T*& x, i64 count) {
+  for (i64 i = threadIdx.x; i < count; i += blockDim.x) room[i] = x[i];
+  x = room;
+  return room + count;
+}
 
 // An input in registers: the team's share of it where the family spreads inputs, else all of it.
 template <class Tm, int SIZE>

@@ -10,12 +10,12 @@ from ..cuda.program import orders as orders_program
 from ..errors import PlanError
 from ..native import default_threads
 from ..orders import Common, Reshuffle
-from . import cuda_metrics
+from . import cuda_measure
 from . import cuda_programs as programs
 from .base import Backend
-from .cpu import home, permuted
+from .cpu import permuted
 
-USABLE = 0.8  # of a card's free memory
+USABLE = 0.8  # of a card's free memory; the rest is for tables of a launch (192 MiB at most) and the driver
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class State:
     buffers: np.ndarray
     waves: list
     data: dict  # {card: {name: Array}}
-    measured: object = None  # the CPU backend's state, for what is measured there
+    measured: object
 
 
 class CUDA(Backend):
@@ -55,24 +55,29 @@ class CUDA(Backend):
         self.refuse(tuning, ("lanes", "isa", "networks", "warps"))
         here = cards.cards(run.device)
         chosen = programs.choose(run, N, here[0], tuning)
-        waves = _waves(N, here, chosen)
+        share = -(-N // len(here))
+        rooms = {one: cuda_measure.room(run, share, one) for one in here}
+        waves = _waves(N, here, chosen, rooms)
         most = max(sum(wave.card is one for wave in waves) for one in here)
         on = ", ".join(f"{one.name} ({one.arch})" for one in here)
+        parts = {"data": chosen.data_bytes, f"networks in {most} wave(s)": share * chosen.network_bytes,
+                 "local memory": _local(chosen, rooms[here[0]]), "metrics": rooms[here[0]].total}
         reasons = (f"on {on}: {chosen.why}",
                    f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
-                   f"on a card: data {chosen.data_bytes / 2**20:.1f} MiB, networks "
-                   f"{-(-N // len(here)) * chosen.network_bytes / 2**20:.1f} MiB in {most} wave(s)")
+                   "on a card: " + ", ".join(f"{what} {size / 2**20:.1f} MiB" for what, size in parts.items() if size))
         memory = {"state at home": N * (chosen.network_bytes - chosen.scratch)}
         return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
         run, here = plan.run, cards.cards(plan.run.device)
         chosen = programs.choose(run, plan.N, here[0], plan.tuning)
-        waves = _waves(plan.N, here, chosen)
+        measured = cuda_measure.Measured(plan, here)
+        waves = _waves(plan.N, here, chosen, measured.rooms)
         data = {one: {name: one.put(a) for name, a in programs.data(run, chosen).items()} for one in here}
         for one in here:
             one.prepare(chosen.program, chosen.shared)
-        return State(plan, chosen, np.array(weights, order="C"), lost.copy(), np.array(buffers, order="C"), waves, data)
+        return State(plan, chosen, np.array(weights, order="C"), lost.copy(), np.array(buffers, order="C"), waves, data,
+                     measured)
 
     def advance(self, state, segment):
         for wave in state.waves:
@@ -173,26 +178,32 @@ class CUDA(Backend):
         return state.weights, state.buffers
 
     def explain_metric(self, run, metric):
-        return cuda_metrics.explain(run, metric, cards.cards(run.device)[0])
+        return cuda_measure.explain(run, metric, cards.cards(run.device)[0])
 
     def measure(self, state, metric, weights):
-        if state.measured is None:
-            state.measured = cuda_metrics.Measured(home(state.plan))
-        return cuda_metrics.measure(state.measured, state.waves[0].card, metric, weights)
+        return state.measured.measure(metric, weights)
 
 
-def _waves(N, here, chosen):
+def _local(chosen, room):
+    """Bytes of a card for the local memory of threads: programs run one after another, and the largest has its way."""
+    return max(chosen.local, room.local)
+
+
+def _waves(N, here, chosen, rooms):
     """Waves of N networks over the cards `here`: ranges of equal length a card, in as few waves as its memory allows.
 
-    Raises PlanError for a card that has no room for one network.
+    rooms {card: Room}: what metrics take. Raises PlanError for a card that has no room for one network.
     """
     share, waves = -(-N // len(here)), []
     for c, one in enumerate(here):
         first, last = c * share, min(N, (c + 1) * share)
-        most = (int(USABLE * one.free()) - chosen.data_bytes) // chosen.network_bytes
+        local, metrics = _local(chosen, rooms[one]), rooms[one].total
+        most = (int(USABLE * one.free()) - chosen.data_bytes - local - metrics) // chosen.network_bytes
         if most < 1:
-            raise PlanError(f"device: {one.name} has {one.free() / 2**30:.3g} GiB free; the data need "
-                            f"{chosen.data_bytes / 2**30:.3g}, a network {chosen.network_bytes} bytes")
+            raise PlanError(f"device: {one.name} has {one.free() / 2**30:.3g} GiB free, of which {USABLE:.0%} can be "
+                            f"used; the data need {chosen.data_bytes / 2**30:.3g}, local memory {local / 2**30:.3g}, "
+                            f"metrics {metrics / 2**30:.3g}, a network {chosen.network_bytes} bytes. Free memory of "
+                            "the card, give fewer data, or take backend='cpu'")
         if first < last:
             size = -(-(last - first) // -(-(last - first) // most))
             waves += [Wave(one, at, min(last, at + size)) for at in range(first, last, size)]

@@ -1,15 +1,14 @@
-"""Owns which metrics are measured on a card, by which program, and the launches that do it; the host does the rest.
+"""Owns which metrics are measured on a card, and by which program; the host does the rest.
 
 The host makes of the weights what several kernels share (betas, parts of Jacobians), as the CPU backend does, and
 counts what a kernel could not certify.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..cuda import metric_programs as kernels
-from ..cuda.launch import MetricLaunch
 from ..losses import Squared
 from ..metrics import (
     L0,
@@ -26,12 +25,10 @@ from ..models import DiagonalLinear
 from . import general, jacobians, linear
 from .base import float64_params
 from .cpu import CPU, padded, shape_of
-from .cuda_programs import RESIDENT, STAGED, dense_text, shape_text
+from .cuda_programs import ROWS_BYTES, STAGED, dense_text, kept_numbers, shape_text
 
-USABLE = 0.5  # of a card's free memory, for what is measured at once
 HELD = 80  # rows up to which columns of a Gram matrix are held in registers
 MOST_ROWS = 1024  # of a Gram matrix: a thread a row
-BLOCKS = 32  # of a multiprocessor, at most
 NORMS = (ParameterNorm, Balancedness, L0)
 
 
@@ -40,7 +37,8 @@ class Task:
     """How one metric is measured on a card.
 
     program; points: what is the same for all networks, one array; n, stride, number: of the launch
-    given: function of weights [M, P] whose values the kernel reads, [M, ...]; width: doubles of its answer a network
+    given: function of weights [M, P] whose values the kernel reads, [M, ...]: `reads` doubles a network
+    width: doubles of its answer a network
     finish: function of (answers [M, width], weights [M, P]) that gives the records; how: for people
     """
 
@@ -50,76 +48,10 @@ class Task:
     stride: int
     number: float
     given: object
+    reads: int
     width: int
     finish: object
     how: str
-
-
-@dataclass(eq=False)
-class Measured:
-    """home: the CPU backend's state; tasks {metric: Task or None}; points {(metric, card): Array}."""
-
-    home: object
-    tasks: dict = field(default_factory=dict)
-    points: dict = field(default_factory=dict)
-
-
-def explain(run, metric, card):
-    """One line of a plan, None where there is nothing to say."""
-    host = CPU().explain_metric(run, metric)  # refuses methods that are not possible
-    found = task(run, metric, card, None)
-    if found is None:
-        return host and f"{host}, on the host"
-    program = found.program
-    where = [f"{program.threads} threads a network" if program.whole else "a thread a network"]
-    if program.shared:
-        where.append(f"{program.shared / 1024:.1f} KiB of shared memory a block")
-    if program.each:
-        where.append(f"{8 * program.each / 2**20:.2f} MiB of scratch a {'block' if program.whole else 'thread'}")
-    return f"{metric.name} on the card: {found.how}; {', '.join(where)}"
-
-
-def measure(measured, card, metric, weights):
-    """Records of networks `weights` [M, P], float64."""
-    run = measured.home.plan.run
-    if metric not in measured.tasks:
-        measured.tasks[metric] = task(run, metric, card, measured.home)
-    found = measured.tasks[metric]
-    if found is None or not len(weights):
-        return CPU().measure(measured.home, metric, weights)
-    if (metric, card) not in measured.points:
-        measured.points[metric, card] = card.put(found.points)
-    weights = np.ascontiguousarray(weights, dtype=np.float64)
-    given = np.ascontiguousarray(found.given(weights))
-    answers = launch(found, card, measured.points[metric, card], given)
-    return found.finish(answers, weights)
-
-
-def launch(found, card, points, given):
-    """Answers [M, width] of a kernel for `given` [M, ...], in as many launches as the card's memory asks for."""
-    program, out = found.program, np.empty((len(given), found.width))
-    free = int(USABLE * card.free()) // 8
-    threads, units = (program.threads, 1) if program.whole else (1, program.threads)
-    at_once = card.processors * min(RESIDENT // program.threads, BLOCKS) * units  # blocks or threads with a place
-    if program.each:
-        at_once = max(1, min(at_once, free // 2 // program.each))
-    most = max(1, free // 2 // (given[0].size + found.width))
-    for first in range(0, len(given), most):
-        part = card.put(given[first:first + most])
-        M = part.shape[0]
-        count = min(M, at_once) if program.each or program.whole else M
-        scratch = card.empty((count if program.whole else -(-count // program.threads) * program.threads,
-                              max(1, program.each)) if program.each else (1,), "float64")
-        answers = card.empty((M, found.width), "float64")
-        card.launch(program, count * threads, program.shared, MetricLaunch(
-            W=part.pointer, N=M, out=answers.pointer, X=points.pointer, n=found.n, stride=found.stride,
-            scratch=scratch.pointer, each=program.each, number=found.number))
-        card.finish()
-        out[first:first + most] = answers.get()
-    return out
-
-
-# ---- which kernel
 
 
 def task(run, metric, card, home):
@@ -129,7 +61,7 @@ def task(run, metric, card, home):
         return _loss(run, metric, card)
     if kind in NORMS and type(run.model) is DiagonalLinear:
         return _task(kernels.norms(run.model.d, NORMS.index(kind)), np.zeros(1), 0, 0,
-                     lambda weights: linear.parts(run.model, weights), 1, "its own sums in float64",
+                     _parts(run.model), 1, "its own sums in float64",
                      number=getattr(metric, "threshold", 0.0))
     if kind is FeatureSparsity:
         return _sparsity(run, metric, card)
@@ -138,16 +70,29 @@ def task(run, metric, card, home):
     return None
 
 
-def _itself(weights):
-    return weights
-
-
 def _first(answers, weights):
     return answers[:, 0]
 
 
 def _task(program, points, n, stride, given, width, how, number=0.0, finish=_first):
-    return Task(program, np.ascontiguousarray(points, dtype=np.float64), n, stride, number, given, width, finish, how)
+    function, reads = given
+    points = np.ascontiguousarray(points, dtype=np.float64)
+    return Task(program, points, n, stride, number, function, reads, width, finish, how)
+
+
+def _weights(model):
+    """What a kernel reads that takes weights as they are: (function, doubles a network)."""
+    return lambda weights: weights, model.P
+
+
+def _parts(model):
+    """What a kernel reads that takes `linear.parts`."""
+    return lambda weights: linear.parts(model, weights), _scales(model) * model.d
+
+
+def _scales(model):
+    """Parts of which `linear.parts` makes the scales of a Jacobian."""
+    return linear.parts(model, np.zeros((1, model.P))).shape[1]
 
 
 def _loss(run, metric, card):
@@ -161,15 +106,19 @@ def _loss(run, metric, card):
         staged = 8 * (R.size + z.size) <= min(STAGED, card.shared)
         return _task(
             _staged(kernels.linear_losses(model.d, staged=staged), R.size + z.size, staged),
-            np.concatenate([R.ravel(), z]), len(R), model.d, lambda w: linear.beta(model, float64_params(model, w)), 1,
+            np.concatenate([R.ravel(), z]), len(R), model.d,
+            (lambda w: linear.beta(model, float64_params(model, w)), model.d), 1,
             f"residuals in {len(R)} rows", finish=lambda sums, w: loss.factor / len(X) * (sums[:, 0] + rest))
     if shape_of(model) and plain:
         _, d, h, hidden_bias, output_bias = shape_of(model)
         rows = padded(model, X, "float64")[:, :d + hidden_bias]
         return _task(_staged(kernels.mean_losses(d, h, hidden_bias, output_bias, staged=staged), rows.size + y.size,
-                             staged), np.concatenate([rows.ravel(), y]), len(X), rows.shape[1], _itself, 1,
+                             staged), np.concatenate([rows.ravel(), y]), len(X), rows.shape[1], _weights(model), 1,
                      "the fused loop's forward", number=loss.factor)
-    if general.family(model) is None or 8 * (2 * model.P + 4 * _units(model)) > kernels.LOCAL:
+    if general.family(model) is None:
+        return None
+    local = 8 * (model.P + kept_numbers(model) + 1 + model.outputs)
+    if local > ROWS_BYTES:
         return None
     o = model.outputs
 
@@ -177,17 +126,13 @@ def _loss(run, metric, card):
         f = f.reshape(len(f), len(X), o)
         return loss.value(f if o > 1 else f[..., 0], y, o).mean(axis=-1)
 
-    return _task(_staged(kernels.predictions(shape_text(model), staged=staged), X.size, staged), X, len(X), model.d,
-                 _itself, len(X) * o, "outputs by the general loop's forward, losses of them on the host",
-                 finish=finish)
+    return _task(_staged(kernels.predictions(shape_text(model), staged=staged, local=local), X.size, staged), X, len(X),
+                 model.d, _weights(model), len(X) * o,
+                 "outputs by the general loop's forward, losses of them on the host", finish=finish)
 
 
 def _staged(program, count, staged):
     return replace(program, shared=8 * count if staged else 0)
-
-
-def _units(model):
-    return sum(getattr(model, "sizes", (0, getattr(model, "width", 0)))[1:]) + 2 * model.d
 
 
 def _dense(model):
@@ -205,47 +150,57 @@ def _sparsity(run, metric, card):
     X, names = metric.where(run.model, run.data), list(hidden(run.model))
     layers = [names.index(name) + 1 for name in metric.layers(run.model)]
     program = kernels.feature_sparsity(*dense, run.model.P, len(X), layers, metric.normalise, card.shared)
-    return _task(program, X.T, len(X), len(X), _itself, len(layers), "correlations of one warp a unit",
+    return _task(program, X.T, len(X), len(X), _weights(run.model), len(layers), "correlations of one warp a unit",
                  number=metric.tau, finish=(lambda a, w: a) if len(layers) > 1 else _first)
 
 
 def _jacobian(run, metric, card, home):
-    model = run.model
-    X = metric.where(model, run.data)
-    method, why = jacobians.choose(metric, model, len(X))
+    X = metric.where(run.model, run.data)
+    method, why = jacobians.choose(metric, run.model, len(X))
     if method == "count":
-        points = np.zeros(1) if home is None else home.module.DiagonalPoints(
-            np.ascontiguousarray(X.T @ X), len(X)).packed()
-        return _task(kernels.diagonal_ranks(model.d, _parts(model)), points, len(X), model.d,
-                     lambda weights: linear.parts(model, weights), 1, f"'count': {why}", number=metric.rtol,
-                     finish=lambda count, w: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
-    if method == "gram" and len(X) * model.outputs <= MOST_ROWS:
-        shape, sizes = _dense(model)
-        program = kernels.gram_ranks(shape, sizes, model.P, len(X), HELD, card.shared)
+        return _count(run, metric, X, why, home)
+    if method == "gram" and len(X) * run.model.outputs <= MOST_ROWS:
+        return _gram(run, metric, X, why, card, home)
+    return _values(run, metric, X, why, card) if method == "jacobi" else None
 
-        def finish(count, weights):
-            count = count[:, 0].copy()
-            doubtful = count < 0
-            if doubtful.any():
-                count[doubtful] = CPU().measure(home, metric, weights[doubtful])
-            return count
 
-        return _task(program, np.concatenate([X.T.ravel(), (X @ X.T).ravel()]), len(X), len(X), _itself, 1,
-                     f"'gram': {why}; what a block cannot certify is counted on the host", number=metric.rtol,
-                     finish=finish)
-    if method == "jacobi" and linear.is_linear(model):
+def _count(run, metric, X, why, home):
+    model, d = run.model, run.model.d
+    points = np.zeros(4 + 2 * d + 2 * d * d) if home is None else home.module.DiagonalPoints(
+        np.ascontiguousarray(X.T @ X), len(X)).packed()
+    return _task(kernels.diagonal_ranks(d, _scales(model)), points, len(X), d, _parts(model), 1, f"'count': {why}",
+                 number=metric.rtol, finish=lambda count, w: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
+
+
+def _gram(run, metric, X, why, card, home):
+    shape, sizes = _dense(run.model)
+
+    def finish(count, weights):
+        count = count[:, 0].copy()
+        doubtful = count < 0
+        if doubtful.any():
+            count[doubtful] = CPU().measure(home, metric, weights[doubtful])
+        return count
+
+    return _task(kernels.gram_ranks(shape, sizes, run.model.P, len(X), HELD, card.shared),
+                 np.concatenate([X.T.ravel(), (X @ X.T).ravel()]), len(X), len(X), _weights(run.model), 1,
+                 f"'gram': {why}; what a block cannot certify is counted on the host", number=metric.rtol,
+                 finish=finish)
+
+
+def _values(run, metric, X, why, card):
+    """Singular values by Jacobi's method, and what the metric makes of them."""
+    model, most = run.model, metric.most(run.model, run.data)
+    if linear.is_linear(model):
         rows = np.linalg.qr(X, mode="r") if len(X) > model.d else X
-        kept, absent = min(rows.shape), min(len(X), model.P) - min(rows.shape)
+        program, given = kernels.scaled_values(model.d, _scales(model), len(rows), card.shared), _parts(model)
+        points, kept, absent = rows, min(rows.shape), min(len(X), model.P) - min(rows.shape)
+    else:
+        program, given = kernels.dense_values(*_dense(model), model.P, len(X), card.shared), _weights(model)
+        points, kept, absent = X.T, min(len(X) * model.outputs, model.P), 0
 
-        def spectra(answers, weights):
-            shift, sigma = answers[:, 0].astype(np.int64), np.pad(answers[:, 1:], ((0, 0), (0, absent)))
-            return metric.of(sigma) if type(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
+    def finish(answers, weights):
+        shift, sigma = answers[:, 0].astype(np.int64), np.pad(answers[:, 1:], ((0, 0), (0, absent)))[:, :most]
+        return metric.of(sigma) if type(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
 
-        return _task(kernels.scaled_values(model.d, _parts(model), len(rows)), rows, len(rows), model.d,
-                     lambda weights: linear.parts(model, weights), 1 + kept, f"'jacobi': {why}", finish=spectra)
-    return None
-
-
-def _parts(model):
-    """Parts of which `linear.parts` makes the scales of a Jacobian."""
-    return linear.parts(model, np.zeros((1, model.P))).shape[1]
+    return _task(program, points, len(points), points.shape[1], given, 1 + kept, f"'jacobi': {why}", finish=finish)

@@ -18,6 +18,7 @@ SPARE = {"diagonal": 40, "relu2": 48}  # for draws, addresses, intermediate valu
 HELD = 64  # registers that an input may take
 STAGED = 64 << 10  # bytes of data in shared memory, so that three blocks still fit
 ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
+LOCAL_SHARE = 0.5  # of a card's free memory that rows in local memory may take
 RESIDENT = 2048  # threads of a multiprocessor
 BLOCKS = (32, 64, 128, 256)  # threads that may work on a network together in the general loop
 NOISES = {"gaussian": 1, "rademacher": 2}
@@ -28,6 +29,7 @@ class Chosen:
     """A program, lanes of a team, bytes of dynamic shared memory, stride of a row of X, and memory on the card.
 
     network_bytes: of a network, of which scratch are rows that shared memory has no room for
+    local: what the card sets aside for the local memory of all threads that it could run
     """
 
     program: object
@@ -35,6 +37,7 @@ class Chosen:
     shared: int
     stride: int
     data_bytes: int
+    local: int
     network_bytes: int
     scratch: int
     why: str
@@ -57,12 +60,17 @@ def choose(run, N, card, tuning):
     network = run.model.P * item * (1 + len(run.rule.buffers())) + 8 + 8 + 8 + item + 4
     network += len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
     made = (*_fused(run, N, card, tuning), None, 0) if fused(run) else _general(run, N, card, tuning)
-    program, lanes, staged, stride, more, why, shared, scratch = made
+    program, lanes, staged, stride, local, why, shared, scratch = made
     size = run.data.n * (stride + _labels(run)) * item
     where = (f"data staged in {size / 1024:.1f} KiB of shared memory" if staged else
              "data read through the caches" if run.data.n else "samples made on the way")
     shared = (size if staged else 0) if shared is None else shared
-    return Chosen(program, lanes, shared, stride, size + more, network + scratch, scratch, f"{why}; {where}")
+    return Chosen(program, lanes, shared, stride, size, local, network + scratch, scratch, f"{why}; {where}")
+
+
+def local_bytes(each, card):
+    """Bytes that a card sets aside where a thread has `each` of local memory: for every thread that it could run."""
+    return each * card.processors * RESIDENT
 
 
 def _labels(run):
@@ -125,9 +133,10 @@ def _fused(run, N, card, tuning):
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           staged=staged, batches=layout.batches, full=run.rule.full, table=tabled(run), rolled=rolled)
-    more = layout.rows * item * card.processors * RESIDENT if rolled else 0
+    local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
-    return made, layout.lanes, staged, layout.stride, more, f"{layout.lanes} lane(s) a network, {why}; state in {state}"
+    why = f"{layout.lanes} lane(s) a network, {why}; state in {state}"
+    return made, layout.lanes, staged, layout.stride, local, why
 
 
 def _best(layouts, N, card):
@@ -222,14 +231,14 @@ def _general(run, N, card, tuning):
     staged = lanes == 1 and _stages(run, run.data.n * (stride + _labels(run)) * item, card)
     made = _general_program(run, lanes, rows, shares, staged)
     if lanes == 1:
-        where, more, each = "local memory a thread", rows * item * card.processors * RESIDENT, 0
+        where, local, each = "local memory a thread", local_bytes(rows * item, card), 0
     elif shares:
-        where, more, each = "shared memory a block", 0, 0
+        where, local, each = "shared memory a block", 0, 0
     else:
-        where, more, each = "global memory a block, too much to share", 0, rows * item
+        where, local, each = "global memory a block, too much to share", 0, rows * item
     why = f"the general loop, {lanes} thread(s) a network, {why}; {rows * item / 1024:.1f} KiB of {where}"
     shared = shared_rows if shares else 16 if lanes > 1 else None  # None: what staged data need
-    return made, lanes, staged, stride, more, why, shared, each
+    return made, lanes, staged, stride, local, why, shared, each
 
 
 def _general_lanes(run, N, card, size):
@@ -238,6 +247,8 @@ def _general_lanes(run, N, card, size):
     block = next((threads for threads in BLOCKS if threads >= widest), BLOCKS[-1])
     if size > ROWS_BYTES:
         return block, f"a thread holds at most {ROWS_BYTES >> 10} KiB"
+    if local_bytes(size, card) > LOCAL_SHARE * card.free():
+        return block, f"local memory for all threads would be {local_bytes(size, card) / 2**20:.4g} MiB, too much here"
     if N * 32 <= card.processors * RESIDENT // 4 and widest >= 32:
         return block, f"{N} networks leave threads to spare"
     return 1, "no sums across threads"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from .program import THREADS, Program, boolean, constants, entry, partials
 
-LOCAL = 64 << 10  # bytes of local memory that a thread may have
-WARP = 32
+SHORT = 8 << 10  # bytes of vectors that a thread keeps in local memory, where its matrices lie in global memory
+WARP, MOST_WARPS = 32, 8
 REGISTERS, SPARE = 512, 48  # for the lanes of a quarter of a multiprocessor; beside a column of a Gram matrix
 PIVOTS, SUMS = 2, 32  # of csrc/cuda/metrics/gram_rank.h and launch.h
 
@@ -19,15 +19,18 @@ class MetricProgram(Program):
     """A kernel that measures.
 
     shared: bytes of dynamic shared memory; each: doubles of global memory a block (`whole`) or a thread
+    local: bytes of local memory a thread, apart from what the compiler may spill
     """
 
     shared: int = 0
     each: int = 0
+    local: int = 0
 
 
-def _program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, whole=False, shared=0, each=0):
+def _program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, whole=False, shared=0, each=0,
+             local=0):
     text = entry(f"metrics/{header}", spec, "fs::MetricLaunch", f"fs::{call}<Spec>(job)", blocks, rolled, threads)
-    return MetricProgram(name, text, threads, whole, shared, each)
+    return MetricProgram(name, text, threads, whole, shared, each, local)
 
 
 def _spec(ints, flags, *lines):
@@ -41,11 +44,11 @@ def padded(count):
     return -(-count // 8) * 8
 
 
-def predictions(shape, *, staged):
-    """Outputs of any family of the general loop; shape: its C++."""
+def predictions(shape, *, staged, local):
+    """Outputs of any family of the general loop; shape: its C++; local: bytes that a network keeps."""
     made = f"struct Made {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{ return {shape}; }}\n}};\n"
     spec = _spec({}, {"STAGED": staged}, "using Model = fs::Whole<fs::Team<double, 1, 1>, Made>;")
-    return _program("predictions", "losses", "predictions", made + spec, rolled=True)
+    return _program("predictions", "losses", "predictions", made + spec, rolled=True, local=local)
 
 
 def mean_losses(d, h, hidden_bias, output_bias, *, staged):
@@ -54,13 +57,14 @@ def mean_losses(d, h, hidden_bias, output_bias, *, staged):
     spec = _spec({}, {"STAGED": staged},
                  f"template <class Tm>\n  FS_HD static constexpr auto model() {{ return {model}; }}")
     rows = h * (d + hidden_bias + 1) + h + 1
-    return _program(f"mean losses, relu2 {d}-{h}", "losses", "mean_losses", spec, rolled=rows > 96)
+    return _program(f"mean losses, relu2 {d}-{h}", "losses", "mean_losses", spec, rolled=rows > 96,
+                    local=(rows > 96) * 8 * (rows + h))
 
 
 def linear_losses(d, *, staged):
     """Sums of squared residuals of linear predictors."""
     return _program(f"linear losses, d={d}", "losses", "linear_losses", _spec({"D": d}, {"STAGED": staged}),
-                    rolled=d > 80)
+                    rolled=d > 80, local=(d > 80) * 8 * d)
 
 
 def norms(d, which):
@@ -71,21 +75,42 @@ def norms(d, which):
 def diagonal_ranks(d, parts):
     """Ranks of diagonal networks by exact counts."""
     ld = padded(d)
-    size = d + 2 * (ld + 1) * ld + 9 * ld + 16 + 48 * 48 + 5 * ld
-    return _alone(f"ranks, diagonal d={d}", "diagonal_ranks", {"D": d, "K": parts}, size)
+    vectors, matrices = d + 8 * ld + 8, (2 * ld + 1) * ld + 48 * 48 + 5 * ld
+    local = 8 * vectors <= SHORT
+    spec = _spec({"D": d, "K": parts, "VECTORS": vectors, "MATRICES": matrices}, {"LOCAL": local})
+    return _program(f"ranks, diagonal d={d}", "diagonal", "diagonal_ranks", spec, rolled=True,
+                    each=matrices + (not local) * vectors, local=local * 8 * vectors)
 
 
-def scaled_values(d, parts, points):
+def scaled_values(d, parts, points, room):
     """Singular values of X diag(s) by one-sided Jacobi."""
-    least = min(d, points)
-    size = d + d * padded(points) + least * padded(d) + 2 * d + 2 * least
-    return _alone(f"spectra, diagonal d={d}", "scaled_values", {"D": d, "K": parts, "POINTS": points}, size)
+    return _values(f"spectra, diagonal d={d}", "scaled_values", points, d, d,
+                   {"D": d, "K": parts, "POINTS": points}, room)
 
 
-def _alone(name, call, ints, size):
-    local = 8 * size <= LOCAL
-    spec = _spec({**ints, "SIZE": size}, {"LOCAL": local})
-    return _program(name, "diagonal", call, spec, rolled=True, each=0 if local else size)
+def dense_values(shape, sizes, P, points, room):
+    """Singular values of Jacobians of dense networks by one-sided Jacobi; shape, sizes, room as in `gram_ranks`."""
+    o = sizes[-1]
+    return _values(f"spectra, dense {'-'.join(map(str, sizes))} at {points} points", "dense_values", o * padded(points),
+                   P, P + _passes(sizes, points), {"POINTS": points, "KEPT": min(o * points, P)}, room, _shaped(shape))
+
+
+def _values(name, call, length, columns, making, ints, room, *lines):
+    """Jacobi's method on matrices [length, columns], which take `making` doubles to be made."""
+    most = min(length, columns)
+    scratch = most * padded(columns) + padded(length) + 2 * columns + 2 * most
+    work = most + columns * padded(length) + max(making, scratch)
+    warps = max(1, min(MOST_WARPS, columns // 8))  # rows of the factorisation are shared out among them
+    shares = 8 * work <= room
+    spec = _spec({**ints, "THREADS": WARP * warps, "WORK": work}, {"SHARED": shares}, *lines)
+    return _program(name, "jacobi", call, spec, rolled=True, threads=WARP * warps, whole=True, shared=shares * 8 * work,
+                    each=(not shares) * work)
+
+
+def _passes(sizes, points):
+    """Doubles that a dense network's passes over the points leave, as csrc/cuda/metrics/dense_layer.h lays it out."""
+    o = sizes[-1]
+    return sum(h * points * ((2 if o > 1 else 1) + o) for h in sizes[1:-1])
 
 
 def _shaped(shape):
@@ -100,7 +125,7 @@ def gram_ranks(shape, sizes, P, points, held, room):
     """
     o = sizes[-1]
     rows = o * points
-    layers = sum(h * (points * (2 if o > 1 else 1) + rows) for h in sizes[1:-1])
+    layers = _passes(sizes, points)
     holds = rows <= held
 
     def sized(vectors):

@@ -36,15 +36,19 @@ struct DiagonalRankEffort {
 // Doubles of `constants` (kept as long as the points are used).
 FS_FN size_t diagonal_rank_constants_size(int d) { return 2 * (size_t)d * d + 2 * (size_t)d; }
 
-// Doubles of `scratch`, for diagonal_rank_prepare and for each concurrent diagonal_rank.
-FS_FN constexpr size_t diagonal_rank_scratch_size(int d) {
+// Doubles of scratch for diagonal_rank_prepare and for each concurrent diagonal_rank: O(d), and matrices behind them.
+FS_FN constexpr size_t diagonal_rank_vectors_size(int d) { return 8 * (size_t)diagonal_rank_detail::padded(d) + 8; }
+FS_FN constexpr size_t diagonal_rank_matrices_size(int d) {
   const size_t ld = (size_t)diagonal_rank_detail::padded(d), most = diagonal_rank_detail::kMostSqueezed;
-  return 2 * (ld + 1) * ld + 9 * ld + 16 + most * most + inertia::scratch_size(d);
+  return (2 * ld + 1) * ld + most * most + inertia::scratch_size(d);
+}
+FS_FN constexpr size_t diagonal_rank_scratch_size(int d) {
+  return diagonal_rank_vectors_size(d) + diagonal_rank_matrices_size(d);
 }
 
 namespace diagonal_rank_detail {
 
-struct Scratch {                // the pieces of one caller-provided block
+struct Scratch {                // the pieces of two caller-provided blocks
   double* t;                    // [ld] s_j |x_j| over the largest s
   double* picked;               // [ld] the same, gathered
   double* scale;                // [ld]
@@ -56,10 +60,10 @@ struct Scratch {                // the pieces of one caller-provided block
   double* pivots;               // inertia's
 };
 
-FS_FN Scratch carve(double* block, int d) {
+FS_FN Scratch carve(double* vectors, double* matrices, int d) {
   const size_t ld = (size_t)padded(d);
   Scratch z;
-  z.t = block;
+  z.t = vectors;
   z.picked = z.t + ld;
   z.scale = z.picked + ld;
   z.alpha = z.scale + ld;
@@ -67,7 +71,7 @@ FS_FN Scratch carve(double* block, int d) {
   z.work = z.beta + ld + 8;
   z.middle = (int*)(z.work + ld);
   z.index = z.middle + ld;
-  z.matrix = z.work + 3 * ld;
+  z.matrix = matrices;
   z.basis = z.matrix + ld * ld;
   z.small = z.basis + (ld + 1) * ld;
   z.pivots = z.small + kMostSqueezed * kMostSqueezed;
@@ -131,7 +135,7 @@ FS_FN DiagonalRankPoints diagonal_rank_prepare(const double* G, int d, int m, do
       C[(size_t)i * d + j] = H[(size_t)i * d + j] = c;
     }
   for (int j = 0; j < d; ++j) length[j] = most > 0 ? length[j] / most : 0.0;
-  Scratch z = carve(scratch, d);
+  Scratch z = carve(scratch, scratch + diagonal_rank_vectors_size(d), d);
   points.largest = spectral_norm(C, d, z);
   if (m < d || !invert(H, d)) return points;
   points.inverse_norm = spectral_norm(H, d, z);

@@ -378,19 +378,20 @@ FS_FN double diagonal_rank_size(double u, double v) {
   return most * __builtin_sqrt(1 + ratio * ratio);
 }
 
-// s_j = sqrt(sum_k parts_kj^2) of parts [K, d].
-FS_FN void diagonal_sizes(const double* parts, int K, int d, double* s) {
+// s_j = sqrt(sum_k parts_kj^2) of d columns of parts [K, stride].
+FS_FN void diagonal_sizes(const double* parts, int K, int d, int stride, double* s) {
   for (int j = 0; j < d; ++j) s[j] = __builtin_fabs(parts[j]);
   for (int k = 1; k < K; ++k)
-    for (int j = 0; j < d; ++j) s[j] = diagonal_rank_size(s[j], parts[(size_t)k * d + j]);
+    for (int j = 0; j < d; ++j) s[j] = diagonal_rank_size(s[j], parts[(size_t)k * stride + j]);
 }
 
 // Rank of one network from s [d] >= 0, 1e-150 <= rtol; -1 where s is not finite. A function of the network alone.
-FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, double rtol, double* scratch,
-                        DiagonalRankEffort* effort = nullptr) {
+// vectors, matrices: scratch as sized in diagonal_points.h; few networks come to need the matrices.
+FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, double rtol, double* vectors,
+                        double* matrices, DiagonalRankEffort* effort = nullptr) {
   using namespace diagonal_rank_detail;
   const int d = points.d;
-  Scratch z = carve(scratch, d);
+  Scratch z = carve(vectors, matrices, d);
   double most = 0, poison = 0;
   for (int j = 0; j < d; ++j) {
     most = s[j] > most ? s[j] : most;

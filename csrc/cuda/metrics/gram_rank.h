@@ -23,25 +23,17 @@ namespace fs {
 
 template <class Spec>
 struct GramRank {
+  using Passes = DensePasses<Spec>;
   FS_HD static constexpr DenseShape shape() { return Spec::shape(); }
-  static constexpr int LAYERS = shape().layers, OUTPUTS = shape().size[LAYERS], POINTS = Spec::POINTS,
-                       ROWS = OUTPUTS * POINTS, P = shape().P(), VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 2,
-                       WHOLE = (ROWS + R - 1) / R * R, TOGETHER = 8;  // pivots, rows of G that are formed, at once
+  static constexpr int LAYERS = Passes::LAYERS, OUTPUTS = Passes::OUTPUTS, POINTS = Spec::POINTS, ROWS = Passes::ROWS,
+                       P = Passes::P, VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 2, WHOLE = (ROWS + R - 1) / R * R,
+                       TOGETHER = 8;  // pivots, rows of G that are formed, at once
   static constexpr bool HELD = Spec::HELD;
 
   // Where things lie in the block's work, in doubles.
   FS_HD static constexpr int larger(int a, int b) { return a < b ? b : a; }
-  FS_HD static constexpr int activations(int l) {  // a_l [h_l, points] of layers 1 .. L - 1
-    int at = P;
-    for (int k = 1; k < l; ++k) at += shape().size[k] * (POINTS * (OUTPUTS > 1 ? 2 : 1) + ROWS);
-    return at;
-  }
-  FS_HD static constexpr int derivatives(int l) { return activations(l) + shape().size[l] * POINTS; }  // D_l [h_l, n]
-  FS_HD static constexpr int slopes(int l) {  // act' [h_l, points]; of one output, D_l in the making
-    return derivatives(l) + (OUTPUTS > 1 ? shape().size[l] * ROWS : 0);
-  }
   static constexpr int BASIS = P,  // [VECTORS, LD], when activations and derivatives have served
-      WORK = larger(activations(LAYERS), P + VECTORS * LD);
+      WORK = larger(Passes::SIZE, P + VECTORS * LD);
   static constexpr int VECTOR = 0, PANEL = VECTOR + WHOLE, MULTIPLIERS = PANEL + R * WHOLE,
                        SUMS = MULTIPLIERS + R * WHOLE, ALPHA = SUMS + 32, BETA = ALPHA + VECTORS,
                        DOTS = BETA + VECTORS + 1, SHARED = DOTS + VECTORS;  // always in shared memory
@@ -70,34 +62,6 @@ struct GramRank {
 
   // ---- G
 
-  FS_DEVICE void forward() {  // a_l and act'(z_l) at this thread's point
-    FS_UNROLL
-    for (int l = 1; l < LAYERS; ++l) {
-      const double* from = l > 1 ? work + activations(l - 1) + point : job.X + point;
-      forward_layer(shape(), l, work, from, POINTS, [&](int u, double, double a, double derivative) {
-        work[activations(l) + u * POINTS + point] = a;
-        work[slopes(l) + u * POINTS + point] = derivative;
-      });
-    }
-  }
-  FS_DEVICE void backward() {  // D_l in this thread's row
-    const DenseShape s = shape();
-    FS_UNROLL
-    for (int l = LAYERS - 1; l > 0; --l) {
-      const double *W = work + s.weights(l), c = s.multiplier[l];
-      const int h = s.size[l];
-      FS_NO_UNROLL
-      for (int u = 0; u < h; ++u) {
-        double back = 0;
-        if (l == LAYERS - 1) back = c * W[output * h + u];
-        else
-          for (int v = 0; v < s.size[l + 1]; ++v)
-            back = fma1(c * W[v * h + u], work[derivatives(l + 1) + v * ROWS + j], back);
-        const double slope = work[slopes(l) + u * POINTS + point];
-        work[derivatives(l) + u * ROWS + j] = back * slope;
-      }
-    }
-  }
   // sum [r] (+)= sum_k from[k, first + r] from[k, own] over `count` rows of `from` [count, ld].
   FS_DEVICE static void products(const double* from, int count, int ld, int first, int end, int own,
                                  double (&sum)[TOGETHER]) {
@@ -125,10 +89,10 @@ struct GramRank {
             FS_UNROLL
             for (int r = 0; r < TOGETHER; ++r) a[r] = XX[(first + r < POINTS ? first + r : 0) * POINTS + point];
           } else {
-            products(work + activations(l - 1), s.size[l - 1], POINTS, first, POINTS, point, a);
+            products(work + Passes::activations(l - 1), s.size[l - 1], POINTS, first, POINTS, point, a);
           }
           if (l < LAYERS)
-            products(work + derivatives(l), s.size[l], ROWS, to * POINTS + first, (to + 1) * POINTS, j, d);
+            products(work + Passes::derivatives(l), s.size[l], ROWS, to * POINTS + first, (to + 1) * POINTS, j, d);
           const double c = s.trained[0][l - 1] ? s.multiplier[l - 1] * s.multiplier[l - 1] : 0.0;
           const double b = s.bias[l - 1] && s.trained[1][l - 1] ? 1.0 : 0.0;
           FS_UNROLL
@@ -149,9 +113,9 @@ struct GramRank {
     }
   }
   FS_DEVICE void form() {
-    if (mine && output == 0) forward();
+    if (mine && output == 0) Passes::forward(work, job.X, point);
     if (OUTPUTS > 1) __syncthreads();
-    if (mine) backward();
+    if (mine) Passes::backward(work, j);
     __syncthreads();
     if (mine) gram();
     __syncthreads();

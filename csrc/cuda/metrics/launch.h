@@ -19,14 +19,13 @@ struct MetricLaunch {
 // The first `count` doubles of the points: copied to shared memory, or where they are.
 template <bool STAGED>
 FS_DEVICE const double* staged(const MetricLaunch& job, i64 count) {
+  const double* X = job.X;
   if constexpr (STAGED) {
     FS_DYN_SHARED(double, room);
-    for (i64 i = threadIdx.x; i < count; i += blockDim.x) room[i] = job.X[i];
+    stage(room, X, count);
     __syncthreads();
-    return room;
-  } else {
-    return job.X;
   }
+  return X;
 }
 
 // Sum over the threads of a block, a multiple of 32; part [32] in shared memory. Everybody receives it.

@@ -1,0 +1,145 @@
+"""Owns how metrics are measured on cards: what that takes of their memory, and the launches, shared out over them.
+
+Memory is settled when a run is planned. A metric whose least need exceeds the share that is set aside is measured on
+the host; the rest are measured for so many networks at once, by so many blocks, as the share has room for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..cuda.launch import MetricLaunch
+from .cpu import CPU, home
+from .cuda_metrics import task
+from .cuda_programs import RESIDENT, local_bytes
+
+SHARE = 0.25  # of a card's free memory, for measuring
+BLOCKS = 32  # of a multiprocessor, at most
+SCRATCHED = 3  # blocks of a multiprocessor that have a network a thread and global memory each: registers allow no more
+
+
+@dataclass(frozen=True)
+class Room:
+    """What measuring takes of a card's memory, in bytes.
+
+    tasks {metric: Task}: what is measured there; refused {metric: why it is not}
+    local: for the local memory of threads; points: for what networks share; once: for what is measured at once
+    """
+
+    tasks: dict
+    refused: dict
+    local: int
+    points: int
+    once: int
+
+    @property
+    def total(self):
+        """Bytes besides local memory, which training uses too."""
+        return self.points + self.once
+
+
+def room(run, N, card, home=None):
+    """The Room of N networks on a card. home: the CPU's state; None to ask for sizes and words alone."""
+    share, tasks, refused, local, points, wish = int(SHARE * card.free()), {}, {}, 0, 0, 0
+    for metric in run.metrics:
+        found = task(run, metric, card, home)
+        if found is None:
+            continue
+        own, size = local_bytes(found.program.local, card), points + found.points.nbytes
+        least = max(local, own) + size + _bytes(found, 1, 1)
+        if least > share:
+            refused[metric] = (f"it needs {least / 2**20:.4g} MiB of {card.name}, of whose free memory "
+                               f"{share / 2**20:.4g} are for metrics")
+            continue
+        tasks[metric], local, points = found, max(local, own), size
+        wish = max(wish, _bytes(found, _blocks(found, N, card), N))
+    return Room(tasks, refused, local, points, min(wish, share - local - points) if tasks else 0)
+
+
+def _scratch(found):
+    """Doubles of scratch a block."""
+    return found.program.each * (1 if found.program.whole else found.program.threads)
+
+
+def _bytes(found, blocks, M):
+    return 8 * (blocks * _scratch(found) + M * (found.reads + found.width))
+
+
+def _blocks(found, M, card):
+    """Blocks that M networks and the card have work and a place for."""
+    program = found.program
+    places = SCRATCHED if program.each and not program.whole else min(RESIDENT // program.threads, BLOCKS)
+    return min(M if program.whole else -(-M // program.threads), card.processors * places)
+
+
+def explain(run, metric, card):
+    """One line of a plan, None where there is nothing to say."""
+    host = CPU().explain_metric(run, metric)  # refuses methods that are not possible
+    here = room(run, 1, card)
+    if metric in here.refused:
+        return f"{metric.name}, on the host: {here.refused[metric]}" + (f"; {host}" if host else "")
+    if metric not in here.tasks:
+        return host and f"{host}, on the host"
+    found = here.tasks[metric]
+    program = found.program
+    where = [f"{program.threads} threads a network" if program.whole else "a thread a network"]
+    if program.shared:
+        where.append(f"{program.shared / 1024:.1f} KiB of shared memory a block")
+    if program.each:
+        where.append(f"{8 * program.each / 2**20:.2f} MiB of scratch a {'block' if program.whole else 'thread'}")
+    if program.local:
+        where.append(f"{program.local / 1024:.1f} KiB of local memory a thread")
+    return f"{metric.name} on the card: {found.how}; {', '.join(where)}"
+
+
+class Measured:
+    """What measuring a plan's networks on the cards `here` needs: the CPU backend's state, tasks, points on cards."""
+
+    def __init__(self, plan, here):
+        self.home, share = home(plan), -(-plan.N // len(here))
+        self.rooms = {one: room(plan.run, share, one, self.home) for one in here}
+        self.points = {}  # {(metric, card): Array}
+
+    def measure(self, metric, weights):
+        """Records of networks `weights` [M, P], float64; equal parts of them on each card that can."""
+        here = [(one, room.tasks[metric], room.once) for one, room in self.rooms.items() if metric in room.tasks]
+        if not here or not len(weights):
+            return CPU().measure(self.home, metric, weights)
+        found = here[0][1]
+        weights = np.ascontiguousarray(weights, dtype=np.float64)
+        given, out = np.ascontiguousarray(found.given(weights)), np.empty((len(weights), found.width))
+        part, works = -(-len(weights) // len(here)), []
+        for c, (one, own, once) in enumerate(here):
+            if (metric, one) not in self.points:
+                self.points[metric, one] = one.put(own.points)
+            mine = slice(c * part, (c + 1) * part)
+            works.append(_launches(own, one, self.points[metric, one], given[mine], out[mine], once))
+        while works:  # a launch on each card, then what each has answered
+            works = [work for work in works if next(work, None) is not None]
+        return found.finish(out, weights)
+
+
+def _launches(found, card, points, given, out, once):
+    """Fill answers `out` [M, width] for `given` [M, ...]; yields after every launch, so that other cards can begin.
+
+    once: bytes of the card for a launch, at least as many as one network needs
+    """
+    program = found.program
+    blocks = _blocks(found, len(given), card)
+    if program.each:
+        blocks = max(1, min(blocks, once // 2 // (8 * _scratch(found))))
+    most = max(1, (once // 8 - blocks * _scratch(found)) // (found.reads + found.width))
+    for first in range(0, len(given), most):
+        part = card.put(given[first:first + most])
+        M = part.shape[0]
+        threads = min(M, blocks) * program.threads if program.whole else min(M, blocks * program.threads)
+        if not program.whole and not program.each:
+            threads = M
+        scratch = card.empty((max(1, min(blocks, M) * _scratch(found)),), "float64")
+        answers = card.empty((M, found.width), "float64")
+        card.launch(program, threads, program.shared, MetricLaunch(
+            W=part.pointer, N=M, out=answers.pointer, X=points.pointer, n=found.n, stride=found.stride,
+            scratch=scratch.pointer, each=program.each, number=found.number))
+        yield first
+        card.finish()
+        out[first:first + M] = answers.get()
