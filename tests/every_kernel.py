@@ -1,4 +1,4 @@
-"""Runs a small case of every training kernel on this machine's card, or on one of fibers; for sanitizers.
+"""Runs a small case of every kernel, training and metrics, on this machine's card or one of fibers; for sanitizers.
 
 `python tests/every_kernel.py` on a machine with a card, under compute-sanitizer; `... FOLDER` with fibers that g++
 compiles into FOLDER with its address and undefined-behaviour sanitizers; `... FOLDER planted` with an error put there.
@@ -13,7 +13,8 @@ from cases import request
 from general_cases import general
 
 import fastsgd as fs
-from fastsgd.backends import cuda_programs
+from fastsgd.backends import cuda_metrics, cuda_programs
+from fastsgd.cuda import card as cards
 
 GENERAL = ("everything_relu2", "sam_each_relu2", "adamw_relu2", "reshuffle_net", "one_label_two_outputs", "fresh_batch",
            "cross_entropy", "autoencoder", "product_3", "power_3")
@@ -38,6 +39,38 @@ def runs():
         yield general(name, "float32", steps=6), None
 
 
+def measured():
+    """(run, rows of a Gram matrix that registers hold, bytes of shared memory) for every kernel that measures."""
+    m, relu, diagonal = fs.metrics, fs.models.ReLU2(3, 4), fs.models.DiagonalLinear(3)
+    rng = np.random.default_rng(0)
+    data, X = fs.Dataset(*(rng.standard_normal(shape) for shape in ((9, 3), 9))), rng.standard_normal((7, 3))
+
+    def run(model, *metrics):
+        return fs.Run(model, data, fs.rules.GD(), 0.01, 1, networks=3, dtype="float64", metrics=metrics)
+
+    rank, spectrum = m.JacobianRank(points=X), m.JacobianSpectrum(points=X)
+    yield run(relu, m.TrainLoss(), rank, spectrum, m.FeatureSparsity()), 80, None
+    yield run(relu, rank), 0, None
+    yield run(relu, rank, spectrum), 0, 1 << 10
+    yield run(fs.models.ReLU2(3, 50), m.TrainLoss()), 80, None
+    yield run(fs.models.MLP(3, 2), m.TrainLoss()), 80, None
+    yield run(fs.models.MLP(3, (70, 20)), m.TrainLoss()), 80, None
+    yield run(diagonal, m.TrainLoss(), m.ParameterNorm(), m.JacobianRank(1e-9, X), spectrum), 80, None
+
+
+def compare_metrics():
+    one = cards.cards(None)[0]
+    for run, held, shared in measured():
+        kept = cuda_metrics.HELD, one.shared
+        cuda_metrics.HELD, one.shared = held, shared or one.shared
+        plan = fs.plan(run.replace(backend="cuda"))
+        assert plan.explain().count("on the card: ") == len(run.metrics), plan.explain()
+        ours, theirs = fs.train(plan), fs.train(run.replace(backend="cpu"))
+        cuda_metrics.HELD, one.shared = kept
+        for name, record in theirs.records.items():
+            np.testing.assert_allclose(ours.records[name], record, rtol=1e-14 * (name == "feature_sparsity"))
+
+
 def main(folder=None, planted=None):
     if planted:
         cuda_programs._labels = lambda run: 0  # shared memory that lacks room for the labels
@@ -49,6 +82,7 @@ def main(folder=None, planted=None):
             run = run.replace(metrics=())
             ours = fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(team=team, segment=4))
             assert ours.weights.tobytes() == fs.train(run.replace(backend="cpu")).weights.tobytes(), run.model
+        compare_metrics()
     print("every kernel has the bits of the CPU")
 
 

@@ -69,7 +69,7 @@ def _blocks(found, M, card):
     """Blocks that M networks and the card have work and a place for."""
     program = found.program
     places = SCRATCHED if program.each and not program.whole else min(RESIDENT // program.threads, BLOCKS)
-    return min(M if program.whole else -(-M // program.threads), card.processors * places)
+    return min(M if program.whole else -(-M * program.lanes // program.threads), card.processors * places)
 
 
 def explain(run, metric, card):
@@ -82,7 +82,7 @@ def explain(run, metric, card):
         return host and f"{host}, on the host"
     found = here.tasks[metric]
     program = found.program
-    where = [f"{program.threads} threads a network" if program.whole else "a thread a network"]
+    where = [f"{program.threads if program.whole else program.lanes} thread(s) a network"]
     if program.shared:
         where.append(f"{program.shared / 1024:.1f} KiB of shared memory a block")
     if program.each:
@@ -134,7 +134,7 @@ def _launches(found, card, points, given, out, once):
         M = part.shape[0]
         threads = min(M, blocks) * program.threads if program.whole else min(M, blocks * program.threads)
         if not program.whole and not program.each:
-            threads = M
+            threads = M * program.lanes
         scratch = card.empty((max(1, min(blocks, M) * _scratch(found)),), "float64")
         answers = card.empty((M, found.width), "float64")
         card.launch(program, threads, program.shared, MetricLaunch(

@@ -25,7 +25,7 @@ from ..models import DiagonalLinear
 from . import general, jacobians, linear
 from .base import float64_params
 from .cpu import CPU, padded, shape_of
-from .cuda_programs import ROWS_BYTES, STAGED, dense_text, kept_numbers, shape_text
+from .cuda_programs import STAGED, block, dense_text, kept_numbers, shape_text
 
 HELD = 80  # rows up to which columns of a Gram matrix are held in registers
 MOST_ROWS = 1024  # of a Gram matrix: a thread a row
@@ -117,8 +117,12 @@ def _loss(run, metric, card):
                      "the fused loop's forward", number=loss.factor)
     if general.family(model) is None:
         return None
-    local = 8 * (model.P + kept_numbers(model) + 1 + model.outputs)
-    if local > ROWS_BYTES:
+    shape, kept, sizes = shape_text(model), kept_numbers(model), general.family(model).get("sizes")
+    widest = max(sizes[1:]) if sizes else model.d
+    program = kernels.predictions(shape, model.P, kept, staged=staged)
+    program = (_staged(program, X.size, staged) if program else
+               kernels.wide_predictions(shape, model.P, kept, block(widest), card.shared))
+    if program is None:
         return None
     o = model.outputs
 
@@ -126,8 +130,7 @@ def _loss(run, metric, card):
         f = f.reshape(len(f), len(X), o)
         return loss.value(f if o > 1 else f[..., 0], y, o).mean(axis=-1)
 
-    return _task(_staged(kernels.predictions(shape_text(model), staged=staged, local=local), X.size, staged), X, len(X),
-                 model.d, _weights(model), len(X) * o,
+    return _task(program, X, len(X), model.d, _weights(model), len(X) * o,
                  "outputs by the general loop's forward, losses of them on the host", finish=finish)
 
 

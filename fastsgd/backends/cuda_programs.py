@@ -241,16 +241,22 @@ def _general(run, N, card, tuning):
     return made, lanes, staged, stride, local, why, shared, each
 
 
+def block(widest):
+    """Threads that work together on a network whose longest axis has `widest` items."""
+    return next((threads for threads in BLOCKS if threads >= widest), BLOCKS[-1])
+
+
 def _general_lanes(run, N, card, size):
     """(threads a network, why)."""
     widest = max(run.model.P // max(1, run.data.d), run.data.d)
-    block = next((threads for threads in BLOCKS if threads >= widest), BLOCKS[-1])
+    together = block(widest)
     if size > ROWS_BYTES:
-        return block, f"a thread holds at most {ROWS_BYTES >> 10} KiB"
-    if local_bytes(size, card) > LOCAL_SHARE * card.free():
-        return block, f"local memory for all threads would be {local_bytes(size, card) / 2**20:.4g} MiB, too much here"
+        return together, f"a thread holds at most {ROWS_BYTES >> 10} KiB"
+    local = local_bytes(size, card)
+    if local > LOCAL_SHARE * card.free():
+        return together, f"local memory for all threads would be {local / 2**20:.4g} MiB, too much here"
     if N * 32 <= card.processors * RESIDENT // 4 and widest >= 32:
-        return block, f"{N} networks leave threads to spare"
+        return together, f"{N} networks leave threads to spare"
     return 1, "no sums across threads"
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from .program import THREADS, Program, boolean, constants, entry, partials
 
-SHORT = 8 << 10  # bytes of vectors that a thread keeps in local memory, where its matrices lie in global memory
+SHORT = 8 << 10  # bytes that a thread may keep in local memory: a card sets aside as much for every thread
+UNROLLED = 96  # doubles that a thread may hold in registers
 WARP, MOST_WARPS = 32, 8
 REGISTERS, SPARE = 512, 48  # for the lanes of a quarter of a multiprocessor; beside a column of a Gram matrix
 PIVOTS, SUMS = 2, 32  # of csrc/cuda/metrics/gram_rank.h and launch.h
@@ -20,17 +21,19 @@ class MetricProgram(Program):
 
     shared: bytes of dynamic shared memory; each: doubles of global memory a block (`whole`) or a thread
     local: bytes of local memory a thread, apart from what the compiler may spill
+    lanes: threads a network, if not `whole`
     """
 
     shared: int = 0
     each: int = 0
     local: int = 0
+    lanes: int = 1
 
 
 def _program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, whole=False, shared=0, each=0,
-             local=0):
+             local=0, lanes=1):
     text = entry(f"metrics/{header}", spec, "fs::MetricLaunch", f"fs::{call}<Spec>(job)", blocks, rolled, threads)
-    return MetricProgram(name, text, threads, whole, shared, each, local)
+    return MetricProgram(name, text, threads, whole, shared, each, local, lanes)
 
 
 def _spec(ints, flags, *lines):
@@ -44,21 +47,46 @@ def padded(count):
     return -(-count // 8) * 8
 
 
-def predictions(shape, *, staged, local):
-    """Outputs of any family of the general loop; shape: its C++; local: bytes that a network keeps."""
+def predictions(shape, P, kept, *, staged):
+    """Outputs of any family of the general loop, a thread a network; None where P parameters and `kept` numbers are too
+    many for its local memory. shape: its C++
+    """
+    local = 8 * (P + kept + 1)
+    if local > SHORT:
+        return None
+    return _program("predictions", "losses", "predictions", _general(shape, 1, STAGED=staged, SHARED=False),
+                    rolled=True, local=local)
+
+
+def wide_predictions(shape, P, kept, threads, room):
+    """The same, a block of threads a network; None where what it keeps exceeds shared memory, `room` bytes."""
+    slot = 2  # numbers through which a block's sums go: csrc/cuda/lanes.h
+    shares = 8 * (slot + kept + P) <= room
+    if 8 * (slot + kept) > room:
+        return None
+    return _program(f"predictions, {threads} threads", "losses", "predictions",
+                    _general(shape, threads, STAGED=False, SHARED=shares), rolled=True, threads=threads, whole=True,
+                    shared=8 * (slot + kept + shares * P))
+
+
+def _general(shape, lanes, **flags):
     made = f"struct Made {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{ return {shape}; }}\n}};\n"
-    spec = _spec({}, {"STAGED": staged}, "using Model = fs::Whole<fs::Team<double, 1, 1>, Made>;")
-    return _program("predictions", "losses", "predictions", made + spec, rolled=True, local=local)
+    return made + _spec({"LANES": lanes}, flags, f"using Model = fs::Whole<fs::Work<double, {lanes}>::type, Made>;")
 
 
 def mean_losses(d, h, hidden_bias, output_bias, *, staged):
-    """Mean squared losses of two-layer ReLU networks, by the sums of the fused loop."""
+    """Mean squared losses of two-layer ReLU networks, by the sums of the fused loop, with the fewest lanes that do."""
+    def rows(lanes):
+        units = -(-h // lanes)
+        return units * (d + hidden_bias + 2) + 1
+
+    lanes = next(L for L in (1, 2, 4, 8, 16, 32) if rows(L) <= UNROLLED or L == partials(h))
+    rolled = rows(lanes) > UNROLLED
     model = f"fs::ReLU2<Tm, {partials(h)}>{{{d}, {h}, {hidden_bias}, {output_bias}}}"
-    spec = _spec({}, {"STAGED": staged},
+    spec = _spec({"L": lanes}, {"STAGED": staged},
                  f"template <class Tm>\n  FS_HD static constexpr auto model() {{ return {model}; }}")
-    rows = h * (d + hidden_bias + 1) + h + 1
-    return _program(f"mean losses, relu2 {d}-{h}", "losses", "mean_losses", spec, rolled=rows > 96,
-                    local=(rows > 96) * 8 * (rows + h))
+    return _program(f"mean losses, relu2 {d}-{h}, {lanes} lane(s)", "losses", "mean_losses", spec, rolled=rolled,
+                    local=rolled * 8 * rows(lanes), lanes=lanes)
 
 
 def linear_losses(d, *, staged):
