@@ -17,7 +17,7 @@ CASES = [
     ("S1", "0.25", {**LOSSES, "norm": "norm", "l0": "l0", "balance": "balance", "rank_end": "rank"}, PAPER, "float64"),
     ("S2", "GD 2.0", {"test": "test_loss", "l0": "l0", "norm": "norm"}, PAPER, "float64"),
     ("S3", "flow", LOSSES, PAPER, "float64"),
-    ("S3", "GD 3.0", LOSSES, 1e-4, "float64"),  # a large step: roundings grow
+    ("S3", "GD 3.0", LOSSES, 2e-3, "float64"),  # a large step: an ulp at the start moves the loss by 1.3e-3 (measured)
     ("S3", "SGD 0.6", LOSSES, PAPER, "float64"),
     ("S3b", "GD 0.25", LOSSES, PAPER, "float64"),
     ("S4", "A", {"train": "train_loss", **UNITS}, PAPER_FLOAT32, "float64"),
