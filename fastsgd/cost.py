@@ -77,7 +77,8 @@ def _fused_work(run, tuning, batch):
     spread = -(-(d if family == "diagonal" else h) // tuning.team)  # vectors of the spread axis
     items = spread if family == "diagonal" else spread * (d + hidden_bias + 1)
     one_row = tuning.lanes == 1 or run.rule.full or isinstance(run.order, Common) or _one_table(run.order)
-    return {"step": 1, "sample": batch, "item": batch * items, "gathered": 0 if one_row else batch * d}
+    work = {"step": 1, "sample": batch, "item": batch * items, "gathered": 0 if one_row else batch * d}
+    return work if batch == 1 else work | {"moved": items, "drawn": 0 if run.rule.full else batch}
 
 
 def _general_work(run, batch):
