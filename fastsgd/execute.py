@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -127,26 +127,41 @@ class _Pace:
 def _record(plan, backend, state, done, pace):
     """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN."""
     alive = np.flatnonzero(done.lost < 0)
-    broken = alive[_not_finite(done.weights, alive)]
+    broken = backend.broken(state, alive)
+    broken = alive[_not_finite(done.weights, alive) if broken is None else broken]
     if len(broken):  # a parameter overflowed in a part of the network that its samples do not see
         done.lost[broken] = done.t
         alive = np.flatnonzero(done.lost < 0)
     s, run = done.taken, plan.run
-    who, weights = _measured_weights(plan, done, alive)
+    taken = _taken(plan, done, alive)
     for metric in run.metrics:
-        for members, values in _measured(plan, backend, state, metric, who, weights, pace):
+        for members, values in _measured(plan, backend, state, metric, taken, pace):
             if metric.name not in done.records:
                 done.records[metric.name] = _empty(plan, metric, values.shape[1:])
             record = done.records[metric.name]
             if values.shape[1:] != record.shape[2:]:
                 raise SpecError(f"metrics: {metric.name} returned shape {values.shape}, expected "
                                 f"{(len(members), *record.shape[2:])}")
-            record[who[members], s] = values
+            record[members, s] = values
         if metric.name not in done.records:  # no network was left to measure
             done.records[metric.name] = _empty(plan, metric, ())
     if done.saved_weights is not None:
-        done.saved_weights[who, s] = weights
+        done.saved_weights[taken.who, s] = taken.weights
     done.taken += 1
+
+
+class _Taken:
+    """The networks that a step is measured on.
+
+    who [M]: their positions; weights [M, P], read when somebody asks; held: whether they are the state's own
+    """
+
+    def __init__(self, who, read, held):
+        self.who, self.held, self._read = who, held, read
+
+    @cached_property
+    def weights(self):
+        return self._read()
 
 
 def _empty(plan, metric, shape):
@@ -164,40 +179,50 @@ def _not_finite(weights, alive):
     return doubtful
 
 
-def _measured_weights(plan, done, alive):
-    """(positions, weights [M, P]) that the metrics of this step are taken on, as `SaveAt` says; the lost left out."""
+def _taken(plan, done, alive):
+    """What the metrics of this step are taken on, as `SaveAt` says; the lost left out."""
     run = plan.run
-    weights = done.weights if run.save.of == "weights" else done.buffers[:, run.rule.buffers().index("average")]
-    if len(alive) < len(weights):
-        weights = weights[alive]
+
+    def read():
+        weights = done.weights if run.save.of == "weights" else done.buffers[:, run.rule.buffers().index("average")]
+        return weights[alive] if len(alive) < len(weights) else weights
+
     if run.save.floor is None or not len(alive):
-        return alive, weights
+        return _Taken(alive, read, run.save.of == "weights")
     down = run.replace(rule=GD(lost_above=run.rule.lost_above), step_size=run.save.floor.step_size, order=None,
-                       steps=run.save.floor.steps, networks=len(alive), init=run.model.unflatten(weights), save=None,
+                       steps=run.save.floor.steps, networks=len(alive), init=run.model.unflatten(read()), save=None,
                        metrics=(), ids=None, backend=plan.backend)
     result = execute(make_plan(down, Tuning(threads=plan.tuning.threads)))
     kept = result.lost < 0
-    return alive[kept], result.weights[kept]
+    return _Taken(alive[kept], lambda: result.weights[kept], False)
 
 
-def _measured(plan, backend, state, metric, who, weights, pace):
-    """Yield (positions in `weights`, values) of a metric, so few at a time that Ctrl-C is answered within a second."""
-    run, at = plan.run, 0
-    while at < len(weights):
+def _measured(plan, backend, state, metric, taken, pace):
+    """Yield (positions, values) of a metric, so few networks at a time that Ctrl-C is answered within a second."""
+    at = 0
+    while at < len(taken.who):
         size = pace.networks.get(metric.name, 64)
-        part = weights[at:at + size]
+        who = taken.who[at:at + size]
         began = time.perf_counter()
         with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
-            values = backend.measure(state, metric, part)
+            values = backend.measure_held(state, metric, who) if taken.held else None
             if values is None:
-                start = {}
-                if metric.needs_start:
-                    start["start"] = float64_params(run.model, plan.start[who[at:at + len(part)]])
-                values = metric.compute(run.model, float64_params(run.model, part), run.data, run.loss, **start)
-        yield np.arange(at, at + len(part)), values
-        at += len(part)
+                values = _read_and_measured(plan, backend, state, metric, who, taken.weights[at:at + size])
+        yield who, values
+        at += len(who)
         spent = max(time.perf_counter() - began, 1e-6)
-        pace.networks[metric.name] = int(min(4 * size, max(16, len(part) * LAUNCH_SECONDS / spent)))
+        pace.networks[metric.name] = int(min(4 * size, max(16, len(who) * LAUNCH_SECONDS / spent)))
+
+
+def _read_and_measured(plan, backend, state, metric, who, weights):
+    """Values of a metric for the networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
+    run, start = plan.run, {}
+    values = backend.measure(state, metric, weights)
+    if values is not None:
+        return values
+    if metric.needs_start:
+        start["start"] = float64_params(run.model, plan.start[who])
+    return metric.compute(run.model, float64_params(run.model, weights), run.data, run.loss, **start)
 
 
 @cache

@@ -272,6 +272,40 @@ def test_a_run_on_a_card_records_the_same_metrics(fiber_card):
         np.testing.assert_array_equal(got.numpy(metric.name), want.numpy(metric.name), metric.name)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("model", [fs.models.DiagonalLinear(7), fs.models.DiagonalProduct(6, 3), ReLU2(2, 6),
+                                   MLP(3, (5, 4))])
+def test_what_lies_on_cards_is_measured_there(fiber_card, monkeypatch, model, dtype):
+    """Weights are read home once, for the result; the records are the CPU's.
+
+    A weight of network 3 is huge and belongs to an input that is always zero: no sample sees it overflow.
+    """
+    from fibers import in_place
+
+    from fastsgd.backends.cuda import CUDA
+
+    rng, linear = np.random.default_rng(0), hasattr(model, "depth") or type(model) is fs.models.DiagonalLinear
+    X = rng.standard_normal((9, model.d)).astype(dtype)
+    X[:, -1] = 0  # what belongs to this input is never read
+    metrics = [m.TrainLoss(), *([] if type(model) is fs.models.DiagonalProduct else [m.JacobianRank(1e-9)])]
+    start = model.start(0, np.arange(5)).astype(dtype)
+    start[3, -1 if linear else model.d - 1] = np.finfo(dtype).max / 45 / 1.25**2.5  # the fourth step is too much
+    run = fs.Run(model, fs.Dataset(X, X[:, 0].copy(), X_test=X, y_test=X[:, 0].copy()),
+                 fs.rules.SGD(weight_decay=45) if linear else fs.rules.SGD(), 0.05, 12, metrics=metrics, networks=5,
+                 init=model.unflatten(start), save=fs.SaveAt(4), dtype=dtype)
+    want, read, home = fs.train(run.replace(backend="cpu")), [], CUDA._home
+    monkeypatch.setattr(CUDA, "_home", staticmethod(lambda state, wave: (read.append(wave), home(state, wave))))
+    cards = [fiber_card, FiberCard(fiber_card.folder)]
+    with in_place(*cards):
+        got = fs.train(run.replace(backend="cuda"))
+    assert len(read) == len(cards), "weights were read for a record"
+    assert not linear or want.lost.tolist() == [-1, -1, -1, 4, -1]
+    np.testing.assert_array_equal(got.lost, want.lost)
+    for metric in metrics:
+        np.testing.assert_array_equal(got.numpy(metric.name), want.numpy(metric.name), metric.name)
+    assert any(name.startswith("held") for name, _ in fiber_card.launches)
+
+
 def test_little_memory_means_more_launches(fiber_card):
     small = FiberCard(fiber_card.folder, memory=4 << 10)
     model = ReLU2(3, 11)

@@ -17,6 +17,9 @@ class Backend:
     read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
     explain_metric(run, metric): how a metric is computed, a sentence or None; PlanError for a method that it lacks
     measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
+    measure_held(state, metric, who): the same of the state's networks at positions `who` [M], ascending, measured where
+        they lie; None where they had better be read
+    broken(state, who): [M] bool, which of them have a weight that is not finite; None likewise
     """
 
     name = None
@@ -54,6 +57,12 @@ class Backend:
         return None
 
     def measure(self, state, metric, weights):
+        return None
+
+    def measure_held(self, state, metric, who):
+        return None
+
+    def broken(self, state, who):
         return None
 
 

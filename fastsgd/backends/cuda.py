@@ -183,6 +183,26 @@ class CUDA(Backend):
     def measure(self, state, metric, weights):
         return state.measured.measure(metric, weights)
 
+    def measure_held(self, state, metric, who):
+        shares = self._shares(state, who)
+        return shares and state.measured.measure_held(metric, shares, lambda: self.read(state)[0][who])
+
+    def broken(self, state, who):
+        shares = self._shares(state, who)
+        return shares and np.concatenate([cuda_measure.broken_of(*share) for share in shares])
+
+    @staticmethod
+    def _shares(state, who):
+        """(card, W there, positions in it) of the networks `who`, ascending; None where one of them is at home."""
+        shares = []
+        for wave in state.waves:
+            first, last = np.searchsorted(who, (wave.first, wave.last))
+            if first < last and wave.arrays is None:
+                return None
+            if first < last:
+                shares.append((wave.card, wave.arrays["W"], who[first:last] - wave.first))
+        return shares or None
+
 
 def _local(chosen, room):
     """Bytes of a card for the local memory of threads: programs run one after another, and the largest has its way."""

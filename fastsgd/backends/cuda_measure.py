@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..cuda.launch import MetricLaunch
+from ..cuda.launch import HeldLaunch, MetricLaunch
+from ..cuda.metric_programs import broken, held
 from .cpu import CPU, home
 from .cuda_metrics import task
 from .cuda_programs import RESIDENT, local_bytes
@@ -62,7 +63,7 @@ def _scratch(found):
 
 
 def _bytes(found, blocks, M):
-    return 8 * (blocks * _scratch(found) + M * (found.reads + found.width))
+    return 8 * (blocks * _scratch(found) + M * (found.given.reads + found.width + 1))
 
 
 def _blocks(found, M, card):
@@ -101,37 +102,80 @@ class Measured:
         self.points = {}  # {(metric, card): Array}
 
     def measure(self, metric, weights):
-        """Records of networks `weights` [M, P], float64; equal parts of them on each card that can."""
-        here = [(one, room.tasks[metric], room.once) for one, room in self.rooms.items() if metric in room.tasks]
+        """Records of networks `weights` [M, P]; equal parts of them on each card that can."""
+        here = [one for one, room in self.rooms.items() if metric in room.tasks]
         if not here or not len(weights):
             return CPU().measure(self.home, metric, weights)
-        found = here[0][1]
         weights = np.ascontiguousarray(weights, dtype=np.float64)
-        given, out = np.ascontiguousarray(found.given(weights)), np.empty((len(weights), found.width))
-        part, works = -(-len(weights) // len(here)), []
-        for c, (one, own, once) in enumerate(here):
+        given = np.ascontiguousarray(self.rooms[here[0]].tasks[metric].given.made(weights))
+        part = -(-len(weights) // len(here))
+        works = []
+        for c, one in enumerate(here):
+            mine = given[c * part:(c + 1) * part]
+            works.append((one, len(mine), lambda first, last, one=one, mine=mine: one.put(mine[first:last])))
+        return self._run(metric, works, lambda: weights)
+
+    def measure_held(self, metric, shares, read):
+        """The same of networks that lie on cards; None where a card does not measure it, or not from what lies there.
+
+        shares: (card, W [..., P] there, positions [m] in it) of networks one after another; read(): weights [M, P]
+        """
+        tasks = [self.rooms[one].tasks.get(metric) for one, _, _ in shares]
+        if not tasks or any(found is None or found.given.factors is None for found in tasks):
+            return None
+        works = []
+        for (one, W, who), found in zip(shares, tasks, strict=True):
+            where = one.put(who)
+            works.append((one, len(who), lambda first, last, one=one, W=W, where=where, given=found.given: _held(
+                one, held(W.dtype.name, given.factors), W, where, first, last, given.reads,
+                one.empty((last - first, given.reads), "float64"))))
+        return self._run(metric, works, read)
+
+    def _run(self, metric, works, read):
+        """Records from `works`: (card, networks, function that brings those from first to last there as an Array)."""
+        width = self.rooms[works[0][0]].tasks[metric].width
+        out, at, running = np.empty((sum(M for _, M, _ in works), width)), 0, []
+        for one, M, bring in works:
+            found, once = self.rooms[one].tasks[metric], self.rooms[one].once
             if (metric, one) not in self.points:
-                self.points[metric, one] = one.put(own.points)
-            mine = slice(c * part, (c + 1) * part)
-            works.append(_launches(own, one, self.points[metric, one], given[mine], out[mine], once))
-        while works:  # a launch on each card, then what each has answered
-            works = [work for work in works if next(work, None) is not None]
-        return found.finish(out, weights)
+                self.points[metric, one] = one.put(found.points)
+            running.append(_launches(found, one, self.points[metric, one], bring, out[at:at + M], once))
+            at += M
+        while running:  # a launch on each card, then what each has answered
+            running = [work for work in running if next(work, None) is not None]
+        return found.finish(out, read)
 
 
-def _launches(found, card, points, given, out, once):
-    """Fill answers `out` [M, width] for `given` [M, ...]; yields after every launch, so that other cards can begin.
+def broken_of(card, W, who):
+    """[m] bool: which networks `who` [m] of W [..., P] on a card have a weight that is not finite."""
+    flags = card.put(np.zeros(len(who), np.uint8))
+    _held(card, broken(W.dtype.name), W, card.put(who), 0, len(who), W.shape[1], flags)
+    card.finish()
+    return flags.get().astype(bool)
 
+
+def _held(card, program, W, who, first, last, reads, out):
+    """Launch a program of csrc/cuda/metrics/held.h on networks who[first:last]; returns `out`."""
+    count = last - first
+    card.launch(program, count * reads, 0, HeldLaunch(
+        W=W.pointer, who=who.pointer + who.dtype.itemsize * first, N=count, reads=reads, out=out.pointer))
+    return out
+
+
+def _launches(found, card, points, bring, out, once):
+    """Fill answers `out` [M, width]; yields after every launch, so that other cards can begin.
+
+    bring: function of (first, last) that gives what the kernel reads of those networks as an Array on the card
     once: bytes of the card for a launch, at least as many as one network needs
     """
-    program = found.program
-    blocks = _blocks(found, len(given), card)
+    program, networks = found.program, len(out)
+    blocks = _blocks(found, networks, card)
     if program.each:
         blocks = max(1, min(blocks, once // 2 // (8 * _scratch(found))))
-    most = max(1, (once // 8 - blocks * _scratch(found)) // (found.reads + found.width))
-    for first in range(0, len(given), most):
-        part = card.put(given[first:first + most])
-        M = part.shape[0]
+    most = max(1, (once // 8 - blocks * _scratch(found)) // (found.given.reads + found.width + 1))
+    for first in range(0, networks, most):
+        M = min(most, networks - first)
+        part = bring(first, first + M)
         threads = min(M, blocks) * program.threads if program.whole else min(M, blocks * program.threads)
         if not program.whole and not program.each:
             threads = M * program.lanes

@@ -21,7 +21,7 @@ from ..metrics import (
     TrainLoss,
 )
 from ..metrics.layers import hidden
-from ..models import DiagonalLinear
+from ..models import DiagonalLinear, DiagonalPower
 from . import general, jacobians, linear
 from .base import float64_params
 from .cpu import CPU, padded, shape_of
@@ -33,13 +33,27 @@ NORMS = (ParameterNorm, Balancedness, L0)
 
 
 @dataclass(frozen=True)
+class Given:
+    """What a kernel reads of networks: `reads` doubles each.
+
+    made: function of weights [M, P] that makes them on the host, [M, ...]
+    factors: of how many parts of a network's weights [factors, reads] they are the product, 1 for weights as they are;
+        None where only the host makes them
+    """
+
+    made: object
+    reads: int
+    factors: int | None
+
+
+@dataclass(frozen=True)
 class Task:
     """How one metric is measured on a card.
 
     program; points: what is the same for all networks, one array; n, stride, number: of the launch
-    given: function of weights [M, P] whose values the kernel reads, [M, ...]: `reads` doubles a network
-    width: doubles of its answer a network
-    finish: function of (answers [M, width], weights [M, P]) that gives the records; how: for people
+    given: what the kernel reads of networks; width: doubles of its answer a network
+    finish: function of (answers [M, width], function that gives the weights [M, P]) that gives the records
+    how: for people
     """
 
     program: object
@@ -47,8 +61,7 @@ class Task:
     n: int
     stride: int
     number: float
-    given: object
-    reads: int
+    given: Given
     width: int
     finish: object
     how: str
@@ -70,24 +83,30 @@ def task(run, metric, card, home):
     return None
 
 
-def _first(answers, weights):
+def _first(answers, read):
     return answers[:, 0]
 
 
 def _task(program, points, n, stride, given, width, how, number=0.0, finish=_first):
-    function, reads = given
     points = np.ascontiguousarray(points, dtype=np.float64)
-    return Task(program, points, n, stride, number, function, reads, width, finish, how)
+    return Task(program, points, n, stride, number, given, width, finish, how)
 
 
 def _weights(model):
-    """What a kernel reads that takes weights as they are: (function, doubles a network)."""
-    return lambda weights: weights, model.P
+    """What a kernel reads that takes weights as they are."""
+    return Given(lambda weights: weights, model.P, 1)
 
 
 def _parts(model):
-    """What a kernel reads that takes `linear.parts`."""
-    return lambda weights: linear.parts(model, weights), _scales(model) * model.d
+    """What a kernel reads that takes `linear.parts`; those of u * v are its weights."""
+    reads = _scales(model) * model.d
+    return Given(lambda weights: linear.parts(model, weights), reads, 1 if type(model) is DiagonalLinear else None)
+
+
+def _beta(model):
+    """What a kernel reads that takes beta [d]: a product of vectors, or powers of them, which only the host makes."""
+    factors = None if type(model) is DiagonalPower else model.P // model.d
+    return Given(lambda weights: linear.beta(model, float64_params(model, weights)), model.d, factors)
 
 
 def _scales(model):
@@ -107,8 +126,8 @@ def _loss(run, metric, card):
         return _task(
             _staged(kernels.linear_losses(model.d, staged=staged), R.size + z.size, staged),
             np.concatenate([R.ravel(), z]), len(R), model.d,
-            (lambda w: linear.beta(model, float64_params(model, w)), model.d), 1,
-            f"residuals in {len(R)} rows", finish=lambda sums, w: loss.factor / len(X) * (sums[:, 0] + rest))
+            _beta(model), 1, f"residuals in {len(R)} rows",
+            finish=lambda sums, read: loss.factor / len(X) * (sums[:, 0] + rest))
     if shape_of(model) and plain:
         _, d, h, hidden_bias, output_bias = shape_of(model)
         rows = padded(model, X, "float64")[:, :d + hidden_bias]
@@ -126,7 +145,7 @@ def _loss(run, metric, card):
         return None
     o = model.outputs
 
-    def finish(f, weights):
+    def finish(f, read):
         f = f.reshape(len(f), len(X), o)
         return loss.value(f if o > 1 else f[..., 0], y, o).mean(axis=-1)
 
@@ -154,7 +173,7 @@ def _sparsity(run, metric, card):
     layers = [names.index(name) + 1 for name in metric.layers(run.model)]
     program = kernels.feature_sparsity(*dense, run.model.P, len(X), layers, metric.normalise, card.shared)
     return _task(program, X.T, len(X), len(X), _weights(run.model), len(layers), "correlations of one warp a unit",
-                 number=metric.tau, finish=(lambda a, w: a) if len(layers) > 1 else _first)
+                 number=metric.tau, finish=(lambda a, read: a) if len(layers) > 1 else _first)
 
 
 def _jacobian(run, metric, card, home):
@@ -172,17 +191,17 @@ def _count(run, metric, X, why, home):
     points = np.zeros(4 + 2 * d + 2 * d * d) if home is None else home.module.DiagonalPoints(
         np.ascontiguousarray(X.T @ X), len(X)).packed()
     return _task(kernels.diagonal_ranks(d, _scales(model)), points, len(X), d, _parts(model), 1, f"'count': {why}",
-                 number=metric.rtol, finish=lambda count, w: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
+                 number=metric.rtol, finish=lambda count, read: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
 
 
 def _gram(run, metric, X, why, card, home):
     shape, sizes = _dense(run.model)
 
-    def finish(count, weights):
+    def finish(count, read):
         count = count[:, 0].copy()
         doubtful = count < 0
         if doubtful.any():
-            count[doubtful] = CPU().measure(home, metric, weights[doubtful])
+            count[doubtful] = CPU().measure(home, metric, read()[doubtful])
         return count
 
     return _task(kernels.gram_ranks(shape, sizes, run.model.P, len(X), HELD, card.shared),
@@ -202,7 +221,7 @@ def _values(run, metric, X, why, card):
         program, given = kernels.dense_values(*_dense(model), model.P, len(X), card.shared), _weights(model)
         points, kept, absent = X.T, min(len(X) * model.outputs, model.P), 0
 
-    def finish(answers, weights):
+    def finish(answers, read):
         shift, sigma = answers[:, 0].astype(np.int64), np.pad(answers[:, 1:], ((0, 0), (0, absent)))[:, :most]
         return metric.of(sigma) if type(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
 

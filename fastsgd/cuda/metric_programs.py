@@ -6,7 +6,7 @@ refuse to compile where the two differ.
 
 from dataclasses import dataclass
 
-from .program import THREADS, Program, boolean, constants, entry, partials
+from .program import C_TYPES, THREADS, Program, boolean, constants, entry, partials
 
 SHORT = 8 << 10  # bytes that a thread may keep in local memory: a card sets aside as much for every thread
 UNROLLED = 96  # doubles that a thread may hold in registers
@@ -40,6 +40,21 @@ def _spec(ints, flags, *lines):
     fields = [constants("int", **ints)] if ints else []
     fields += [constants("bool", **{name: boolean(value) for name, value in flags.items()})] if flags else []
     return "struct Spec {\n" + "".join(f"  {line}\n" for line in (*fields, *lines)) + "};\n"
+
+
+def held(dtype, factors):
+    """What metrics read of weights on the card: products of `factors` parts of a network's, in float64."""
+    return _held("held", dtype, constants("int", K=factors))
+
+
+def broken(dtype):
+    """Which networks on the card have a weight that is not finite."""
+    return _held("broken", dtype)
+
+
+def _held(call, dtype, *lines):
+    spec = _spec({}, {}, f"using T = {C_TYPES[dtype]};", *lines)
+    return Program(f"{call}, {dtype}", entry("metrics/held", spec, "fs::HeldLaunch", f"fs::{call}<Spec>(job)", 1))
 
 
 def padded(count):
