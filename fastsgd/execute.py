@@ -114,9 +114,15 @@ class _Pace:
         rows = len(plan.table(0, 1)) + noise + made
         self.most = max(1, (16 << 20) // rows)
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
-        work = plan.N * plan.run.model.P * plan.batch
         self.networks = {}  # {metric: networks a call}
-        self.steps = self.fixed or int(min(self.most, max(4, 1e8 // work)))
+        self.steps = self.fixed or min(self.most, self._first(plan))
+
+    @staticmethod
+    def _first(plan):
+        """Steps of the first launch: a guess that is safe anywhere, or what the plan expects, with room for error."""
+        safe, T = max(4, int(1e8 // (plan.N * plan.run.model.P * plan.batch))), plan.run.steps
+        expected = plan.expected.get("training") if safe < T else None  # costs as much as a short run
+        return max(safe, int(T * LAUNCH_SECONDS / 3 / expected)) if expected else safe
 
     def learn(self, steps, spent):
         if not self.fixed:
