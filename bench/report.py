@@ -13,13 +13,6 @@ NAMES = OPPONENTS | {"fma-peak": "FMA peak", "copy": "copy bandwidth", "torch-ba
                      "PyTorch batched, first version that comes to mind", "numpy": "numpy.linalg.svd, given J",
                      "torch": "torch.linalg.svdvals, given J", "autograd": "autograd by points, then svdvals",
                      "fs.linalg.rank": "fs.linalg.rank, given J", "numpy-loop": "a plain NumPy loop"}
-CAUSES = {  # (case, provider): why we are slower there, where we have been
-    ("S2", "jax"): "a full batch is two matrix products over all networks at once for XLA; our loop sums sample by "
-                   "sample in one fixed order for each network, which is what makes its bits the same everywhere",
-    ("S2", "numba"): "as JAX: 40 samples of 100 inputs a step are bound by reading X from the first-level cache twice",
-    ("S2", "torch-batched"): "as JAX: two matrix products over all networks",
-    ("S2", "steps"): "the step is so long that fusing saves nothing; the difference is within what a call costs",
-}
 SHORT_RUN = "the call's fixed part, about 0.3 ms of checks and planning, is longer than so few steps of one network"
 
 
@@ -94,8 +87,8 @@ def slower(rows):
         against = row["metric"] in ("speed ratio", "one network ratio", "rank ratio", "diagonal rank ratio",
                                     "sparsity ratio")
         if against and float(row["high"]) < 1:
-            cause = SHORT_RUN if row["metric"] == "one network ratio" and int(row["T"]) <= 100 else CAUSES.get(
-                (row["case"], row["provider"]), "not known yet")
+            short = row["metric"] == "one network ratio" and int(row["T"]) <= 100
+            cause = SHORT_RUN if short else "not known yet"  # what is known of other cases is said here
             lines.append((_title(row), row["cores"], NAMES.get(row["provider"], row["provider"]), row["T"],
                           _band(row), cause))
     return _table(("case", "cores", "slower than", "T", "ratio (band)", "cause"), lines) if lines else ""
