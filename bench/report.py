@@ -13,6 +13,7 @@ NAMES = OPPONENTS | {"fma-peak": "FMA peak", "copy": "copy bandwidth", "torch-ba
                      "PyTorch batched, first version that comes to mind", "numpy": "numpy.linalg.svd, given J",
                      "torch": "torch.linalg.svdvals, given J", "autograd": "autograd by points, then svdvals",
                      "fs.linalg.rank": "fs.linalg.rank, given J", "numpy-loop": "a plain NumPy loop"}
+LONE = "one network's steps wait for each other's sums, and no other network's work hides that"
 SHORT_RUN = "the call's fixed part, about 0.3 ms of checks and planning, is longer than so few steps of one network"
 
 
@@ -81,17 +82,33 @@ def opponents(rows):
 
 
 def slower(rows):
-    """Every ratio whose whole band is below 1, with the cause."""
+    """Every ratio, and every point of a curve, whose whole band is below 1, with the cause."""
     lines = []
-    for row in rows:
+    for row in [*rows, *_curve_ratios(rows)]:
         against = row["metric"] in ("speed ratio", "one network ratio", "rank ratio", "diagonal rank ratio",
-                                    "sparsity ratio")
+                                    "sparsity ratio", "curve ratio")
         if against and float(row["high"]) < 1:
-            short = row["metric"] == "one network ratio" and int(row["T"]) <= 100
-            cause = SHORT_RUN if short else "not known yet"  # what is known of other cases is said here
             lines.append((_title(row), row["cores"], NAMES.get(row["provider"], row["provider"]), row["T"],
-                          _band(row), cause))
+                          _band(row), _cause(row)))
     return _table(("case", "cores", "slower than", "T", "ratio (band)", "cause"), lines) if lines else ""
+
+
+def _cause(row):
+    """What is known of why we are slower."""
+    if row["metric"] == "one network ratio" and int(row["T"]) <= 100:
+        return SHORT_RUN
+    return LONE if row["metric"] == "curve ratio" and int(row["N"]) == 1 else "not known yet"
+
+
+def _curve_ratios(rows):
+    """Our rate over that of each opponent at the points of the curves, as rows."""
+    ours = {(row["metric"], row["case"]): row for row in rows if row["provider"] == "fastsgd"}
+    for row in rows:
+        mine = ours.get((row["metric"], row["case"]))
+        if row["metric"].startswith("curve ") and row["provider"] != "fastsgd" and mine:
+            parts = {"median": ("median", "median"), "low": ("low", "high"), "high": ("high", "low")}
+            yield mine | {"metric": "curve ratio", "provider": row["provider"]} | {
+                name: float(mine[a]) / float(row[b]) for name, (a, b) in parts.items()}
 
 
 def first(rows):

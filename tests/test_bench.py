@@ -182,11 +182,15 @@ def test_where_we_are_slower_the_table_says_so():
     made = [shared | line("rate", "fastsgd", harness.Band(1e6, 1e6, 1e6), case="S2"),
             shared | line("speed ratio", "jax", harness.Band(0.8, 0.7, 0.9), case="S2"),
             shared | line("speed ratio", "numba", harness.Band(1.1, 0.9, 1.2), case="S2"),
-            shared | line("one network ratio", "numpy-loop", harness.Band(0.2, 0.1, 0.3), T=10)]
+            shared | line("one network ratio", "numpy-loop", harness.Band(0.2, 0.1, 0.3), T=10),
+            shared | line("curve N", "fastsgd", harness.Band(7.0, 6.0, 8.0)) | {"N": 1},
+            shared | line("curve N", "numba", harness.Band(10.0, 9.0, 11.0)) | {"N": 1},
+            shared | line("curve N", "jax", harness.Band(10.0, 7.0, 11.0)) | {"N": 1}]
     text = report.opponents(made)
     assert "| **0.8** |" in text and "≈ 1.1" in text
     slow = report.slower(made)
-    assert "XLA" in slow and "fixed part" in slow and slow.count("\n") == 3  # head, rule, two lines
+    assert slow.count("\n") == 4 and "JAX" in slow and "fixed part" in slow  # head, rule, three lines
+    assert "0.7 (0.545 .. 0.889) | one network's steps wait" in slow
 
 
 def test_plots_have_a_point_for_every_row(tmp_path):
