@@ -43,7 +43,7 @@ def both(card, model, metric, weights, data=None, loss=None):
     launched = [len(one.launches) for one in here]
     got = measured.measure(metric, weights)
     assert all(len(one.launches) > count for one, count in zip(here, launched, strict=True)), "measured on the host"
-    assert metric.name in cuda_measure.explain(run, metric, here[0])
+    assert metric.name in cuda_measure.explain(run, here[0])[0]
     return got, CPU().measure(measured.home, metric, weights)
 
 
@@ -98,8 +98,7 @@ def test_losses_of_wide_networks_have_the_bits_of_the_cpu(fiber_card, model, thr
     for loss in (fs.losses.Squared.half(), fs.losses.Squared(factor=2.0)):
         got, want = both(fiber_card, model, m.TrainLoss(), weights, data, loss)
         np.testing.assert_array_equal(got, want)
-    assert f"{threads} thread(s) a network" in cuda_measure.explain(asked(model, m.TrainLoss(), data), m.TrainLoss(),
-                                                                    fiber_card)
+    assert f"{threads} thread(s) a network" in cuda_measure.explain(asked(model, m.TrainLoss(), data), fiber_card)[0]
     for backwards in (False, True):
         got, want = both(FiberCard(fiber_card.folder, backwards=backwards), model, m.TrainLoss(), weights, data)
         np.testing.assert_array_equal(got, want)
@@ -187,8 +186,7 @@ def test_wide_diagonal_networks_have_scratch(fiber_card):
     X = rng.standard_normal((70, 50))
     got, want = both(fiber_card, model, m.JacobianRank(1e-9, X), weights)
     np.testing.assert_array_equal(got, want)
-    assert "scratch a thread" in cuda_measure.explain(asked(model, m.JacobianRank(1e-9, X)), m.JacobianRank(1e-9, X),
-                                                      fiber_card)
+    assert "scratch a thread" in cuda_measure.explain(asked(model, m.JacobianRank(1e-9, X)), fiber_card)[0]
     got, want = both(fiber_card, model, m.JacobianSpectrum(points=X), weights)
     np.testing.assert_array_equal(got, want)
 

@@ -15,7 +15,7 @@ class Backend:
     advance(state, segment): move the state over a Segment
     lost(state): [N] int64; what the caller marks as lost stays as it is from then on
     read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
-    explain_metric(run, metric): how a metric is computed, a sentence or None; PlanError for a method that it lacks
+    explain_metrics(run): how metrics are computed, sentences; PlanError for a method that it lacks
     measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
     measure_held(state, metric, who): the same of the state's networks at positions `who` [M], ascending, measured where
         they lie; None where they had better be read
@@ -50,7 +50,11 @@ class Backend:
     def read(self, state):
         raise NotImplementedError
 
+    def explain_metrics(self, run):
+        return tuple(filter(None, (self.explain_metric(run, metric) for metric in run.metrics)))
+
     def explain_metric(self, run, metric):
+        """A sentence, or None where there is nothing to say."""
         if isinstance(metric, JacobianMetric) and metric.method not in ("auto", "svd"):
             raise PlanError(f"metrics: {metric.name} by method={metric.method!r} needs a kernel that the backend "
                             f"{self.name!r} has not for {type(run.model).__name__}; legal here are 'auto' and 'svd'")

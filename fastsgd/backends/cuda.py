@@ -177,8 +177,8 @@ class CUDA(Backend):
                 self._home(state, wave)
         return state.weights, state.buffers
 
-    def explain_metric(self, run, metric):
-        return cuda_measure.explain(run, metric, cards.cards(run.device)[0])
+    def explain_metrics(self, run):
+        return cuda_measure.explain(run, cards.cards(run.device)[0])
 
     def measure(self, state, metric, weights):
         return state.measured.measure(metric, weights)

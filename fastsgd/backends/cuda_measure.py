@@ -73,10 +73,15 @@ def _blocks(found, M, card):
     return min(M if program.whole else -(-M * program.lanes // program.threads), card.processors * places)
 
 
-def explain(run, metric, card):
-    """One line of a plan, None where there is nothing to say."""
-    host = CPU().explain_metric(run, metric)  # refuses methods that are not possible
+def explain(run, card):
+    """Lines of a plan."""
+    hosts = {metric: CPU().explain_metric(run, metric) for metric in run.metrics}  # refuses what is not possible
     here = room(run, 1, card)
+    return tuple(filter(None, (_explain(metric, here, host) for metric, host in hosts.items())))
+
+
+def _explain(metric, here, host):
+    """One line, None where there is nothing to say. here: a Room; host: what the CPU backend would say."""
     if metric in here.refused:
         return f"{metric.name}, on the host: {here.refused[metric]}" + (f"; {host}" if host else "")
     if metric not in here.tasks:

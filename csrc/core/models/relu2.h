@@ -34,24 +34,10 @@ struct ReLU2 {
 
   template <class X>
   FS_HD V value(const V* w, X x, V* kept) const {
-    const int D_ = D();
-    Sum s;
-    groups<MOST>([&](auto count, int c) {
-      constexpr int U = count.value;
-      const V* r = w + c * (D_ + 1);
-      V z[U];
-      FS_UNROLL
-      for (int m = 0; m < U; ++m) z[m] = V::set(0);
-      FS_UNROLL_ROWS
-      for (int j = 0; j < D_; ++j) {
-        const V xj = x.shared(j);
-        FS_UNROLL
-        for (int m = 0; m < U; ++m) z[m] = fma(r[m * (D_ + 1) + j], xj, z[m]);
-      }
-      FS_UNROLL
-      for (int m = 0; m < U; ++m) add(s, c + m, kept[c + m] = relu(z[m]), r[m * (D_ + 1) + D_]);
-    });
-    return s.total() + w[C() * (D_ + 1)];
+    const X one[1] = {x};
+    V h[1];
+    values(w, nullptr, one, kept, h);
+    return h[0];
   }
 
   // ---- batches: nothing to fold, and every parameter has a sum of its own; kept is [R, C].
@@ -64,7 +50,7 @@ struct ReLU2 {
   FS_HD void values(const V* w, const V*, const X (&x)[R], V* kept, V (&h)[R]) const {
     const int D_ = D(), C_ = C();
     Sum s[R];
-    groups<2>([&](auto count, int c) {
+    groups<R == 1 ? MOST : 2>([&](auto count, int c) {
       constexpr int U = count.value;
       const V* row = w + c * (D_ + 1);
       V z[U][R];
