@@ -52,8 +52,8 @@ class Row:
 
     def measure(self):
         chosen = self.chosen
-        report = sass.report(nvrtc().compile(chosen.program, Hopper.arch))
-        floor, bound = _floor(self.model, chosen.lanes, self.dtype), report.bound(chosen.lanes)
+        report = sass.report(nvrtc().compile(chosen.program, Hopper.arch), chosen.lanes)
+        floor, bound = _floor(self.model, chosen.lanes, self.dtype), report.bound
         return {"program": f"{self.title}, {self.dtype}, {chosen.lanes} lane(s)", "registers": report.registers,
                 "spilled bytes": report.spilled, "shared bytes": chosen.shared,
                 "warps a multiprocessor": 4 * report.occupancy(chosen.program.threads, chosen.shared),

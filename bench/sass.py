@@ -1,7 +1,8 @@
 """Owns what machine code says without a card: registers, spills, instructions of a step, and the bound they imply.
 
-A step's instructions are those of the innermost loop with arithmetic, block by block: a block of draws runs at every
-fourth step, a block that writes a lost network back hardly ever, any other once. A loop of two steps counts for two.
+A step's instructions are half of those of the innermost loop with arithmetic, for it makes two steps, block by block: a
+block of draws runs once in four steps for each lane of a team, one that writes a lost network back hardly ever, any
+other once.
 Throughput is bounded by the four things a multiprocessor issues (NVIDIA's tables for compute capability 9.0, a clock of
 1.98 GHz): 4 warp instructions in all, 4 of arithmetic in float32 (2 in float64), 2 of integers and comparisons, 1 of
 shared memory and shuffles. Integer products share the arithmetic pipe at half its rate.
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROCESSORS, CLOCK = 132, 1.98e9  # of an H200 or H100 SXM
+STEPS = 2  # of a turn of the loop
 MATH = {"FFMA", "FMUL", "FADD", "FFMA32I", "FMUL32I", "FADD32I"}
 DOUBLE = {"DFMA", "DMUL", "DADD", "DSETP"}
 MEMORY = {"LDS", "SHFL", "LDG", "LD", "LDL", "STL", "STS", "STG"}
-ONCE_IN_A_WHILE = 0.25  # blocks of four draws
 
 
 def disassembler():
@@ -37,12 +38,12 @@ def disassembler():
 
 @dataclass(frozen=True)
 class Report:
-    """registers, spilled (bytes of stack), step {instruction: number in a step of a warp}, steps (of the loop)."""
+    """registers, spilled (bytes of stack), step {instruction: number in a step of a warp}, lanes of a team."""
 
     registers: int
     spilled: int
     step: dict
-    steps: int
+    lanes: int
 
     def of(self, names):
         return sum(count for name, count in self.step.items() if name in names)
@@ -72,14 +73,15 @@ class Report:
         per_warp = -(-self.registers * 32 // 256) * 256
         return min(65536 // (per_warp * threads // 32), 227 * 1024 // max(shared + 1024, 1), 2048 // threads, 32)
 
-    def bound(self, lanes):
+    @property
+    def bound(self):
         """Network-steps a second of a whole card that the instructions of a step allow."""
         warps = min(4 / self.issue, 4 / self.math, 2 / max(self.integers, 1e-9), 1 / max(self.memory, 1e-9))
-        return PROCESSORS * CLOCK * warps * 32 / lanes
+        return PROCESSORS * CLOCK * warps * 32 / self.lanes
 
 
-def report(code):
-    """The Report of machine code (a cubin)."""
+def report(code, lanes):
+    """The Report of machine code (a cubin) of the fused loop."""
     tool = disassembler()
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code)
@@ -87,7 +89,7 @@ def report(code):
         said = [subprocess.run([tool, what, file.name], capture_output=True, text=True, check=True).stdout
                 for what in ("--dump-resource-usage", "--dump-sass")]
     registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", said[0]).groups())
-    return Report(registers, stack, *_step(_instructions(said[1])))
+    return Report(registers, stack, _step(_instructions(said[1]), lanes), lanes)
 
 
 def _instructions(text):
@@ -105,15 +107,15 @@ def _name(words):
     return words.split()[0].split(".")[0]
 
 
-def _step(code):
-    """({instruction: number in a step}, steps of the loop)."""
+def _step(code, lanes):
+    """{instruction: number in a step}."""
     at = {address: k for k, (address, _) in enumerate(code)}
     loops = [(at[_target(words)], k) for k, (address, words) in enumerate(code)
              if words.startswith("BRA") and _target(words) in at and _target(words) < address]
     heavy = [(first, last) for first, last in loops
              if sum(_name(words) in MATH | DOUBLE for _, words in code[first:last]) > 4]
     first, last = min(heavy, key=lambda loop: loop[1] - loop[0])
-    body = code[first:last + 1]
+    body = _usual(code[first:last + 1])
     starts = {_target(words) for _, words in code} | {body[0][0]}
     blocks, current = [], []
     for address, words in body:
@@ -127,13 +129,21 @@ def _step(code):
     total = Counter()
     for block in blocks:
         for name, count in Counter(block).items():
-            total[name] += count * _weight(Counter(block))
-    steps = 2 if sum(_weight(Counter(block)) == ONCE_IN_A_WHILE for block in blocks) == 2 else 1
-    return {name: count / steps for name, count in total.items() if count}, steps
+            total[name] += count * _weight(Counter(block), lanes) / STEPS
+    return {name: count for name, count in total.items() if count}
 
 
-def _weight(block):
-    if block["STG"] > 2:
-        return 0.0
+def _usual(code):
+    """Without what a branch skips if there are stores in it: a network that is lost is written back."""
+    at, rare = {address: k for k, (address, _) in enumerate(code)}, set()
+    for k, (_, words) in enumerate(code):
+        skipped = range(k + 1, at.get(_target(words), 0)) if words.startswith("BRA") else ()
+        if any(_name(code[j][1]) == "STG" for j in skipped):
+            rare.update(skipped)
+    return [line for k, line in enumerate(code) if k not in rare]
+
+
+def _weight(block, lanes):
+    """How often a block runs in a turn of the loop."""
     draws = block["LOP3"] >= 15 and not block["FFMA"] + block["DFMA"]
-    return ONCE_IN_A_WHILE if draws else 1.0
+    return STEPS / (4 * lanes) if draws else 1.0

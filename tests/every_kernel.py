@@ -6,6 +6,7 @@ compiles into FOLDER with its address and undefined-behaviour sanitizers; `... F
 
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import fibers
 import numpy as np
@@ -73,7 +74,8 @@ def compare_metrics():
 
 def main(folder=None, planted=None):
     if planted:
-        cuda_programs._labels = lambda run: 0  # shared memory that lacks room for the labels
+        choose = cuda_programs.choose  # shared memory that lacks room for two numbers
+        cuda_programs.choose = lambda *given: replace(made := choose(*given), shared=made.shared - 8)
     card = fibers.FiberCard(folder, sanitize=True) if folder else None
     with fibers.in_place(card) if card else nullcontext():
         for count, (run, team) in enumerate(runs()):

@@ -21,29 +21,36 @@ def tools():
 
 @pytest.mark.parametrize("row", programs.ROWS, ids=lambda row: f"{row.title} {row.dtype} {row.N}")
 def test_no_spills_and_one_shuffle_for_each_halving(row):
-    report = sass.report(compiler.nvrtc().compile(row.chosen.program, "sm_90"))
+    lanes = row.chosen.lanes
+    report = sass.report(compiler.nvrtc().compile(row.chosen.program, "sm_90"), lanes)
     words = 2 if row.dtype == "float64" else 1
     assert report.spilled == 0 and not report.of({"LDL", "STL"})
-    assert report.registers <= 168 and report.steps == 2
-    assert report.of({"SHFL"}) == words * log2(row.chosen.lanes)
+    assert report.registers <= 168
+    assert report.of({"SHFL"}) == words * log2(lanes) + (lanes > 1), "and one for what another lane has drawn"
 
 
-@pytest.mark.parametrize(("title", "issue", "registers", "share"), [
-    ("diagonal d=30", 265, 168, 0.70), ("ReLU 2-20-1", 276, 152, 0.68)])
-def test_the_systems_that_are_swept_most_stay_near_their_floor(title, issue, registers, share):
+@pytest.mark.parametrize(("title", "N", "issue", "registers", "share", "bound", "warps"), [
+    ("diagonal d=30", 10**6, 230, 128, 0.82, 145, 16), ("diagonal d=30", 30_000, 87, 74, 0.70, 96, 28),
+    ("diagonal d=30", 1000, 62, 56, 0.63, 67, 32), ("ReLU 2-20-1", 10**6, 254, 168, 0.75, 131, 12),
+    ("ReLU 2-20-1", 1000, 70, 64, 0.63, 60, 32)])
+def test_the_systems_that_are_swept_most_stay_near_their_floor(title, N, issue, registers, share, bound, warps):
     """At least 60 % of the throughput that arithmetic alone would allow is the goal; these hold what was reached."""
-    row = next(row for row in programs.ROWS if row.title == title)
+    row = next(row for row in programs.ROWS if row.title == title and row.N == N)
     measured = row.measure()
     assert measured["instructions a step"] <= issue and measured["registers"] <= registers
-    assert measured["share"] >= share and measured["bound G steps/s"] > 120
-    assert measured["warps a multiprocessor"] >= 12
+    assert measured["share"] >= share and measured["bound G steps/s"] > bound
+    assert measured["warps a multiprocessor"] >= warps
 
 
-def test_instructions_are_counted_where_they_are():
-    """A loop of two steps with a block of draws, one that hardly ever runs, and the rest, as cuobjdump prints it."""
-    code = ["MOV R1, c[0x0][0x28]", "FFMA R2, R3, R4, R5", *["LOP3.LUT R1, R1, R2, RZ, 0x3c, !PT"] * 16,
-            "@!P0 BRA 0x150", "NOP", "NOP", *["FMUL R2, R3, R4"] * 5, "@P1 BRA 0x10", "EXIT"]
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_instructions_are_counted_where_they_are(lanes):
+    """A turn of two steps: a block of draws, one that hardly ever runs, and the rest, as cuobjdump prints it."""
+    draws = ["LOP3.LUT R1, R1, R2, RZ, 0x3c, !PT"] * 16
+    code = ["MOV R1, c[0x0][0x28]", "FFMA R2, R3, R4, R5", "@P2 BRA 0x140", *draws, "IMAD R1, R2, R3, R4",
+            "@!P0 BRA 0x1a0", "MOV R2, R3", "@!P3 BRA 0x180", "STG.E [R2], R3", "BSYNC B0", "NOP",
+            *["FMUL R2, R3, R4"] * 5, "@P1 BRA 0x10", "EXIT"]
     text = "\n".join(f"        /*{16 * k:04x}*/      {words} ;" for k, words in enumerate(code))
-    step, steps = sass._step(sass._instructions(text))
-    assert steps == 1 and step["FMUL"] == 5 and step["BRA"] == 2 and "EXIT" not in step and "MOV" not in step
-    assert step["LOP3"] == 16
+    step = sass._step(sass._instructions(text), lanes)
+    assert step["FMUL"] == 2.5 and step["BRA"] == 1.5 and "EXIT" not in step
+    assert not {"STG", "MOV", "BSYNC"} & set(step), "what is skipped unless a network is lost"
+    assert step["LOP3"] == 16 / (4 * lanes)

@@ -13,6 +13,7 @@
 #define __builtin_nan nan
 #define __builtin_inf() __longlong_as_double(0x7FF0000000000000ll)
 #define __builtin_fabs fabs
+#define __builtin_fabsf fabsf
 #define __builtin_sqrt __dsqrt_rn
 #define __builtin_fma __fma_rn
 #endif

@@ -127,7 +127,8 @@ FS_HD u32 beyond(Vec<T, W> x, T bound) {
 }
 template <class T>
 FS_HD u32 beyond(Vec<T, 1> x, T bound) {
-  return !(x.a <= bound && x.a >= -bound);
+  if constexpr (sizeof(T) == 4) return !(__builtin_fabsf(x.a) <= bound);
+  else return !(__builtin_fabs(x.a) <= bound);
 }
 
 // Lane k receives lane k ^ Stride.

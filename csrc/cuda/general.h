@@ -23,13 +23,7 @@ namespace fs {
 
 // Who works on a network: a thread alone, or a block together.
 template <class T, int LANES>
-struct Work {
-  using type = Together<T, LANES>;
-};
-template <class T>
-struct Work<T, 1> {
-  using type = Team<T, 1, 1>;
-};
+using Work = Either<LANES == 1, Team<T, 1, 1>, Together<T, LANES>>;
 
 // A model as the general loop sees it; Made::model() is its shape, known to the compiler.
 template <class Tm, class Made>
@@ -53,17 +47,22 @@ struct RowFeed {
   using V = Vec<T, 1>;
   const Launch<T>& job;
   const T *X, *labels;
-  i64 k, draws;
-  V* x;  // [inputs]
-  u32 index;
+  i64 k, count;  // position of the network, samples a step that are drawn
+  const Draws draws;
+  V* x;                 // [inputs]
+  u32 drawn[4], index;  // samples of four steps, and of this one
 
   FS_DEVICE V* room() { return x; }
   FS_DEVICE const V* inputs() const { return x; }
-  FS_DEVICE void draw(const i64*, i64) {}
+  // Draws for the block of four steps that t is in.
+  FS_DEVICE void draw(const i64*, i64 t) {
+    if (!Spec::TABLE && count == 1) draws.block(u32(t / 4), 0, drawn);
+  }
   FS_DEVICE const u32* which(i64 t, i64 b) {
     if constexpr (Spec::TABLE)
-      index = job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * draws + b];
-    else index = drawn(job, u32(job.ids[k]), t, u32(b));
+      return job.indices + ((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * count + b;
+    if (count > 1) draws.block(u32(t / 4), u32(b), drawn);
+    index = pick(drawn, u32(t) % 4);
     return &index;
   }
   FS_DEVICE void take(const u32* at, int count, V* y) {
@@ -88,7 +87,7 @@ FS_DEVICE GeneralJob<typename Spec::T> general_job(const Launch<typename Spec::T
   job.t0 = from.t0, job.t1 = from.t1, job.multiplier = from.multiplier, job.n = from.n, job.stride = from.stride;
   job.batch = Spec::PLAIN ? 1 : from.batch, job.full = Spec::FULL, job.seed = from.seed;
   all.buffers = from.buffers, all.labels = Spec::LABELS;
-  all.loss = {Spec::loss, T(from.factor), from.loss_weights, T(from.bound)};
+  all.loss = {Spec::loss, from.factor, from.loss_weights, from.bound};
   all.update = Spec::update();
   all.update.fixed = from.fixed;
   for (int h = 0; h < HYPERS; ++h) all.hyper[h] = from.hyper[h];
@@ -126,7 +125,7 @@ FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const
   const auto all = general_job<Spec>(job);
   const M model{};
   const G teacher{};
-  Feed feed{job, X, y, k, all.draws(), x, 0};
+  Feed feed{job, X, y, k, all.draws(), Draws(job, k), x, {}, 0};
   Loop(all, model, Spec::taught ? &teacher : nullptr, feed, r).run(&k, 1);
 }
 
@@ -134,7 +133,7 @@ template <class Spec>
 FS_DEVICE void general(const Launch<typename Spec::T>& job) {
   using T = typename Spec::T;
   using V = Vec<T, 1>;
-  using Tm = typename Work<T, Spec::LANES>::type;
+  using Tm = Work<T, Spec::LANES>;
   if constexpr (Spec::LANES == 1) {
     const T *X = job.X, *y = job.y;
     if constexpr (Spec::STAGED) {

@@ -23,6 +23,13 @@ struct Lanes {
   FS_HD static constexpr int vectors(int count) { return (count + L - 1) / L; }
 };
 
+// x of lane `from` of a team of L.
+template <int L>
+FS_DEVICE u32 of_lane(u32 x, u32 from) {
+  if constexpr (L == 1) return x;
+  else return __shfl_sync(WARP, x, int(from), L);
+}
+
 // All B threads of a block on one network, in the general loop: rows lie in memory that they share, and who is first()
 // takes every step()-th item of a loop. A sum's partials are formed by the first lanes, then halved across them.
 template <class T_, int B>
@@ -80,13 +87,12 @@ struct Held {
   FS_DEVICE V shared(int j) const { return x[j]; }
 };
 
-// An input where it lies, for what has too many to hold.
+// An input where it lies, for what has too many to hold: from the lane's first on where the family spreads inputs.
 template <class Tm>
 struct Lying {
   using V = typename Tm::V;
   const typename Tm::T* x;
-  int lane;
-  FS_DEVICE V own(int c) const { return V::set(x[c * Tm::L + lane]); }
+  FS_DEVICE V own(int c) const { return V::set(x[c * Tm::L]); }
   FS_DEVICE V shared(int j) const { return V::set(x[j]); }
 };
 

@@ -4,6 +4,13 @@
 
 namespace fs {
 
+// A number of the run's dtype in a word of eight bytes: converted in a kernel, it would be converted at every step.
+template <class T>
+struct alignas(8) Number {
+  T value;
+  FS_HD operator T() const { return value; }
+};
+
 template <class T>
 struct Launch {
   const i64* who;  // [count] positions of the networks to run
@@ -21,50 +28,43 @@ struct Launch {
   const u32* indices;  // [index_rows, t1 - t0, batch], where the order is a table
   i64 index_rows, common;
   u64 seed;
-  double slope, bound;  // of the squared loss of fused loops: 2 c; of every loss: what is lost beyond
+  Number<T> slope, bound;  // of the squared loss of fused loops: 2 c; of every loss: what is lost beyond
   // of the general loop only
   const T* hyper[HYPERS];          // [N] each, or null
   Amplitude<T> label, gradient;    // base null if there is no such noise
   const T *loss_weights, *taught;  // [o], and [P] of the teacher; or null
   const bool* fixed;               // [P] or null
   T* scratch;                      // [count, ROWS] where blocks keep rows that shared memory has no room for
-  double factor;                   // of the loss
+  Number<T> factor;                // of the loss
 };
 
-// The sample of item b of step t.
+// Draws samples of the network at position k.
+struct Draws {
+  u64 seed;
+  u32 id, n;
+
+  template <class T>
+  FS_HD Draws(const Launch<T>& job, i64 k)
+      : seed(job.seed), id(u32(job.common >= 0 ? job.common : job.ids[k])), n(u32(job.n)) {}
+
+  // Samples of item b of the four steps of a block.
+  FS_HD void block(u32 number, u32 b, u32 (&index)[4]) const {
+    u32 c[4][1] = {{number}, {id}, {ORDER}, {b}};
+    philox<1>(c, seed);
+    FS_UNROLL
+    for (int q = 0; q < 4; ++q) index[q] = index_of(c[q][0], n);
+  }
+};
+
+// Where a table has the sample of item b of step t of network k.
 template <class T>
-FS_HD u32 drawn(const Launch<T>& job, u32 id, i64 t, u32 b) {
-  u32 c[4][1] = {{u32(t / 4)}, {job.common >= 0 ? u32(job.common) : id}, {ORDER}, {b}};
-  philox<1>(c, job.seed);
-  const u32 q = u32(t % 4);
-  return index_of(q < 2 ? (q < 1 ? c[0][0] : c[1][0]) : (q < 3 ? c[2][0] : c[3][0]), u32(job.n));
+FS_HD const u32* listed(const Launch<T>& job, i64 k, i64 t, i64 b) {
+  return job.indices + ((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b;
 }
 
-// The samples of one network, a step after the other from t on: a draw serves four steps.
-template <class T>
-struct Order {
-  u64 seed;
-  u32 id, n, block, word[4];
-
-  FS_HD Order(const Launch<T>& job, u32 network, i64 t)
-      : seed(job.seed), id(job.common >= 0 ? u32(job.common) : network), n(u32(job.n)), block(u32(t / 4)) {
-    if (t % 4) refill();
-    for (u32 k = 0; k < u32(t % 4); ++k) shift();
-  }
-  FS_HD u32 take(i64 t) {
-    if (t % 4 == 0) refill();
-    const u32 index = index_of(word[0], n);
-    shift();
-    return index;
-  }
-
- private:
-  FS_HD void refill() {
-    u32 c[4][1] = {{block++}, {id}, {ORDER}, {0}};
-    philox<1>(c, seed);
-    for (int q = 0; q < 4; ++q) word[q] = c[q][0];
-  }
-  FS_HD void shift() { word[0] = word[1], word[1] = word[2], word[2] = word[3]; }
-};
+// One of four.
+FS_HD u32 pick(const u32 (&index)[4], u32 q) {
+  return q < 2 ? (q < 1 ? index[0] : index[1]) : (q < 3 ? index[2] : index[3]);
+}
 
 }  // namespace fs

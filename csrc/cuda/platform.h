@@ -17,6 +17,18 @@
 
 namespace fs {
 
+// A if YES, else B.
+template <bool YES, class A, class B>
+struct Choice {
+  using type = A;
+};
+template <class A, class B>
+struct Choice<false, A, B> {
+  using type = B;
+};
+template <bool YES, class A, class B>
+using Either = typename Choice<YES, A, B>::type;
+
 FS_DEVICE i64 thread_number() { return i64(blockIdx.x) * blockDim.x + threadIdx.x; }
 constexpr unsigned WARP = 0xFFFFFFFFu;  // all lanes; no thread leaves its warp before the others
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..cuda import card as cards
-from ..cuda.launch import Launch, OrderLaunch
+from ..cuda.launch import Launch, OrderLaunch, number
 from ..cuda.program import orders as orders_program
 from ..errors import PlanError
 from ..native import default_threads
@@ -140,8 +140,9 @@ class CUDA(Backend):
         job.batch = run.data.n if run.rule.full else plan.batch
         job.index_rows = arrays["indices"].shape[0] if "indices" in arrays else 0
         job.common = run.order.network if isinstance(run.order, Common) else -1
-        job.slope, job.factor = 2 * run.loss.factor, run.loss.factor
-        job.bound = min(run.loss.bound(run.rule.lost_above, run.dtype), float(np.finfo(run.dtype).max))
+        bound = min(run.loss.bound(run.rule.lost_above, run.dtype), float(np.finfo(run.dtype).max))
+        job.slope, job.factor, job.bound = (number(value, run.dtype)
+                                            for value in (2 * run.loss.factor, run.loss.factor, bound))
         return job, arrays
 
     @staticmethod
@@ -152,8 +153,8 @@ class CUDA(Backend):
         if segment.samples is not None:  # a Stream: this stretch is a data set of its own, gone through in order
             X, y = (a[part] for a in segment.samples)
             rows = np.arange(X.shape[0] * X.shape[1] * X.shape[2], dtype=np.uint32).reshape(X.shape[:3])
-            X = programs.padded(run, X.reshape(-1, run.data.d), state.chosen)
-            return {"X": one.put(X), "y": one.put(y.reshape(rows.size, -1)), "indices": one.put(rows)}
+            made = programs.samples(run, X.reshape(-1, run.data.d), y.reshape(rows.size, -1), state.chosen)
+            return {name: one.put(a) for name, a in (made | {"indices": rows}).items()}
         if segment.indices is not None:
             rows = segment.indices if len(segment.indices) == 1 else segment.indices[part]
             return {"indices": one.put(rows)}

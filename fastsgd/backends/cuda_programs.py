@@ -16,7 +16,7 @@ THREAD_REGISTERS = 255  # that a thread can have
 ROLLED = 310  # estimated registers from which on the state goes to local memory; a few fewer are spilled
 SPARE = {"diagonal": 40, "relu2": 48}  # for draws, addresses, intermediate values: a fit to NVRTC 13 for sm_90
 HELD = 64  # registers that an input may take
-STAGED = 64 << 10  # bytes of data in shared memory, so that three blocks still fit
+STAGED = 72 << 10  # bytes of data in shared memory, so that three blocks still fit
 ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
 LOCAL_SHARE = 0.5  # of a card's free memory that rows in local memory may take
 RESIDENT = 2048  # threads of a multiprocessor
@@ -61,7 +61,7 @@ def choose(run, N, card, tuning):
     network += len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
     made = (*_fused(run, N, card, tuning), None, 0) if fused(run) else _general(run, N, card, tuning)
     program, lanes, staged, stride, local, why, shared, scratch = made
-    size = run.data.n * (stride + _labels(run)) * item
+    size = run.data.n * (stride + (0 if fused(run) else _labels(run))) * item
     where = (f"data staged in {size / 1024:.1f} KiB of shared memory" if staged else
              "data read through the caches" if run.data.n else "samples made on the way")
     shared = (size if staged else 0) if shared is None else shared
@@ -107,11 +107,14 @@ class _Layout:
         self.registers = (self.rows * (2 if self.batches else 1) + self.kept + held + sums) * self.words + spare
 
     @property
+    def label(self):
+        """Column of a row's label, behind all inputs; where they are spread, it stands there once for each lane."""
+        return self.lanes * self.size if self.spreads else self.inputs
+
+    @property
     def stride(self):
         """Words apart of rows of X, so that the rows of different teams lie in different banks."""
-        if not self.spreads:
-            return self.inputs | 1
-        return self.lanes * (-(-self.inputs // self.lanes) | 1)
+        return self.lanes * (self.size + 1 | 1) if self.spreads else self.inputs + 1 | 1
 
 
 def _fused(run, N, card, tuning):
@@ -129,7 +132,7 @@ def _fused(run, N, card, tuning):
     rolled = layout.registers > ROLLED
     blocks = 1 if rolled else max(1, REGISTERS // (programs.THREADS * layout.registers))
     item = np.dtype(run.dtype).itemsize
-    staged = _stages(run, run.data.n * (layout.stride + 1) * item, card)
+    staged = _stages(run, run.data.n * layout.stride * item, card)
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           staged=staged, batches=layout.batches, full=run.rule.full, table=tabled(run), rolled=rolled)
@@ -277,20 +280,26 @@ def _general_program(run, lanes, rows, shares, staged):
 # ---- data
 
 
-def padded(run, X, chosen):
-    """X [n, d] in rows of the program's stride: zeros behind, and a one right behind where hidden biases want it."""
-    out = np.zeros((len(X), chosen.stride), run.dtype)
-    out[:, :run.data.d] = X
-    if fused(run) and shape_of(run.model)[3]:
-        out[:, run.data.d] = 1
-    return out
+def samples(run, X, y, chosen):
+    """{name: array} of samples X [n, d], y [n, ...] as the program wants them.
+
+    Rows of X have the program's stride, zeros behind. In the fused loop a one follows the inputs where hidden biases
+    want it, then the label; the general loop has y [n, labels].
+    """
+    rows = np.zeros((len(X), chosen.stride), run.dtype)
+    rows[:, :run.data.d] = X
+    if not fused(run):
+        return {"X": rows, "y": np.array(y, run.dtype).reshape(len(X), -1)}
+    layout = _Layout(run, chosen.lanes)
+    rows[:, run.data.d:layout.inputs] = 1
+    rows[:, layout.label:layout.label + (layout.lanes if layout.spreads else 1)] = np.reshape(y, (-1, 1))
+    return {"X": rows}
 
 
 def data(run, chosen):
     """{name: array} of everything that is the same for all networks."""
-    out, given = {}, run.data
-    if given.n:
-        out = {"X": padded(run, given.X, chosen), "y": np.array(given.y, run.dtype)}
+    given = run.data
+    out = samples(run, given.X, given.y, chosen) if given.n else {}
     if fused(run):
         return out
     weights, fixed = getattr(run.loss, "weights", None), general.fixed(run.model)

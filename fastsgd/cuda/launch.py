@@ -2,6 +2,8 @@
 
 import ctypes
 
+import numpy as np
+
 HYPERS = ("momentum", "weight_decay", "balance_penalty", "rho", "average", "beta1", "beta2", "epsilon")
 
 
@@ -11,12 +13,17 @@ def _struct(name, pointers_and_counts, unsigned=(), doubles=()):
     return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
+def number(value, dtype):
+    """A Number of csrc/cuda/launch.h: the bits of a value in a dtype, in a word of eight bytes."""
+    return int(np.array([value, 0], dtype).view(np.uint64)[0])
+
+
 # csrc/cuda/launch.h. Arrays are addresses on the card, 0 for none.
 Launch = _struct("Launch", """
     who count ids W buffers lost base row t0 t1 multiplier X y n stride batch indices index_rows common seed slope bound
     """ + " ".join(HYPERS) + """
     label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights taught fixed
-    scratch factor""", unsigned=("seed",), doubles=("slope", "bound", "factor"))
+    scratch factor""", unsigned=("seed", "slope", "bound", "factor"))
 
 # csrc/cuda/metrics/launch.h
 MetricLaunch = _struct("MetricLaunch", "W N out X n stride scratch each number", doubles=("number",))

@@ -86,7 +86,7 @@ def wide_predictions(shape, P, kept, threads, room):
 
 def _general(shape, lanes, **flags):
     made = f"struct Made {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{ return {shape}; }}\n}};\n"
-    return made + _spec({"LANES": lanes}, flags, f"using Model = fs::Whole<fs::Work<double, {lanes}>::type, Made>;")
+    return made + _spec({"LANES": lanes}, flags, f"using Model = fs::Whole<fs::Work<double, {lanes}>, Made>;")
 
 
 def mean_losses(d, h, hidden_bias, output_bias, *, staged):

@@ -108,7 +108,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
              "STAGED": staged, "FRESH": inputs is not None, "ONE": one}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
                "GRADIENT_NOISE": gradient_noise}
-    spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>::type;\n"
+    spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"
             f"  using Model = fs::Whole<Tm, Made>;\n"
             f"  using Teacher = fs::Whole<Tm, {'Taught' if teacher else 'Made'}>;\n"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"

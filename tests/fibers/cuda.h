@@ -212,8 +212,9 @@ inline T __shfl_xor_sync(unsigned mask, T value, int by) {
   return fibers::shuffle(mask, value, fibers::self().lane ^ unsigned(by));
 }
 template <class T>
-inline T __shfl_sync(unsigned mask, T value, int from) {
-  return fibers::shuffle(mask, value, unsigned(from));
+inline T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
+  return fibers::shuffle(mask, value,
+                         (fibers::self().lane & ~unsigned(width - 1)) | (unsigned(from) % unsigned(width)));
 }
 inline unsigned __ballot_sync(unsigned mask, int yes) {
   const uint64_t* word = fibers::exchange(mask, yes != 0);

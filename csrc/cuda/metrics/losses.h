@@ -30,7 +30,7 @@ FS_DEVICE void predictions(const MetricLaunch& job) {
       for (int q = 0; q < M::outputs; ++q) job.out[(k * job.n + i) * M::outputs + q] = out[q].a;
     }
   } else {
-    using Tm = typename Work<double, Spec::LANES>::type;
+    using Tm = Work<double, Spec::LANES>;
     FS_DYN_SHARED(double, room);
     double *weights = room + Tm::SLOT, *kept = weights + Spec::SHARED * M::P;
     for (i64 k = blockIdx.x; k < job.N; k += gridDim.x) {
@@ -68,7 +68,7 @@ FS_DEVICE void mean_losses(const MetricLaunch& job) {
   V sum = V::set(0);
   FS_NO_UNROLL
   for (i64 i = 0; i < job.n; ++i) {
-    const V r = model.value(w, Lying<Tm>{X + i * job.stride, lane}, kept) - V::set(y[i]);
+    const V r = model.value(w, Lying<Tm>{X + i * job.stride}, kept) - V::set(y[i]);
     sum = fma(r, r, sum);
   }
   if (lane == 0 && team < job.N) job.out[k] = job.number * sum.a / double(job.n);
