@@ -20,26 +20,46 @@ def in_place(fiber_card):
         yield fiber_card
 
 
-def test_a_launch_a_step_does_the_same_steps(fiber_card, monkeypatch):
-    system, states = gpu.systems()["ReLU 2-20-1"], []
-    cuda = gpu.backends.by_name("cuda")
-    load = type(cuda).load
-    monkeypatch.setattr(type(cuda), "load", lambda *given: states.append(load(*given)) or states[-1])
-    before = len(fiber_card.launches)
-    assert gpu.one_step_a_launch(system, 5, 13) > 0 and len(fiber_card.launches) == before + 13
+def test_a_launch_a_step_does_the_same_steps(fiber_card):
+    system = gpu.systems()["ReLU 2-20-1"]
+    seconds, before = gpu.one_step_a_launch(system, 5, gpu.start_of(system, 5)), len(fiber_card.launches)
+    assert seconds(13) > 0 and len(fiber_card.launches) == before + 13
     want = fs.train(gpu.run_of(system, 5, 13, backend="cpu")).weights
-    assert cuda.read(states[0])[0].tobytes() == want.tobytes()
+    assert gpu.backends.by_name("cuda").read(seconds.holds[0])[0].tobytes() == want.tobytes()
+
+
+def test_training_is_timed_not_what_comes_before_it(monkeypatch):
+    system, start = gpu.systems()["ReLU 2-20-1"], type(gpu.systems()["ReLU 2-20-1"][0]).start
+    given = gpu.start_of(system, 5)
+    monkeypatch.setattr(type(system[0]), "start", lambda *_: 1 / 0)
+    assert gpu.fused(system, 5, given)(64) >= 0
+    monkeypatch.setattr(type(system[0]), "start", start)
+    calls = []
+    assert gpu.fitted(lambda T: calls.append(T) or 1e-3 * T, 10**4, 1.0) == 1000 and calls == [64, 64, 1000]
+    assert gpu.fitted(lambda T: 1e-6 * T, 200, 1.0) == 200
 
 
 def test_rows_are_written_with_the_card_and_gaps_are_named(tmp_path, capsys):
-    gpu.main(["--networks", "3", "--target", "0.001", "--rounds", "2", "--large", "4", "50", "--rows",
-              str(tmp_path / "gpu.csv")])
-    with (tmp_path / "gpu.csv").open() as file:
+    path = tmp_path / "new folder" / "gpu.csv"
+    gpu.main(["--networks", "3", "--target", "0.001", "--rounds", "2", "--large", "4", "50", "--rows", str(path)])
+    with path.open() as file:
         rows = list(csv.DictReader(file))
     assert {row["card"] for row in rows} == {"fibers"} and all(float(row["median"]) > 0 for row in rows)
-    sides = {row["side"] for row in rows}
-    assert {"fastsgd, one launch", "fastsgd, a launch a step", "fastsgd, one run"} <= sides
+    sides = {row["side"].removeprefix("fastsgd, ") for row in rows}
+    assert {"one launch", "a launch a step", "one run", "one run, training"} <= sides
     assert "JAX jit(vmap(scan))" in sides or "JAX jit(vmap(scan)) is a gap" in capsys.readouterr().out
+    assert rows[0]["side"] == "fastsgd, one run" and rows[2]["what"] == "ranks/s"  # what matters most comes first
+
+
+def test_what_is_kept_when_a_benchmark_is_cut(tmp_path, monkeypatch):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu, "throughput", cut)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main(["--networks", "3", "--rounds", "2", "--large", "4", "50", "--rows", str(tmp_path / "gpu.csv")])
+    with (tmp_path / "gpu.csv").open() as file:
+        assert [row["what"] for row in csv.DictReader(file)] == ["seconds", "seconds", "ranks/s"]
 
 
 def test_a_wrong_answer_is_not_timed(monkeypatch):
