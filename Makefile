@@ -6,8 +6,12 @@ RUN = $(VENV)/bin
 
 # The environment of a machine with a card: it has a CUDA build of torch, which is not ours to install.
 GPU_PYTHON ?= python3
+GPU_WORKERS ?= 12
+GPU_ROWS ?= bench/data/gpu.csv
+GPU_LOGS ?= build/gpu
+SANITIZERS = memcheck racecheck initcheck synccheck
 
-.PHONY: demo test bench gpu lint build clean
+.PHONY: demo test bench gpu gpu-build gpu-test gpu-bench gpu-sanitize $(SANITIZERS:%=gpu-%) lint build clean
 
 demo: build
 	$(RUN)/fastsgd reproduce S1 --out demo
@@ -19,14 +23,34 @@ bench: build
 	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"
 	$(RUN)/fastsgd bench
 
+# Each part can be asked for alone; a part that fails does not keep the others from running.
+gpu gpu-build gpu-test gpu-bench gpu-sanitize $(SANITIZERS:%=gpu-%): export PYTHONPATH := $(CURDIR)
+
 gpu:
+	$(MAKE) -k gpu-test gpu-bench gpu-sanitize
+
+gpu-build:
 	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
 	$(GPU_PYTHON) -m fastsgd info
-	$(GPU_PYTHON) -m pytest -k "cuda or triton"
-	for tool in memcheck racecheck initcheck; do \
-	  compute-sanitizer --tool $$tool --error-exitcode 1 env PYTHONPATH=. $(GPU_PYTHON) tests/every_kernel.py || exit 1; done
-	$(GPU_PYTHON) -m bench.gpu
+
+gpu-test: gpu-build
+	$(GPU_PYTHON) -m pytest -n $(GPU_WORKERS) -vv --tb=short -k "cuda or triton"
+
+gpu-bench: gpu-build
+	$(GPU_PYTHON) -m bench.gpu --rows $(GPU_ROWS)
 	$(GPU_PYTHON) -m bench.portable
+
+gpu-sanitize: gpu-build
+	$(MAKE) -k -j $(words $(SANITIZERS)) $(SANITIZERS:%=gpu-%)
+
+# Tensors are allocated one by one, else what lies beyond one is inside torch's pool; torch asks the driver for functions
+# that it lacks, which is no error.
+$(SANITIZERS:%=gpu-%): gpu-%:
+	@mkdir -p $(GPU_LOGS)
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $* --error-exitcode 1 --launch-timeout 0 \
+	  --report-api-errors no $(GPU_PYTHON) tests/every_kernel.py > $(GPU_LOGS)/$*.log 2>&1 \
+	  || { tail -n 60 $(GPU_LOGS)/$*.log; exit 1; }
+	@tail -n 1 $(GPU_LOGS)/$*.log
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

@@ -57,4 +57,5 @@ def text(table):
 
 if __name__ == "__main__":
     for dtype in ("float32", "float64"):
-        print(f"{dtype}\n{text(rates(dtype=dtype))}")
+        for system in SYSTEMS:  # each as soon as it is known
+            print(f"{dtype}, {text(rates(systems=(system,), dtype=dtype))}", flush=True)

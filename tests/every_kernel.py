@@ -59,32 +59,44 @@ def measured():
     yield run(diagonal, m.TrainLoss(), m.ParameterNorm(), m.JacobianRank(1e-9, X), spectrum), 80, None
 
 
-def compare_metrics():
+def same_weights(run, team):
+    run = run.replace(metrics=())
+    ours = fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(team=team, segment=4))
+    assert ours.weights.tobytes() == fs.train(run.replace(backend="cpu")).weights.tobytes(), "other weights"
+
+
+def same_records(run, held, shared):
     one = cards.cards(None)[0]
-    for run, held, shared in measured():
-        kept = cuda_metrics.HELD, one.shared
-        cuda_metrics.HELD, one.shared = held, shared or one.shared
+    kept = cuda_metrics.HELD, one.shared
+    cuda_metrics.HELD, one.shared = held, shared or one.shared
+    try:
         plan = fs.plan(run.replace(backend="cuda"))
         assert plan.explain().count("on the card: ") == len(run.metrics), plan.explain()
         ours, theirs = fs.train(plan), fs.train(run.replace(backend="cpu"))
+    finally:
         cuda_metrics.HELD, one.shared = kept
-        for name, record in theirs.records.items():
-            np.testing.assert_allclose(ours.records[name], record, rtol=1e-14 * (name == "feature_sparsity"))
+    for name, record in theirs.records.items():
+        np.testing.assert_allclose(ours.records[name], record, rtol=1e-14 * (name == "feature_sparsity"), err_msg=name)
 
 
 def main(folder=None, planted=None):
     if planted:
         choose = cuda_programs.choose  # shared memory that lacks room for two numbers
         cuda_programs.choose = lambda *given: replace(made := choose(*given), shared=made.shared - 8)
-    card = fibers.FiberCard(folder, sanitize=True) if folder else None
+    card, wrong = fibers.FiberCard(folder, sanitize=True) if folder else None, []
     with fibers.in_place(card) if card else nullcontext():
-        for count, (run, team) in enumerate(runs()):
-            if planted and count:
-                break
-            run = run.replace(metrics=())
-            ours = fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(team=team, segment=4))
-            assert ours.weights.tobytes() == fs.train(run.replace(backend="cpu")).weights.tobytes(), run.model
-        compare_metrics()
+        cases = [(same_weights, case) for case in runs()] + [(same_records, case) for case in measured()]
+        for number, (compare, case) in enumerate(cases[:1] if planted else cases):
+            what = f"{number}: {type(case[0].model).__name__}, {compare.__name__}"
+            try:
+                compare(*case)
+            except Exception as error:  # the others are looked at all the same
+                wrong.append(what)
+                print(f"WRONG {what}: {type(error).__name__}: {error}", flush=True)
+            else:
+                print(f"right {what}", flush=True)
+    if wrong:
+        sys.exit(f"{len(wrong)} of {len(cases)} are wrong: {'; '.join(wrong)}")
     print("every kernel has the bits of the CPU")
 
 
