@@ -35,6 +35,18 @@ def fiber_card():
     return FiberCard(Path(__file__).parents[1] / "build" / "fibers")
 
 
+@pytest.fixture
+def a_card(fiber_card):
+    """This machine's card, or one made of fibers that stands in its place."""
+    if cards.why_none() is None:
+        yield cards.cards(None)[0]
+        return
+    from fibers import in_place
+
+    with in_place(fiber_card):
+        yield fiber_card
+
+
 @pytest.fixture(autouse=True)
 def card_for_cuda(request):
     """Tests with the parameter backend="cuda" have a card: this machine's, or one made of fibers."""

@@ -19,15 +19,6 @@ pytestmark = pytest.mark.usefixtures("a_card")
 REAL = cards.why_none() is None  # the same tests, on this machine's card
 
 
-@pytest.fixture
-def a_card(fiber_card):
-    if REAL:
-        yield cards.cards(None)[0]
-    else:
-        with fibers.in_place(fiber_card):
-            yield fiber_card
-
-
 def teams(model):
     """Legal teams of a family of MODELS."""
     record = MODELS[model]
