@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -46,11 +47,13 @@ def read(path=PATH):
 
 
 def _commit():
-    """Short hash of the checked-out commit, with a + if files differ from it."""
+    """Short hash of the checked-out commit, with a + if files differ from it; FASTSGD_COMMIT where git knows none."""
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=PATH.parents[2], capture_output=True, text=True)
+        return subprocess.run(["git", *arguments], cwd=PATH.parents[2], check=True,
+                              capture_output=True, text=True).stdout
 
-    head = git("rev-parse", "--short", "HEAD")
-    if head.returncode:
-        return "none"
-    return head.stdout.strip() + "+" * bool(git("status", "--porcelain", "--untracked-files=no").stdout.strip())
+    try:
+        head, changed = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):  # no git, or a tree without its history
+        return os.environ.get("FASTSGD_COMMIT", "none")
+    return head.strip() + "+" * bool(changed.strip())

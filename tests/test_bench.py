@@ -218,3 +218,11 @@ def test_energy_is_read_or_its_absence_named(tmp_path):
     meter = energy.Meter(tmp_path)
     meter.around(Side(), 2)
     assert meter.why_not is None and meter.of(Side()) == [(2.5, 100)]
+
+
+def test_rows_have_a_commit_where_there_is_no_git(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("FASTSGD_COMMIT", raising=False)
+    assert rows.conditions()["commit"] == "none"
+    monkeypatch.setenv("FASTSGD_COMMIT", "abcdef1")
+    assert rows.conditions()["commit"] == "abcdef1"

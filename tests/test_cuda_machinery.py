@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ahead
 import fibers
 import pytest
 from cases import MODELS, request
@@ -107,6 +108,15 @@ def test_nvrtc_compiles_and_says_what_it_does_not_like(nvrtc):
     assert nvrtc.compile(COPY, "sm_90")[:4] == b"\x7fELF"
     with pytest.raises(BackendUnavailable, match=r"could not compile 'bad' for sm_90.*unknown_word"):
         nvrtc.compile(program.Program("bad", COPY.text + "unknown_word x;"), "sm_90")
+
+
+def test_programs_that_ran_as_fibers_are_compiled_ahead(nvrtc, monkeypatch, tmp_path):
+    fibers.build(COPY, tmp_path)
+    (tmp_path / "old.cu").write_text("of other headers")
+    (found,) = ahead.programs(tmp_path)
+    monkeypatch.setenv("FASTSGD_CACHE", str(tmp_path))
+    assert ahead.compiled(found, "sm_90") > 1000 and (tmp_path / "cuda" / f"{COPY.key}.sm_90.cubin").is_file()
+    assert "could not compile" in ahead.compiled(program.Program("bad", "unknown_word x;"), "sm_90")
 
 
 def test_where_nvrtc_is_not_to_be_had(monkeypatch):

@@ -74,9 +74,11 @@ class FiberCard:
 def build(program, folder, sanitize=False):
     """The shared library of a program, compiled at its first use."""
     own = hashlib.sha256((HERE / "cuda.h").read_bytes()).hexdigest()[:8]
-    made = Path(folder) / f"{program.key}-{own}{'-sanitized' * sanitize}.so"
+    made, text = Path(folder) / f"{program.key}-{own}{'-sanitized' * sanitize}.so", Path(folder) / f"{program.key}.cu"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    if not text.exists():
+        text.write_text(program.text)  # for ahead.py
     if not made.exists():
-        made.parent.mkdir(parents=True, exist_ok=True)
         source = made.with_suffix(f".{os.getpid()}.cpp")
         source.write_text(program.text)
         command = ["g++", "-std=c++17", "-O0", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-w",
