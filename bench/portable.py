@@ -4,6 +4,8 @@ import numpy as np
 
 import fastsgd as fs
 
+from .gpu import fitted
+
 M, R = fs.models, fs.rules
 SYSTEMS = {  # {system: (model, n, rule, step size)}, then wide networks
     "S1 diagonal d=200": (M.DiagonalLinear(200), 80, R.SGD(), 0.01),
@@ -25,21 +27,24 @@ def request(system, backend, networks, steps, dtype):
     return fs.Run(model, data, rule, eta, steps, networks=networks, dtype=dtype, backend=backend)
 
 
-def rate(run):
-    """Network-steps a second of training, the second time, when everything is compiled."""
-    plan = fs.plan(run)
-    fs.train(plan)
-    provenance = fs.train(plan).provenance
-    return provenance["network_steps"] / provenance["seconds"]["training"]
+def rate(system, backend, networks, steps, dtype, target):
+    """Network-steps a second of training, when everything is compiled, of as many steps as `target` seconds take."""
+    def trained(T):
+        return fs.train(request(system, backend, networks, T, dtype)).provenance
+
+    T = fitted(lambda T: trained(T)["seconds"]["training"], steps, target)
+    provenance = trained(T)
+    return provenance["network_steps"] / max(provenance["seconds"]["training"], 1e-4)
 
 
-def rates(backends=("cuda", "triton"), systems=tuple(SYSTEMS), networks=100_000, steps=2000, dtype="float32"):
+def rates(backends=("cuda", "triton"), systems=tuple(SYSTEMS), networks=100_000, steps=2000, dtype="float32",
+          target=1.0):
     """{system: {backend: network-steps a second, or why there is none}}."""
     out = {}
     for system in systems:
         for backend in backends:
             try:
-                value = rate(request(system, backend, networks, steps, dtype))
+                value = rate(system, backend, networks, steps, dtype, target)
             except fs.BackendUnavailable as error:
                 value = str(error)
             out.setdefault(system, {})[backend] = value
