@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ahead
@@ -136,9 +137,13 @@ int cuModuleLoadData(void** m, const void* code) { *m = dlopen((const char*)code
 int cuModuleGetFunction(void** f, void* m, const char* name) {
   return std::strcmp(name, "fastsgd") ? 7 : (*f = dlsym(m, "fastsgd_launch")) ? 0 : 7; }
 int allowed = 0;
+thread_local void* current = nullptr;
+int cuCtxGetCurrent(void** context) { *context = current; return 0; }
+int cuCtxSetCurrent(void* context) { current = context; return 0; }
 int cuFuncSetAttribute(void*, int what, int bytes) { allowed = bytes; return what == 8 ? 0 : 7; }
 int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void* stream, void** arguments, void** extra) {
+  if (!current) return 201;
   if (gy * gz * by * bz != 1 || extra || stream != (void*)0x1234567812345678 || shared != 70000) return 7;
   return ((const char* (*)(unsigned, unsigned, size_t, const void*))f)(gx, bx, shared, arguments[0]) ? 7 : 0; }
 }
@@ -152,10 +157,13 @@ def test_the_driver_is_called_as_it_wants(tmp_path, fiber_card):
     subprocess.run(["g++", "-shared", "-fPIC", "-w", str(tmp_path / "driver.cpp"), "-ldl", "-o", str(made)], check=True)
     it = driver.Driver(ctypes.CDLL(str(made)))
     assert it.version == "13.1"
+    it("cuCtxSetCurrent", ctypes.c_void_p(0x2345678923456789))  # as torch does where it first touches a card
     kernel = it.load(str(fibers.build(COPY, fiber_card.folder)).encode(), 70000)
     assert ctypes.c_int.in_dll(it.library, "allowed").value == 70000
     given, out = (ctypes.c_int64 * 40)(*range(40)), (ctypes.c_int64 * 40)()
-    it.launch(kernel, 2, 32, 70000, 0x1234567812345678, Job(ctypes.addressof(given), ctypes.addressof(out), 40))
+    job = Job(ctypes.addressof(given), ctypes.addressof(out), 40)
+    with ThreadPoolExecutor(1) as pool:  # a thread that torch has not touched
+        pool.submit(it.launch, kernel, 2, 32, 70000, 0x1234567812345678, job).result()
     assert list(out) == [2 * k for k in range(40)]
     with pytest.raises(BackendUnavailable, match=r"cuModuleLoadData: seven \(7\)"):
         it.load(b"/no/such/module", 0)

@@ -1,12 +1,21 @@
 """Owns the CUDA driver: what of libcuda is needed to load machine code and launch it, called through ctypes."""
 
 import ctypes
+from dataclasses import dataclass
 from functools import cache
 
 from ..errors import BackendUnavailable
 
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 FREE_SHARED = 48 << 10  # bytes a block may have without asking
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, and the context in which it was loaded and runs."""
+
+    handle: ctypes.c_void_p
+    context: ctypes.c_void_p
 
 
 class Driver:
@@ -27,18 +36,24 @@ class Driver:
             raise BackendUnavailable(f"{name}: {(text.value or b'error').decode()} ({status})")
 
     def load(self, code, shared):
-        """The kernel `fastsgd` of a piece of machine code, allowed `shared` bytes of dynamic shared memory."""
-        module, kernel = ctypes.c_void_p(), ctypes.c_void_p()
+        """The Kernel `fastsgd` of a piece of machine code, allowed `shared` bytes of dynamic shared memory."""
+        module, kernel, context = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+        self("cuCtxGetCurrent", ctypes.byref(context))
         self("cuModuleLoadData", ctypes.byref(module), code)
         self("cuModuleGetFunction", ctypes.byref(kernel), module, b"fastsgd")
         if shared > FREE_SHARED:
             self("cuFuncSetAttribute", kernel, MAX_DYNAMIC_SHARED, shared)
-        return kernel
+        return Kernel(kernel, context)
 
     def launch(self, kernel, blocks, threads, shared, stream, job):
-        """Launch a kernel that takes the struct `job` by value."""
+        """Launch a Kernel that takes the struct `job` by value.
+
+        Its context is made current: in a thread of its own, torch's choice of a device alone does not do that.
+        """
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(job))
-        self("cuLaunchKernel", kernel, blocks, 1, 1, threads, 1, 1, shared, ctypes.c_void_p(stream), arguments, None)
+        self("cuCtxSetCurrent", kernel.context)
+        self("cuLaunchKernel", kernel.handle, blocks, 1, 1, threads, 1, 1, shared, ctypes.c_void_p(stream), arguments,
+             None)
 
 
 def driver():
