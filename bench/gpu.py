@@ -12,6 +12,7 @@ import argparse
 import csv
 import os
 import platform
+import sys
 import time
 from functools import partial
 from importlib import metadata
@@ -244,13 +245,21 @@ def main(arguments=None):
         print(f"{row['case']}, N={row['N']}, T={row['T']}: {row['side']}: {row['median']:.4g} "
               f"({row['low']:.4g} .. {row['high']:.4g}) {row['what']}", flush=True)
 
-    for row in large(*options.large):
-        keep(row)
-    keep(ranks(max(options.networks), options.rounds))
-    for N in options.networks:
-        for name, system in systems().items():
-            for row in throughput(name, system, N, options.target, options.rounds, partial(print, flush=True)):
+    tell = partial(print, flush=True)
+    parts = {"the large run": lambda: large(*options.large),
+             "ranks": lambda: [ranks(max(options.networks), options.rounds)]}
+    parts |= {f"{name} N={N}": partial(throughput, name, system, N, options.target, options.rounds, tell)
+              for N in options.networks for name, system in systems().items()}
+    missing = []
+    for what, rows_of in parts.items():
+        try:
+            for row in rows_of():
                 keep(row)
+        except Exception as error:  # what comes after it is measured all the same
+            missing.append(what)
+            tell(f"{what} is a gap, {type(error).__name__}: {error}")
+    if missing:
+        sys.exit(f"not measured: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import replace
 import fibers
 import numpy as np
 from cases import request
-from general_cases import general
+from general_cases import D, general
 
 import fastsgd as fs
 from fastsgd.backends import cuda_metrics, cuda_programs
@@ -19,6 +19,9 @@ from fastsgd.cuda import card as cards
 
 GENERAL = ("everything_relu2", "sam_each_relu2", "adamw_relu2", "reshuffle_net", "one_label_two_outputs", "fresh_batch",
            "cross_entropy", "autoencoder", "product_3", "power_3")
+
+TOGETHER = {"everything_relu2": 64, "sam_each_relu2": 32, "normalised_relu2": 32, "autoencoder": 64, "product_3": 32,
+            "power_3": 64, "fresh_batch": 64, "gradient_signs_relu2": 32, "one_label_two_outputs": 64}  # a block each
 
 
 def unstaged(n=6000, d=3):
@@ -37,7 +40,11 @@ def runs():
     yield request("relu2_2_20_plain", "gd", "float64", 9), 1
     yield unstaged(), 8
     for name in GENERAL:
-        yield general(name, "float32", steps=6), None
+        yield general(name, "float32", steps=6), 1
+    for name, threads in TOGETHER.items():
+        yield general(name, "float32", steps=6), threads
+    wide = fs.models.MLP(D, (150, 90), activation="tanh")  # more than a block's shared memory holds
+    yield general({"model": wide, "rule": fs.rules.GD(momentum=0.5)}, steps=3, networks=3, step_size=0.01), None
 
 
 def measured():

@@ -62,15 +62,19 @@ def test_what_is_kept_when_a_benchmark_is_cut(tmp_path, monkeypatch):
         assert [row["what"] for row in csv.DictReader(file)] == ["seconds", "seconds", "ranks/s"]
 
 
-def test_a_wrong_answer_is_not_timed(monkeypatch):
+def test_a_wrong_answer_is_not_timed(tmp_path, monkeypatch, capsys):
     train = fs.train
 
     def wrong(run, **fields):
         result = train(run, **fields)
         if run.backend == "cuda":
-            result.weights[3] = np.nextafter(result.weights[3], 1)
+            result.weights[-1] = np.nextafter(result.weights[-1], 1)
         return result
 
     monkeypatch.setattr(gpu.fs, "train", wrong)
     with pytest.raises(WrongAnswer, match="1 of 64"):
         list(gpu.throughput("diagonal d=30", gpu.systems()["diagonal d=30"], 3, 0.001, 2, print))
+    path = tmp_path / "gpu.csv"
+    with pytest.raises(SystemExit, match="not measured: the large run, diagonal d=30 N=3, ReLU 2-20-1 N=3"):
+        gpu.main(["--networks", "3", "--rounds", "2", "--large", "4", "50", "--rows", str(path)])
+    assert "1 of 64 networks differ" in capsys.readouterr().out and path.read_text().count("ranks/s") == 1

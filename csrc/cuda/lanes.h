@@ -59,6 +59,7 @@ struct Together {
       for (int half = K / 2; half > 0; half /= 2) sum.a = sum.a + __shfl_xor_sync(WARP, sum.a, half);
     if constexpr (B == 32) {
       sum.a = __shfl_sync(WARP, sum.a, 0);
+      sync();  // a shuffle orders no memory: what f read may be written now
     } else {
       FS_DYN_SHARED(T, slot);
       if (first() == 0) slot[0] = sum.a;
