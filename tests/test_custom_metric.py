@@ -28,7 +28,7 @@ def asked(*metrics, **fields):
 
 def test_functions_are_metrics():
     result = fs.train(asked(largest, fs.metrics.TrainLoss(), Custom(margins, name="margin")))
-    W1 = result.saved_params["W1"].numpy()
+    W1 = result.saved_params["W1"].cpu().numpy()
     np.testing.assert_array_equal(result.numpy("largest"), np.abs(W1).max(axis=(2, 3)))
     np.testing.assert_array_equal(result.numpy("margin")[:, 1], margins({"W1": W1[:, 1]}, result.run.data))
     assert result.numpy("margin").shape == (5, 3, 11)
@@ -145,6 +145,6 @@ def test_a_subclass_of_metric_is_a_metric(tmp_path):
             return params["W1"][:, 0, 0]
 
     result = fs.train(asked(First()))
-    np.testing.assert_array_equal(result.numpy("first"), result.saved_params["W1"].numpy()[:, :, 0, 0])
+    np.testing.assert_array_equal(result.numpy("first"), result.saved_params["W1"].cpu().numpy()[:, :, 0, 0])
     with pytest.raises(fs.SpecError, match="no part of fastsgd"):
         fs.train(asked(First()), checkpoint=str(tmp_path / "never"))

@@ -49,9 +49,9 @@ def test_a_linear_network_of_one_layer_solves_least_squares():
     run = fs.Run(M.MLP(D, (), outputs=2), data, R.GD(momentum=0.5), 0.3, 2000, dtype="float64")
     A = np.c_[data.X, np.ones(30)]
     want = np.linalg.lstsq(A, data.y, rcond=None)[0]
-    params = fs.train(run).params
-    np.testing.assert_allclose(params["W1"][0].numpy(), want[:D].T, rtol=EQUATION)
-    np.testing.assert_allclose(params["b1"][0].numpy(), want[D], rtol=EQUATION)
+    params = run.model.unflatten(fs.train(run).weights[0])
+    np.testing.assert_allclose(params["W1"], want[:D].T, rtol=EQUATION)
+    np.testing.assert_allclose(params["b1"], want[D], rtol=EQUATION)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -64,10 +64,10 @@ def test_a_linear_network_of_one_layer_solves_least_squares():
 def test_what_is_fixed_keeps_its_bits_and_the_rest_moves(rule, backend):
     model = M.MLP(D, (4, 3), activation="tanh", b_scale=0.3, fixed=("W2", "b1"))
     run = general({"model": model, "rule": rule}, backend=backend)
-    start, end = model.unflatten(fs.plan(run).start), fs.train(run, tuning=ONE).params
+    start, end = (model.unflatten(weights) for weights in (fs.plan(run).start, fs.train(run, tuning=ONE).weights))
     for name in start:
-        assert ((end[name].numpy() == start[name]).all() if name in model.fixed else
-                (end[name].numpy() != start[name]).reshape(len(start[name]), -1).any(axis=1).all()), name
+        assert ((end[name] == start[name]).all() if name in model.fixed else
+                (end[name] != start[name]).reshape(len(start[name]), -1).any(axis=1).all()), name
 
 
 def test_starts_have_their_scales():

@@ -76,7 +76,7 @@ def test_a_stated_bound_is_on_the_gap_or_the_output(loss, outputs, backend):
     data = labelled(model, loss)
     run = general({"model": model, "rule": R.GD(momentum=0.5), "loss": loss, "data": data}, backend=backend, steps=T,
                   step_size=np.linspace(0.05, 1.5, N), save=fs.SaveAt(linear=T + 1, params=True), metrics=())
-    params = {name: a.numpy() for name, a in fs.train(run, tuning=one).saved_params.items()}
+    params = model.unflatten(fs.train(run, tuning=one).saved_weights)
     f = np.array([[model.forward({name: a[k, t] for name, a in params.items()}, data.X) for t in range(T)]
                   for k in range(N)])
     gap = np.abs(f - data.y if isinstance(loss, L.Squared) else f).reshape(N, T, -1).max(axis=2)

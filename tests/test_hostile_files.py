@@ -176,7 +176,7 @@ def test_results_keep_parameters_at_saved_steps_when_labelled():
     result = fs.train(small())
     labelled = result.to_xarray()
     assert labelled["saved_u"].dims == ("net", "step", "u_0") and labelled["lost"].dims == ("net",)
-    np.testing.assert_array_equal(labelled["saved_u"].values, result.saved_params["u"].numpy())
+    np.testing.assert_array_equal(labelled["saved_u"].values, result.saved_params["u"].cpu().numpy())
     np.testing.assert_array_equal(labelled["step_size"].values, result.base)
 
 

@@ -14,7 +14,7 @@ def test_balance_law():
     run = request("diagonal_13", steps=T, N=N, step_size=eta, networks=N, save=fs.SaveAt(linear=T + 1, params=True),
                   metrics=())
     result = fs.train(run)
-    u, v = (result.saved_params[k].numpy() for k in "uv")  # [N, T + 1, d]
+    u, v = (result.saved_params[k].cpu().numpy() for k in "uv")  # [N, T + 1, d]
     index = fs.orders.PerNetwork().indices(run.seed, np.arange(N), 0, T, n, 1)[..., 0]
     x, y = run.data.X[index], run.data.y[index]
     g = (np.einsum("ntd,ntd->nt", (u * v)[:, :-1], x) - y)[..., None] * x
@@ -77,7 +77,7 @@ def test_random_samples_stabilise_within_two_positive_levels():
     theta = np.sqrt(beta) * rng.uniform(0.85, 0.95, N)
     run = fs.Run(fs.models.DiagonalLinear(1, u0=theta, v0=theta), fs.Dataset(x, beta * x[:, 0]), fs.rules.SGD(), 1.0, T,
                  save=fs.SaveAt(steps=np.arange(T - 199, T + 1), params=True), dtype="float64")
-    a2 = fs.train(run).saved_params["u"].numpy()[:, :, 0] ** 2 / beta
+    a2 = fs.train(run).saved_params["u"].cpu().numpy()[:, :, 0] ** 2 / beta
     assert (np.sign(a2[:, 1:] - 1) == -np.sign(a2[:, :-1] - 1)).all()
     assert 0.05 < np.abs(a2 - 1).min() and np.abs(a2 - 1).max() < 0.6
 
