@@ -11,6 +11,7 @@ import triton.language as tl
 ORDER = tl.constexpr(0)
 LABEL_NOISE = tl.constexpr(1)
 PERMUTATION = tl.constexpr(4)
+GRADIENT_NOISE = tl.constexpr(5)
 
 
 @triton.jit
@@ -86,16 +87,32 @@ def noise_of_four(seed, block, ids, item, KIND: tl.constexpr):
 
 
 @triton.jit
+def picked(seed, block, ids, STREAM: tl.constexpr, item, q, KIND: tl.constexpr):
+    """Draw q of a block of noise: of two if Gaussian, of four signs."""
+    w0, w1, w2, w3 = block_of_four(seed, block, ids, STREAM, item)
+    if KIND == "gaussian":
+        z0, z1 = normals_of(w0, w1, w2, w3)
+        return tl.where(q == 0, z0, z1)
+    else:
+        return sign_of(tl.where(q < 2, tl.where(q == 0, w0, w1), tl.where(q == 2, w2, w3)))
+
+
+@triton.jit
 def noise_of_one(seed, t, ids, item, KIND: tl.constexpr):
     """Label noise z [K] of step t alone (uint64)."""
-    if KIND == "gaussian":
-        w0, w1, w2, w3 = block_of_four(seed, (t // 2).to(tl.uint32), ids, LABEL_NOISE, item)
-        z0, z1 = normals_of(w0, w1, w2, w3)
-        return tl.where(t % 2 == 0, z0, z1)
-    else:
-        w0, w1, w2, w3 = block_of_four(seed, (t // 4).to(tl.uint32), ids, LABEL_NOISE, item)
-        q = t % 4
-        return sign_of(tl.where(q < 2, tl.where(q == 0, w0, w1), tl.where(q == 2, w2, w3)))
+    each = 2 if KIND == "gaussian" else 4
+    return picked(seed, (t // each).to(tl.uint32), ids, LABEL_NOISE, item, t % each, KIND)
+
+
+@triton.jit
+def noise_of_parameter(seed, t, ids, p, KIND: tl.constexpr):
+    """Gradient noise z of canonical parameters p [1 or K, ...] int32 of networks ids [K, ...] at step t.
+
+    Each parameter draws the whole block of its two or four and takes its own: no draw crosses lanes.
+    """
+    shift = 1 if KIND == "gaussian" else 2
+    item = (p >> shift).to(tl.uint32)
+    return picked(seed, t.to(tl.uint32), ids + item * 0, GRADIENT_NOISE, item, p - (p >> shift << shift), KIND)
 
 
 @triton.jit

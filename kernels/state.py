@@ -2,6 +2,7 @@
 
 LAYOUT: one (offset, A, B) a parameter array in a row of WIDTH numbers: a block [BN, A, B], [BN, B] where A is 0, or
 [BN] where B is 0. Lengths are powers of two; what pads them is zero and stays so. The last axis lies along the lanes.
+What a network carries beside them, COUNT more rows [N, COUNT, WIDTH], is for each block a tuple of COUNT.
 """
 
 import triton
@@ -31,6 +32,30 @@ def over(which, block):
 
 
 @triton.jit
+def beside(which, block):
+    """A number [BN] as a block [BN, ...]."""
+    return tl.broadcast_to(over(which, block), block.shape)
+
+
+@triton.jit
+def numbered(block, FIRST: tl.constexpr, A: tl.constexpr, B: tl.constexpr, ROW: tl.constexpr, COLUMN: tl.constexpr):
+    """(canonical numbers FIRST + i ROW + j COLUMN of a block's entries, whether i < A and j < B), [1 or BN, ...]."""
+    if len(block.shape) == 1:
+        p = tl.zeros(block.shape, tl.int32) + FIRST
+        real = p >= 0
+    elif len(block.shape) == 2:
+        j = tl.arange(0, block.shape[1])[None, :]
+        p = FIRST + j * COLUMN
+        real = j < B
+    else:
+        i = tl.arange(0, block.shape[1])[None, :, None]
+        j = tl.arange(0, block.shape[2])[None, None, :]
+        p = FIRST + i * ROW + j * COLUMN
+        real = (i < A) & (j < B)
+    return p, real
+
+
+@triton.jit
 def load(W, net, live, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, DTYPE: tl.constexpr):
     """The parameters of networks `net` [BN] as DTYPE; zeros where not `live`."""
     w = ()
@@ -46,6 +71,28 @@ def store(W, w, net, live, LAYOUT: tl.constexpr, WIDTH: tl.constexpr):
     for k in tl.static_range(len(LAYOUT)):
         at = _place(net, WIDTH, LAYOUT[k][0], LAYOUT[k][1], LAYOUT[k][2])
         tl.store(W + at, w[k], mask=over(live, at))
+
+
+@triton.jit
+def load_carried(rows, net, live, COUNT: tl.constexpr, LAYOUT: tl.constexpr, WIDTH: tl.constexpr):
+    """What networks carry beside their parameters."""
+    carried = ()
+    for k in tl.static_range(len(LAYOUT)):
+        buffers = ()
+        for c in tl.static_range(COUNT):
+            at = _place(net, WIDTH * COUNT, LAYOUT[k][0] + c * WIDTH, LAYOUT[k][1], LAYOUT[k][2])
+            buffers = buffers + (tl.load(rows + at, mask=over(live, at), other=0.0),)
+        carried = carried + (buffers,)
+    return carried
+
+
+@triton.jit
+def store_carried(rows, carried, net, live, COUNT: tl.constexpr, LAYOUT: tl.constexpr, WIDTH: tl.constexpr):
+    """The reverse of `load_carried`."""
+    for k in tl.static_range(len(LAYOUT)):
+        for c in tl.static_range(COUNT):
+            at = _place(net, WIDTH * COUNT, LAYOUT[k][0] + c * WIDTH, LAYOUT[k][1], LAYOUT[k][2])
+            tl.store(rows + at, carried[k][c], mask=over(live, at))
 
 
 @triton.jit
@@ -71,5 +118,14 @@ def moved(rate, g, w):
     """w + rate [BN] g."""
     out = ()
     for k in tl.static_range(len(w)):
-        out = out + (tl.fma(tl.broadcast_to(over(rate, w[k]), w[k].shape), g[k], w[k]),)
+        out = out + (tl.fma(beside(rate, w[k]), g[k], w[k]),)
+    return out
+
+
+@triton.jit
+def times(scale, w):
+    """scale [BN] w."""
+    out = ()
+    for k in tl.static_range(len(w)):
+        out = out + (beside(scale, w[k]) * w[k],)
     return out

@@ -3,15 +3,16 @@
 Parallel over networks: a program is BN of them, and keeps their parameters [BN, ...], their step sizes and the step at
 which each was lost. A family gives INPUTS, VALUE and PUSH (kernels/models). With batch 1 a step is
     w <- PUSH(w; g = -eta_t dloss/df(h(x_i), y_i + sigma_t z)),     i = high word of word * n
-with one Philox draw every four steps; a batch sums PUSH over its samples first. A network is lost at the first step on
-which one of its samples is out of bounds; it keeps the parameters from before, and no neighbour notices.
+with one Philox draw every four steps. A batch sums PUSH over its samples first (gradients), and so does a rule that is
+not plain, which makes of the gradient what it says (rules). A network is lost at the first step on which one of its
+samples is out of bounds; it keeps the parameters and buffers from before, and no neighbour notices.
 """
 
 import triton
 import triton.language as tl
 
-from . import losses, state
-from .draws import ORDER, block_of_four, index_of, noise_of_four, noise_of_one
+from . import gradients, losses, rules, state
+from .draws import ORDER, block_of_four, index_of, noise_of_four
 
 SCALARS = ["N", "first", "skip", "steps", "batch", "n", "seed"]
 
@@ -21,6 +22,27 @@ def per_step(base, row, multiplier, net, live, steps, s):
     """base * multiplier [BN] at step s of the segment, of a schedule (base [N], row [N], multiplier [Q, steps])."""
     at = tl.load(row + net, mask=live, other=0).to(tl.int64) * steps
     return tl.load(base + net, mask=live, other=0.0) * tl.load(multiplier + at + s)
+
+
+@triton.jit
+def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, COMMON: tl.constexpr, BN: tl.constexpr):
+    """A program's networks: (positions, which exist, step at which each was lost, which go, w, ids, rows of orders).
+
+    And (factor, bound) of the loss.
+    """
+    net = tl.program_id(0) * BN + tl.arange(0, BN)
+    live = net < N
+    gone = tl.load(lost + net, mask=live, other=0)
+    alive = live & (gone < 0)
+    w = state.load(W, net, live, LAYOUT, WIDTH, W.dtype.element_ty)
+    c = tl.load(numbers)
+    bound = tl.load(numbers + 1)
+    mine = tl.load(ids + net, mask=live, other=0).to(tl.uint32)
+    if COMMON:
+        order = tl.arange(0, 1)
+    else:
+        order = tl.where(live, net, 0)
+    return net, live, gone, alive, w, mine, order, c, bound
 
 
 @triton.jit(do_not_specialize=SCALARS)
@@ -38,18 +60,7 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
     X [n, STRIDE], y [n]: data; indices [rows, steps] int32: the order where DRAWS is off, [1, steps] with COMMON
     numbers [2]: the loss's factor and bound
     """
-    net = tl.program_id(0) * BN + tl.arange(0, BN)
-    live = net < N
-    gone = tl.load(lost + net, mask=live, other=0)
-    alive = live & (gone < 0)
-    w = state.load(W, net, live, LAYOUT, WIDTH, W.dtype.element_ty)
-    c = tl.load(numbers)
-    bound = tl.load(numbers + 1)
-    mine = tl.load(ids + net, mask=live, other=0).to(tl.uint32)
-    if COMMON:
-        order = tl.arange(0, 1)
-    else:
-        order = tl.where(live, net, 0)
+    net, live, gone, alive, w, mine, order, c, bound = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, COMMON, BN)
     drawn = tl.load(who + order).to(tl.uint32)
     t0 = first.to(tl.int64) * 4 + skip
     block = first
@@ -87,68 +98,59 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
 @triton.jit(do_not_specialize=SCALARS)
 def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
             N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
-            seed: tl.uint64,
+            seed: tl.uint64, buffers, hyper, sway, sway_row, sway_multiplier,
             INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
             WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
-            COMMON: tl.constexpr, ONE: tl.constexpr, BN: tl.constexpr):
-    """Steps on the mean of `batch` samples; arguments as for `alone`, but for
+            COMMON: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr, PLACES: tl.constexpr, PERTURB: tl.constexpr,
+            SWAY: tl.constexpr, HYPERS: tl.constexpr, BUFFERS: tl.constexpr, BN: tl.constexpr):
+    """Steps on the mean of `batch` samples, and of a rule that is not plain; arguments as for `alone`, but for
 
     DRAWS: take all samples, 0 .. batch - 1, at every step; else indices [rows, steps, batch]
     ONE: noise is on one label a step, that of sample indices [rows, steps], and adds what it changes of its gradient;
         "own", or "common" with one row, or "none": it is on every label
+    RULE, PLACES: see rules; buffers [N, BUFFERS, WIDTH]; hyper [N, HYPERS]; PERTURB: SAM's, "batch", "sample" or "none"
+    sway, sway_row, sway_multiplier: amplitudes of gradient noise, like sigma's; SWAY: its kind, or "none"
     """
-    net = tl.program_id(0) * BN + tl.arange(0, BN)
-    live = net < N
-    gone = tl.load(lost + net, mask=live, other=0)
-    alive = live & (gone < 0)
-    w = state.load(W, net, live, LAYOUT, WIDTH, W.dtype.element_ty)
-    c = tl.load(numbers)
-    bound = tl.load(numbers + 1)
-    mine = tl.load(ids + net, mask=live, other=0).to(tl.uint32)
-    if COMMON:
-        order = tl.arange(0, 1)
-    else:
-        order = tl.where(live, net, 0)
+    net, live, gone, alive, w, mine, order, c, bound = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, COMMON, BN)
+    carried = state.load_carried(buffers, net, live, BUFFERS, LAYOUT, WIDTH)
+    given = rules.load(hyper, net, live, HYPERS)
     t0 = first.to(tl.int64) * 4 + skip
+    share = (tl.zeros([1], W.dtype.element_ty) + 1) / batch
+    whole = batch if len(RULE) == 0 else 1
     s = skip * 0
     while s < steps:
-        gradient = state.zeros(w)
         bad = alive & (alive == 0)
+        scale = share
         if NOISE != "none":
             scale = per_step(sigma, sigma_row, sigma_multiplier, net, live, steps, s)
-        b = s * 0
-        while b < batch:
-            if DRAWS:
-                i = order * 0 + b
-            else:
-                i = tl.load(indices + (order.to(tl.int64) * steps + s) * batch + b)
-            x = INPUTS(X, i, SHAPE, STRIDE)
-            label = tl.load(y + i)
-            if NOISE != "none" and ONE == "none":
-                z = noise_of_one(seed, t0 + s, mine, b.to(tl.uint32), NOISE)
-                label = label + scale * z.to(label.dtype)
-            f, kept = VALUE(w, x, SHAPE)
-            g, out = losses.slope(f, label, c, bound, LOSS)
-            bad = bad | out
-            gradient = PUSH(gradient, w, x, kept, g, SHAPE)
-            b += 1
+        rows = order.to(tl.int64) * steps + s
+        gradient, bad = gradients.gathered(
+            bad, w, given, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, c, bound, INPUTS, VALUE, PUSH,
+            SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
+        if PERTURB == "batch":
+            gradient, bad = gradients.gathered(
+                bad, rules.perturbed(w, gradient, given, RULE, PLACES), given, share, X, y, indices, rows, batch, scale,
+                mine, t0 + s, seed, c, bound, INPUTS, VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES,
+                False)
         if ONE != "none":
             if ONE == "common":
                 i = tl.load(indices + tl.arange(0, 1) + s)
             else:
                 i = tl.load(indices + tl.where(live, net, 0).to(tl.int64) * steps + s)
-            x = INPUTS(X, i, SHAPE, STRIDE)
-            label = tl.load(y + i)
-            f, kept = VALUE(w, x, SHAPE)
-            z = noise_of_one(seed, t0 + s, mine, b.to(tl.uint32) * 0, NOISE)
-            clean, out = losses.slope(f, label, c, bound, LOSS)
-            noisy, out = losses.slope(f, label + scale * z.to(label.dtype), c, bound, LOSS)
-            gradient = PUSH(gradient, w, x, kept, (noisy - clean) * batch, SHAPE)
+            gradient = gradients.with_one_label(gradient, w, whole, X, y, i, scale, mine, t0 + s, seed, c, bound,
+                                                INPUTS, VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE)
         bad = bad & alive
         gone = tl.where(bad, t0 + s, gone)
         alive = alive & (bad == 0)
-        rate = -per_step(base, row, multiplier, net, live, steps, s) / batch
-        w = state.choose(alive, state.moved(rate, gradient, w), w)
+        rate = -per_step(base, row, multiplier, net, live, steps, s)
+        if len(RULE) == 0:
+            w = state.choose(alive, state.moved(rate / batch, gradient, w), w)
+        else:
+            if SWAY != "none":
+                amplitude = per_step(sway, sway_row, sway_multiplier, net, live, steps, s)
+                gradient = rules.noisy(gradient, amplitude, seed, t0 + s, mine, PLACES, SWAY)
+            w, carried = rules.update(alive, w, gradient, carried, given, rate, t0 + s, RULE, PLACES)
         s += 1
     state.store(W, w, net, live, LAYOUT, WIDTH)
+    state.store_carried(buffers, carried, net, live, BUFFERS, LAYOUT, WIDTH)
     tl.store(lost + net, gone, mask=live)

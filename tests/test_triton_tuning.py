@@ -80,8 +80,10 @@ def test_nothing_is_measured_where_it_is_not_wanted(clock, monkeypatch, tmp_path
 
 
 def test_what_changes_the_work_has_a_choice_of_its_own(clock, monkeypatch):
-    runs = [long(), long(M.DiagonalLinear(31)), long(M.ReLU2(D, 6)), long(rule=R.GD()), long(rule=R.SGD(batch_size=9)),
-            long(rule=R.SGD(label_noise=0.1)), long(order=fs.orders.Common()), long(order=fs.orders.Reshuffle())]
+    rules = [R.GD(), R.SGD(batch_size=9), R.SGD(label_noise=0.1), R.SGD(momentum=0.1), R.SGD(gradient_noise=0.1),
+             R.SGD(momentum=0.1, nesterov=True), R.SAM(rho=0.1), R.Adam()]
+    runs = [long(), long(M.DiagonalLinear(31)), long(M.ReLU2(D, 6)), *(long(rule=rule) for rule in rules),
+            long(order=fs.orders.Common()), long(order=fs.orders.Reshuffle())]
     keys = [tuned.key(run, 1000, CARD) for run in runs]
     keys += [tuned.key(runs[0], 5000, CARD), tuned.key(runs[0], 1000, "another"), tuned.key(runs[0].replace(
         dtype="float64", data=runs[0].data.astype("float64")), 1000, CARD)]
@@ -91,7 +93,8 @@ def test_what_changes_the_work_has_a_choice_of_its_own(clock, monkeypatch):
 
 
 def test_candidates_are_legal_and_hold_the_rule():
-    for run in (long(), long(M.ReLU2(D, 512)), long(M.MLP(D, (64, 64)), rule=R.GD())):
+    for run in (long(), long(M.ReLU2(D, 512)), long(M.MLP(D, (64, 64)), rule=R.GD()),
+                long(M.ReLU2(D, 256), rule=R.Adam(average=0.9))):
         rule = launches.rule_of_thumb(run)
         choices = tuned.candidates(rule, lambda n, w, run=run: launches.fits(run, n, w))
         assert choices[0] == rule and launches.fits(run, *rule)
@@ -100,6 +103,7 @@ def test_candidates_are_legal_and_hold_the_rule():
 
 
 @pytest.mark.parametrize("fields", [{}, {"rule": R.GD()}, {"rule": R.SGD(batch_size=2, label_noise=0.1)},
+                                    {"rule": R.Adam(average=0.5, gradient_noise=0.1, beta1=np.linspace(0, 0.9, 5))},
                                     {"order": fs.orders.Replay(np.zeros(13, int))}], ids=str)
 def test_what_is_timed_is_the_real_launch(fields, monkeypatch):
     """One timing of each kind of run, through the very loop, and no network is lost in it."""
@@ -107,7 +111,7 @@ def test_what_is_timed_is_the_real_launch(fields, monkeypatch):
     seen = []
 
     def launch(plan, segment):
-        state = triton.Triton().load(plan, plan.start, np.full(plan.N, -1), None)
+        state = triton.Triton().load(plan, plan.start, np.full(plan.N, -1), plan.fresh_buffers())
         triton.Triton().advance(state, segment)
         seen.append((state.lost < 0).all())
 

@@ -35,12 +35,17 @@ TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide net
     "dense 5-10-10-1": (M.MLP(5, (10, 10)), {}),
     "dense 5-10-10-1 gd": (M.MLP(5, (10, 10)), {"rule": R.GD()}),
     "diagonal 30 one label": (M.DiagonalLinear(30), {"rule": R.GD(label_noise=fs.LabelNoise(0.1, on="one"))}),
+    "diagonal 100 momentum": (M.DiagonalLinear(100), {"rule": R.SGD(momentum=0.9, weight_decay=0.1, average=0.9)}),
+    "dense 5-10-10-1 adam": (M.MLP(5, (10, 10)), {"rule": R.Adam(batch_size=8, weight_decay=0.1, decoupled=True)}),
+    "relu2 1-100-1 sam": (M.ReLU2(1, 100, output_bias=False), {"rule": R.SAM(rho=0.1, batch_size=4)}),
+    "relu2 2-20-1 gradient noise": (M.ReLU2(2, 20), {"rule": R.SGD(gradient_noise=0.1, normalised=True)}),
     "power 30": (M.DiagonalPower(30, 3), {}),
     "relu2 10-128-1": (M.ReLU2(10, 128), {}),
     "relu2 10-512-1": (M.ReLU2(10, 512), {}),
     "dense 10-128-128-1": (M.MLP(10, (128, 128)), {}),
 }
 EVERYWHERE = ("diagonal 30", "diagonal 200", "relu2 2-20-1", "relu2 1-100-1", "dense 5-10-10-1", "diagonal 100 gd",
+              "diagonal 100 momentum", "dense 5-10-10-1 adam",
               "relu2 10-512-1", "dense 10-128-128-1")  # the others: for sm_90 alone
 ORDERS = {"count": "i32", "steps": "i32", "batch": "i32", "n": "u32", "first": "u32", "skip": "i32", "seed": "u64",
           "table": "*i32", "who": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
@@ -79,7 +84,7 @@ def case(name):
         kept = {key: fixed[key] for key in tiles.OF_A_FAMILY}
         return kernel("metrics.losses").sums, F64 | INTS | {"W": word}, kept | {"BN": networks, "CHUNKS": 32}, warps
     types = dict.fromkeys(function.arg_names, word) | {"lost": "*i64", "ids": "*i64", "who": "*i64", "row": "*i32"}
-    types |= {"sigma_row": "*i32", "indices": "*i32", "seed": "u64", "first": "u32", "n": "u32"}
+    types |= {"sigma_row": "*i32", "sway_row": "*i32", "indices": "*i32", "seed": "u64", "first": "u32", "n": "u32"}
     return function, types | dict.fromkeys(("N", "skip", "steps", "batch"), "i32"), fixed, warps
 
 
@@ -92,7 +97,8 @@ def compiled(name, target):
     signature = {a: "constexpr" if a in fixed else types[a] for a in function.arg_names}
     aligned = {(k,): [["tt.divisibility", 16]] for k, a in enumerate(function.arg_names) if signature[a][0] == "*"}
     source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=fixed, attrs=aligned)
-    options = launches.options(warps, TARGETS[target][0])
+    crowded = name in TRAINED and launches.crowded(request(name), fixed["BN"], warps)
+    options = launches.options(warps, TARGETS[target][0], crowded)
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     counts = {"warps": warps, "fusion": made.metadata.enable_fp_fusion}
     return counts | (of_amd(made.asm["amdgcn"]) if target == "gfx942" else of_nvidia(made.asm["cubin"]))

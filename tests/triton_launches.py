@@ -49,7 +49,7 @@ def go(model, rule=None, order=None, seed=2**64 - 5, metrics=()):
     run = fs.Run(model, data, rule or R.SGD(), 0.1, 1, networks=3, order=order, seed=seed, backend="triton",
                  metrics=metrics)
     plan, one = fs.plan(run), backend.Triton()
-    state = one.load(plan, plan.start, np.full(3, -1), None)
+    state = one.load(plan, plan.start, np.full(3, -1), plan.fresh_buffers())
     one.advance(state, plan.segment(0, 1))
     for metric in metrics:
         one.measure(state, metric, plan.start)
@@ -61,4 +61,5 @@ if __name__ == "__main__":
     go(M.DiagonalLinear(30))
     go(M.DiagonalLinear(3), order=fs.orders.Reshuffle(), seed=1)
     go(M.MLP(2, (20, 4)), R.SGD(batch_size=3), metrics=(F.TrainLoss(), F.NTK(), F.FeatureSparsity()))
+    go(M.DiagonalLinear(3), R.SGD(momentum=0.5, gradient_noise=0.1))
     print(json.dumps(SEEN))

@@ -8,7 +8,7 @@ from ..errors import PlanError
 from ..orders import Replay, Reshuffle
 from ..portable import interpreted, kernel
 from . import tuned
-from .packing import packing, power_of_two
+from .packing import described, packing, plain, power_of_two
 
 BLOCK = 1024  # entries of a table that one program makes
 WARPS = 4  # of a program that makes a table
@@ -16,26 +16,30 @@ REGISTERS = 1 << 16  # of an NVIDIA multiprocessor
 MOST_WARPS = 8  # more leave a lane too few registers
 MOST_TOGETHER = 1024  # networks in a program
 BUDGET = 96  # 32-bit numbers of state a lane, of 255 registers
+DRAWING = 5  # 32-bit numbers a parameter whose Gaussian noise is being made, in float64
 
 
-def options(warps, target=None):
-    """Options of a launch or compile: fused multiply-adds are those that are written, and wide programs do not spill.
+def options(warps, target=None, crowded=False):
+    """Options of a launch or compile: fused multiply-adds are those that are written, and large programs do not spill.
 
-    Left to itself, NVIDIA's assembler spills a little to fit one more program of several warps on a multiprocessor.
-    target: "cuda" or "hip"; by default what torch is built for
+    Left to itself, NVIDIA's assembler spills a little to fit one more program of several warps, or a crowded one, on a
+    multiprocessor.
+    target: "cuda" or "hip"; by default what torch is built for; crowded: see below
     """
     if target is None:
         import torch
 
         target = "hip" if torch.version.hip else "cuda"
-    most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if warps > 1 and target == "cuda" else {}
+    most = {"maxnreg": min(255, REGISTERS // (32 * warps))} if (warps > 1 or crowded) and target == "cuda" else {}
     return {"num_warps": warps, "enable_fp_fusion": False, **most}
 
 
 def registers(run):
-    """32-bit numbers of state that one network keeps: parameters, and a gradient where steps take more samples."""
-    copies = 1 if _alone(run) else 2
-    return packing(run.model).width * np.dtype(run.dtype).itemsize // 4 * copies
+    """32-bit numbers that a network keeps: parameters; where it has them gradient, buffers, SAM's point, noise."""
+    rule, width = run.rule, packing(run.model).width
+    copies = 1 if _alone(run) else 2 + len(rule.buffers()) + (rule.traits()["perturb"] != "none")
+    gaussian = rule.gradient_noise is not None and rule.gradient_noise.kind == "gaussian"
+    return width * (np.dtype(run.dtype).itemsize // 4 * copies + DRAWING * gaussian)
 
 
 def too_large(run):
@@ -65,6 +69,11 @@ def fits(run, networks, warps):
     return warps <= MOST_WARPS and networks * registers(run) <= BUDGET * 32 * warps
 
 
+def crowded(run, networks, warps):
+    """Whether the state of a rule that is not plain takes more than a third of a lane's budget."""
+    return not plain(run.rule) and 3 * networks * registers(run) > BUDGET * 32 * warps
+
+
 def choose(run, N, tuning, launch):
     """(Tuning with networks and warps, why); `launch` as `tuned.pick` wants it."""
     asked = {name: getattr(tuning, name) for name in ("networks", "warps") if getattr(tuning, name) is not None}
@@ -87,9 +96,9 @@ def choose(run, N, tuning, launch):
 def constants(run, tuning, common):
     """(kernel, {its constexpr arguments}) of a run, of which `common`: one sample order serves all networks."""
     packed, module = packing(run.model), kernel("train")
-    family, noise = kernel(f"models.{packed.family}"), run.rule.label_noise
-    one = {} if _alone(run) else {"ONE": _one(run)}
-    return module.alone if _alone(run) else module.batches, one | {
+    family, noise = kernel(f"models.{packed.family}"), run.rule.noises().get("label_noise")
+    more = {} if _alone(run) else {"ONE": _one(run), "PLACES": packed.places, **described(run.rule)}
+    return module.alone if _alone(run) else module.batches, more | {
         "INPUTS": family.inputs, "VALUE": family.value, "PUSH": family.push, "SHAPE": packed.shape,
         "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(run.data.d), "LOSS": run.loss.name,
         "NOISE": noise.kind if noise else "none", "DRAWS": _draws(run), "COMMON": common, "BN": tuning.networks}
@@ -108,17 +117,21 @@ def train(state, segment):
     elif not _draws(run) or one_label(run):
         indices = table(state, segment, who)
     lost = torch.from_numpy(state.lost).to(state.device)
-    multiplier, noise = _multipliers(state, segment)
+    multiplier, noise, sway = (_multiplier(state, values) for values in (
+        segment.multiplier, segment.noise.get("label_noise"), segment.noise.get("gradient_noise")))
     function, fixed = constants(run, tuning, common or run.rule.full)
+    more = {} if _alone(run) else {"buffers": state.buffers, "hyper": state.hyper, "sway": state.sway[0],
+                                   "sway_row": state.sway[1], "sway_multiplier": sway}
     function[(-(-plan.N // tuning.networks),)](
         state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma,
         noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, plan.batch, run.data.n,
-        run.seed, **fixed, **options(tuning.warps))
+        run.seed, **more, **fixed, **options(tuning.warps, crowded=crowded(run, tuning.networks, tuning.warps)))
     state.lost[:] = lost.cpu().numpy()
 
 
 def _alone(run):
-    return not run.rule.full and run.rule.batch(run.data.n) == 1
+    """Whether a step applies the derivative of its one sample as it comes."""
+    return not run.rule.full and run.rule.batch(run.data.n) == 1 and plain(run.rule)
 
 
 def one_label(run):
@@ -148,14 +161,11 @@ def _who(state):
     return torch.tensor([network], dtype=torch.int64, device=state.device), True
 
 
-def _multipliers(state, segment):
-    """(schedule of step sizes, of the noise's amplitude) [Q, steps] on the device."""
+def _multiplier(state, values):
+    """A schedule [Q, steps] on the device; of noise that is not there, the row that is read for no one."""
     import torch
 
-    multiplier = torch.from_numpy(segment.multiplier).to(state.device)
-    if not segment.noise:
-        return multiplier, multiplier
-    return multiplier, torch.from_numpy(segment.noise["label_noise"]).to(state.device)
+    return state.numbers if values is None else torch.from_numpy(values).to(state.device)
 
 
 def table(state, segment, who):

@@ -1,4 +1,4 @@
-"""Owns how the Triton kernels see a model: its family, shape, and where each parameter lies in a padded row."""
+"""Owns how the Triton kernels see a model and a rule: family, shape, where each parameter lies; places and flags."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,16 @@ import numpy as np
 from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2
 from ..models.activations import ACTIVATIONS
 
+HYPERS = ("weight_decay", "balance_penalty", "momentum", "rho", "average", "beta1", "beta2", "epsilon")
+FLAGS = ("nesterov", "normalised", "decoupled", "adam", "unit")  # both in the order of kernels/rules.py
+
 
 @dataclass(frozen=True, eq=False)
 class Packing:
     """A model in kernels/: arguments of the driver, and the way there and back.
 
     family: module in kernels/models; shape, layout: its SHAPE and LAYOUT; width: WIDTH, numbers in a row
-    slots [P]: where canonical parameter p lies in a row
+    slots [P]: where canonical parameter p lies in a row; places: PLACES, the way from a row to p, see kernels/rules.py
     """
 
     family: str
@@ -21,12 +24,17 @@ class Packing:
     layout: tuple
     width: int
     slots: np.ndarray
+    places: tuple
 
     def pack(self, weights):
         """Rows [N, width] of weights [N, P], zeros between; NumPy."""
         rows = np.zeros((len(weights), self.width), weights.dtype)
         rows[:, self.slots] = weights
         return rows
+
+    def pack_rows(self, buffers):
+        """Rows [N, K, width] of buffers [N, K, P]."""
+        return self.pack(buffers.reshape(-1, buffers.shape[2])).reshape(*buffers.shape[:2], self.width)
 
 
 def power_of_two(count):
@@ -51,7 +59,8 @@ def packing(model):
 def _vectors(family, d, count, shape):
     padded = power_of_two(d)
     slots = (np.arange(count)[:, None] * padded + np.arange(d)).ravel()
-    return Packing(family, shape, tuple((k * padded, 0, padded) for k in range(count)), count * padded, slots)
+    places = tuple((True, k * d, 0, d, 0, 1) for k in range(count))
+    return Packing(family, shape, tuple((k * padded, 0, padded) for k in range(count)), count * padded, slots, places)
 
 
 def _dense(model):
@@ -61,7 +70,7 @@ def _dense(model):
     lane has a unit of its own with all its inputs, and no sum over inputs crosses lanes. A matrix between hidden layers
     is aligned to four: its rows lie on few lanes, and few sums cross them.
     """
-    layout, slots, layers, at = [], [], [], 0
+    layout, slots, layers, places, at, p = [], [], [], [], 0, 0
     for k, (fan, width) in enumerate(zip(model.sizes[:-1], model.sizes[1:], strict=True)):
         last, hidden = k == model.layers - 1, 0 < k < model.layers - 1
         columns, rows = power_of_two(fan), power_of_two(width)
@@ -72,13 +81,41 @@ def _dense(model):
         place = len(layout)
         layout.append((at, *block))
         slots.append(at + slot.ravel())
+        places.append((model.trained(f"W{k + 1}"), p, *((0, fan, 0, 1) if last else (fan, width, 1, fan) if k % 2 == 0
+                                                        else (width, fan, fan, 1))))
         at += max(1, block[0]) * block[1]
+        p += fan * width
         if model.bias[k]:
             at += 1 - at % 2
             layout.append((at, 0, 0 if last else rows))
             slots.append(at + np.arange(width))
+            places.append((model.trained(f"b{k + 1}"), p, 0, width, 0, 1))
             at += rows
+            p += width
         layers.append((place, place + 1 if model.bias[k] else -1, float(model.multipliers[k]),
                        model.trained(f"W{k + 1}"), model.trained(f"b{k + 1}"), width))
     shape = (tuple(ACTIVATIONS).index(model.activation), *layers, float(model.slope))
-    return Packing("dense", shape, tuple(layout), at + -at % 4, np.concatenate(slots))
+    return Packing("dense", shape, tuple(layout), at + -at % 4, np.concatenate(slots), tuple(places))
+
+
+def plain(rule):
+    """Whether a step is w - eta g with no more than label noise added to it."""
+    return not (rule.numbers() or rule.buffers() or rule.normalised or rule.gradient_noise)
+
+
+def described(rule):
+    """{constexpr argument: value} of a rule in kernels/train.batches."""
+    names, traits, noise = tuple(rule.numbers()), rule.traits(), rule.gradient_noise
+    places = tuple(names.index(name) if name in names else -1 for name in HYPERS)
+    return {"RULE": () if plain(rule) else places + tuple(traits[name] for name in FLAGS),
+            "PERTURB": traits["perturb"], "SWAY": noise.kind if noise else "none", "HYPERS": len(names),
+            "BUFFERS": len(rule.buffers())}
+
+
+def hyper(plan):
+    """The hyper-parameters in use [N, HYPERS] of a plan, in the run's dtype."""
+    out = np.zeros((plan.N, len(plan.numbers)), plan.run.dtype)
+    for k, (name, values) in enumerate(plan.numbers.items()):
+        least = np.finfo(plan.run.dtype).tiny if name == "epsilon" else 0  # what pads a row is 0 / epsilon, not 0 / 0
+        out[:, k] = np.maximum(values, least)
+    return out

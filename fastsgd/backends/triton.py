@@ -10,12 +10,13 @@ from ..losses import Hinge, Logistic, Squared
 from ..models import MLP
 from ..native import default_threads, native
 from ..portable import interpreted, why_none
-from ..rules import GD, SGD
+from ..rules import GD, SAM, SDE, SGD, Adam
 from ..spec.problem import Dataset
 from .base import Backend
 from .cpu import CPU, home
-from .packing import packing, power_of_two
+from .packing import hyper, packing, power_of_two
 
+RULES = (SGD, GD, SAM, Adam, SDE)
 LOSSES = (Squared, Logistic, Hinge)
 MOST_ENTRIES = 2**31 - 1  # of X, and of a segment's table of samples: what 32-bit offsets reach
 
@@ -24,13 +25,15 @@ MOST_ENTRIES = 2**31 - 1  # of X, and of a segment's table of samples: what 32-b
 class State:
     """What lives on the device, as torch tensors; `lost` [N] also on the host, where the caller may mark networks.
 
-    W [N, width], data X [n, stride] and y [n]; ids, base, row, numbers and sigma (base, row) as the kernels want them
+    W [N, width], buffers [N, K, width], data X [n, stride] and y [n]; ids, base, row, numbers, hyper, sigma (base, row)
+    of label noise and sway (base, row) of gradient noise as the kernels want them
     """
 
     plan: object
     packing: object
     device: object
     W: object
+    buffers: object
     lost: np.ndarray
     X: object
     y: object
@@ -38,7 +41,9 @@ class State:
     base: object
     row: object
     numbers: object
+    hyper: object
     sigma: tuple
+    sway: tuple
     points: dict
     home: object = None  # the CPU backend's state, for what is measured there
 
@@ -58,11 +63,12 @@ class Triton(Backend):
         self.refuse(tuning, ("team", "lanes", "isa"), "; it has networks= and warps=")
         tuning, why = launches.choose(run, N, tuning, self._launch)
         packed, item, data = packing(run.model), np.dtype(run.dtype).itemsize, run.data
-        memory = {"state": N * (packed.width * item + 8),
+        carried = f", and {', '.join(run.rule.buffers())} as long" if run.rule.buffers() else ""
+        memory = {"state": N * (packed.width * item * (1 + len(run.rule.buffers())) + 8),
                   "data": data.n * (power_of_two(data.d) + 1) * item}
         _fit(run, N, sum(memory.values()))
         reasons = (f"{tuning.networks} network(s) a program, {tuning.warps} warp(s) a program: {why}",
-                   f"{packed.width} numbers of state a network, padded from P={run.model.P}; "
+                   f"{packed.width} numbers of state a network, padded from P={run.model.P}{carried}; "
                    + ("interpreted on the CPU, for tests" if interpreted() else f"on {_device(run)}"))
         return replace(tuning, threads=tuning.threads or default_threads()), memory, reasons
 
@@ -77,11 +83,17 @@ class Triton(Backend):
         X = np.zeros((run.data.n, power_of_two(run.data.d)), run.dtype)
         X[:, :run.data.d] = run.data.X
         bound = run.loss.bound(run.rule.lost_above, run.dtype)
-        sigma = tuple(plan.noises["label_noise"][:2]) if plan.noises else (plan.base, plan.row)
-        return State(plan, packed, device, W=put(packed.pack(weights)), lost=np.array(lost), X=put(X),
-                     y=put(run.data.y, run.dtype), ids=put(plan.ids), base=put(plan.base, run.dtype), row=put(plan.row),
-                     numbers=put([run.loss.factor, bound], run.dtype),
-                     sigma=(put(sigma[0], run.dtype), put(sigma[1])), points={})
+
+        def amplitude(base, row, _table):
+            return put(base, run.dtype), put(row)
+
+        step = amplitude(plan.base, plan.row, plan.table)
+        sigma, sway = (amplitude(*plan.noises[name]) if name in plan.noises else step
+                       for name in ("label_noise", "gradient_noise"))
+        return State(plan, packed, device, W=put(packed.pack(weights)), buffers=put(packed.pack_rows(buffers)),
+                     lost=np.array(lost), X=put(X), y=put(run.data.y, run.dtype), ids=put(plan.ids), base=step[0],
+                     row=step[1], numbers=put([run.loss.factor, bound], run.dtype), hyper=put(hyper(plan)),
+                     sigma=sigma, sway=sway, points={})
 
     def advance(self, state, segment):
         from . import launches
@@ -91,15 +103,14 @@ class Triton(Backend):
 
     def _launch(self, plan, segment):
         """A Segment from the plan's start to its end, for timing."""
-        self.advance(self.load(plan, plan.start, np.full(plan.N, -1), None), segment)
+        self.advance(self.load(plan, plan.start, np.full(plan.N, -1), plan.fresh_buffers()), segment)
 
     def lost(self, state):
         return state.lost
 
     def read(self, state):
-        plan = state.plan
-        weights = state.W.cpu().numpy()[:, state.packing.slots]
-        return weights, np.empty((plan.N, 0, plan.run.model.P), plan.run.dtype)
+        slots = state.packing.slots
+        return state.W.cpu().numpy()[:, slots], state.buffers.cpu().numpy()[:, :, slots]
 
     def explain_metric(self, run, metric):
         from . import tiles
@@ -165,13 +176,8 @@ def _no_kernel(run):
     if packing(model) is None:
         more = f" with {model.outputs} outputs" if type(model) is MLP else ""
         return f"it has no kernel for the family {type(model).__name__}{more}"
-    if type(rule) not in (SGD, GD):
-        return f"it has no kernel for the rule {type(rule).__name__}; it has SGD and GD"
-    used = [*rule.numbers(), *(["normalised"] if rule.normalised else []),
-            *(["average"] if rule.average is not None else []),
-            *(name for name in rule.noises() if name != "label_noise")]
-    if used:
-        return f"it has plain steps and label noise, no {', '.join(dict.fromkeys(used))}"
+    if type(rule) not in RULES:
+        return f"it has no kernel for the rule {type(rule).__name__}; it has {', '.join(r.__name__ for r in RULES)}"
     if type(loss) not in LOSSES or getattr(loss, "weights", None) is not None:
         more = " with weights" if type(loss) is Squared else ""
         return f"it has no kernel for the loss {type(loss).__name__}{more}"

@@ -13,7 +13,7 @@ import numpy as np
 from ..files import cache_folder, keep
 from ..portable import kernels
 from ..spec.planned import Plan, Segment, Tuning
-from .packing import packing, power_of_two
+from .packing import described, packing, power_of_two
 
 STEPS, REPEATS, MOST_NETWORKS = 64, 3, 1 << 16  # of one timing
 WORTH = 1e10  # parameter updates below which a run is over before a measurement would be
@@ -67,11 +67,11 @@ def source_hash():
 
 def key(run, N, card):
     """What names a choice: the kernels, the shape of the work, the card. Sizes that only scale it count in octaves."""
-    packed, noise = packing(run.model), run.rule.label_noise
+    packed, noise = packing(run.model), run.rule.noises().get("label_noise")
     shape = (source_hash(), card, packed.family, packed.shape, packed.layout, run.dtype, run.loss.name,
              type(run.order).__name__, getattr(run.order, "replace", None), getattr(run.order, "network", None) is None,
-             noise and noise.kind, run.rule.full, power_of_two(run.rule.batch(run.data.n)), power_of_two(run.data.n),
-             min(power_of_two(N), MOST_NETWORKS))
+             noise and noise.kind, tuple(described(run.rule).values()), run.rule.full,
+             power_of_two(run.rule.batch(run.data.n)), power_of_two(run.data.n), min(power_of_two(N), MOST_NETWORKS))
     return hashlib.sha256(repr(shape).encode()).hexdigest()[:32]
 
 
@@ -100,10 +100,11 @@ def seconds(run, N, choice, launch):
     ids, row, one = np.arange(N), np.zeros(N, np.int32), np.ones((1, STEPS), run.dtype)
     explicit = np.zeros((1, STEPS, batch), np.uint32) if hasattr(run.order, "table") else None
     noises = {name: (np.zeros(N), row, None) for name in run.rule.noises()}
+    numbers = {name: np.resize(a, N) for name, a in run.rule.numbers().items()}
     tuning = Tuning(networks=choice[0], warps=choice[1])
     small = np.full((N, run.model.P), 1e-3, run.dtype)
     plan = Plan(run=run, backend="triton", reasons=(), ids=ids, start=small, base=np.full(N, 1e-20), row=row,
-                table=None, saves=None, tuning=tuning, noises=noises)
+                table=None, saves=None, tuning=tuning, numbers=numbers, noises=noises)
     segment = Segment(0, STEPS, one, explicit, dict.fromkeys(noises, one))
     best = float("inf")
     launch(plan, segment)  # compiles

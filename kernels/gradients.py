@@ -1,0 +1,62 @@
+"""Owns the gradient of a step that takes samples one after another: their sum, SAM's, and that of noise on one label.
+
+Parallel over networks BN; a gradient is a tuple of blocks like the parameters. X [n, STRIDE] and y [n] are the data.
+"""
+
+import triton
+import triton.language as tl
+
+from . import losses, rules, state
+from .draws import noise_of_one
+
+
+@triton.jit
+def gathered(bad, at, numbers, share, X, y, indices, rows, batch, scale, mine, t, seed, c, bound,
+             INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, STRIDE: tl.constexpr,
+             LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr,
+             PLACES: tl.constexpr, EACH: tl.constexpr):
+    """(share * sum of dloss/dw over a step's samples, at parameters `at`; `bad`, or a sample of it out of bounds).
+
+    share [1] or, of a plain step, 1 unsaid; rows [BN] or [1] int64: of indices [rows, batch]; scale [BN]: of noise
+    EACH: every sample's gradient is taken at a point of its own, perturbed along its own gradient
+    """
+    gradient = state.zeros(at)
+    b = batch * 0
+    while b < batch:
+        if DRAWS:
+            i = (rows * 0 + b).to(tl.int32)
+        else:
+            i = tl.load(indices + rows * batch + b)
+        x = INPUTS(X, i, SHAPE, STRIDE)
+        label = tl.load(y + i)
+        if NOISE != "none" and ONE == "none":
+            z = noise_of_one(seed, t, mine, b.to(tl.uint32), NOISE)
+            label = label + scale * z.to(label.dtype)
+        point = at
+        if EACH:
+            f, kept = VALUE(at, x, SHAPE)
+            g, out = losses.slope(f, label, c, bound, LOSS)
+            bad = bad | out
+            point = rules.perturbed(at, PUSH(state.zeros(at), at, x, kept, g, SHAPE), numbers, RULE, PLACES)
+        f, kept = VALUE(point, x, SHAPE)
+        g, out = losses.slope(f, label, c, bound, LOSS)
+        bad = bad | out
+        if len(RULE) > 0:
+            g = share * g
+        gradient = PUSH(gradient, point, x, kept, g, SHAPE)
+        b += 1
+    return gradient, bad
+
+
+@triton.jit
+def with_one_label(gradient, w, whole, X, y, i, scale, mine, t, seed, c, bound, INPUTS: tl.constexpr,
+                   VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, STRIDE: tl.constexpr,
+                   LOSS: tl.constexpr, NOISE: tl.constexpr):
+    """gradient + whole * what noise on the label of sample i [BN] or [1] changes of its gradient."""
+    x = INPUTS(X, i, SHAPE, STRIDE)
+    label = tl.load(y + i)
+    f, kept = VALUE(w, x, SHAPE)
+    z = noise_of_one(seed, t, mine, (t * 0).to(tl.uint32), NOISE)
+    clean, _out = losses.slope(f, label, c, bound, LOSS)
+    noisy, _out = losses.slope(f, label + scale * z.to(label.dtype), c, bound, LOSS)
+    return PUSH(gradient, w, x, kept, (noisy - clean) * whole, SHAPE)

@@ -1,0 +1,170 @@
+"""Owns what a step does with a gradient: noise, penalties, normalisation, momentum, Adam, averaging, SAM's point.
+
+csrc/core/rules/update.h in Triton, in the same order. Parallel over networks BN and all of their parameters; w and g
+are tuples of blocks (see state), `carried` has for each block a tuple of its buffers: momentum, or Adam's two moments,
+then the average. Blocks are updated one after another, so that one block's intermediate results live at a time.
+
+RULE: where in `numbers`, a tuple of [BN], a hyper-parameter is, -1 if the rule has it not; then flags. () for a plain
+    step, w - eta g
+PLACES: for each block (is it trained, canonical number of its first parameter, true lengths of its last two axes, steps
+    of that number along them)
+"""
+
+import triton
+import triton.language as tl
+
+from . import state
+from .draws import noise_of_parameter
+
+DECAY = tl.constexpr(0)
+BALANCE = tl.constexpr(1)
+MOMENTUM = tl.constexpr(2)
+RHO = tl.constexpr(3)
+AVERAGE = tl.constexpr(4)
+BETA1 = tl.constexpr(5)
+BETA2 = tl.constexpr(6)
+EPSILON = tl.constexpr(7)
+NESTEROV = tl.constexpr(8)
+NORMALISED = tl.constexpr(9)
+DECOUPLED = tl.constexpr(10)
+ADAM = tl.constexpr(11)
+UNIT = tl.constexpr(12)
+TRAINED = tl.constexpr(0)
+FIRST = tl.constexpr(1)
+ROWS = tl.constexpr(2)
+COLUMNS = tl.constexpr(3)
+ROW = tl.constexpr(4)
+COLUMN = tl.constexpr(5)
+
+
+@triton.jit
+def load(hyper, net, live, COUNT: tl.constexpr):
+    """`numbers` from hyper [N, COUNT]; 0.5 for a network that is not there, by which anything can be divided."""
+    out = ()
+    for k in tl.static_range(COUNT):
+        out = out + (tl.load(hyper + (net.to(tl.int64) * COUNT + k), mask=live, other=0.5),)
+    return out
+
+
+@triton.jit
+def length(g, PLACES: tl.constexpr):
+    """||g|| [BN]; a unit's inputs are summed first, as in the forward pass, so that blocks stay in their layout."""
+    total = 0.0
+    for k in tl.static_range(len(g)):
+        square = g[k] * g[k]
+        if len(g[k].shape) == 3:
+            square = tl.sum(square, axis=1 if PLACES[k][ROW] == 1 else 2)
+        if len(g[k].shape) > 1:
+            square = tl.sum(square, axis=1)
+        total = total + square
+    if total.shape[0] == 1:  # through a scalar: else the layout of a sum spreads to all blocks, by shared memory
+        total = tl.zeros([1], total.dtype) + tl.sum(total, axis=0)
+    return tl.sqrt(total)
+
+
+@triton.jit
+def perturbed(w, g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
+    """w + rho g / ||g||, or w + rho g: where SAM takes its gradient; w where g is zero."""
+    scale = numbers[RULE[RHO]]
+    if RULE[UNIT]:
+        size = length(g, PLACES)
+        scale = tl.where(size > 0, scale / size, 0.0)
+    return state.moved(scale, g, w)
+
+
+@triton.jit
+def noisy(g, scale, seed, t, ids, PLACES: tl.constexpr, KIND: tl.constexpr):
+    """g + scale [BN] z at step t, one draw for each trained parameter."""
+    out = ()
+    for k in tl.static_range(len(g)):
+        block = g[k]
+        if PLACES[k][TRAINED]:
+            p, real = state.numbered(block, PLACES[k][FIRST], PLACES[k][ROWS], PLACES[k][COLUMNS], PLACES[k][ROW],
+                                     PLACES[k][COLUMN])
+            z = noise_of_parameter(seed, t, state.over(ids, block), p, KIND)
+            block = block + tl.where(real, state.beside(scale, block) * z.to(block.dtype), 0.0)
+        out = out + (block,)
+    return out
+
+
+@triton.jit
+def penalised(w, g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
+    """g and what decay that is not decoupled and (mu / 4) sum_j (u_j^2 - v_j^2)^2 add to it, to length 1 if asked."""
+    out = ()
+    for k in tl.static_range(len(w)):
+        block = g[k]
+        if RULE[DECAY] >= 0 and not RULE[DECOUPLED] and PLACES[k][TRAINED]:
+            block = tl.fma(state.beside(numbers[RULE[DECAY]], block), w[k], block)
+        if RULE[BALANCE] >= 0:  # w is (u, v)
+            gap = tl.fma(w[k], w[k], -(w[1 - k] * w[1 - k]))
+            block = tl.fma(state.beside(numbers[RULE[BALANCE]], block) * gap, w[k], block)
+        out = out + (block,)
+    if RULE[NORMALISED]:
+        size = length(out, PLACES)
+        out = state.times(tl.where(size > 0, 1 / size, 0.0), out)
+    return out
+
+
+@triton.jit
+def mixed(keep, old, new):
+    """keep [BN] old + (1 - keep) new, of a block."""
+    return tl.fma(state.beside(keep, old), old, state.beside(1 - keep, old) * new)
+
+
+@triton.jit
+def raised(x, exponent):
+    """x [BN] to a whole power."""
+    out = tl.full(x.shape, 1.0, x.dtype)
+    while exponent > 0:
+        out = tl.where(exponent % 2 == 1, out * x, out)
+        x = x * x
+        exponent = exponent // 2
+    return out
+
+
+@triton.jit
+def corrections(numbers, t, RULE: tl.constexpr):
+    """1 - beta^(t + 1) [BN] of Adam's two moments at step t."""
+    if RULE[ADAM]:
+        return 1 - raised(numbers[RULE[BETA1]], t + 1), 1 - raised(numbers[RULE[BETA2]], t + 1)
+    else:
+        return ()
+
+
+@triton.jit
+def stepped(w, g, carried, numbers, rate, parts, RULE: tl.constexpr, PLACES: tl.constexpr, K: tl.constexpr):
+    """(w, carried) of block K after a step of rate = -eta_t along g; parts: `corrections`."""
+    if RULE[DECAY] >= 0 and RULE[DECOUPLED] and PLACES[K][TRAINED]:
+        w = state.beside(tl.fma(rate, numbers[RULE[DECAY]], tl.full(rate.shape, 1.0, rate.dtype)), w) * w
+    kept = ()
+    if RULE[ADAM]:
+        first = mixed(numbers[RULE[BETA1]], carried[0], g)
+        second = mixed(numbers[RULE[BETA2]], carried[1], g * g)
+        size = tl.sqrt(second / state.beside(parts[1], g)) + state.beside(numbers[RULE[EPSILON]], g)
+        g = (first / state.beside(parts[0], g)) / size
+        kept = (first, second)
+    elif RULE[MOMENTUM] >= 0:
+        momentum = state.beside(numbers[RULE[MOMENTUM]], g)
+        kept = (tl.fma(momentum, carried[0], g),)
+        g = tl.fma(momentum, kept[0], g) if RULE[NESTEROV] else kept[0]
+    w = tl.fma(state.beside(rate, w), g, w)
+    if RULE[AVERAGE] >= 0:
+        kept = kept + (mixed(numbers[RULE[AVERAGE]], carried[len(carried) - 1], w),)
+    return w, kept
+
+
+@triton.jit
+def update(go, w, g, carried, numbers, rate, t, RULE: tl.constexpr, PLACES: tl.constexpr):
+    """(w, carried) of the networks that go [BN] after a step along the mean gradient g, the others' as they were.
+
+    rate [BN]: -eta_t; t: steps done before this one
+    """
+    g = penalised(w, g, numbers, RULE, PLACES)
+    parts = corrections(numbers, t, RULE)
+    moved = ()
+    kept = ()
+    for k in tl.static_range(len(w)):
+        block, buffers = stepped(w[k], g[k], carried[k], numbers, rate, parts, RULE, PLACES, k)
+        moved = moved + state.choose(go, (block,), (w[k],))
+        kept = kept + (state.choose(go, buffers, carried[k]),)
+    return moved, kept
