@@ -7,7 +7,7 @@ from ..models import MLP, ReLU2
 from ..models.activations import ACTIVATIONS
 from ..portable import kernel
 from . import launches
-from .packing import power_of_two
+from .packing import packing, power_of_two
 
 SAFE_GRAM = 1e-5  # a Gram matrix squares the singular values; below, its eigenvalues have lost them
 PART = 64 << 20  # bytes of activations or Gram matrices at a time
@@ -16,16 +16,22 @@ OF_A_FAMILY = ("INPUTS", "VALUE", "SHAPE", "LAYOUT", "WIDTH", "STRIDE", "LOSS")
 SPARSE = (FeatureSparsity, DistinctUnits, ActivationDensity)
 
 
-def measure(state, metric, weights):
-    """Records [M, ...] float64 of networks `weights` [M, P], None where the definition serves."""
-    run = state.plan.run
+def measure(state, metric, rows):
+    """Records [M, ...] float64 of networks rows() [M, width], like state.W; None where the definition serves."""
+    function = _function(state.plan.run, metric)
+    return function and function(state, metric, rows())
+
+
+def _function(run, metric):
+    """What makes a metric, None where the definition serves."""
     if type(metric) in (TrainLoss, TestLoss):
-        return _mean_losses(state, metric, weights)
+        points = len(_points(run, metric)[0]) * power_of_two(run.data.d)
+        fits = _warps(run) <= launches.MOST_WARPS and points < 2**31  # 32-bit offsets reach no more
+        return _mean_losses if fits else None
     if type(metric) in SPARSE:
-        return _of_layers(state, metric, weights)
-    if type(metric) is NTK or (type(metric) is JacobianRank and explain(run, metric)):
-        return _of_grams(state, metric, weights)
-    return None
+        return _of_layers
+    grams = dense(run.model) is not None if type(metric) is NTK else explain(run, metric)
+    return _of_grams if grams else None
 
 
 def explain(run, metric):
@@ -51,54 +57,56 @@ def _put(state, array, dtype=None):
     return torch.from_numpy(np.array(array, dtype, order="C")).to(state.device)
 
 
-def _mean_losses(state, metric, weights):
-    """Mean losses [M] by kernels/metrics/losses, None for a network that fits no program in float64."""
+def _points(run, metric):
+    """(X, y) that a loss is the mean over."""
+    return (run.data.X_test, run.data.y_test) if type(metric) is TestLoss else (run.data.X, run.data.y)
+
+
+def _warps(run):
+    """Warps of a program that holds a network in float64."""
+    return power_of_two(-(-2 * packing(run.model).width // (launches.BUDGET * 32)))
+
+
+def _mean_losses(state, metric, rows):
+    """Mean losses [M] by kernels/metrics/losses."""
     import torch
 
-    run, packed = state.plan.run, state.packing
-    warps = power_of_two(-(-2 * packed.width // (launches.BUDGET * 32)))
-    if warps > launches.MOST_WARPS:
-        return None
+    run = state.plan.run
     if metric not in state.points:
-        given, y = (run.data.X_test, run.data.y_test) if type(metric) is TestLoss else (run.data.X, run.data.y)
-        if len(given) * power_of_two(run.data.d) >= 2**31:  # more than 32-bit offsets reach
-            return None
+        given, y = _points(run, metric)
         X = np.zeros((len(given), power_of_two(run.data.d)))
         X[:, :run.data.d] = given
         state.points[metric] = _put(state, X), _put(state, y, "float64")
     X, y = state.points[metric]
-    networks = min(state.plan.tuning.networks, power_of_two(len(weights)))
+    networks = min(state.plan.tuning.networks, power_of_two(len(rows)))
     chunks = 1 if launches.interpreted() else min(32, power_of_two(len(X)))
-    out = torch.empty((len(weights), chunks), dtype=torch.float64, device=state.device)
+    out = torch.empty((len(rows), chunks), dtype=torch.float64, device=state.device)
     _, fixed = launches.constants(run, state.plan.tuning, True)
     fixed = {name: fixed[name] for name in OF_A_FAMILY}
-    kernel("metrics.losses").sums[(-(-len(weights) // networks), chunks)](
-        _put(state, packed.pack(np.asarray(weights))), X, y, out, _put(state, [run.loss.factor], "float64"),
-        len(weights), len(X), **fixed, BN=networks, CHUNKS=chunks, **launches.options(warps))
+    kernel("metrics.losses").sums[(-(-len(rows) // networks), chunks)](
+        rows, X, y, out, _put(state, [run.loss.factor], "float64"), len(rows), len(X), **fixed, BN=networks,
+        CHUNKS=chunks, **launches.options(_warps(run)))
     return (out.sum(dim=1) / len(X)).cpu().numpy()
 
 
-def _params(state, weights):
-    """Parameters {name: [M, ...]} as float64 tensors on the device."""
-    return state.plan.run.model.unflatten(_put(state, weights, "float64"))
-
-
-def _by_parts(function, weights, bytes_each):
+def _by_parts(function, state, rows, bytes_each):
+    """function(parameters {name: [m, ...]}, float64 tensors on the device) of all rows, some at a time."""
     step = max(1, int(PART // max(1, bytes_each)))
-    return np.concatenate([function(weights[k:k + step]) for k in range(0, len(weights), step)])
+    parts = (rows[k:k + step, state.slots].double() for k in range(0, len(rows), step))
+    return np.concatenate([function(state.plan.run.model.unflatten(part)) for part in parts])
 
 
-def _of_layers(state, metric, weights):
+def _of_layers(state, metric, rows):
     """A number [M] or [M, layers] from the activations of hidden layers on the training inputs."""
     run = state.plan.run
     X, layers = _put(state, metric.where(run.model, run.data)), metric.layers(run.model)
 
-    def part(weights):
-        features = run.model.features(_params(state, weights), X)
+    def part(params):
+        features = run.model.features(params, X)
         values = [_sparsity(metric, features[layer].contiguous()) for layer in layers]
         return values[0] if len(layers) == 1 else np.stack(values, axis=1)
 
-    return _by_parts(part, weights, 8 * 4 * len(X) * sum(dense(run.model).widths))
+    return _by_parts(part, state, rows, 8 * 4 * len(X) * sum(dense(run.model).widths))
 
 
 def _sparsity(metric, phi):
@@ -129,19 +137,17 @@ def _sparsity(metric, phi):
     return ((positive * kept).sum(dim=1).double() / (n * h)).cpu().numpy()
 
 
-def _of_grams(state, metric, weights):
+def _of_grams(state, metric, rows):
     """Kernels [M, m, m] or ranks [M] from the Gram matrices of Jacobians."""
     import torch
 
     run = state.plan.run
     rank = type(metric) is JacobianRank
-    if dense(run.model) is None:
-        return None
     X = metric.where(run.model, run.data) if rank else metric.points if metric.points is not None else run.data.X
     X = _put(state, X, "float64")
 
-    def part(weights):
-        K = grams(dense(run.model), _params(state, weights), X)
+    def part(params):
+        K = grams(dense(run.model), params, X)
         if not rank:
             return K.cpu().numpy()
         known = torch.isfinite(K).flatten(1).all(dim=1)
@@ -149,7 +155,7 @@ def _of_grams(state, metric, weights):
         count = (values > metric.rtol**2 * values[:, -1:]).sum(dim=1).double()
         return torch.where(known, count, torch.nan).cpu().numpy()
 
-    return _by_parts(part, weights, 8 * 3 * len(X) * (len(X) + sum(dense(run.model).widths)))
+    return _by_parts(part, state, rows, 8 * 3 * len(X) * (len(X) + sum(dense(run.model).widths)))
 
 
 def grams(model, params, X):

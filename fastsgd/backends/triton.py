@@ -25,14 +25,15 @@ MOST_ENTRIES = 2**31 - 1  # of X, and of a segment's table of samples: what 32-b
 class State:
     """What lives on the device, as torch tensors; `lost` [N] also on the host, where the caller may mark networks.
 
-    W [N, width], buffers [N, K, width], data X [n, stride] and y [n]; ids, base, row, numbers, hyper, sigma (base, row)
-    of label noise and sway (base, row) of gradient noise as the kernels want them
+    W [N, width], slots [P] of a row, buffers [N, K, width], data X [n, stride] and y [n]; ids, base, row, numbers,
+    hyper, sigma (base, row) of label noise and sway (base, row) of gradient noise as the kernels want them
     """
 
     plan: object
     packing: object
     device: object
     W: object
+    slots: object
     buffers: object
     lost: np.ndarray
     X: object
@@ -90,10 +91,11 @@ class Triton(Backend):
         step = amplitude(plan.base, plan.row, plan.table)
         sigma, sway = (amplitude(*plan.noises[name]) if name in plan.noises else step
                        for name in ("label_noise", "gradient_noise"))
-        return State(plan, packed, device, W=put(packed.pack(weights)), buffers=put(packed.pack_rows(buffers)),
-                     lost=np.array(lost), X=put(X), y=put(run.data.y, run.dtype), ids=put(plan.ids), base=step[0],
-                     row=step[1], numbers=put([run.loss.factor, bound], run.dtype), hyper=put(hyper(plan)),
-                     sigma=sigma, sway=sway, points={})
+        return State(plan, packed, device, W=put(packed.pack(weights)), slots=put(packed.slots),
+                     buffers=put(packed.pack_rows(buffers)), lost=np.array(lost), X=put(X),
+                     y=put(run.data.y, run.dtype), ids=put(plan.ids), base=step[0], row=step[1],
+                     numbers=put([run.loss.factor, bound], run.dtype), hyper=put(hyper(plan)), sigma=sigma, sway=sway,
+                     points={})
 
     def advance(self, state, segment):
         from . import launches
@@ -118,11 +120,31 @@ class Triton(Backend):
         elsewhere = CPU() if _compiled() else super()
         return tiles.explain(run, metric) or elsewhere.explain_metric(run, metric)
 
-    def measure(self, state, metric, weights):
+    def measure_held(self, state, metric, who):
+        import torch
+
         from . import tiles
 
         with _on(state.device):
-            values = tiles.measure(state, metric, weights)
+            return tiles.measure(state, metric, lambda: state.W[torch.from_numpy(who).to(state.device)])
+
+    def broken(self, state, who):
+        import torch
+
+        total = state.W.sum(dim=1).cpu().numpy()  # not finite where a weight is not, or where the sum overflows
+        doubtful = ~np.isfinite(total[who])
+        rows = state.W[torch.from_numpy(who[doubtful]).to(state.device)]
+        doubtful[doubtful] = ~torch.isfinite(rows).all(dim=1).cpu().numpy()
+        return doubtful
+
+    def measure(self, state, metric, weights):
+        import torch
+
+        from . import tiles
+
+        with _on(state.device):
+            values = tiles.measure(state, metric, lambda: torch.from_numpy(
+                state.packing.pack(np.asarray(weights))).to(state.device))
         if values is None and _compiled():  # what has no kernel here may have one there
             if state.home is None:
                 state.home = home(state.plan)
