@@ -26,9 +26,9 @@ def per_step(base, row, multiplier, net, live, steps, s):
 
 @triton.jit
 def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, COMMON: tl.constexpr, BN: tl.constexpr):
-    """A program's networks: (positions, which exist, step at which each was lost, which go, w, ids, rows of orders).
+    """(positions, which exist, lost when, which go, w, ids, rows of orders) of a program's networks, factor, bound.
 
-    And (factor, bound) of the loss.
+    [BN] each, w in blocks; rows of orders [1] with COMMON; factor, bound: of the loss
     """
     net = tl.program_id(0) * BN + tl.arange(0, BN)
     live = net < N
@@ -124,14 +124,13 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
         if NOISE != "none":
             scale = per_step(sigma, sigma_row, sigma_multiplier, net, live, steps, s)
         rows = order.to(tl.int64) * steps + s
-        gradient, bad = gradients.gathered(
-            bad, w, given, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, c, bound, INPUTS, VALUE, PUSH,
-            SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
-        if PERTURB == "batch":
+        point, gradient = w, w
+        for turn in tl.static_range(2 if PERTURB == "batch" else 1):
+            if turn == 1:
+                point = rules.perturbed(w, gradient, given, RULE, PLACES)
             gradient, bad = gradients.gathered(
-                bad, rules.perturbed(w, gradient, given, RULE, PLACES), given, share, X, y, indices, rows, batch, scale,
-                mine, t0 + s, seed, c, bound, INPUTS, VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES,
-                False)
+                bad, point, given, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, c, bound, INPUTS,
+                VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
         if ONE != "none":
             if ONE == "common":
                 i = tl.load(indices + tl.arange(0, 1) + s)
