@@ -45,8 +45,7 @@ TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide net
     "dense 10-128-128-1": (M.MLP(10, (128, 128)), {}),
 }
 EVERYWHERE = ("diagonal 30", "diagonal 200", "relu2 2-20-1", "relu2 1-100-1", "dense 5-10-10-1", "diagonal 100 gd",
-              "diagonal 100 momentum", "dense 5-10-10-1 adam",
-              "relu2 10-512-1", "dense 10-128-128-1")  # the others: for sm_90 alone
+              "dense 5-10-10-1 adam", "relu2 10-512-1", "dense 10-128-128-1")  # the others: for sm_90 alone
 ORDERS = {"count": "i32", "steps": "i32", "batch": "i32", "n": "u32", "first": "u32", "skip": "i32", "seed": "u64",
           "table": "*i32", "who": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
 TILES = {"M": tiles.TILE, "DEPTH": tiles.DEPTH}
