@@ -151,11 +151,16 @@ def _order(run):
 
 def _counters(run):
     """Refuse more steps than the 32-bit counters of some draws can tell apart; see spec/draws.py."""
-    order, rule = run.order, run.rule
-    permutations = 2**32 // 3
-    most = {"Gaussian noise": 2**33 if any(a.kind == "gaussian" for a in rule.noises().values()) else run.steps,
-            "inputs made on the way": 2**32 if isinstance(run.data, Fresh) else run.steps,
-            "an order without replacement": run.steps if getattr(order, "replace", True) else permutations}
+    order, rule, noises = run.order, run.rule, run.rule.noises()
+    permutations, most = 2**32 // 3, {"samples drawn": 2**34}
+    if "label_noise" in noises:
+        most["label noise"] = 2**33 if noises["label_noise"].kind == "gaussian" else 2**34
+    if "gradient_noise" in noises:
+        most["gradient noise"] = 2**32
+    if isinstance(run.data, Fresh):
+        most["inputs made on the way"] = 2**32
+    if not getattr(order, "replace", True):
+        most["an order without replacement"] = permutations
     if isinstance(order, Reshuffle):
         most["epochs"] = permutations * run.data.n // rule.batch(run.data.n)
     for what, steps in most.items():

@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from fastsgd.cuda.compiler import machine_code
+from fastsgd.cuda import compiler
 from fastsgd.cuda.program import Program
 
 FIBERS = Path(__file__).parents[1] / "build" / "fibers"
@@ -24,7 +24,7 @@ def programs(folder=FIBERS):
 def compiled(program, arch):
     """Bytes of a program's machine code, which is kept in the cache; a sentence where it does not compile."""
     try:
-        return len(machine_code(program, arch)[0])
+        return len(compiler.compiled(program, arch))
     except Exception as error:
         return str(error)
 

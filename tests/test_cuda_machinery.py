@@ -88,21 +88,41 @@ def test_programs_are_kept_whole_or_not_at_all(monkeypatch, tmp_path):
 
     monkeypatch.setattr(compiler, "nvrtc", Compiler)
     monkeypatch.setenv("FASTSGD_CACHE", str(tmp_path))
-    code, origin = compiler.machine_code(COPY, "sm_90")
-    assert code == b"machine code for sm_90" and "NVRTC 0" in origin
-    assert compiler.machine_code(COPY, "sm_90") == (code, f"compiled before, kept in {tmp_path / 'cuda'}")
-    assert compiler.machine_code(COPY, "sm_80")[0] == b"machine code for sm_80" and made == ["sm_90", "sm_80"]
+    code = compiler.compiled(COPY, "sm_90")
+    assert code == b"machine code for sm_90" == compiler.compiled(COPY, "sm_90") and made == ["sm_90"]
+    assert compiler.compiled(COPY, "sm_80") == b"machine code for sm_80" and made == ["sm_90", "sm_80"]
     kept = tmp_path / "cuda" / f"{COPY.key}.sm_90.cubin"
     kept.write_bytes(kept.read_bytes()[:-1])  # what a full disk leaves behind
-    assert compiler.machine_code(COPY, "sm_90")[0] == code and made[-1] == "sm_90" and len(made) == 3
+    assert compiler.compiled(COPY, "sm_90") == code and made[-1] == "sm_90" and len(made) == 3
     monkeypatch.setenv("FASTSGD_CACHE", "/proc/nowhere")
-    assert compiler.machine_code(COPY, "sm_90")[0] == code
+    assert compiler.compiled(COPY, "sm_90") == code
 
 
-def test_what_is_built_ahead_is_taken_first(monkeypatch, tmp_path):
+def test_what_is_built_ahead_is_taken_first_where_it_loads(monkeypatch, tmp_path):
+    class Driver:
+        def load(self, code, shared):
+            if code == b"of newer cards":
+                raise BackendUnavailable("no kernel image is available")
+            return code, shared
+
     monkeypatch.setattr(compiler, "BUILT", tmp_path)
-    (tmp_path / f"{COPY.key}.fatbin").write_bytes(b"ahead")
-    assert compiler.machine_code(COPY, "sm_90") == (b"ahead", "built ahead of time")
+    monkeypatch.setattr(cards, "driver", Driver)
+    monkeypatch.setattr(cards, "compiled", lambda program, arch: arch)
+    one = object.__new__(cards.Card)
+    one.arch = "sm_80"
+    for ahead_of_time, want in ((None, "sm_80"), (b"for all", b"for all"), (b"of newer cards", "sm_80")):
+        if ahead_of_time:
+            (tmp_path / f"{COPY.key}.fatbin").write_bytes(ahead_of_time)
+        assert one._load(COPY, 5) == (want, 5)
+
+
+def test_the_newest_nvrtc_is_taken(monkeypatch, tmp_path):
+    for name in ("cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13", "old/lib/libnvrtc.so.9.2"):
+        (tmp_path / "nvidia" / name).parent.mkdir(parents=True)
+        (tmp_path / "nvidia" / name).touch()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert [Path(path).name for path in compiler._candidates()][:3] == ["libnvrtc.so.13", "libnvrtc.so.12",
+                                                                        "libnvrtc.so.9.2"]
 
 
 def test_nvrtc_compiles_and_says_what_it_does_not_like(nvrtc):

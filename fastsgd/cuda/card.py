@@ -1,11 +1,12 @@
 """Owns a card: its memory and stream, which are torch's, and launches of programs on it."""
 
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
 
 from ..errors import BackendUnavailable
-from .compiler import machine_code
+from .compiler import built, compiled
 from .driver import driver
 
 BITS = {"uint32": "int32", "uint64": "int64", "bool": "uint8"}  # dtypes that torch lacks or stores otherwise
@@ -39,7 +40,7 @@ class Card:
         self.name, self.arch = about.name, f"sm_{about.major}{about.minor}"
         self.processors = about.multi_processor_count
         self.shared = getattr(about, "shared_memory_per_block_optin", 48 << 10)
-        self.kernels, self.origin = {}, {}
+        self.kernels = {}
 
     def free(self):
         """Bytes of memory that nobody holds, torch's unused reserve included."""
@@ -76,9 +77,15 @@ class Card:
         known = program.key, shared
         if known not in self.kernels:
             self.torch.zeros(1, device=f"cuda:{self.index}")  # the context is made, and current
-            code, self.origin[program.key] = machine_code(program, self.arch)
-            self.kernels[known] = driver().load(code, shared)
+            self.kernels[known] = self._load(program, shared)
         return self.kernels[known]
+
+    def _load(self, program, shared):
+        code = built(program)
+        if code is not None:
+            with suppress(BackendUnavailable):  # built for newer cards than this one
+                return driver().load(code, shared)
+        return driver().load(compiled(program, self.arch), shared)
 
     def finish(self):
         """Wait for what was launched."""

@@ -4,6 +4,7 @@ import ctypes
 import glob
 import hashlib
 import os
+import re
 import sys
 from contextlib import suppress
 from functools import cache
@@ -16,22 +17,24 @@ from .program import FLAGS, source_folder
 BUILT = Path(__file__).with_name("built")  # fat binaries that setup.py made with nvcc
 
 
-def machine_code(program, arch):
-    """(machine code that a card of architecture `arch`, e.g. "sm_90", loads; where it came from).
+def built(program):
+    """The fat binary of a program that was built with the package, None without one; it need not suit every card."""
+    with suppress(OSError):
+        return (BUILT / f"{program.key}.fatbin").read_bytes()
 
-    Raises BackendUnavailable where it is not built and NVRTC is not to be had.
+
+def compiled(program, arch):
+    """Machine code of a program for an architecture, e.g. "sm_90", from the cache or by NVRTC.
+
+    Raises BackendUnavailable where it is not kept and NVRTC is not to be had.
     """
-    ahead = BUILT / f"{program.key}.fatbin"
-    if ahead.is_file():
-        return ahead.read_bytes(), "built ahead of time"
     kept = cache_folder() / "cuda" / f"{program.key}.{arch}.cubin"
     code = _read(kept)
-    if code is not None:
-        return code, f"compiled before, kept in {kept.parent}"
-    code = nvrtc().compile(program, arch)
-    with suppress(OSError):  # a cache that cannot be written is no reason to stop
-        keep(kept, hashlib.sha256(code).digest() + code)
-    return code, f"compiled by NVRTC {nvrtc().version}"
+    if code is None:
+        code = nvrtc().compile(program, arch)
+        with suppress(OSError):  # a cache that cannot be written is no reason to stop
+            keep(kept, hashlib.sha256(code).digest() + code)
+    return code
 
 
 def _read(path):
@@ -107,7 +110,15 @@ def nvrtc():
 def _candidates():
     """Paths and names under which NVRTC may be, best first."""
     for folder in sys.path:
-        yield from sorted(glob.glob(os.path.join(folder, "nvidia", "*", "lib", "libnvrtc.so.*")), reverse=True)
+        yield from _newest(os.path.join(folder, "nvidia", "*", "lib", "libnvrtc.so.*"))
     for home in filter(None, (os.environ.get("CUDA_HOME"), "/usr/local/cuda")):
-        yield from sorted(glob.glob(os.path.join(home, "lib64", "libnvrtc.so.*")), reverse=True)
+        yield from _newest(os.path.join(home, "lib64", "libnvrtc.so.*"))
     yield from ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
+
+
+def _newest(pattern):
+    """Libraries of a pattern, the highest version first."""
+    def version(path):
+        return [int(part) for part in re.findall(r"\d+", path.rpartition(".so.")[2])]
+
+    return sorted(glob.glob(pattern), key=version, reverse=True)
