@@ -93,7 +93,7 @@ def one_step_a_launch(system, N, start):
         began = time.perf_counter()
         for t in range(T):
             job.t0, job.t1, job.multiplier = t, t + 1, table + t * item
-            wave.card.launch(chosen.program, N * chosen.lanes, chosen.shared, job)
+            wave.card.launch(chosen.program, chosen.threads(N), chosen.shared, job)
         wave.card.finish()
         return time.perf_counter() - began
 

@@ -2,6 +2,7 @@
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import fibers
 import numpy as np
@@ -52,13 +53,56 @@ def test_general_loop_has_the_bits_of_the_cpu(name, dtype, team):
     assert everything(fs.train(general(name, dtype, backend="cuda"), tuning=fs.Tuning(team=team))) == want
 
 
+def at_once(monkeypatch, networks):
+    """Let only so many networks run at a time."""
+    choose = cuda_programs.choose
+    monkeypatch.setattr(cuda_programs, "choose", lambda *given: replace(choose(*given), at_once=networks))
+
+
+@pytest.mark.parametrize(("name", "team"), [("momentum_relu2", 1), ("reshuffle_net", 1), ("sam_two_outputs", 64)])
+def test_who_is_done_with_a_network_takes_another(monkeypatch, name, team):
+    run = general(name, "float32", networks=70, step_size=0.05)
+    want = everything(fs.train(run.replace(backend="cpu")))
+    at_once(monkeypatch, 32 if team == 1 else 3)
+    assert everything(fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(team=team))) == want
+
+
+class Hopper:
+    """What the choice of a program asks of a card."""
+
+    name, arch, processors, shared = "Hopper", "sm_90", 132, 227 << 10
+
+    @staticmethod
+    def free():
+        return 70 << 30
+
+
+@pytest.mark.parametrize(("model", "threads", "blocks", "word"), [
+    (fs.models.DiagonalLinear(5), 1, 12, "12 block(s) a multiprocessor"),
+    (fs.models.DiagonalLinear(30), 1, 2, "2 block(s) a multiprocessor"),
+    (fs.models.ReLU2(2, 20), 1, 1, "1 block(s) a multiprocessor"),
+    (fs.models.MLP(2, (20, 20)), 32, None, "more than the first-level cache"),
+    (fs.models.ReLU2(10, 100), 128, None, "more than the first-level cache")])
+def test_rows_of_threads_fit_the_first_cache(model, threads, blocks, word):
+    data = fs.Dataset(np.ones((9, model.d), np.float32), np.ones(9, np.float32))
+    run = fs.Run(model, data, fs.rules.SGD(momentum=0.5), 0.1, 10, networks=10**6)
+    chosen = cuda_programs.choose(run, 10**6, Hopper, fs.Tuning())
+    assert word in chosen.why and chosen.lanes == threads, chosen.why
+    assert chosen.threads(10**6) == (132 * blocks * 128 if blocks else 10**6 * threads)
+    assert chosen.threads(100) == 100 * threads
+
+
 @pytest.mark.skipif(REAL, reason="threads of a card go in no order")
 @pytest.mark.parametrize(("name", "team"), [
     ("everything_relu2", 64), ("sam_each_relu2", 32), ("adamw_relu2", 32), ("fresh_sparse", 64),
     ("mlp_two_outputs", 32), ("product_3", 32), ("power_3", 64), ("gradient_signs_relu2", 64),
     ("everything_diagonal", 32)])
-def test_no_barrier_is_missing(fiber_card, name, team):
-    """Fibers run as far ahead as they can, first to last and last to first: a missing barrier shows in one of them."""
+def test_no_barrier_is_missing(fiber_card, monkeypatch, name, team):
+    """Fibers run as far ahead as they can, first to last and last to first: a missing barrier shows in one of them.
+
+    Two blocks take one network after another.
+    """
+    at_once(monkeypatch, 2)
     want = everything(fs.train(general(name, "float32", backend="cpu")))
     for backwards in (False, True):
         with fibers.in_place(fibers.FiberCard(fiber_card.folder, backwards=backwards)):

@@ -3,8 +3,9 @@
 // Parallel over networks. LANES = 1: a thread runs one from t0 to t1 by core/general.h, its rows (parameters, gradient,
 // buffers, activations) in the thread's local memory, which lies interleaved over the threads of a warp and is kept in
 // the first-level cache. LANES = 32 and more: a block of so many threads runs one, its rows in shared memory or, where
-// they do not fit, in global memory; a lane keeps outputs, labels and draws of its own. Everything about the run but
-// numbers is known when the program is compiled.
+// they do not fit, in global memory; a lane keeps outputs, labels and draws of its own. Who is done with a network
+// takes the next that nobody has, so that a launch needs no more rows than caches or memory hold. Everything about the
+// run but numbers is known when the program is compiled.
 //
 // Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
 // (each a `Whole`), taught (whether there is a teacher), update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
@@ -141,13 +142,16 @@ FS_DEVICE void general(const Launch<typename Spec::T>& job) {
       stage(stage(room, X, job.n * job.stride), y, job.n * Spec::LABELS);
       __syncthreads();
     }
-    if (thread_number() >= job.count) return;
     V row[Spec::ROWS];
-    general_network<Spec, Tm>(job, job.who[thread_number()], X, y, row);
+    for (i64 i = thread_number(); i < job.count; i += thread_count())
+      general_network<Spec, Tm>(job, job.who[i], X, y, row);
   } else {
     FS_DYN_SHARED(T, room);
     T* row = Spec::SHARES ? room + Tm::SLOT : job.scratch + i64(blockIdx.x) * Spec::ROWS;
-    general_network<Spec, Tm>(job, job.who[blockIdx.x], job.X, job.y, reinterpret_cast<V*>(row));
+    for (i64 i = blockIdx.x; i < job.count; i += gridDim.x) {
+      general_network<Spec, Tm>(job, job.who[i], job.X, job.y, reinterpret_cast<V*>(row));
+      Tm::sync();  // the rows are the next network's
+    }
   }
 }
 

@@ -34,7 +34,7 @@ struct Launch {
   Amplitude<T> label, gradient;    // base null if there is no such noise
   const T *loss_weights, *taught;  // [o], and [P] of the teacher; or null
   const bool* fixed;               // [P] or null
-  T* scratch;                      // [count, ROWS] where blocks keep rows that shared memory has no room for
+  T* scratch;                      // [blocks, ROWS] where blocks keep rows that shared memory has no room for
   Number<T> factor;                // of the loss
 };
 

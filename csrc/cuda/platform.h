@@ -30,6 +30,7 @@ template <bool YES, class A, class B>
 using Either = typename Choice<YES, A, B>::type;
 
 FS_DEVICE i64 thread_number() { return i64(blockIdx.x) * blockDim.x + threadIdx.x; }
+FS_DEVICE i64 thread_count() { return i64(gridDim.x) * blockDim.x; }
 constexpr unsigned WARP = 0xFFFFFFFFu;  // all lanes; no thread leaves its warp before the others
 
 }  // namespace fs

@@ -61,11 +61,12 @@ class CUDA(Backend):
         most = max(sum(wave.card is one for wave in waves) for one in here)
         on = ", ".join(f"{one.name} ({one.arch})" for one in here)
         parts = {"data": chosen.data_bytes, f"networks in {most} wave(s)": share * chosen.network_bytes,
-                 "local memory": _local(chosen, rooms[here[0]]), "metrics": rooms[here[0]].total}
+                 "rows of blocks": chosen.scratch(share), "local memory": _local(chosen, rooms[here[0]]),
+                 "metrics": rooms[here[0]].total}
         reasons = (f"on {on}: {chosen.why}",
                    f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
                    "on a card: " + ", ".join(f"{what} {size / 2**20:.1f} MiB" for what, size in parts.items() if size))
-        memory = {"state at home": N * (chosen.network_bytes - chosen.scratch)}
+        memory = {"state at home": N * chosen.network_bytes}
         return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
@@ -83,7 +84,8 @@ class CUDA(Backend):
         for wave in state.waves:
             if (state.lost[wave.first:wave.last] < 0).any():
                 job, _kept = self.job(state, wave, segment)
-                wave.card.launch(state.chosen.program, job.count * state.chosen.lanes, state.chosen.shared, job)
+                wave.card.launch(state.chosen.program, state.chosen.threads(job.count),
+                                 state.chosen.shared, job)
                 if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
                     self._note_lost(state, wave)
                     self._home(state, wave)
@@ -132,8 +134,8 @@ class CUDA(Backend):
         made |= self._samples(state, wave, segment)
         arrays = state.data[one] | wave.arrays | made
         job = Launch(**{name: a.pointer for name, a in arrays.items() if a.dtype.itemsize * np.prod(a.shape)})
-        if state.chosen.scratch:
-            arrays["scratch"] = one.empty((len(living), state.chosen.scratch), np.uint8)
+        if state.chosen.rows:
+            arrays["scratch"] = one.empty((state.chosen.scratch(len(living)),), np.uint8)
             job.scratch = arrays["scratch"].pointer
         job.count, job.t0, job.t1, job.seed = len(living), segment.t0, segment.t1, run.seed
         job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
@@ -219,11 +221,13 @@ def _waves(N, here, chosen, rooms):
     for c, one in enumerate(here):
         first, last = c * share, min(N, (c + 1) * share)
         local, metrics = _local(chosen, rooms[one]), rooms[one].total
-        most = (int(USABLE * one.free()) - chosen.data_bytes - local - metrics) // chosen.network_bytes
+        fixed = chosen.data_bytes + chosen.scratch(share) + local + metrics
+        most = (int(USABLE * one.free()) - fixed) // chosen.network_bytes
         if most < 1:
             raise PlanError(f"device: {one.name} has {one.free() / 2**30:.3g} GiB free, of which {USABLE:.0%} can be "
                             f"used; the data need {chosen.data_bytes / 2**30:.3g}, local memory {local / 2**30:.3g}, "
-                            f"metrics {metrics / 2**30:.3g}, a network {chosen.network_bytes} bytes. Free memory of "
+                            f"rows {chosen.scratch(share) / 2**30:.3g}, metrics {metrics / 2**30:.3g}, a network "
+                            f"{chosen.network_bytes} bytes. Free memory of "
                             "the card, give fewer data, or take backend='cpu'")
         if first < last:
             size = -(-(last - first) // -(-(last - first) // most))

@@ -28,7 +28,8 @@ NOISES = {"gaussian": 1, "rademacher": 2}
 class Chosen:
     """A program, lanes of a team, bytes of dynamic shared memory, stride of a row of X, and memory on the card.
 
-    network_bytes: of a network, of which scratch are rows that shared memory has no room for
+    at_once: networks that run at a time, if not all; whoever is done with one takes another
+    rows: bytes of global memory of a network that runs, for which shared memory has no room
     local: what the card sets aside for the local memory of all threads that it could run
     """
 
@@ -37,10 +38,19 @@ class Chosen:
     shared: int
     stride: int
     data_bytes: int
-    local: int
     network_bytes: int
-    scratch: int
     why: str
+    local: int = 0
+    at_once: int = 1 << 40
+    rows: int = 0
+
+    def threads(self, networks):
+        """Threads of a launch."""
+        return min(networks, self.at_once) * self.lanes
+
+    def scratch(self, networks):
+        """Bytes for the rows of those that run."""
+        return min(networks, self.at_once) * self.rows
 
 
 def tabled(run):
@@ -56,16 +66,21 @@ def why_not(run):
 
 def choose(run, N, card, tuning):
     """The Chosen of a run on a card. Raises PlanError for a team that is not possible."""
+    return (_fused if fused(run) else _general)(run, N, card, tuning)
+
+
+def _network_bytes(run):
+    """What a network has on a card from launch to launch."""
     item = np.dtype(run.dtype).itemsize
     network = run.model.P * item * (1 + len(run.rule.buffers())) + 8 + 8 + 8 + item + 4
-    network += len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
-    made = (*_fused(run, N, card, tuning), None, 0) if fused(run) else _general(run, N, card, tuning)
-    program, lanes, staged, stride, local, why, shared, scratch = made
-    size = run.data.n * (stride + (0 if fused(run) else _labels(run))) * item
-    where = (f"data staged in {size / 1024:.1f} KiB of shared memory" if staged else
-             "data read through the caches" if run.data.n else "samples made on the way")
-    shared = (size if staged else 0) if shared is None else shared
-    return Chosen(program, lanes, shared, stride, size, local, network + scratch, scratch, f"{why}; {where}")
+    return network + len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
+
+
+def _where(run, size, staged):
+    """Where the data lie, for people."""
+    if staged:
+        return f"data staged in {size / 1024:.1f} KiB of shared memory"
+    return "data read through the caches" if run.data.n else "samples made on the way"
 
 
 def local_bytes(each, card):
@@ -132,14 +147,15 @@ def _fused(run, N, card, tuning):
     rolled = layout.registers > ROLLED
     blocks = 1 if rolled else max(1, REGISTERS // (programs.THREADS * layout.registers))
     item = np.dtype(run.dtype).itemsize
-    staged = _stages(run, run.data.n * layout.stride * item, card)
+    size = run.data.n * layout.stride * item
+    staged = _stages(run, size, card)
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           staged=staged, batches=layout.batches, full=run.rule.full, table=tabled(run), rolled=rolled)
     local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
-    why = f"{layout.lanes} lane(s) a network, {why}; state in {state}"
-    return made, layout.lanes, staged, layout.stride, local, why
+    return Chosen(made, layout.lanes, size if staged else 0, layout.stride, size, _network_bytes(run),
+                  f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(run, size, staged)}", local)
 
 
 def _best(layouts, N, card):
@@ -231,17 +247,35 @@ def _general(run, N, card, tuning):
                             f"{', '.join(map(str, BLOCKS))} threads")
     stride, shared_rows = run.data.d | 1, rows * item + 16
     shares = lanes > 1 and shared_rows <= card.shared
-    staged = lanes == 1 and _stages(run, run.data.n * (stride + _labels(run)) * item, card)
-    made = _general_program(run, lanes, rows, shares, staged)
+    size = run.data.n * (stride + _labels(run)) * item
+    staged = lanes == 1 and _stages(run, size, card)
     if lanes == 1:
-        where, local, each = "local memory a thread", local_bytes(rows * item, card), 0
+        blocks = _blocks(staged * size + programs.THREADS * rows * item, card)
+        where, shared = f"local memory a thread, {blocks} block(s) a multiprocessor at a time", staged * size
+        more = {"local": local_bytes(rows * item, card), "at_once": card.processors * blocks * programs.THREADS}
     elif shares:
-        where, local, each = "shared memory a block", 0, 0
+        where, shared, more = "shared memory a block", shared_rows, {}
     else:
-        where, local, each = "global memory a block, too much to share", 0, rows * item
+        where, shared = "global memory a block, too much to share", 16
+        more = {"rows": rows * item, "at_once": card.processors * (RESIDENT // lanes)}
     why = f"the general loop, {lanes} thread(s) a network, {why}; {rows * item / 1024:.1f} KiB of {where}"
-    shared = shared_rows if shares else 16 if lanes > 1 else None  # None: what staged data need
-    return made, lanes, staged, stride, local, why, shared, each
+    return Chosen(_general_program(run, lanes, rows, shares, staged), lanes, shared, stride, size, _network_bytes(run),
+                  f"{why}; {_where(run, size, staged)}", **more)
+
+
+def _blocks(size, card):
+    """Blocks that a multiprocessor has at a time, of threads whose rows and data take `size` bytes.
+
+    So many as its first-level cache holds, which is one memory with what blocks can share: beyond, every row would come
+    from the card's memory at every step. Where it holds none, many hide the latency of that.
+    """
+    return min(card.shared // size or RESIDENT, RESIDENT // programs.THREADS)
+
+
+def longest(model):
+    """Items of the longest axis that threads can share: the widest layer, or the inputs."""
+    shape = general.family(model)
+    return max(*shape.get("sizes", ()), shape.get("h", 0), model.d)
 
 
 def block(widest):
@@ -251,13 +285,15 @@ def block(widest):
 
 def _general_lanes(run, N, card, size):
     """(threads a network, why)."""
-    widest = max(run.model.P // max(1, run.data.d), run.data.d)
+    widest = longest(run.model)
     together = block(widest)
     if size > ROWS_BYTES:
         return together, f"a thread holds at most {ROWS_BYTES >> 10} KiB"
     local = local_bytes(size, card)
     if local > LOCAL_SHARE * card.free():
         return together, f"local memory for all threads would be {local / 2**20:.4g} MiB, too much here"
+    if programs.THREADS * size > card.shared:
+        return together, f"{programs.THREADS} threads with one each would need more than the first-level cache"
     if N * 32 <= card.processors * RESIDENT // 4 and widest >= 32:
         return together, f"{N} networks leave threads to spare"
     return 1, "no sums across threads"
