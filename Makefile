@@ -17,7 +17,7 @@ demo: build
 	$(RUN)/fastsgd reproduce S1 --out demo
 
 test: build lint
-	$(RUN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(RUN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 bench: build
 	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"

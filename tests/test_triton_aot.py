@@ -11,6 +11,7 @@ import pytest
 triton_aot = pytest.importorskip("triton_aot")  # needs triton to be worth importing
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.xdist_group("triton_aot")  # compiled once, in one process
 HERE = Path(__file__).parent
 CEILINGS = {  # {case: (registers a lane, shuffles in the loop)} on NVIDIA; a loop of `alone` is four steps
     "diagonal 30": (64, 12), "diagonal 100": (64, 20), "diagonal 200": (72, 20), "diagonal 200 double": (112, 40),
