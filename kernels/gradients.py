@@ -1,17 +1,16 @@
 """Owns the gradient of a step that takes samples one after another: their sum, SAM's, and that of noise on one label.
 
-Parallel over networks BN; a gradient is a tuple of blocks like the parameters. X [n, STRIDE] and y [n] are the data.
+Parallel over networks BN; a gradient is a tuple of blocks like the parameters. X [n, STRIDE] and y are the data.
 """
 
 import triton
 import triton.language as tl
 
-from . import losses, rules, state
-from .draws import noise_of_one
+from . import labels, losses, rules, state
 
 
 @triton.jit
-def gathered(bad, at, numbers, share, X, y, indices, rows, batch, scale, mine, t, seed, c, bound,
+def gathered(bad, at, numbers, share, X, y, indices, rows, batch, scale, mine, t, seed, terms,
              INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, STRIDE: tl.constexpr,
              LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr,
              PLACES: tl.constexpr, EACH: tl.constexpr):
@@ -28,35 +27,34 @@ def gathered(bad, at, numbers, share, X, y, indices, rows, batch, scale, mine, t
         else:
             i = tl.load(indices + rows * batch + b)
         x = INPUTS(X, i, SHAPE, STRIDE)
-        label = tl.load(y + i)
+        label = labels.load(y, i, LOSS)
         if NOISE != "none" and ONE == "none":
-            z = noise_of_one(seed, t, mine, b.to(tl.uint32), NOISE)
-            label = label + scale * z.to(label.dtype)
+            label = labels.noisy(label, scale, labels.noise_of_one(seed, t, mine, b, LOSS, NOISE), LOSS)
         point = at
         if EACH:
             f, kept = VALUE(at, x, SHAPE)
-            g, out = losses.slope(f, label, c, bound, LOSS)
+            g, out = losses.slope(f, label, terms, LOSS)
             bad = bad | out
             point = rules.perturbed(at, PUSH(state.zeros(at), at, x, kept, g, SHAPE), numbers, RULE, PLACES)
         f, kept = VALUE(point, x, SHAPE)
-        g, out = losses.slope(f, label, c, bound, LOSS)
+        g, out = losses.slope(f, label, terms, LOSS)
         bad = bad | out
         if len(RULE) > 0:
-            g = share * g
+            g = state.over(share, g) * g
         gradient = PUSH(gradient, point, x, kept, g, SHAPE)
         b += 1
     return gradient, bad
 
 
 @triton.jit
-def with_one_label(gradient, w, whole, X, y, i, scale, mine, t, seed, c, bound, INPUTS: tl.constexpr,
+def with_one_label(gradient, w, whole, X, y, i, scale, mine, t, seed, terms, INPUTS: tl.constexpr,
                    VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, STRIDE: tl.constexpr,
                    LOSS: tl.constexpr, NOISE: tl.constexpr):
-    """gradient + whole * what noise on the label of sample i [BN] or [1] changes of its gradient."""
+    """gradient + whole * what noise on the labels of sample i [BN] or [1] changes of its gradient."""
     x = INPUTS(X, i, SHAPE, STRIDE)
-    label = tl.load(y + i)
+    label = labels.load(y, i, LOSS)
     f, kept = VALUE(w, x, SHAPE)
-    z = noise_of_one(seed, t, mine, (t * 0).to(tl.uint32), NOISE)
-    clean, _out = losses.slope(f, label, c, bound, LOSS)
-    noisy, _out = losses.slope(f, label + scale * z.to(label.dtype), c, bound, LOSS)
+    z = labels.noise_of_one(seed, t, mine, t * 0, LOSS, NOISE)
+    clean, _out = losses.slope(f, label, terms, LOSS)
+    noisy, _out = losses.slope(f, labels.noisy(label, scale, z, LOSS), terms, LOSS)
     return PUSH(gradient, w, x, kept, (noisy - clean) * whole, SHAPE)

@@ -11,8 +11,8 @@ samples is out of bounds; it keeps the parameters and buffers from before, and n
 import triton
 import triton.language as tl
 
-from . import gradients, losses, rules, state
-from .draws import ORDER, block_of_four, index_of, noise_of_four
+from . import gradients, labels, losses, rules, state
+from .draws import ORDER, block_of_four, index_of
 
 SCALARS = ["N", "first", "skip", "steps", "batch", "n", "seed"]
 
@@ -25,24 +25,24 @@ def per_step(base, row, multiplier, net, live, steps, s):
 
 
 @triton.jit
-def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, COMMON: tl.constexpr, BN: tl.constexpr):
-    """(positions, which exist, lost when, which go, w, ids, rows of orders) of a program's networks, factor, bound.
+def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, LOSS: tl.constexpr,
+          COMMON: tl.constexpr, BN: tl.constexpr):
+    """(positions, which exist, lost when, which go, w, ids, rows of orders) of a program's networks, terms of the loss.
 
-    [BN] each, w in blocks; rows of orders [1] with COMMON; factor, bound: of the loss
+    [BN] each, w in blocks; rows of orders [1] with COMMON
     """
     net = tl.program_id(0) * BN + tl.arange(0, BN)
     live = net < N
     gone = tl.load(lost + net, mask=live, other=0)
     alive = live & (gone < 0)
     w = state.load(W, net, live, LAYOUT, WIDTH, W.dtype.element_ty)
-    c = tl.load(numbers)
-    bound = tl.load(numbers + 1)
+    terms = losses.load(numbers, LOSS)
     mine = tl.load(ids + net, mask=live, other=0).to(tl.uint32)
     if COMMON:
         order = tl.arange(0, 1)
     else:
         order = tl.where(live, net, 0)
-    return net, live, gone, alive, w, mine, order, c, bound
+    return net, live, gone, alive, w, mine, order, terms
 
 
 @triton.jit(do_not_specialize=SCALARS)
@@ -57,10 +57,10 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
     W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none
     ids [N]: for the noise; who [N], or [1] with COMMON: whose order is drawn, used with DRAWS
     base [N], row [N] int32, multiplier [Q, steps]: step sizes; sigma, sigma_row, sigma_multiplier: likewise of noise
-    X [n, STRIDE], y [n]: data; indices [rows, steps] int32: the order where DRAWS is off, [1, steps] with COMMON
-    numbers [2]: the loss's factor and bound
+    X [n, STRIDE], y [n] or [n, O]: data; numbers: terms of the loss, see losses
+    indices [rows, steps] int32: the order where DRAWS is off, [1, steps] with COMMON
     """
-    net, live, gone, alive, w, mine, order, c, bound = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, COMMON, BN)
+    net, live, gone, alive, w, mine, order, terms = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, LOSS, COMMON, BN)
     drawn = tl.load(who + order).to(tl.uint32)
     t0 = first.to(tl.int64) * 4 + skip
     block = first
@@ -69,7 +69,7 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
         if DRAWS:
             words = block_of_four(seed, block, drawn, ORDER, 0)
         if NOISE != "none":
-            z = noise_of_four(seed, block, mine, 0, NOISE)
+            z = labels.noise_of_four(seed, block, mine, LOSS, NOISE)
         for q in tl.static_range(4):
             at = tl.minimum(tl.maximum(s + q, 0), steps - 1)
             if DRAWS:
@@ -77,18 +77,18 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
             else:
                 i = tl.load(indices + order.to(tl.int64) * steps + at)
             x = INPUTS(X, i, SHAPE, STRIDE)
-            label = tl.load(y + i)
+            label = labels.load(y, i, LOSS)
             if NOISE != "none":
                 scale = per_step(sigma, sigma_row, sigma_multiplier, net, live, steps, at)
-                label = label + scale * z[q].to(label.dtype)
+                label = labels.noisy(label, scale, z[q], LOSS)
             f, kept = VALUE(w, x, SHAPE)
-            g, bad = losses.slope(f, label, c, bound, LOSS)
+            g, bad = losses.slope(f, label, terms, LOSS)
             inside = (s + q >= 0) & (s + q < steps)
             bad = bad & alive & inside
             gone = tl.where(bad, t0 + (s + q), gone)
             alive = alive & (bad == 0)
             rate = -per_step(base, row, multiplier, net, live, steps, at)
-            w = state.choose(alive & inside, PUSH(w, w, x, kept, rate * g, SHAPE), w)
+            w = state.choose(alive & inside, PUSH(w, w, x, kept, state.over(rate, g) * g, SHAPE), w)
         s += 4
         block += 1
     state.store(W, w, net, live, LAYOUT, WIDTH)
@@ -111,9 +111,9 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
     RULE, PLACES: see rules; buffers [N, BUFFERS, WIDTH]; hyper [N, HYPERS]; PERTURB: SAM's, "batch", "sample" or "none"
     sway, sway_row, sway_multiplier: amplitudes of gradient noise, like sigma's; SWAY: its kind, or "none"
     """
-    net, live, gone, alive, w, mine, order, c, bound = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, COMMON, BN)
+    net, live, gone, alive, w, mine, order, terms = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, LOSS, COMMON, BN)
     carried = state.load_carried(buffers, net, live, BUFFERS, LAYOUT, WIDTH)
-    given = rules.load(hyper, net, live, HYPERS)
+    hypers = rules.load(hyper, net, live, HYPERS)
     t0 = first.to(tl.int64) * 4 + skip
     share = (tl.zeros([1], W.dtype.element_ty) + 1) / batch
     whole = batch if len(RULE) == 0 else 1
@@ -127,16 +127,16 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
         point, gradient = w, w
         for turn in tl.static_range(2 if PERTURB == "batch" else 1):
             if turn == 1:
-                point = rules.perturbed(w, gradient, given, RULE, PLACES)
+                point = rules.perturbed(w, gradient, hypers, RULE, PLACES)
             gradient, bad = gradients.gathered(
-                bad, point, given, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, c, bound, INPUTS,
+                bad, point, hypers, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, terms, INPUTS,
                 VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
         if ONE != "none":
             if ONE == "common":
                 i = tl.load(indices + tl.arange(0, 1) + s)
             else:
                 i = tl.load(indices + tl.where(live, net, 0).to(tl.int64) * steps + s)
-            gradient = gradients.with_one_label(gradient, w, whole, X, y, i, scale, mine, t0 + s, seed, c, bound,
+            gradient = gradients.with_one_label(gradient, w, whole, X, y, i, scale, mine, t0 + s, seed, terms,
                                                 INPUTS, VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE)
         bad = bad & alive
         gone = tl.where(bad, t0 + s, gone)
@@ -148,7 +148,7 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
             if SWAY != "none":
                 amplitude = per_step(sway, sway_row, sway_multiplier, net, live, steps, s)
                 gradient = rules.noisy(gradient, amplitude, seed, t0 + s, mine, PLACES, SWAY)
-            w, carried = rules.update(alive, w, gradient, carried, given, rate, t0 + s, RULE, PLACES)
+            w, carried = rules.update(alive, w, gradient, carried, hypers, rate, t0 + s, RULE, PLACES)
         s += 1
     state.store(W, w, net, live, LAYOUT, WIDTH)
     state.store_carried(buffers, carried, net, live, BUFFERS, LAYOUT, WIDTH)

@@ -25,13 +25,16 @@ CARRIED = {  # rules of one, two and three buffers, with all that a step may do 
                                  normalised=True, gradient_noise=0.2)),
     "adam": (NET, R.Adam(average=EACH, weight_decay=0.3, decoupled=True, gradient_noise=0.1, batch_size=2)),
     "sam": (DIAGONAL, R.SAM(rho=0.1, per_sample=True, momentum=0.5, batch_size=2, label_noise=0.1)),
+    "outputs": (M.MLP(D, (6, 4), outputs=3), R.SAM(rho=0.1, momentum=0.5, batch_size=2, label_noise=EACH,
+                                                   gradient_noise=0.1), fs.losses.Squared(weights=[1, 2, 0.5])),
+    "classes": (M.MLP(D, 6, outputs=3), R.SGD(momentum=0.5, average=EACH, weight_decay=0.3), fs.losses.CrossEntropy()),
 }
 
 
 def carried(name, dtype="float64", backend="triton", **fields):
-    model, rule = CARRIED[name]
+    names = ("model", "rule", "loss")[:len(CARRIED[name])]
     fields = {"steps": STEPS, "networks": N, "step_size": 0.05, "save": None, "metrics": ()} | fields
-    return general({"model": model, "rule": rule}, dtype, backend=backend, **fields)
+    return general(dict(zip(names, CARRIED[name], strict=True)), dtype, backend=backend, **fields)
 
 
 def end(run, tuning=None, progress=None):
@@ -65,7 +68,7 @@ def test_what_is_carried_is_the_cpus_and_survives_segments_and_resumes(name, dty
 
 @pytest.mark.parametrize("name", CARRIED)
 def test_a_lost_network_keeps_what_it_carried(name):
-    odd, (_, rule) = np.arange(N) % 2 == 1, CARRIED[name]
+    odd, rule = np.arange(N) % 2 == 1, CARRIED[name][1]
     rule = type(rule)(**(vars(rule) | {"lost_above": 1e3}))
     run = carried(name, steps=8, step_size=np.where(odd, 1e3, 0.01), rule=rule)
     got, own, _ = end(run)

@@ -20,7 +20,7 @@ from fastsgd.portable import kernel
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32),
            "gfx942": ("hip", "gfx942", 64)}
-M, R = fs.models, fs.rules
+M, R, L = fs.models, fs.rules, fs.losses
 TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide networks
     "diagonal 30": (M.DiagonalLinear(30), {}),
     "diagonal 100": (M.DiagonalLinear(100), {}),
@@ -39,13 +39,18 @@ TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide net
     "dense 5-10-10-1 adam": (M.MLP(5, (10, 10)), {"rule": R.Adam(batch_size=8, weight_decay=0.1, decoupled=True)}),
     "relu2 1-100-1 sam": (M.ReLU2(1, 100, output_bias=False), {"rule": R.SAM(rho=0.1, batch_size=4)}),
     "relu2 2-20-1 gradient noise": (M.ReLU2(2, 20), {"rule": R.SGD(gradient_noise=0.1, normalised=True)}),
+    "dense 2-20-10 classes": (M.MLP(2, 20, outputs=10), {"loss": L.CrossEntropy()}),
+    "dense 5-10-10-3 noise": (M.MLP(5, (10, 10), outputs=3), {"rule": R.SGD(label_noise=0.1)}),
+    "dense 2-20-16 sam": (M.MLP(2, 20, outputs=16), {"rule": R.SAM(rho=0.1, batch_size=4, label_noise=0.1),
+                                                     "loss": L.Squared(weights=np.ones(16))}),
     "power 30": (M.DiagonalPower(30, 3), {}),
     "relu2 10-128-1": (M.ReLU2(10, 128), {}),
     "relu2 10-512-1": (M.ReLU2(10, 512), {}),
     "dense 10-128-128-1": (M.MLP(10, (128, 128)), {}),
 }
 EVERYWHERE = ("diagonal 30", "diagonal 200", "relu2 2-20-1", "relu2 1-100-1", "dense 5-10-10-1", "diagonal 100 gd",
-              "dense 5-10-10-1 adam", "relu2 10-512-1", "dense 10-128-128-1")  # the others: for sm_90 alone
+              "dense 5-10-10-1 adam", "dense 2-20-10 classes", "dense 5-10-10-3 noise",
+              "relu2 10-512-1", "dense 10-128-128-1")  # the others: for sm_90 alone
 ORDERS = {"count": "i32", "steps": "i32", "batch": "i32", "n": "u32", "first": "u32", "skip": "i32", "seed": "u64",
           "table": "*i32", "who": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
 TILES = {"M": tiles.TILE, "DEPTH": tiles.DEPTH}
@@ -59,14 +64,16 @@ OTHERS = {  # {case: (module, function, types of arguments, constexpr arguments,
     "sparsity columns": ("metrics.sparsity", "columns", F64 | INTS, TILES, tiles.WARPS),
     "sparsity merges": ("metrics.sparsity", "merges", F64 | INTS, TILES, tiles.WARPS),
 }
-LOSSES = {"losses diagonal 200": "diagonal 200", "losses 5-10-10-1": "dense 5-10-10-1"}
+LOSSES = {"losses diagonal 200": "diagonal 200", "losses 5-10-10-1": "dense 5-10-10-1",
+          "losses 2-20-10 classes": "dense 2-20-10 classes"}
 
 
 def request(name):
     """The Run of a case of TRAINED."""
     model, fields = TRAINED[name]
     dtype = fields.get("dtype", "float32")
-    data = fs.Dataset(np.zeros((20, model.d)), np.zeros(20)).astype(dtype)
+    each = model.outputs > 1 and fields.get("loss", L.Squared()).name == "squared"
+    data = fs.Dataset(np.zeros((20, model.d)), np.zeros((20, model.outputs) if each else 20)).astype(dtype)
     return fs.Run(model, data, **({"rule": R.SGD(), "step_size": 0.1, "steps": 100, "dtype": dtype} | fields))
 
 

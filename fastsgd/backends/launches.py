@@ -8,7 +8,7 @@ from ..errors import PlanError
 from ..orders import Replay, Reshuffle
 from ..portable import interpreted, kernel
 from . import tuned
-from .packing import described, packing, plain, power_of_two
+from .packing import described, packing, plain, power_of_two, told
 
 BLOCK = 1024  # entries of a table that one program makes
 WARPS = 4  # of a program that makes a table
@@ -54,12 +54,12 @@ def too_large(run):
 def rule_of_thumb(run):
     """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle.
 
-    Not of N: a network's sums run alike in any company.
+    Not of N: a network's sums run alike in any company. A network of several outputs spreads over lanes by itself.
     """
     packed = packing(run.model)
     warps = power_of_two(-(-registers(run) // (BUDGET * 32)))
     across = packed.layout[0][2]  # numbers along the lanes: four a lane of a vector, one a lane of a matrix
-    idle = 1 if len(packed.shape) > 4 else (32 if packed.layout[0][1] else 128) // across
+    idle = 1 if len(packed.shape) > 4 or run.model.outputs > 1 else (32 if packed.layout[0][1] else 128) // across
     most = 2 if one_label(run) else 32  # of more, the one sample would be exchanged through shared memory
     return max(1, min(idle, most)), warps
 
@@ -70,8 +70,8 @@ def fits(run, networks, warps):
 
 
 def crowded(run, networks, warps):
-    """Whether the state of a rule that is not plain takes more than a third of a lane's budget."""
-    return not plain(run.rule) and 3 * networks * registers(run) > BUDGET * 32 * warps
+    """Whether the state of a rule that is not plain, or of several outputs, takes more than a third of a budget."""
+    return (not plain(run.rule) or run.model.outputs > 1) and 3 * networks * registers(run) > BUDGET * 32 * warps
 
 
 def choose(run, N, tuning, launch):
@@ -100,7 +100,7 @@ def constants(run, tuning, common):
     more = {} if _alone(run) else {"ONE": _one(run), "PLACES": packed.places, **described(run.rule)}
     return module.alone if _alone(run) else module.batches, more | {
         "INPUTS": family.inputs, "VALUE": family.value, "PUSH": family.push, "SHAPE": packed.shape,
-        "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(run.data.d), "LOSS": run.loss.name,
+        "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(run.data.d), "LOSS": told(run),
         "NOISE": noise.kind if noise else "none", "DRAWS": _draws(run), "COMMON": common, "BN": tuning.networks}
 
 

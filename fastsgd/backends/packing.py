@@ -1,4 +1,4 @@
-"""Owns how the Triton kernels see a model and a rule: family, shape, where each parameter lies; places and flags."""
+"""Owns how the Triton kernels see a model, a loss and a rule: family, shape, where parameters lie; places and flags."""
 
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def packing(model):
         return _vectors("power", model.d, 2 if model.signed else 1, (model.depth,))
     if kind is ReLU2:
         return packing(MLP(model.d, model.width, bias=(model.hidden_bias, model.output_bias)))
-    return _dense(model) if kind is MLP and model.outputs == 1 else None
+    return _dense(model) if kind is MLP else None
 
 
 def _vectors(family, d, count, shape):
@@ -64,30 +64,32 @@ def _vectors(family, d, count, shape):
 
 
 def _dense(model):
-    """Layers 1, 3, ... as [fan, width], layers 2, 4, ... as [width, fan], the last as [fan]; see kernels/models/dense.
+    """Layers 1, 3, ... as [fan, width], layers 2, 4, ... as [width, fan], a last one of one output as [fan].
 
     Offsets steer Triton, which gives a lane as many neighbours as the alignment lets it load at once. Off by one, a
     lane has a unit of its own with all its inputs, and no sum over inputs crosses lanes. A matrix between hidden layers
-    is aligned to four: its rows lie on few lanes, and few sums cross them.
+    is aligned to four, as a last one [width, fan] is: its rows lie on few lanes, and few sums cross them.
     """
     layout, slots, layers, places, at, p = [], [], [], [], 0, 0
     for k, (fan, width) in enumerate(zip(model.sizes[:-1], model.sizes[1:], strict=True)):
-        last, hidden = k == model.layers - 1, 0 < k < model.layers - 1
+        last = k == model.layers - 1
+        vector = last and width == 1
+        aligned = not vector if k % 2 == 1 else 0 < k and not last
         columns, rows = power_of_two(fan), power_of_two(width)
         units, sources = np.arange(width)[:, None], np.arange(fan)[None, :]
-        at += -at % 4 if hidden else 1 - at % 2
-        block, slot = (((0, columns), sources + 0 * units) if last else ((columns, rows), sources * rows + units)
+        at += -at % 4 if aligned else 1 - at % 2
+        block, slot = (((0, columns), sources + 0 * units) if vector else ((columns, rows), sources * rows + units)
                        if k % 2 == 0 else ((rows, columns), units * columns + sources))
         place = len(layout)
         layout.append((at, *block))
         slots.append(at + slot.ravel())
-        places.append((model.trained(f"W{k + 1}"), p, *((0, fan, 0, 1) if last else (fan, width, 1, fan) if k % 2 == 0
+        places.append((model.trained(f"W{k + 1}"), p, *((0, fan, 0, 1) if vector else (fan, width, 1, fan) if k % 2 == 0
                                                         else (width, fan, fan, 1))))
         at += max(1, block[0]) * block[1]
         p += fan * width
         if model.bias[k]:
             at += 1 - at % 2
-            layout.append((at, 0, 0 if last else rows))
+            layout.append((at, 0, 0 if vector else rows))
             slots.append(at + np.arange(width))
             places.append((model.trained(f"b{k + 1}"), p, 0, width, 0, 1))
             at += rows
@@ -96,6 +98,29 @@ def _dense(model):
                        model.trained(f"W{k + 1}"), model.trained(f"b{k + 1}"), width))
     shape = (tuple(ACTIVATIONS).index(model.activation), *layers, float(model.slope))
     return Packing("dense", shape, tuple(layout), at + -at % 4, np.concatenate(slots), tuple(places))
+
+
+def told(run):
+    """LOSS of kernels/losses."""
+    outputs = run.model.outputs
+    return run.loss.name, outputs, power_of_two(outputs), getattr(run.loss, "weights", None) is not None
+
+
+def terms(run):
+    """The numbers that go with LOSS, float64: factor, bound and, where outputs have weights, those, padded by zeros."""
+    weights = getattr(run.loss, "weights", None)
+    return np.concatenate([[run.loss.factor, run.loss.bound(run.rule.lost_above, run.dtype)],
+                           [] if weights is None else padded(weights[None])[0]])
+
+
+def stride(rows):
+    """Numbers in a row of inputs or labels [n, k], padded to a power of two, or [n]."""
+    return power_of_two(rows.shape[1]) if rows.ndim > 1 else 1
+
+
+def padded(rows):
+    """Inputs or labels [n, k] with zeros up to a power of two; labels [n] as they are."""
+    return rows if rows.ndim == 1 else np.pad(rows, ((0, 0), (0, stride(rows) - rows.shape[1])))
 
 
 def plain(rule):

@@ -3,11 +3,12 @@
 import numpy as np
 
 from ..metrics import NTK, ActivationDensity, DistinctUnits, FeatureSparsity, JacobianRank, TestLoss, TrainLoss
+from ..metrics.layers import hidden
 from ..models import MLP, ReLU2
 from ..models.activations import ACTIVATIONS
 from ..portable import kernel
 from . import launches
-from .packing import packing, power_of_two
+from .packing import packing, padded, power_of_two, stride, terms
 
 SAFE_GRAM = 1e-5  # a Gram matrix squares the singular values; below, its eigenvalues have lost them
 PART = 64 << 20  # bytes of activations or Gram matrices at a time
@@ -25,8 +26,8 @@ def measure(state, metric, rows):
 def _function(run, metric):
     """What makes a metric, None where the definition serves."""
     if type(metric) in (TrainLoss, TestLoss):
-        points = len(_points(run, metric)[0]) * power_of_two(run.data.d)
-        fits = _warps(run) <= launches.MOST_WARPS and points < 2**31  # 32-bit offsets reach no more
+        entries = max(len(rows) * stride(rows) for rows in _points(run, metric))
+        fits = _warps(run) <= launches.MOST_WARPS and entries < 2**31  # 32-bit offsets reach no more
         return _mean_losses if fits else None
     if type(metric) in SPARSE:
         return _of_layers
@@ -74,9 +75,7 @@ def _mean_losses(state, metric, rows):
     run = state.plan.run
     if metric not in state.points:
         given, y = _points(run, metric)
-        X = np.zeros((len(given), power_of_two(run.data.d)))
-        X[:, :run.data.d] = given
-        state.points[metric] = _put(state, X), _put(state, y, "float64")
+        state.points[metric] = _put(state, padded(given), "float64"), _put(state, padded(y), "float64")
     X, y = state.points[metric]
     networks = min(state.plan.tuning.networks, power_of_two(len(rows)))
     chunks = 1 if launches.interpreted() else min(32, power_of_two(len(X)))
@@ -84,7 +83,7 @@ def _mean_losses(state, metric, rows):
     _, fixed = launches.constants(run, state.plan.tuning, True)
     fixed = {name: fixed[name] for name in OF_A_FAMILY}
     kernel("metrics.losses").sums[(-(-len(rows) // networks), chunks)](
-        rows, X, y, out, _put(state, [run.loss.factor], "float64"), len(rows), len(X), **fixed, BN=networks,
+        rows, X, y, out, _put(state, terms(run)), len(rows), len(X), **fixed, BN=networks,
         CHUNKS=chunks, **launches.options(_warps(run)))
     return (out.sum(dim=1) / len(X)).cpu().numpy()
 
@@ -106,7 +105,7 @@ def _of_layers(state, metric, rows):
         values = [_sparsity(metric, features[layer].contiguous()) for layer in layers]
         return values[0] if len(layers) == 1 else np.stack(values, axis=1)
 
-    return _by_parts(part, state, rows, 8 * 4 * len(X) * sum(dense(run.model).widths))
+    return _by_parts(part, state, rows, 8 * 4 * len(X) * sum(hidden(run.model).values()))
 
 
 def _sparsity(metric, phi):

@@ -6,18 +6,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import BackendUnavailable, PlanError
-from ..losses import Hinge, Logistic, Squared
-from ..models import MLP
+from ..losses import CrossEntropy, Hinge, Logistic, Squared
 from ..native import default_threads, native
 from ..portable import interpreted, why_none
 from ..rules import GD, SAM, SDE, SGD, Adam
 from ..spec.problem import Dataset
 from .base import Backend
 from .cpu import CPU, home
-from .packing import hyper, packing, power_of_two
+from .packing import hyper, packing, padded, stride, terms
 
 RULES = (SGD, GD, SAM, Adam, SDE)
-LOSSES = (Squared, Logistic, Hinge)
+LOSSES = (Squared, Logistic, Hinge, CrossEntropy)
 MOST_ENTRIES = 2**31 - 1  # of X, and of a segment's table of samples: what 32-bit offsets reach
 
 
@@ -25,8 +24,8 @@ MOST_ENTRIES = 2**31 - 1  # of X, and of a segment's table of samples: what 32-b
 class State:
     """What lives on the device, as torch tensors; `lost` [N] also on the host, where the caller may mark networks.
 
-    W [N, width], slots [P] of a row, buffers [N, K, width], data X [n, stride] and y [n]; ids, base, row, numbers,
-    hyper, sigma (base, row) of label noise and sway (base, row) of gradient noise as the kernels want them
+    W [N, width], slots [P] of a row, buffers [N, K, width], data X and y, padded; ids, base, row, numbers, hyper, sigma
+    (base, row) of label noise and sway (base, row) of gradient noise as the kernels want them
     """
 
     plan: object
@@ -66,7 +65,7 @@ class Triton(Backend):
         packed, item, data = packing(run.model), np.dtype(run.dtype).itemsize, run.data
         carried = f", and {', '.join(run.rule.buffers())} as long" if run.rule.buffers() else ""
         memory = {"state": N * (packed.width * item * (1 + len(run.rule.buffers())) + 8),
-                  "data": data.n * (power_of_two(data.d) + 1) * item}
+                  "data": data.n * (stride(data.X) + stride(data.y)) * item}
         _fit(run, N, sum(memory.values()))
         reasons = (f"{tuning.networks} network(s) a program, {tuning.warps} warp(s) a program: {why}",
                    f"{packed.width} numbers of state a network, padded from P={run.model.P}{carried}; "
@@ -81,10 +80,6 @@ class Triton(Backend):
         def put(array, dtype=None):
             return torch.from_numpy(np.array(array, dtype, order="C")).to(device)
 
-        X = np.zeros((run.data.n, power_of_two(run.data.d)), run.dtype)
-        X[:, :run.data.d] = run.data.X
-        bound = run.loss.bound(run.rule.lost_above, run.dtype)
-
         def amplitude(base, row, _table):
             return put(base, run.dtype), put(row)
 
@@ -92,10 +87,10 @@ class Triton(Backend):
         sigma, sway = (amplitude(*plan.noises[name]) if name in plan.noises else step
                        for name in ("label_noise", "gradient_noise"))
         return State(plan, packed, device, W=put(packed.pack(weights)), slots=put(packed.slots),
-                     buffers=put(packed.pack_rows(buffers)), lost=np.array(lost), X=put(X),
-                     y=put(run.data.y, run.dtype), ids=put(plan.ids), base=step[0], row=step[1],
-                     numbers=put([run.loss.factor, bound], run.dtype), hyper=put(hyper(plan)), sigma=sigma, sway=sway,
-                     points={})
+                     buffers=put(packed.pack_rows(buffers)), lost=np.array(lost),
+                     X=put(padded(run.data.X), run.dtype), y=put(padded(run.data.y), run.dtype), ids=put(plan.ids),
+                     base=step[0], row=step[1], numbers=put(terms(run), run.dtype), hyper=put(hyper(plan)), sigma=sigma,
+                     sway=sway, points={})
 
     def advance(self, state, segment):
         from . import launches
@@ -196,17 +191,15 @@ def _no_kernel(run):
     """None, or a sentence saying what of the request has no Triton kernel."""
     model, rule, loss = run.model, run.rule, run.loss
     if packing(model) is None:
-        more = f" with {model.outputs} outputs" if type(model) is MLP else ""
-        return f"it has no kernel for the family {type(model).__name__}{more}"
+        return f"it has no kernel for the family {type(model).__name__}"
     if type(rule) not in RULES:
         return f"it has no kernel for the rule {type(rule).__name__}; it has {', '.join(r.__name__ for r in RULES)}"
-    if type(loss) not in LOSSES or getattr(loss, "weights", None) is not None:
-        more = " with weights" if type(loss) is Squared else ""
-        return f"it has no kernel for the loss {type(loss).__name__}{more}"
+    if type(loss) not in LOSSES:
+        return f"it has no kernel for the loss {type(loss).__name__}; it has {', '.join(k.__name__ for k in LOSSES)}"
     if not isinstance(run.data, Dataset):
         return f"it has no kernel for {type(run.data).__name__}, data made on the way"
-    if run.data.n * power_of_two(run.data.d) > MOST_ENTRIES:
-        return f"X has n={run.data.n} points, more than 32-bit offsets reach"
+    if run.data.n * max(stride(run.data.X), stride(run.data.y)) > MOST_ENTRIES:
+        return f"the data has n={run.data.n} points, more than 32-bit offsets reach"
     from . import launches
 
     return launches.too_large(run)

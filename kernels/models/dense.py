@@ -1,8 +1,9 @@
-"""Owns dense networks of one output: a_0 = x, z_l = c_l W_l a_{l-1} + b_l, a_l = act(z_l), h(x) = z_L. ReLU2 is L = 2.
+"""Owns dense networks: a_0 = x, z_l = c_l W_l a_{l-1} + b_l, a_l = act(z_l), h(x) = z_L. ReLU2 is L = 2.
 
 Parallel over networks BN and hidden units, which lie along the lanes. Weights of layers 1, 3, ... are blocks
 [BN, fan, width], of layers 2, 4, ... [BN, width, fan]: units of odd layers spread over lanes, units of even ones sit
-inside a thread, so that a sum over the units of one never rearranges the other. The last layer is a vector [BN, fan].
+inside a thread, so that a sum over the units of one never rearranges the other. The last layer is one of them where
+there are several outputs, [BN, fan] and its bias [BN] where there is one.
 SHAPE = (act, layer 1, ..., layer L, slope), a layer (place of W, of b or -1, c, trains W, trains b, width), width the
 true number of units: what pads them is zero; act is one of the numbers below.
 """
@@ -30,8 +31,8 @@ SOFTPLUS = tl.constexpr(8)
 
 @triton.jit
 def inputs(X, i, SHAPE: tl.constexpr, STRIDE: tl.constexpr):
-    """Rows i [K] of X [n, STRIDE] as x [K, STRIDE, 1], or [K, STRIDE] where there is no hidden layer."""
-    if len(SHAPE) == 3:
+    """Rows i [K] of X [n, STRIDE] as x [K, STRIDE, 1], or [K, STRIDE] for a layer that is a vector."""
+    if len(SHAPE) == 3 and SHAPE[1][UNITS] == 1:
         return tl.load(X + (i[:, None] * STRIDE + tl.arange(0, STRIDE)[None, :]))
     else:
         return tl.load(X + (i[:, None, None] * STRIDE + tl.arange(0, STRIDE)[None, :, None]))
@@ -87,36 +88,41 @@ def scaled(z, C: tl.constexpr):
 
 
 @triton.jit
+def through(weight, a, LAYER: tl.constexpr):
+    """W a [BN, width], or [BN], of a layer."""
+    if len(weight.shape) == 2:
+        return tl.sum(weight * a, axis=1)
+    elif LAYER % 2 == 0:
+        return tl.sum(weight * a[:, None, :], axis=2)
+    elif LAYER == 1:
+        return tl.sum(weight * a, axis=1)
+    else:
+        return tl.sum(weight * a[:, :, None], axis=1)
+
+
+@triton.jit
 def value(w, x, SHAPE: tl.constexpr):
-    """(h(x) [BN], (activations, derivatives) of every hidden layer)."""
+    """(h(x) [BN] or [BN, O], (activations, derivatives) of every hidden layer)."""
     a = x
     units = ()
     derivatives = ()
-    for layer in tl.static_range(1, len(SHAPE) - 2):
-        if layer % 2 == 0:
-            z = tl.sum(w[SHAPE[layer][WEIGHT]] * a[:, None, :], axis=2)
-        elif layer == 1:
-            z = tl.sum(w[SHAPE[layer][WEIGHT]] * a, axis=1)
-        else:
-            z = tl.sum(w[SHAPE[layer][WEIGHT]] * a[:, :, None], axis=1)
-        z = scaled(z, SHAPE[layer][SCALE])
+    for layer in tl.static_range(1, len(SHAPE) - 1):
+        z = scaled(through(w[SHAPE[layer][WEIGHT]], a, layer), SHAPE[layer][SCALE])
         if SHAPE[layer][BIAS] >= 0:
             z = z + w[SHAPE[layer][BIAS]]
-        a, d = unit(z, SHAPE[layer][UNITS], SHAPE[0], SHAPE[len(SHAPE) - 1])
-        units = units + (a,)
-        derivatives = derivatives + (d,)
-    f = scaled(tl.sum(w[SHAPE[len(SHAPE) - 2][WEIGHT]] * a, axis=1), SHAPE[len(SHAPE) - 2][SCALE])
-    if SHAPE[len(SHAPE) - 2][BIAS] >= 0:
-        f = f + w[SHAPE[len(SHAPE) - 2][BIAS]]
-    return f, (units, derivatives)
+        if layer < len(SHAPE) - 2:
+            a, d = unit(z, SHAPE[layer][UNITS], SHAPE[0], SHAPE[len(SHAPE) - 1])
+            units = units + (a,)
+            derivatives = derivatives + (d,)
+    return z, (units, derivatives)
 
 
 @triton.jit
 def back(w, kept, g, SHAPE: tl.constexpr):
-    """g dh/dz of every layer, first to last: [BN, width] each, and g [BN] of the last."""
+    """g dh/dz of every layer, first to last: [BN, width] each, and g of the last."""
     deltas = (g,)
     for layer in tl.static_range(len(SHAPE) - 2, 1, -1):
-        if layer == len(SHAPE) - 2:
+        if len(w[SHAPE[layer][WEIGHT]].shape) == 2:
             sent = w[SHAPE[layer][WEIGHT]] * g[:, None]
         elif layer % 2 == 0:
             sent = tl.sum(w[SHAPE[layer][WEIGHT]] * deltas[0][:, :, None], axis=1)
@@ -128,14 +134,14 @@ def back(w, kept, g, SHAPE: tl.constexpr):
 
 @triton.jit
 def push(to, w, x, kept, g, SHAPE: tl.constexpr):
-    """to + g [BN] dh/dw: with to = w and g = -eta dloss/df, the SGD step."""
+    """to + g dh/dw, g [BN] or [BN, O]: with to = w and g = -eta dloss/df, the SGD step."""
     deltas = back(w, kept, g, SHAPE)
     sources = (x,) + kept[0]
     out = ()
     for layer in tl.static_range(1, len(SHAPE) - 1):
         weight = to[SHAPE[layer][WEIGHT]]
         if SHAPE[layer][TRAINS_WEIGHT]:
-            if layer == len(SHAPE) - 2:
+            if len(weight.shape) == 2:
                 e = deltas[layer - 1][:, None]
                 a = sources[layer - 1]
             elif layer % 2 == 0:
