@@ -233,39 +233,6 @@ def test_metric_kernels_agree_with_the_definitions(name, dtype):
     assert made == (2 if name in ("diagonal", "power") else len(metrics))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("name", ["mlp_two_outputs", "squared_weights", "squared_one_weight", "cross_entropy",
-                                  "outputs_17", "classes_deep"])
-def test_metrics_of_several_outputs_and_of_weights(name, dtype):
-    """Losses and units have kernels; tangent kernels and ranks of several outputs are the definition's or the CPU's."""
-    metrics = (F.TrainLoss(), F.TestLoss(), F.FeatureSparsity(tau=0.6), F.NTK(), F.JacobianRank(rtol=1e-3))
-    run = run_of(name, dtype, backend="triton", metrics=metrics)
-    plan = fs.plan(run)
-    state = BACKEND.load(plan, plan.start, np.full(NETWORKS, -1), plan.fresh_buffers())
-    weights = run.model.unflatten(plan.start.astype("float64"))
-    for metric in metrics:
-        got = BACKEND.measure_held(state, metric, np.arange(NETWORKS))
-        assert (got is None) == (run.model.outputs > 1 and metric in metrics[3:])
-        if got is not None:
-            want = metric.compute(run.model, weights, run.data, run.loss)
-            np.testing.assert_allclose(got, want, rtol=METRIC, atol=METRIC * np.abs(want).max())
-    if dtype == "float64":
-        got, want = fs.train(run), fs.train(run.replace(backend="reference"))
-        for metric in metrics:
-            np.testing.assert_allclose(got.numpy(metric.name), want.numpy(metric.name), rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("loss", [L.CrossEntropy(), L.Squared(weights=[1, 2, 1e-3])], ids=["classes", "outputs"])
-def test_runs_of_several_outputs_are_lost_where_the_cpu_loses_them(loss):
-    """One output beyond the bound is enough, whichever it is; float32 overflows before it is looked at."""
-    odd = np.arange(NETWORKS) % 2 == 1
-    run = general({"model": M.MLP(D, 4, outputs=3), "loss": loss, "rule": R.SGD(lost_above=30.0)}, "float32", steps=11,
-                  step_size=np.where(odd, 1e6, 0.01), save=None, backend="triton", metrics=())
-    got, want = fs.train(run), fs.train(run.replace(backend="cpu"))
-    np.testing.assert_array_equal(got.lost, want.lost)
-    assert (got.lost[~odd] < 0).all() and (got.lost[odd] > 0).sum() > 2 and np.isfinite(got.weights).all()
-
-
 def test_what_has_no_kernel_here_is_measured_by_the_cpus():
     run = fs.Run(M.DiagonalLinear(3, u0=0.3), problem(3), R.SGD(), 0.01, 3, dtype="float64", backend="triton",
                  metrics=(F.JacobianRank(rtol=1e-15, points=POINTS_3), F.L0(), F.Sharpness()))
