@@ -197,6 +197,28 @@ def ranks(N, rounds):
             "band": Band.of(rate[1:])}  # the first compiles
 
 
+def carried(name, system, N, target, rounds):
+    """Yield rows of the general loop, SGD with momentum 0.9: as planned, a thread a network, a block of 32 threads."""
+    start, momentum, tunings = start_of(system, N), fs.rules.SGD(momentum=0.9), (None, 1, 32)
+    few = run_of(system, CHECKED, CHECKED).replace(rule=momentum)
+    want = fs.train(few.replace(backend="cpu")).weights
+    for team in tunings:
+        tuning = fs.Tuning(team=team)
+        if fs.train(few, tuning=tuning).weights.tobytes() != want.tobytes():
+            raise WrongAnswer(f"with team={team} networks differ from the CPU's bits")
+
+    def seconds(tuning, T):
+        run = run_of(system, N, T, init=start).replace(rule=momentum)
+        return fs.train(run, tuning=tuning).provenance["seconds"]["training"]
+
+    for team in tunings:
+        timed = partial(seconds, fs.Tuning(team=team))
+        T = fitted(timed, 10**6, target)
+        side = f"fastsgd, {'as planned' if team is None else f'{team} thread(s) a network'}"
+        yield {"case": f"{name}, momentum", "N": N, "T": T, "side": side, "what": "network-steps/s",
+               "band": Band.of([N * T / max(timed(T), 1e-4) for _ in range(rounds)])}
+
+
 def large(N, T):
     """Yield rows of one run of diagonal networks: seconds of the whole call, with starting weights, and of training."""
     system = systems()["diagonal d=30"]
@@ -250,6 +272,8 @@ def main(arguments=None):
              "ranks": lambda: [ranks(max(options.networks), options.rounds)]}
     parts |= {f"{name} N={N}": partial(throughput, name, system, N, options.target, options.rounds, tell)
               for N in options.networks for name, system in systems().items()}
+    parts |= {f"{name}, momentum": partial(carried, name, system, options.networks[0], options.target, options.rounds)
+              for name, system in systems().items()}
     missing = []
     for what, rows_of in parts.items():
         try:

@@ -46,7 +46,8 @@ def test_rows_are_written_with_the_card_and_gaps_are_named(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert {row["card"] for row in rows} == {"fibers"} and all(float(row["median"]) > 0 for row in rows)
     sides = {row["side"].removeprefix("fastsgd, ") for row in rows}
-    assert {"one launch", "a launch a step", "one run", "one run, training"} <= sides
+    assert {"one launch", "a launch a step", "one run", "one run, training", "as planned"} <= sides
+    assert {"1 thread(s) a network", "32 thread(s) a network"} <= sides
     assert "JAX jit(vmap(scan))" in sides or "JAX jit(vmap(scan)) is a gap" in capsys.readouterr().out
     assert rows[0]["side"] == "fastsgd, one run" and rows[2]["what"] == "ranks/s"  # what matters most comes first
 
@@ -75,6 +76,6 @@ def test_a_wrong_answer_is_not_timed(tmp_path, monkeypatch, capsys):
     with pytest.raises(WrongAnswer, match="1 of 64"):
         list(gpu.throughput("diagonal d=30", gpu.systems()["diagonal d=30"], 3, 0.001, 2, print))
     path = tmp_path / "gpu.csv"
-    with pytest.raises(SystemExit, match="not measured: the large run, diagonal d=30 N=3, ReLU 2-20-1 N=3"):
+    with pytest.raises(SystemExit, match=r"not measured: the large run, diagonal d=30 N=3, ReLU 2-20-1 N=3, diag.*mom"):
         gpu.main(["--networks", "3", "--rounds", "2", "--large", "4", "50", "--rows", str(path)])
     assert "1 of 64 networks differ" in capsys.readouterr().out and path.read_text().count("ranks/s") == 1
