@@ -52,19 +52,19 @@ def run_of(system, N, T, **fields):
     return fs.Run(model, data, fs.rules.SGD(), step_size, T, networks=N, seed=0, **({"backend": "cuda"} | fields))
 
 
-def truth(system):
-    """Weights [CHECKED, P] after CHECKED steps on the CPU."""
-    return fs.train(run_of(system, CHECKED, CHECKED, backend="cpu")).weights
+def same_bits(run, tuning):
+    """Raise WrongAnswer unless a run on the card has the bits of the CPU."""
+    ours, theirs = fs.train(run, tuning=tuning).weights, fs.train(run.replace(backend="cpu")).weights
+    if ours.tobytes() != theirs.tobytes():
+        differ = int((ours != theirs).any(axis=1).sum())
+        raise WrongAnswer(f"{differ} of {len(ours)} networks differ from the CPU's bits with {tuning}")
 
 
 def check(system, N):
     """Raise WrongAnswer unless the program that N networks take has the bits of the CPU."""
     one = {name: a[0] for name, a in start_of(system, 1).items()}
     tuning = fs.Tuning(team=fs.plan(run_of(system, N, CHECKED, init=one)).tuning.team)
-    ours, theirs = fs.train(run_of(system, CHECKED, CHECKED), tuning=tuning).weights, truth(system)
-    if ours.tobytes() != theirs.tobytes():
-        differ = int((ours != theirs).any(axis=1).sum())
-        raise WrongAnswer(f"{differ} of {CHECKED} networks differ from the CPU's bits")
+    same_bits(run_of(system, CHECKED, CHECKED), tuning)
 
 
 def fused(system, N, start):
@@ -127,9 +127,9 @@ def jax_scan(system, N, start, unroll=1):
         return {name: jnp.asarray(a) for name, a in start.items()}
 
     order = fs.orders.PerNetwork().indices(0, np.arange(CHECKED), 0, CHECKED, data.n, 1)[..., 0].astype(np.int32)
-    few = start_of(system, CHECKED)
+    few, truth = start_of(system, CHECKED), fs.train(run_of(system, CHECKED, CHECKED, backend="cpu")).weights
     answer = model.flatten({name: np.asarray(a) for name, a in many(device(few), jnp.asarray(order)).items()}, CHECKED)
-    error = error_of(answer, truth(system), model.flatten(few, CHECKED))
+    error = error_of(answer, truth, model.flatten(few, CHECKED))
     if error > NEAR:
         raise WrongAnswer(f"relative error {error:.1e} of the displacement, at most {NEAR:.0e} is legal")
     start = device(start)
@@ -200,12 +200,8 @@ def ranks(N, rounds):
 def carried(name, system, N, target, rounds):
     """Yield rows of the general loop, SGD with momentum 0.9: as planned, a thread a network, a block of 32 threads."""
     start, momentum, tunings = start_of(system, N), fs.rules.SGD(momentum=0.9), (None, 1, 32)
-    few = run_of(system, CHECKED, CHECKED).replace(rule=momentum)
-    want = fs.train(few.replace(backend="cpu")).weights
     for team in tunings:
-        tuning = fs.Tuning(team=team)
-        if fs.train(few, tuning=tuning).weights.tobytes() != want.tobytes():
-            raise WrongAnswer(f"with team={team} networks differ from the CPU's bits")
+        same_bits(run_of(system, CHECKED, CHECKED).replace(rule=momentum), fs.Tuning(team=team))
 
     def seconds(tuning, T):
         run = run_of(system, N, T, init=start).replace(rule=momentum)

@@ -37,7 +37,6 @@ def plan(run, tuning=None):
     N, population = _count(run)
     backend, reasons = _backend(run)
     tuning, memory, more = backend.choose(run, N, tuning)
-    more = (*more, *backend.explain_metrics(run))
     item = np.dtype(run.dtype).itemsize
     memory["start"] = N * (run.model.P * item * (1 + len(run.rule.buffers())) + 20)
     memory["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)

@@ -16,9 +16,9 @@ import triton.language as tl
 from . import state
 from .draws import noise_of_parameter
 
-DECAY = tl.constexpr(0)
-BALANCE = tl.constexpr(1)
-MOMENTUM = tl.constexpr(2)
+MOMENTUM = tl.constexpr(0)
+DECAY = tl.constexpr(1)
+BALANCE = tl.constexpr(2)
 RHO = tl.constexpr(3)
 AVERAGE = tl.constexpr(4)
 BETA1 = tl.constexpr(5)

@@ -37,6 +37,11 @@ def asked(model, metric, data=None, loss=None):
                   metrics=[metric], dtype="float64", **({"loss": loss} if loss else {}))
 
 
+def explained(run, card):
+    """What a plan says of a run's only metric."""
+    return cuda_measure.explain(run, cuda_measure.room(run, 1, card))[0]
+
+
 def both(card, model, metric, weights, data=None, loss=None):
     """(on the card or cards, on the CPU) of a metric that has a kernel on both."""
     run, here = asked(model, metric, data, loss), card if isinstance(card, list) else [card]
@@ -45,7 +50,7 @@ def both(card, model, metric, weights, data=None, loss=None):
     launched = [launches(one) for one in here]
     got = measured.measure(metric, weights)
     assert REAL or all(launches(one) > count for one, count in zip(here, launched, strict=True)), "measured on the host"
-    assert f"{metric.name} on the card: " in cuda_measure.explain(run, here[0])[0]
+    assert f"{metric.name} on the card: " in explained(run, here[0])
     return got, CPU().measure(measured.home, metric, weights)
 
 
@@ -109,7 +114,7 @@ def test_losses_of_wide_networks_have_the_bits_of_the_cpu(a_card, model, threads
     for loss in (fs.losses.Squared.half(), fs.losses.Squared(factor=2.0)):
         got, want = both(a_card, model, m.TrainLoss(), weights, data, loss)
         np.testing.assert_array_equal(got, want)
-    assert f"{threads} thread(s) a network" in cuda_measure.explain(asked(model, m.TrainLoss(), data), a_card)[0]
+    assert f"{threads} thread(s) a network" in explained(asked(model, m.TrainLoss(), data), a_card)
     for card in orders_of_threads(a_card):
         got, want = both(card, model, m.TrainLoss(), weights, data)
         np.testing.assert_array_equal(got, want)
@@ -197,7 +202,7 @@ def test_wide_diagonal_networks_have_scratch(a_card):
     X = rng.standard_normal((70, 50))
     got, want = both(a_card, model, m.JacobianRank(1e-9, X), weights)
     np.testing.assert_array_equal(got, want)
-    assert "scratch a thread" in cuda_measure.explain(asked(model, m.JacobianRank(1e-9, X)), a_card)[0]
+    assert "scratch a thread" in explained(asked(model, m.JacobianRank(1e-9, X)), a_card)
     got, want = both(a_card, model, m.JacobianSpectrum(points=X), weights)
     np.testing.assert_array_equal(got, want)
 

@@ -42,7 +42,7 @@ class Listed {
 
  public:
   FS_DEVICE Listed(const Launch<T>& job, i64 k, int)
-      : next(listed(job, k, job.t0, 0)), end(u32(job.t1)), stride(u32(job.stride)) {}
+      : next(listed(job, k, job.t0, 0, 1)), end(u32(job.t1)), stride(u32(job.stride)) {}
   template <int ODD>
   FS_DEVICE u32 take(u32 t) {
     return t == end ? 0 : stride * *next++;  // behind the last step any sample will do
@@ -75,7 +75,7 @@ class ListedItems {
 
  public:
   FS_DEVICE ListedItems(const Launch<T>& job_, i64 k_, int) : job(job_), k(k_) {}
-  FS_DEVICE u32 take(i64 t, u32 b) const { return *listed(job, k, t, b) * u32(job.stride); }
+  FS_DEVICE u32 take(i64 t, u32 b) const { return *listed(job, k, t, b, job.batch) * u32(job.stride); }
 };
 
 struct All {

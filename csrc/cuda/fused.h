@@ -1,9 +1,9 @@
 // Owns the fused training loop on a GPU: plain SGD and GD on squared losses of diagonal and two-layer networks.
 //
 // Parallel over networks: a team of L lanes of a warp runs one from t0 to t1. A lane keeps in registers its share of
-// the parameters (`rows`), of the sample in hand, of the hidden units, and four draws. The data lie in shared
-// memory where they fit, else they are read through the caches. The step is `sgd` or the mean gradient of
-// core/rules/step.h:   w <- w - eta(t) / B sum_b slope (h(x_b) - y_b) grad h(x_b).
+// the parameters (`rows`), of the sample in hand, of the hidden units, and four draws. The data lie in shared memory
+// where they fit, else they are read through the caches. The step is `sgd` or the mean gradient of core/rules/step.h:
+//   w <- w - eta(t) / B sum_b slope (h(x_b) - y_b) grad h(x_b).
 // No lane leaves the loop before its warp: a lost network is written back and runs on unheeded, until the whole warp is
 // lost or the launch ends; the next launch leaves it out.
 //

@@ -60,8 +60,7 @@ struct RowFeed {
     if (!Spec::TABLE && count == 1) draws.block(u32(t / 4), 0, drawn);
   }
   FS_DEVICE const u32* which(i64 t, i64 b) {
-    if constexpr (Spec::TABLE)
-      return job.indices + ((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * count + b;
+    if constexpr (Spec::TABLE) return listed(job, k, t, b, count);
     if (count > 1) draws.block(u32(t / 4), u32(b), drawn);
     index = pick(drawn, u32(t) % 4);
     return &index;

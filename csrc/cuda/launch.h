@@ -56,10 +56,10 @@ struct Draws {
   }
 };
 
-// Where a table has the sample of item b of step t of network k.
+// Where a table of `count` samples a step has item b of step t of network k.
 template <class T>
-FS_HD const u32* listed(const Launch<T>& job, i64 k, i64 t, i64 b) {
-  return job.indices + ((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b;
+FS_HD const u32* listed(const Launch<T>& job, i64 k, i64 t, i64 b, i64 count) {
+  return job.indices + ((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * count + b;
 }
 
 // One of four.

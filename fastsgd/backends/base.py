@@ -10,12 +10,12 @@ class Backend:
     """One way to run a plan. A backend trusts the plan's sizes and never changes a dtype.
 
     supports(run): None, or a sentence saying why it cannot do this run
-    choose(run, N, tuning): (Tuning with every choice made, {what: bytes}, reasons)
+    choose(run, N, tuning): (Tuning with every choice made, {what: bytes}, reasons, and how each metric is computed);
+        PlanError for a choice or a method of a metric that it lacks
     load(plan, weights, lost, buffers): a state holding weights [N, P], lost [N] and the rule's buffers [N, K, P]
     advance(state, segment): move the state over a Segment
     lost(state): [N] int64; what the caller marks as lost stays as it is from then on
     read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
-    explain_metrics(run): how metrics are computed, sentences; PlanError for a method that it lacks
     measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
     measure_held(state, metric, who): the same of the state's networks at positions `who` [M], ascending, measured where
         they lie; None where they had better be read
@@ -51,6 +51,7 @@ class Backend:
         raise NotImplementedError
 
     def explain_metrics(self, run):
+        """Sentences; PlanError for a method that it lacks."""
         return tuple(filter(None, (self.explain_metric(run, metric) for metric in run.metrics)))
 
     def explain_metric(self, run, metric):

@@ -121,7 +121,8 @@ class CPU(Backend):
         memory = {"state": N * (run.model.P * item * (1 + len(run.rule.buffers())) + 8),
                   "data": (data.n * item + (data.n + n_test) * 8) * (stride + 1), "scratch": threads * block}
         reasons = (f"x86-64-{module.isa}, {threads} thread(s), {layout[0]} network(s) a vector, {layout[1]} lane(s) a "
-                   f"network: {why}", f"scratch of a block of networks: {block / 1024:.1f} KiB a thread")
+                   f"network: {why}", f"scratch of a block of networks: {block / 1024:.1f} KiB a thread",
+                   *self.explain_metrics(run))
         return replace(tuning, threads=threads, lanes=layout[0], team=layout[1], isa=module.isa), memory, reasons
 
     def load(self, plan, weights, lost, buffers):

@@ -65,7 +65,8 @@ class CUDA(Backend):
                  "metrics": rooms[here[0]].total}
         reasons = (f"on {on}: {chosen.why}",
                    f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
-                   "on a card: " + ", ".join(f"{what} {size / 2**20:.1f} MiB" for what, size in parts.items() if size))
+                   "on a card: " + ", ".join(f"{what} {size / 2**20:.1f} MiB" for what, size in parts.items() if size),
+                   *cuda_measure.explain(run, rooms[here[0]]))
         memory = {"state at home": N * chosen.network_bytes}
         return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
@@ -84,8 +85,7 @@ class CUDA(Backend):
         for wave in state.waves:
             if (state.lost[wave.first:wave.last] < 0).any():
                 job, _kept = self.job(state, wave, segment)
-                wave.card.launch(state.chosen.program, state.chosen.threads(job.count),
-                                 state.chosen.shared, job)
+                wave.card.launch(state.chosen.program, state.chosen.threads(job.count), state.chosen.shared, job)
                 if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
                     self._note_lost(state, wave)
                     self._home(state, wave)
@@ -180,9 +180,6 @@ class CUDA(Backend):
                 self._home(state, wave)
         return state.weights, state.buffers
 
-    def explain_metrics(self, run):
-        return cuda_measure.explain(run, cards.cards(run.device)[0])
-
     def measure(self, state, metric, weights):
         return state.measured.measure(metric, weights)
 
@@ -227,8 +224,8 @@ def _waves(N, here, chosen, rooms):
             raise PlanError(f"device: {one.name} has {one.free() / 2**30:.3g} GiB free, of which {USABLE:.0%} can be "
                             f"used; the data need {chosen.data_bytes / 2**30:.3g}, local memory {local / 2**30:.3g}, "
                             f"rows {chosen.scratch(share) / 2**30:.3g}, metrics {metrics / 2**30:.3g}, a network "
-                            f"{chosen.network_bytes} bytes. Free memory of "
-                            "the card, give fewer data, or take backend='cpu'")
+                            f"{chosen.network_bytes} bytes. Free memory of the card, give fewer data, or take "
+                            "backend='cpu'")
         if first < last:
             size = -(-(last - first) // -(-(last - first) // most))
             waves += [Wave(one, at, min(last, at + size)) for at in range(first, last, size)]

@@ -73,10 +73,9 @@ def _blocks(found, M, card):
     return min(M if program.whole else -(-M * program.lanes // program.threads), card.processors * places)
 
 
-def explain(run, card):
-    """Lines of a plan."""
+def explain(run, here):
+    """Lines of a plan, for a card with the Room `here`."""
     hosts = {metric: CPU().explain_metric(run, metric) for metric in run.metrics}  # refuses what is not possible
-    here = room(run, 1, card)
     return tuple(filter(None, (_explain(metric, here, host) for metric, host in hosts.items())))
 
 

@@ -51,13 +51,18 @@ def too_large(run):
             f"program of {MOST_WARPS} warps hold {most}")
 
 
+def warps_of(numbers):
+    """The fewest warps of a program that hold so many 32-bit numbers."""
+    return power_of_two(-(-numbers // (BUDGET * 32)))
+
+
 def rule_of_thumb(run):
     """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle.
 
     Not of N: a network's sums run alike in any company. A network of several outputs spreads over lanes by itself.
     """
     packed = packing(run.model)
-    warps = power_of_two(-(-registers(run) // (BUDGET * 32)))
+    warps = warps_of(registers(run))
     across = packed.layout[0][2]  # numbers along the lanes: four a lane of a vector, one a lane of a matrix
     idle = 1 if len(packed.shape) > 4 or run.model.outputs > 1 else (32 if packed.layout[0][1] else 128) // across
     most = 2 if one_label(run) else 32  # of more, the one sample would be exchanged through shared memory

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..cuda.launch import HYPERS
 from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2
 from ..models.activations import ACTIVATIONS
 
-HYPERS = ("weight_decay", "balance_penalty", "momentum", "rho", "average", "beta1", "beta2", "epsilon")
-FLAGS = ("nesterov", "normalised", "decoupled", "adam", "unit")  # both in the order of kernels/rules.py
+MOST_ENTRIES = 2**31 - 1  # of X, of labels, of a segment's table of samples: what 32-bit offsets reach
+FLAGS = ("nesterov", "normalised", "decoupled", "adam", "unit")  # after HYPERS, in the order of kernels/rules.py
 
 
 @dataclass(frozen=True, eq=False)

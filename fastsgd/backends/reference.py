@@ -36,7 +36,8 @@ class Reference(Backend):
         memory = {"state": (3 + len(run.rule.buffers())) * N * run.model.P * item,
                   "data": data.X.nbytes + data.y.nbytes if data.n else 0,
                   "gathered samples": N * batch * data.d * item}
-        return replace(tuning, threads=1), memory, ("forward pass differentiated by torch.func, one step at a time",)
+        reasons = ("forward pass differentiated by torch.func, one step at a time", *self.explain_metrics(run))
+        return replace(tuning, threads=1), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
         import torch

@@ -8,7 +8,7 @@ from ..models import MLP, ReLU2
 from ..models.activations import ACTIVATIONS
 from ..portable import kernel
 from . import launches
-from .packing import packing, padded, power_of_two, stride, terms
+from .packing import MOST_ENTRIES, packing, padded, power_of_two, stride, terms
 
 SAFE_GRAM = 1e-5  # a Gram matrix squares the singular values; below, its eigenvalues have lost them
 PART = 64 << 20  # bytes of activations or Gram matrices at a time
@@ -27,7 +27,7 @@ def _function(run, metric):
     """What makes a metric, None where the definition serves."""
     if type(metric) in (TrainLoss, TestLoss):
         entries = max(len(rows) * stride(rows) for rows in _points(run, metric))
-        fits = _warps(run) <= launches.MOST_WARPS and entries < 2**31  # 32-bit offsets reach no more
+        fits = _warps(run) <= launches.MOST_WARPS and entries <= MOST_ENTRIES
         return _mean_losses if fits else None
     if type(metric) in SPARSE:
         return _of_layers
@@ -65,7 +65,7 @@ def _points(run, metric):
 
 def _warps(run):
     """Warps of a program that holds a network in float64."""
-    return power_of_two(-(-2 * packing(run.model).width // (launches.BUDGET * 32)))
+    return launches.warps_of(2 * packing(run.model).width)
 
 
 def _mean_losses(state, metric, rows):

@@ -13,11 +13,10 @@ from ..rules import GD, SAM, SDE, SGD, Adam
 from ..spec.problem import Dataset
 from .base import Backend
 from .cpu import CPU, home
-from .packing import hyper, packing, padded, stride, terms
+from .packing import MOST_ENTRIES, hyper, packing, padded, stride, terms
 
 RULES = (SGD, GD, SAM, Adam, SDE)
 LOSSES = (Squared, Logistic, Hinge, CrossEntropy)
-MOST_ENTRIES = 2**31 - 1  # of X, and of a segment's table of samples: what 32-bit offsets reach
 
 
 @dataclass(eq=False)
@@ -69,7 +68,8 @@ class Triton(Backend):
         _fit(run, N, sum(memory.values()))
         reasons = (f"{tuning.networks} network(s) a program, {tuning.warps} warp(s) a program: {why}",
                    f"{packed.width} numbers of state a network, padded from P={run.model.P}{carried}; "
-                   + ("interpreted on the CPU, for tests" if interpreted() else f"on {_device(run)}"))
+                   + ("interpreted on the CPU, for tests" if interpreted() else f"on {_device(run)}"),
+                   *self.explain_metrics(run))
         return replace(tuning, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers):

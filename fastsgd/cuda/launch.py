@@ -4,6 +4,7 @@ import ctypes
 
 import numpy as np
 
+# As csrc/core/rules/update.h numbers them, and kernels/rules.py.
 HYPERS = ("momentum", "weight_decay", "balance_penalty", "rho", "average", "beta1", "beta2", "epsilon")
 
 
