@@ -1,10 +1,12 @@
 """Builds one CPU module per instruction set with g++ and pybind11, and the common CUDA programs with nvcc if there is
 one; what cannot be built is named, and `fastsgd info` says why."""
 
+import ast
 import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,34 @@ ROOT = Path(__file__).parent
 COMMON = ["-std=c++17", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra",
           "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 raises both in its own AVX-512 headers
 ISAS = {"v3": ["-march=x86-64-v3", "-DFS_VECTOR_BYTES=32"], "v4": ["-march=x86-64-v4", "-DFS_VECTOR_BYTES=64"]}
+
+
+def wanted_isas():
+    """The instruction sets to build: FASTSGD_ISAS is native (default, the best that this machine runs), all, or names.
+
+    Where this machine runs none of them, as when a wheel is made elsewhere, all are built.
+    """
+    wanted = os.environ.get("FASTSGD_ISAS", "native")
+    if wanted == "all":
+        return list(ISAS)
+    if wanted == "native":
+        return [isa for isa in reversed(ISAS) if runs_here(isa)][:1] or list(ISAS)
+    names = wanted.replace(",", ";").split(";")
+    if not set(names) <= set(ISAS):
+        raise RuntimeError(f"FASTSGD_ISAS: {wanted!r} given, expected native, all, or names out of {', '.join(ISAS)}")
+    return names
+
+
+def runs_here(isa):
+    """Whether this machine has an instruction set, as fastsgd/native.py asks at import."""
+    text = (ROOT / "fastsgd" / "native.py").read_text()
+    needs = next(node for node in ast.parse(text).body
+                 if isinstance(node, ast.Assign) and node.targets[0].id == "NEEDS")
+    try:
+        flags = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)[1].split())
+    except (OSError, TypeError):
+        return False
+    return set(ast.literal_eval(needs.value)[isa]) <= flags
 
 
 def out_of_date(made):
@@ -152,4 +182,4 @@ SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / "cpu")
 PACKAGES = [*find_packages(include=["fastsgd*"]), "fastsgd.csrc",
             *(f"fastsgd.{name}" for name in find_packages(include=["kernels*"]))]
 setup(packages=PACKAGES, package_dir={"fastsgd.csrc": "csrc", "fastsgd.kernels": "kernels"},
-      ext_modules=[Extension(f"fastsgd._cpu_{isa}", SOURCES) for isa in ISAS], cmdclass={"build_ext": Build})
+      ext_modules=[Extension(f"fastsgd._cpu_{isa}", SOURCES) for isa in wanted_isas()], cmdclass={"build_ext": Build})
