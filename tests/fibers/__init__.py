@@ -1,19 +1,21 @@
 """Owns a card for machines without one: programs compiled by g++ against cuda.h beside this file, threads as fibers."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import subprocess
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from fastsgd.cuda import card as cards
-from fastsgd.cuda.program import source_folder
+from fastsgd.cuda.program import headers_hash, source_folder
 
 HERE = Path(__file__).parent
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1")
 THREADS = 32  # of a block that does not work as one: one warp, so that few networks leave few fibers idle
 
 
@@ -73,22 +75,71 @@ class FiberCard:
 
 def build(program, folder, sanitize=False):
     """The shared library of a program, compiled at its first use."""
-    own = hashlib.sha256((HERE / "cuda.h").read_bytes()).hexdigest()[:8]
-    made, text = Path(folder) / f"{program.key}-{own}{'-sanitized' * sanitize}.so", Path(folder) / f"{program.key}.cu"
+    words, runtime = prepared(sanitize)
+    made, text = Path(folder) / f"{program.key}-{words.name}.so", Path(folder) / f"{program.key}.cu"
     made.parent.mkdir(parents=True, exist_ok=True)
     if not text.exists():
         text.write_text(program.text)  # for ahead.py
-    if not made.exists():
-        source = made.with_suffix(f".{os.getpid()}.cpp")
-        source.write_text(program.text)
-        command = ["g++", "-std=c++17", "-O0", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-w",
-                   "-include", str(HERE / "cuda.h"), f"-I{source_folder()}", *(SANITIZE if sanitize else ()),
-                   str(source), "-o", f"{source}.so"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{program.name} does not compile: {done.stderr[:3000]}"
-        os.replace(f"{source}.so", made)
-        source.unlink()
+    with made_once(made) as temporary:
+        if temporary:
+            source = temporary.with_suffix(".cpp")
+            source.write_text(program.text)
+            compiled = source.with_suffix(".o")
+            try:
+                run(program.name, [*command(sanitize), "-include", str(words / "words.h"), "-c", str(source), "-o",
+                                   str(compiled)])
+                run(program.name, ["g++", "-shared", "-nostdlib", str(compiled), str(runtime), "-o", str(temporary)])
+            finally:
+                source.unlink()
+                compiled.unlink(missing_ok=True)
     return made
+
+
+@cache
+def prepared(sanitize):
+    """What all programs share: the folder of the precompiled words and headers, and the library of fibers beneath."""
+    own = "".join((HERE / name).read_text() for name in ("cuda.h", "fibers.cpp")) + headers_hash() + compiler()
+    name = hashlib.sha256(own.encode()).hexdigest()[:8] + "-sanitized" * sanitize
+    folder = HERE.parents[1] / "build" / "fibers" / "shared" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with made_once(folder / "words.h.gch") as temporary:
+        if temporary:
+            headers = [HERE / "cuda.h", *sorted((source_folder() / "cuda").rglob("*.h"))]
+            (folder / "words.h").write_text("".join(f'#include "{header}"\n' for header in headers))
+            run("words.h", [*command(sanitize), "-x", "c++-header", str(folder / "words.h"), "-o", str(temporary)])
+    with made_once(folder / "libfibers.so") as temporary:
+        if temporary:
+            run("fibers.cpp", [*command(sanitize), "-O1", "-shared", str(HERE / "fibers.cpp"), "-o", str(temporary)])
+    return folder, folder / "libfibers.so"
+
+
+@contextmanager
+def made_once(path):
+    """A file made by one process while others wait: where to write it, or None where it is there already."""
+    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            yield None
+            return
+        temporary = path.with_name(f".{path.name}.new")
+        yield temporary
+        os.replace(temporary, path)
+
+
+@cache
+def compiler():
+    return subprocess.run(["g++", "-v"], capture_output=True, text=True, check=True).stderr
+
+
+def command(sanitize):
+    return ["g++", "-std=c++17", "-O0", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-w", f"-I{source_folder()}",
+            *(SANITIZE if sanitize else ())]
+
+
+def run(name, command):
+    surroundings = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # no sanitized compiler
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
+    assert done.returncode == 0, f"{name} does not compile: {done.stderr[:3000]}"
 
 
 @contextmanager
