@@ -60,7 +60,7 @@ $(SANITIZERS:%=gpu-%): gpu-%:
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .
-	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h')
+	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h' 'tests/*.cpp')
 
 build: $(VENV)/ready
 	$(RUN)/python setup.py -q build_ext --inplace

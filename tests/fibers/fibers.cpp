@@ -177,4 +177,3 @@ const char* run(unsigned grid, unsigned threads, size_t shared, void (*body)(con
 }
 
 }  // namespace fibers
-
