@@ -1,13 +1,15 @@
 """Owns the planner: fields against each other, choice of backend and layout, size of memory."""
 
 import os
+import sys
+import warnings
 from functools import partial
 from math import prod
 
 import numpy as np
 
 from . import backends, cost
-from .errors import BackendUnavailable, PlanError, SpecError
+from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
 from .spec.order import PerNetwork, Replay, Reshuffle
 from .spec.planned import Plan, Tuning
 from .spec.problem import Fresh
@@ -216,7 +218,7 @@ def _representable(base, dtype):
 
 
 def _backend(run):
-    """(backend, reasons). A named backend runs or raises; "auto" takes the first that can."""
+    """(backend, reasons). A named backend runs or raises; "auto" takes the first that can, and warns if it is slow."""
     kind = run.device and run.device.partition(":")[0]
     if run.backend != "auto":
         backend = backends.by_name(run.backend)
@@ -230,6 +232,10 @@ def _backend(run):
     for backend in backends.ALL:
         why_not = backend.supports(run) if kind in (None, backend.kind) else "it does not run there"
         if why_not is None:
+            if backend.slow:
+                warnings.warn(f"backend='auto' takes {backend.name!r}, some thousand times slower than kernels: "
+                              + "; ".join(reasons) + f". backend={backend.name!r} takes it without this warning",
+                              SlowBackendWarning, stacklevel=_depth())
             return backend, (*reasons, "chosen by backend='auto': the first that can")
         reasons.append(f"not {backend.name}: {why_not}")
     if kind == "cuda":
@@ -237,10 +243,21 @@ def _backend(run):
     raise PlanError("no backend can run this: " + "; ".join(reasons))
 
 
+def _depth():
+    """How many calls up a warning belongs: to the line that called this package."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
 def _start(run, ids, population):
     """Starting weights [N, P] in the run's dtype."""
     if run.init is None:
         flat = run.model.start(run.seed, ids)
+        if np.shape(flat) != (len(ids), run.model.P):
+            raise PlanError(f"model.start: {type(run.model).__name__} returned shape {np.shape(flat)}, expected "
+                            f"{(len(ids), run.model.P)}, a row for each network")
     else:
         try:
             flat = run.model.flatten(run.init, population)
