@@ -4,7 +4,7 @@ from importlib import import_module
 
 from . import data, linalg, losses, metrics, models, orders, rules
 from .checkpoint import Checkpoint, resume
-from .errors import BackendUnavailable, FastsgdError, PlanError, SpecError
+from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
 from .plan import plan
 from .result import Result
 from .spec.noise import GradientNoise, LabelNoise
@@ -20,8 +20,9 @@ _LAZY = ("lr_schedulers", "modules")  # these import torch, so they are imported
 
 __all__ = [
     "BackendUnavailable", "Checkpoint", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise", "LabelNoise",
-    "Plan", "PlanError", "Result", "Run", "SaveAt", "SpecError", "StepSize", "StepTable", "Tuning", "Warmup", "data",
-    "linalg", "losses", "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "resume", "rules", "train",
+    "Plan", "PlanError", "Result", "Run", "SaveAt", "SlowBackendWarning", "SpecError", "StepSize", "StepTable",
+    "Tuning", "Warmup", "data", "linalg", "losses", "lr_schedulers", "metrics", "models", "modules", "orders", "plan",
+    "resume", "rules", "train",
 ]
 
 

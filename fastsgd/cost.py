@@ -16,6 +16,7 @@ from .files import cache_folder, keep
 from .models import DiagonalLinear
 from .native import cpu_name
 from .orders import Common
+from .spec.kinds import kind_of
 from .spec.problem import Fresh, Stream
 
 VERSION = 1
@@ -117,17 +118,17 @@ def metric_work(metric, run, N):
 
 def _metric_work(metric, run):
     model, data = run.model, run.data
-    if type(metric) in (m.TrainLoss, m.TestLoss):
-        n = len(data.X_test) if type(metric) is m.TestLoss else data.n
+    if kind_of(metric) in (m.TrainLoss, m.TestLoss):
+        n = len(data.X_test) if kind_of(metric) is m.TestLoss else data.n
         if linear.is_linear(model) and run.loss.name == "squared":
             return "metric.linear_loss", {"item": min(n, model.d) * model.d, "parameter": model.P}
         return f"metric.loss.{'fused' if shape_of(model) else 'general'}", {"item": n * model.P}
-    if type(metric) in (m.ParameterNorm, m.Balancedness, m.L0) and type(model) is DiagonalLinear:
+    if kind_of(metric) in (m.ParameterNorm, m.Balancedness, m.L0) and kind_of(model) is DiagonalLinear:
         return "metric.norm", {"parameter": model.P}
-    if type(metric) is m.FeatureSparsity:
+    if kind_of(metric) is m.FeatureSparsity:
         units = max((shape[0] for name, shape in model.shapes().items() if name.startswith("W")), default=0)
         return "metric.sparsity", {"item": data.n * units * units, "feature": data.n * units * model.d}
-    if type(metric) in (m.JacobianRank, m.JacobianSpectrum):
+    if kind_of(metric) in (m.JacobianRank, m.JacobianSpectrum):
         points = len(metric.where(model, data))
         method, _ = jacobians.choose(metric, model, points)
         rows, units = points * model.outputs, sum(getattr(model, "sizes", (0, getattr(model, "width", 0), 0))[1:-1])

@@ -1,4 +1,4 @@
-"""The three public errors: a field is illegal, fields disagree, a named backend cannot run here."""
+"""The three public errors: a field is illegal, fields disagree, a named backend cannot run here; and one warning."""
 
 
 class FastsgdError(Exception):
@@ -15,3 +15,7 @@ class PlanError(FastsgdError, ValueError):
 
 class BackendUnavailable(FastsgdError, RuntimeError):
     """A backend that was asked for by name cannot run on this machine. The message says what is missing."""
+
+
+class SlowBackendWarning(UserWarning):
+    """`backend="auto"` found no kernel for a run and takes the reference backend, some thousand times slower."""

@@ -1,18 +1,22 @@
 """Owns the planner: fields against each other, choice of backend and layout, size of memory."""
 
 import os
+import sys
+import warnings
 from functools import partial
 from math import prod
 
 import numpy as np
 
 from . import backends, cost
-from .errors import BackendUnavailable, PlanError, SpecError
+from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
+from .spec import draws
 from .spec.order import PerNetwork, Replay, Reshuffle
 from .spec.planned import Plan, Tuning
 from .spec.problem import Fresh
 from .spec.run import Run
 from .spec.schedule import StepTable
+from .trial import trial
 
 AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
 
@@ -33,6 +37,7 @@ def plan(run, tuning=None):
         saves = run.save.resolve(run.steps)
     except SpecError as error:
         raise PlanError(str(error)) from None
+    trial(run)
     _agree(run)
     N, population = _count(run)
     backend, reasons = _backend(run)
@@ -73,6 +78,8 @@ def _agree(run):
     _labels(run)
     if data.n >= 2**32:
         raise PlanError(f"X: has n={data.n} points, at most 2**32 - 1 can be drawn from")
+    if model.P >= 2**31:
+        raise PlanError(f"model: has P={model.P} parameters, kernels number at most 2**31 - 1")
     if isinstance(run.step_size, StepTable) and run.step_size.steps != run.steps:
         raise PlanError(f"step_size: the table has {run.step_size.steps} steps, the run has T={run.steps}")
     why = run.rule.refuse(run)
@@ -149,22 +156,44 @@ def _order(run):
 
 
 def _counters(run):
-    """Refuse more steps than the 32-bit counters of some draws can tell apart; see spec/draws.py."""
-    order, rule, noises = run.order, run.rule, run.rule.noises()
-    permutations, most = 2**32 // 3, {}
-    if "label_noise" in noises and noises["label_noise"].kind == "gaussian":
-        most["Gaussian noise on labels"] = 2**33
-    if "gradient_noise" in noises:
-        most["gradient noise"] = 2**32
-    if isinstance(run.data, Fresh):
-        most["inputs made on the way"] = 2**32
-    if not getattr(order, "replace", True):
-        most["an order without replacement"] = permutations
-    if isinstance(order, Reshuffle):
-        most["epochs"] = permutations * run.data.n // rule.batch(run.data.n)
-    for what, steps in most.items():
+    """Refuse runs that have more steps or items than the 32-bit counters of their draws; see spec/draws.py."""
+    for draw, (items, of_what) in _drawn(run).items():
+        steps, most = draws.LIMITS[draw]
         if run.steps > steps:
-            raise PlanError(f"steps: {run.steps} given, with {what} expected at most {steps}")
+            raise PlanError(f"steps: {run.steps} given, with {draw} expected at most {steps}: draws would repeat")
+        if items > most:
+            raise PlanError(f"{of_what} are {items}, with {draw} expected at most {most}: draws would repeat")
+    order, n = run.order, run.data.n
+    if isinstance(order, Reshuffle) and _taken(run):
+        most = draws.LIMITS["an order without replacement"][0] * n // _taken(run)  # epochs are what has permutations
+        if run.steps > most:
+            raise PlanError(f"steps: {run.steps} given, with epochs of n={n} samples expected at most {most}: draws "
+                            "would repeat")
+
+
+def _taken(run):
+    """Samples of a step that an order draws: none of a full step, but one for noise on one label."""
+    one = any(getattr(record, "on", "batch") == "one" for record in run.rule.noises().values())
+    return run.rule.batch(run.data.n) if not run.rule.full else int(one)
+
+
+def _drawn(run):
+    """{draws of `draws.LIMITS`: (items of a step, what they are)} of a run."""
+    model, data, rule, noises = run.model, run.data, run.rule, run.rule.noises()
+    batch, taken, out = rule.batch(data.n), _taken(run), {}
+    if taken and data.n and not isinstance(run.order, (Reshuffle, Replay)):
+        name = "an order" if run.order.replace else "an order without replacement"
+        out[name] = taken, "rule.batch_size: samples of a step"
+    if "label_noise" in noises:
+        labels = (1 if rule.full and taken else batch) * model.outputs
+        kind = "Gaussian" if noises["label_noise"].kind == "gaussian" else "rademacher"
+        out[f"{kind} noise on labels"] = labels, "rule.batch_size: labels of a step"
+    if "gradient_noise" in noises:
+        out[f"gradient noise ({noises['gradient_noise'].kind})"] = model.P, "model: parameters"
+    if isinstance(data, Fresh):
+        inputs = batch * ((data.d + 1) // 2 if data.inputs == "gaussian" else data.d)
+        out[f"{data.inputs} inputs made on the way"] = inputs, "rule.batch_size: draws of a step's inputs"
+    return out
 
 
 def _count(run):
@@ -216,7 +245,7 @@ def _representable(base, dtype):
 
 
 def _backend(run):
-    """(backend, reasons). A named backend runs or raises; "auto" takes the first that can."""
+    """(backend, reasons). A named backend runs or raises; "auto" takes the first that can, and warns if it is slow."""
     kind = run.device and run.device.partition(":")[0]
     if run.backend != "auto":
         backend = backends.by_name(run.backend)
@@ -230,6 +259,10 @@ def _backend(run):
     for backend in backends.ALL:
         why_not = backend.supports(run) if kind in (None, backend.kind) else "it does not run there"
         if why_not is None:
+            if backend.slow:
+                warnings.warn(f"backend='auto' takes {backend.name!r}, some thousand times slower than kernels: "
+                              + "; ".join(reasons) + f". backend={backend.name!r} takes it without this warning",
+                              SlowBackendWarning, stacklevel=_depth())
             return backend, (*reasons, "chosen by backend='auto': the first that can")
         reasons.append(f"not {backend.name}: {why_not}")
     if kind == "cuda":
@@ -237,10 +270,21 @@ def _backend(run):
     raise PlanError("no backend can run this: " + "; ".join(reasons))
 
 
+def _depth():
+    """How many calls up a warning belongs: to the line that called this package."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
 def _start(run, ids, population):
     """Starting weights [N, P] in the run's dtype."""
     if run.init is None:
         flat = run.model.start(run.seed, ids)
+        if np.shape(flat) != (len(ids), run.model.P):
+            raise PlanError(f"model.start: {type(run.model).__name__} returned shape {np.shape(flat)}, expected "
+                            f"{(len(ids), run.model.P)}, a row for each network")
     else:
         try:
             flat = run.model.flatten(run.init, population)

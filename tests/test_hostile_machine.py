@@ -30,14 +30,19 @@ def test_a_named_backend_that_cannot_run_says_why(nothing_runs, monkeypatch):
     class Other(fs.models.DiagonalLinear):
         """A family without a kernel."""
 
+        def forward(self, params, X):
+            return X @ params["u"]
+
     refuses(fs.BackendUnavailable, ("cpu", "Other"), lambda: train(model=Other(3), backend="cpu"))
-    plan = fs.plan(request(model=Other(3)))
+    with pytest.warns(fs.SlowBackendWarning, match="not cpu: it has no kernel for the family Other"):
+        plan = fs.plan(request(model=Other(3)))
     assert plan.backend == "reference" and "Other" in plan.explain()
     monkeypatch.setattr(native, "cpu_flags", lambda: frozenset())
     native.native.cache_clear()
     try:
         refuses(fs.BackendUnavailable, ("cpu", "avx2", "reference"), lambda: train(backend="cpu"))
-        assert fs.plan(request()).backend == "reference"
+        with pytest.warns(fs.SlowBackendWarning, match="no CPU kernels for this machine"):
+            assert fs.plan(request()).backend == "reference"
     finally:
         native.native.cache_clear()
 

@@ -24,6 +24,7 @@ class Backend:
 
     name = None
     kind = "cpu"  # of the devices it runs on, as Run.device names them
+    slow = False  # whether it has no kernels
 
     def supports(self, run):
         raise NotImplementedError

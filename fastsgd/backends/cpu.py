@@ -21,16 +21,18 @@ from ..models import DiagonalLinear, ReLU2
 from ..native import default_threads, native
 from ..orders import Common, PerNetwork, Reshuffle
 from ..rules import GD, SGD
-from ..spec.problem import Fresh
+from ..spec.kinds import kind_of
+from ..spec.problem import Dataset, Stream
 from . import general, jacobians, linear
 from .base import Backend, float64_params
 
 
 def shape_of(model):
     """What the kernels need to know of a model: (family, d, h, hidden_bias, output_bias), None without one."""
-    if type(model) is DiagonalLinear:
+    kind = kind_of(model)
+    if kind is DiagonalLinear:
         return ("diagonal", model.d, 0, 0, 0)
-    if type(model) is ReLU2:
+    if kind is ReLU2:
         return ("relu2", model.d, model.width, int(model.hidden_bias), int(model.output_bias))
     return None
 
@@ -152,28 +154,28 @@ class CPU(Backend):
         return state.weights, state.buffers
 
     def explain_metric(self, run, metric):
-        if type(metric) in (JacobianRank, JacobianSpectrum):
+        if kind_of(metric) in (JacobianRank, JacobianSpectrum):
             return jacobians.explain(native(), metric, run)
         return super().explain_metric(run, metric)
 
     def measure(self, state, metric, weights):
-        run, threads = state.plan.run, state.plan.tuning.threads
-        if type(metric) in (TrainLoss, TestLoss):
+        run, threads, kind = state.plan.run, state.plan.tuning.threads, kind_of(metric)
+        if kind in (TrainLoss, TestLoss):
             return self._mean_loss(state, metric, weights)
-        if type(metric) in (ParameterNorm, Balancedness, L0) and type(run.model) is DiagonalLinear:
+        if kind in (ParameterNorm, Balancedness, L0) and kind_of(run.model) is DiagonalLinear:
             return linear.norms(state.module, metric, run.model, weights)
-        if type(metric) is FeatureSparsity:
+        if kind is FeatureSparsity:
             def kernel(phi):
                 return state.module.feature_sparsity(np.ascontiguousarray(phi), metric.tau, metric.normalise, threads)
             return metric.over(kernel, run.model, float64_params(run.model, weights), run.data)
-        if type(metric) in (JacobianRank, JacobianSpectrum):
+        if kind in (JacobianRank, JacobianSpectrum):
             return jacobians.measure(state.module, metric, run, weights, threads, state.points)
         return None
 
     @staticmethod
     def _mean_loss(state, metric, weights):
         run, threads = state.plan.run, state.plan.tuning.threads
-        test, plain = type(metric) is TestLoss, type(run.loss) is Squared and run.loss.weights is None
+        test, plain = kind_of(metric) is TestLoss, kind_of(run.loss) is Squared and run.loss.weights is None
         X, y = (run.data.X_test, run.data.y_test) if test else (run.data.X, run.data.y)
         if linear.is_linear(run.model) and plain:
             if metric not in state.points:
@@ -193,8 +195,9 @@ class CPU(Backend):
 
 def fused(run):
     """Whether the run has the loop of its own that fuses plain steps on squared losses into one sweep."""
-    return (shape_of(run.model) is not None and type(run.rule) in (SGD, GD) and run.rule.plain()
-            and type(run.loss) is Squared and run.loss.weights is None and not isinstance(run.data, Fresh))
+    return (shape_of(run.model) is not None and kind_of(run.rule) in (SGD, GD) and run.rule.plain()
+            and kind_of(run.loss) is Squared and run.loss.weights is None and kind_of(run.order) is not None
+            and kind_of(run.data) in (Dataset, Stream))
 
 
 def one_label(rule):
@@ -205,7 +208,7 @@ def one_label(rule):
 def permuted(run):
     """Whether the order of a run is a table of permutations: the kernels draw any other, unless it is given."""
     drawn = not run.rule.full or one_label(run.rule)
-    with_replacement = type(run.order) in (PerNetwork, Common) and run.order.replace
+    with_replacement = kind_of(run.order) in (PerNetwork, Common) and run.order.replace
     return drawn and run.data.n > 0 and not with_replacement and not hasattr(run.order, "table")
 
 
@@ -220,7 +223,7 @@ def best_layout(run, N, threads, team, lanes):
     one_row = isinstance(run.order, Common) or run.rule.full or len(getattr(run.order, "table", ())) == 1
     if N <= lanes // 2:
         return (1, team), f"{N} network(s) would leave most of {lanes} lanes empty"
-    if type(model) is DiagonalLinear:
+    if kind_of(model) is DiagonalLinear:
         if one_row and (model.d <= 64 or batch > 1):
             return (lanes, 1), "one row of X serves all lanes"
         if model.d < 4 or (model.d <= 8 and lanes == team):

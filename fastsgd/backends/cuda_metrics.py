@@ -22,6 +22,7 @@ from ..metrics import (
 )
 from ..metrics.layers import hidden
 from ..models import DiagonalLinear, DiagonalPower
+from ..spec.kinds import kind_of
 from . import general, jacobians, linear
 from .base import float64_params
 from .cpu import CPU, padded, shape_of
@@ -69,10 +70,10 @@ class Task:
 
 def task(run, metric, card, home):
     """The Task of a metric, None where the host measures it. home: the CPU's state; None to ask for the words alone."""
-    kind = type(metric)
+    kind = kind_of(metric)
     if kind in (TrainLoss, TestLoss):
         return _loss(run, metric, card)
-    if kind in NORMS and type(run.model) is DiagonalLinear:
+    if kind in NORMS and kind_of(run.model) is DiagonalLinear:
         return _task(kernels.norms(run.model.d, NORMS.index(kind)), np.zeros(1), 0, 0,
                      _parts(run.model), 1, "its own sums in float64",
                      number=getattr(metric, "threshold", 0.0))
@@ -100,12 +101,12 @@ def _weights(model):
 def _parts(model):
     """What a kernel reads that takes `linear.parts`; those of u * v are its weights."""
     reads = _scales(model) * model.d
-    return Given(lambda weights: linear.parts(model, weights), reads, 1 if type(model) is DiagonalLinear else None)
+    return Given(lambda weights: linear.parts(model, weights), reads, 1 if kind_of(model) is DiagonalLinear else None)
 
 
 def _beta(model):
     """What a kernel reads that takes beta [d]: a product of vectors, or powers of them, which only the host makes."""
-    factors = None if type(model) is DiagonalPower else model.P // model.d
+    factors = None if kind_of(model) is DiagonalPower else model.P // model.d
     return Given(lambda weights: linear.beta(model, float64_params(model, weights)), model.d, factors)
 
 
@@ -116,7 +117,7 @@ def _scales(model):
 
 def _loss(run, metric, card):
     model, loss = run.model, run.loss
-    test, plain = type(metric) is TestLoss, type(loss) is Squared and loss.weights is None
+    test, plain = kind_of(metric) is TestLoss, kind_of(loss) is Squared and loss.weights is None
     X, y = (run.data.X_test, run.data.y_test) if test else (run.data.X, run.data.y)
     X, y = np.array(X, dtype="float64"), np.array(y, dtype="float64")
     staged = 8 * X.shape[0] * (X.shape[1] + 2) <= min(STAGED, card.shared)
@@ -223,6 +224,6 @@ def _values(run, metric, X, why, card):
 
     def finish(answers, read):
         shift, sigma = answers[:, 0].astype(np.int64), np.pad(answers[:, 1:], ((0, 0), (0, absent)))[:, :most]
-        return metric.of(sigma) if type(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
+        return metric.of(sigma) if kind_of(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
 
     return _task(program, points, len(points), points.shape[1], given, 1 + kept, f"'jacobi': {why}", finish=finish)

@@ -4,12 +4,13 @@ import numpy as np
 
 from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2, TiedAutoencoder
 from ..orders import Common
+from ..spec.kinds import kind_of, unknown
 from ..spec.problem import Fresh
 
 
 def family(model):
     """The model as the general loop knows it, None without a kernel. Two families are special cases of others."""
-    kind = type(model)
+    kind = kind_of(model)
     if kind is MLP:
         names = [(f"W{k + 1}", f"b{k + 1}") for k in range(model.layers)]
         return {"family": "dense", "sizes": model.sizes, "bias": model.bias, "multipliers": model.multipliers,
@@ -35,9 +36,7 @@ def why_not(run):
         return f"it has no kernel for the family {type(run.model).__name__}"
     if isinstance(run.data, Fresh) and run.data.teacher is not None and family(run.data.teacher) is None:
         return f"it has no kernel for a teacher of the family {type(run.data.teacher).__name__}"
-    if type(run.rule).__module__.split(".")[0] != "fastsgd" or type(run.loss).__module__.split(".")[0] != "fastsgd":
-        return f"it has no kernel for the rule {type(run.rule).__name__} on the loss {type(run.loss).__name__}"
-    return None
+    return unknown(rule=run.rule, loss=run.loss, order=run.order, data=run.data)
 
 
 def block_bytes(module, run):

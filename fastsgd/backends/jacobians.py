@@ -4,6 +4,7 @@ import numpy as np
 
 from ..errors import PlanError
 from ..metrics import JacobianRank
+from ..spec.kinds import kind_of
 from . import general, linear
 
 LEAST_COUNTED = 1e-150  # the count of diagonal networks squares rtol
@@ -20,7 +21,7 @@ def dense_shape(model):
 
 def choose(metric, model, points):
     """(method, why): "count", "gram", "jacobi" or "svd". Raises PlanError for a named one that is not possible."""
-    rank = type(metric) is JacobianRank
+    rank = kind_of(metric) is JacobianRank
     diagonal, shape = linear.is_linear(model), dense_shape(model)
     rows = points * model.outputs
     reasons = {"svd": None}  # method: why it is not possible
@@ -99,7 +100,7 @@ def measure(module, metric, run, weights, threads, kept):
             return _gram(module, metric, common, X, weights, threads)
         sigma, shift = module.dense_values(common, X, weights, threads)
         sigma = sigma[:, :metric.most(model, run.data)]  # fixed parameters add columns of zeros
-    return metric.of(sigma) if type(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
+    return metric.of(sigma) if kind_of(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
 
 
 def _gram(module, metric, shape, X, weights, threads):

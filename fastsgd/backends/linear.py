@@ -4,18 +4,19 @@ import numpy as np
 
 from ..metrics import L0, Balancedness, ParameterNorm
 from ..models import DiagonalLinear, DiagonalPower, DiagonalProduct
+from ..spec.kinds import kind_of
 
 FAMILIES = (DiagonalLinear, DiagonalProduct, DiagonalPower)
 
 
 def is_linear(model):
     """Whether the model is one of the families <beta, x>."""
-    return type(model) in FAMILIES
+    return kind_of(model) in FAMILIES
 
 
 def beta(model, params):
     """beta [N, d] of parameters {name: [N, d]}."""
-    if type(model) is DiagonalPower:
+    if kind_of(model) is DiagonalPower:
         powers = [w**model.depth for w in params.values()]
         return powers[0] - powers[1] if model.signed else powers[0]
     return _product(list(params.values()))
@@ -24,13 +25,14 @@ def beta(model, params):
 def parts(model, weights):
     """Parts [N, K, d] of weights [N, P]: J on X has the singular values of X diag(s), s_j = sqrt(sum_k parts_kj^2)."""
     weights = np.ascontiguousarray(weights, dtype=np.float64)
-    if type(model) is DiagonalLinear:
+    kind = kind_of(model)
+    if kind is DiagonalLinear:
         return weights.reshape(len(weights), 2, model.d)  # v and u, in the other order
     factors = list(model.unflatten(weights).values())
-    if type(model) is DiagonalProduct:
+    if kind is DiagonalProduct:
         factors = [_product(factors[:k] + factors[k + 1:]) if len(factors) > 1 else np.ones_like(factors[0])
                    for k in range(len(factors))]
-    elif type(model) is DiagonalPower:
+    elif kind is DiagonalPower:
         factors = [model.depth * w ** (model.depth - 1) for w in factors]
     return np.stack(factors, axis=1)
 
@@ -65,5 +67,5 @@ def losses(module, model, params, points, n, factor, threads):
 def norms(module, metric, model, weights):
     """ParameterNorm, Balancedness or L0 [N] of u and v."""
     both = parts(model, weights)
-    which = (ParameterNorm, Balancedness, L0).index(type(metric))
+    which = (ParameterNorm, Balancedness, L0).index(kind_of(metric))
     return module.diagonal_norms(both, getattr(metric, "threshold", 0.0))[which]

@@ -7,6 +7,7 @@ import numpy as np
 from ..cuda.launch import HYPERS
 from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2
 from ..models.activations import ACTIVATIONS
+from ..spec.kinds import kind_of
 
 MOST_ENTRIES = 2**31 - 1  # of X, of labels, of a segment's table of samples: what 32-bit offsets reach
 FLAGS = ("nesterov", "normalised", "decoupled", "adam", "unit")  # after HYPERS, in the order of kernels/rules.py
@@ -45,7 +46,7 @@ def power_of_two(count):
 
 def packing(model):
     """The Packing of a model, None without a kernel."""
-    kind = type(model)
+    kind = kind_of(model)
     if kind is DiagonalLinear:
         return _vectors("diagonal", model.d, 2, ())
     if kind is DiagonalProduct:

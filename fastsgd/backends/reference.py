@@ -24,7 +24,7 @@ class State:
 class Reference(Backend):
     """The independent witness: slow, plain, right. Any model with a forward pass runs here."""
 
-    name = "reference"
+    name, slow = "reference", True
 
     def supports(self, run):
         return None

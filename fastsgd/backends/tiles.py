@@ -7,6 +7,7 @@ from ..metrics.layers import hidden
 from ..models import MLP, ReLU2
 from ..models.activations import ACTIVATIONS
 from ..portable import kernel
+from ..spec.kinds import kind_of
 from . import launches
 from .packing import MOST_ENTRIES, packing, padded, power_of_two, stride, terms
 
@@ -25,19 +26,19 @@ def measure(state, metric, rows):
 
 def _function(run, metric):
     """What makes a metric, None where the definition serves."""
-    if type(metric) in (TrainLoss, TestLoss):
+    if kind_of(metric) in (TrainLoss, TestLoss):
         entries = max(len(rows) * stride(rows) for rows in _points(run, metric))
         fits = _warps(run) <= launches.MOST_WARPS and entries <= MOST_ENTRIES
         return _mean_losses if fits else None
-    if type(metric) in SPARSE:
+    if kind_of(metric) in SPARSE:
         return _of_layers
-    grams = dense(run.model) is not None if type(metric) is NTK else explain(run, metric)
+    grams = dense(run.model) is not None if kind_of(metric) is NTK else explain(run, metric)
     return _of_grams if grams else None
 
 
 def explain(run, metric):
     """How the backend computes a rank: a sentence, None where the definition serves."""
-    if type(metric) is not JacobianRank or dense(run.model) is None or metric.rtol < SAFE_GRAM:
+    if kind_of(metric) is not JacobianRank or dense(run.model) is None or metric.rtol < SAFE_GRAM:
         return None
     if metric.method not in ("auto", "gram"):
         return None
@@ -47,9 +48,9 @@ def explain(run, metric):
 
 def dense(model):
     """The model as an MLP of one output, None where it is none."""
-    if type(model) is ReLU2:
+    if kind_of(model) is ReLU2:
         return MLP(model.d, model.width, bias=(model.hidden_bias, model.output_bias))
-    return model if type(model) is MLP and model.outputs == 1 else None
+    return model if kind_of(model) is MLP and model.outputs == 1 else None
 
 
 def _put(state, array, dtype=None):
@@ -60,7 +61,7 @@ def _put(state, array, dtype=None):
 
 def _points(run, metric):
     """(X, y) that a loss is the mean over."""
-    return (run.data.X_test, run.data.y_test) if type(metric) is TestLoss else (run.data.X, run.data.y)
+    return (run.data.X_test, run.data.y_test) if kind_of(metric) is TestLoss else (run.data.X, run.data.y)
 
 
 def _warps(run):
@@ -113,7 +114,7 @@ def _sparsity(metric, phi):
     import torch
 
     M, n, h = phi.shape
-    if type(metric) is FeatureSparsity and metric.normalise:
+    if kind_of(metric) is FeatureSparsity and metric.normalise:
         length = torch.linalg.vector_norm(phi, dim=-1, keepdim=True)
         phi = phi / torch.where(length > 0, length, 1)
     mean, deviation = (torch.empty((M, h), dtype=torch.float64, device=phi.device) for _ in range(2))
@@ -121,17 +122,17 @@ def _sparsity(metric, phi):
     module, tiles = kernel("metrics.sparsity"), -(-h // TILE)
     shared = {"M": TILE, "DEPTH": DEPTH, **launches.options(WARPS)}
     module.columns[(M, tiles)](phi, mean, deviation, positive, nonzero, n, h, **shared)
-    if type(metric) is ActivationDensity:
+    if kind_of(metric) is ActivationDensity:
         return (nonzero.sum(dim=1).double() / (n * h)).cpu().numpy()
     alive = positive > 0
-    if type(metric) is DistinctUnits:
+    if kind_of(metric) is DistinctUnits:
         scale = phi.abs().amax(dim=(1, 2))[:, None] if metric.relative else 1
         alive = phi.amax(dim=1) > metric.threshold * scale
     alive = alive.to(torch.int32)
     tau = torch.tensor([metric.tau], dtype=torch.float64, device=phi.device)
     module.merges[(M, tiles)](phi, mean, deviation, alive, merged, tau, n, h, **shared)
     kept = alive * (1 - merged)
-    if type(metric) is DistinctUnits:
+    if kind_of(metric) is DistinctUnits:
         return kept.sum(dim=1).double().cpu().numpy()
     return ((positive * kept).sum(dim=1).double() / (n * h)).cpu().numpy()
 
@@ -141,7 +142,7 @@ def _of_grams(state, metric, rows):
     import torch
 
     run = state.plan.run
-    rank = type(metric) is JacobianRank
+    rank = kind_of(metric) is JacobianRank
     X = metric.where(run.model, run.data) if rank else metric.points if metric.points is not None else run.data.X
     X = _put(state, X, "float64")
 

@@ -10,6 +10,7 @@ from ..losses import CrossEntropy, Hinge, Logistic, Squared
 from ..native import default_threads, native
 from ..portable import interpreted, why_none
 from ..rules import GD, SAM, SDE, SGD, Adam
+from ..spec.kinds import kind_of, unknown
 from ..spec.problem import Dataset
 from .base import Backend
 from .cpu import CPU, home
@@ -192,12 +193,15 @@ def _no_kernel(run):
     model, rule, loss = run.model, run.rule, run.loss
     if packing(model) is None:
         return f"it has no kernel for the family {type(model).__name__}"
-    if type(rule) not in RULES:
+    if kind_of(rule) not in RULES:
         return f"it has no kernel for the rule {type(rule).__name__}; it has {', '.join(r.__name__ for r in RULES)}"
-    if type(loss) not in LOSSES:
+    if kind_of(loss) not in LOSSES:
         return f"it has no kernel for the loss {type(loss).__name__}; it has {', '.join(k.__name__ for k in LOSSES)}"
-    if not isinstance(run.data, Dataset):
+    if kind_of(run.data) is not Dataset:
         return f"it has no kernel for {type(run.data).__name__}, data made on the way"
+    why_not = unknown(order=run.order)
+    if why_not:
+        return why_not
     if run.data.n * max(stride(run.data.X), stride(run.data.y)) > MOST_ENTRIES:
         return f"the data has n={run.data.n} points, more than 32-bit offsets reach"
     from . import launches

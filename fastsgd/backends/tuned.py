@@ -12,6 +12,7 @@ import numpy as np
 
 from ..files import cache_folder, keep
 from ..portable import kernels
+from ..spec.kinds import kind_of
 from ..spec.planned import Plan, Segment, Tuning
 from .packing import described, packing, power_of_two, told
 
@@ -69,8 +70,9 @@ def key(run, N, card):
     """What names a choice: the kernels, the shape of the work, the card. Sizes that only scale it count in octaves."""
     packed, noise = packing(run.model), run.rule.noises().get("label_noise")
     shape = (source_hash(), card, packed.family, packed.shape, packed.layout, run.dtype, told(run),
-             type(run.order).__name__, getattr(run.order, "replace", None), getattr(run.order, "network", None) is None,
-             noise and noise.kind, tuple(described(run.rule).values()), run.rule.full,
+             kind_of(run.order).__name__, getattr(run.order, "replace", None),
+             getattr(run.order, "network", None) is None, noise and noise.kind, tuple(described(run.rule).values()),
+             run.rule.full,
              power_of_two(run.rule.batch(run.data.n)), power_of_two(run.data.n), min(power_of_two(N), MOST_NETWORKS))
     return hashlib.sha256(repr(shape).encode()).hexdigest()[:32]
 

@@ -6,15 +6,16 @@ import numpy as np
 
 from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct
 from ..spec.check import as_array, finite, frozen, real
+from ..spec.kinds import kind_of
 from .base import Metric, by_parts, predictions
 from .spectra import power_norm
 
 
 def refuse_nonlinear(model):
     """None, or why a model computes no linear map of its inputs."""
-    if isinstance(model, (DiagonalLinear, DiagonalProduct, DiagonalPower)):
+    if kind_of(model) in (DiagonalLinear, DiagonalProduct, DiagonalPower):
         return None
-    if isinstance(model, MLP):
+    if kind_of(model) is MLP:
         straight = model.activation == "identity" or model.layers == 1
         return None if straight else f"the activation {model.activation!r} makes the network nonlinear"
     return f"{type(model).__name__} computes no linear map of its inputs"
@@ -115,7 +116,7 @@ class Gain(Metric):
     needs_start = True
 
     def refuse(self, model, data):
-        if isinstance(model, DiagonalLinear) or (isinstance(model, DiagonalProduct) and model.depth == 2):
+        if kind_of(model) is DiagonalLinear or (kind_of(model) is DiagonalProduct and model.depth == 2):
             return None
         return f"{type(model).__name__} is no product of two vectors u and v"
 

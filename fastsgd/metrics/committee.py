@@ -6,6 +6,7 @@ import numpy as np
 
 from ..models import MLP
 from ..spec.check import as_array, finite, frozen, real
+from ..spec.kinds import kind_of
 from .base import Metric, by_parts
 from .two_layer import activation, neurons, refuse_neurons
 
@@ -121,7 +122,7 @@ class GeneralisationError(Metric):
         return f"the closed form has no biases, this model has {', '.join(biases)}" if biases else None
 
     def compute(self, model, params, data, loss):
-        first, last = model.multipliers if isinstance(model, MLP) else (1.0, 1.0)
+        first, last = model.multipliers if kind_of(model) is MLP else (1.0, 1.0)
         expected = EXPECTED[activation(model)[0]]
 
         def error(params):

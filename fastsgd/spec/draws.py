@@ -9,7 +9,19 @@ _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
-MOST_ROUNDS = 24
+MOST_ROUNDS = 24  # of a permutation: csrc/core/permutation.h
+WORD = 2**32  # values of each word of a counter
+# {draws: (steps, items) that counters tell apart}, by the block and item of a draw in csrc/core and kernels/
+LIMITS = {
+    "an order": (4 * WORD, WORD),  # philox.h: block t / 4, item b
+    "an order without replacement": (WORD // (MOST_ROUNDS // 4), WORD),  # permutation.h: blocks 6 t .. 6 t + 5
+    "Gaussian noise on labels": (2 * WORD, WORD),  # normal.h: block t / 2, item b o + k
+    "rademacher noise on labels": (4 * WORD, WORD),
+    "gradient noise (gaussian)": (WORD, 2 * WORD),  # general.h: block t, item p / 2
+    "gradient noise (rademacher)": (WORD, 4 * WORD),
+    "gaussian inputs made on the way": (WORD, WORD),  # rules/noise.h: block t, item b ceil(d / 2) + k
+    "sparse inputs made on the way": (WORD, WORD),  # item b d + j
+}
 
 
 def philox(counter, key):
@@ -32,7 +44,7 @@ def words(seed, ids, t0, t1, stream, item=0):
     """Random words for steps t0..t1 of the networks `ids`: uint32 [len(ids), t1 - t0]."""
     ids = np.asarray(ids, dtype=np.uint32)
     first, last = t0 // 4, (t1 + 3) // 4
-    blocks = np.arange(first, last, dtype=np.uint32)
+    blocks = np.arange(first, last, dtype=np.uint64)  # the last block of all ends at 2^32
     four = philox((blocks[None, :], ids[:, None], np.uint32(STREAMS[stream]), np.uint32(item)), seed)
     flat = np.moveaxis(four, 0, -1).reshape(len(ids), -1)
     return flat[:, t0 - 4 * first:t1 - 4 * first]
@@ -81,7 +93,7 @@ def permutation(seed, ids, key, n, positions, item=0):
     round keys are the words of steps 24 key, 24 key + 1, ... of stream "permutation". csrc/core/permutation.h has the
     same integers and says why.
 
-    key: int in [0, 2^32 / 6) - the epoch or step
+    key: int in [0, 2^32 // 6) - the epoch or step
     n: int in [1, 2^32)
     positions: integers [m] or [len(ids), m] in [0, n)
     Returns int64 [len(ids), m].

@@ -35,7 +35,8 @@ class Run:
     metrics: sequence of metrics from fs.metrics, or functions of (params, data), evaluated at the saved steps
     loss: a loss from fs.losses; by default Squared() with factor 1/2
     dtype: "float32" or "float64", of weights and arithmetic; arrays of another dtype are refused, not cast
-    backend: "auto", "cuda", "triton", "cpu" or "reference"
+    backend: "cuda", "triton", "cpu", "reference", or "auto": the first of these that can. Where that is the reference,
+        some thousand times slower, it says so as an fs.SlowBackendWarning
     device: "cpu", "cuda" (the current card), "cuda:1", "cuda:0,1" (networks shared out in ranges), or None (the
         backend's own)
     seed: 0 <= seed < 2**64, key of every draw
