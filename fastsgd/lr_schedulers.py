@@ -1,6 +1,10 @@
 """Owns the paper's step-size schedules for torch optimizers. Importing it imports torch."""
 
+import hashlib
+import weakref
+
 import numpy as np
+import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from .errors import PlanError, SpecError
@@ -9,29 +13,114 @@ from .spec.schedule import StepSize, StepTable
 
 __all__ = ["DeepNetLR", "FromStepSize"]
 
+_WRITTEN = weakref.WeakKeyDictionary()  # optimizer -> learning rates that a schedule of ours wrote last
+
 
 class _Scheduled(LRScheduler):
-    """A schedule of T steps, one `step()` an update, that stays at its last value; its state is the step it is at."""
+    """A schedule of T steps, one `step()` an update, that stays at its last value.
+
+    Its state holds where it is, its base rates and which schedule it is. A learning rate that is changed between two
+    steps, by a chained schedule or by hand, stays changed by that factor.
+    """
 
     def __init__(self, optimizer, steps, last_epoch):
         self.steps = steps
+        self._updates = 0  # of the optimizer since the last step
+        self._factors = [1.0] * len(optimizer.param_groups)  # put on the rates from outside
+        if last_epoch == -1:
+            _forget_earlier_schedules(optimizer)
         super().__init__(optimizer, last_epoch)
+        self.base_lrs = [float(base) for base in self.base_lrs]
+        _count_updates(optimizer, self)
 
     @property
     def _t(self):
         return min(self.last_epoch, self.steps - 1)
 
+    def step(self, epoch=None):
+        """Go on to the next update. Raises PlanError if the optimizer made several since the last call."""
+        if self._updates > 1 and epoch is None:
+            raise PlanError(
+                f"{type(self).__name__}: the optimizer made {self._updates} updates since the last step() of its "
+                "schedule, whose steps are updates, not epochs; call step() after each update (Lightning: interval="
+                "'step'), and give steps = epochs * len(loader)")
+        if self._step_count:
+            self._take_over()
+        super().step(epoch)
+        _WRITTEN[self.optimizer] = self._last_lr
+
+    def get_lr(self):
+        """Learning rate of each parameter group at this update."""
+        self._updates = 0
+        return [rate * factor for rate, factor in zip(self._rates(), self._factors, strict=True)]
+
     def state_dict(self):
-        """Where the schedule is; the schedule itself is made again from the constructor's arguments."""
-        return {"steps": self.steps, "last_epoch": self.last_epoch, "_step_count": self._step_count,
-                "_last_lr": self._last_lr}
+        """Where the schedule is, its base rates and which schedule it is: plain numbers and text."""
+        return {"kind": type(self).__name__, "schedule": self._schedule(), "base_lrs": list(self.base_lrs),
+                "last_epoch": self.last_epoch, "_step_count": self._step_count, "factors": list(self._factors)}
 
     def load_state_dict(self, state_dict):
-        """Go on at the saved step. Raises PlanError for the state of a schedule of another length."""
-        if state_dict.get("steps") != self.steps:
-            given = state_dict.get("steps")
-            raise PlanError(f"lr_scheduler: the state is of a schedule of {given} steps, this one has {self.steps}")
-        super().load_state_dict(state_dict)
+        """Go on at the saved step, with the saved base rates; the optimizer's learning rates are set to it.
+
+        Raises PlanError for the state of another schedule, or of another number of parameter groups.
+        """
+        own = {"kind": type(self).__name__, **self._schedule(), "parameter groups": len(self.optimizer.param_groups)}
+        given = {"kind": state_dict.get("kind"), **state_dict.get("schedule", {}),
+                 "parameter groups": len(state_dict.get("base_lrs", ()))}
+        for field, value in own.items():
+            if given.get(field) != value:
+                raise PlanError(
+                    f"{own['kind']}: the state is of a schedule with {_said(field, given.get(field))}, this one has "
+                    f"{_said(field, value)}; make the schedule that was saved, then load its state")
+        self.base_lrs, self._factors = list(state_dict["base_lrs"]), list(state_dict["factors"])
+        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+        for group, base, rate in zip(self.optimizer.param_groups, self.base_lrs, self.get_lr(), strict=True):
+            group["initial_lr"] = base
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._last_lr = _WRITTEN[self.optimizer] = self._now()
+
+    def _take_over(self):
+        """Keep as a factor what was done to the learning rates since this schedule wrote them."""
+        for k, (now, written) in enumerate(zip(self._now(), self._last_lr, strict=True)):
+            on_card = isinstance(now, torch.Tensor) and now.device.type != "cpu"  # reading it would wait for the card
+            if not on_card and float(now) != float(written) != 0:
+                self._factors[k] *= float(now) / float(written)
+
+    def _now(self):
+        return [rate.clone() if isinstance(rate, torch.Tensor) else rate
+                for rate in (group["lr"] for group in self.optimizer.param_groups)]
+
+
+def _forget_earlier_schedules(optimizer):
+    """Make the learning rates that the groups have now the ones that a new schedule starts from.
+
+    torch keeps those of the first schedule. That stays so only while schedules are put together, as in SequentialLR:
+    before any update, for a rate that a schedule wrote.
+    """
+    written = _WRITTEN.get(optimizer, ())
+    waiting = hasattr(optimizer.step, "_wrapped_by_lr_sched") and not getattr(optimizer, "_opt_called", False)
+    for k, group in enumerate(optimizer.param_groups):
+        by_hand = k < len(written) and float(group["lr"]) != float(written[k])
+        if by_hand or not waiting:
+            group.pop("initial_lr", None)
+
+
+def _count_updates(optimizer, schedule):
+    """Let `schedule` know of each update, for as long as it lives."""
+    owner = weakref.ref(schedule)
+
+    def count(optimizer, args, kwargs):
+        if (alive := owner()) is not None:
+            alive._updates += 1
+
+    weakref.finalize(schedule, optimizer.register_step_post_hook(count).remove)
+
+
+def _said(field, value):
+    return f"{value} {field}" if field in ("steps", "parameter groups") else f"{field} {value}"
 
 
 class FromStepSize(_Scheduled):
@@ -60,13 +149,18 @@ class FromStepSize(_Scheduled):
         for field, length in step_size.lengths().items():
             if length not in (1, groups):
                 raise PlanError(f"{field}: given for {length}, the optimizer has {groups} parameter groups")
-        base, row, table = step_size.compile(groups, steps)
-        self._rates = base[:, None] * table(0, steps)[row]  # [groups, T]; at once: numpy rounds a lone power otherwise
+        self._base, self._row, table = step_size.compile(groups, steps)
+        self._table = table(0, steps)  # [distinct schedules, T]; at once: numpy rounds a lone power otherwise
         super().__init__(optimizer, steps, last_epoch)
 
-    def get_lr(self):
-        """Learning rate of each parameter group at this update."""
-        return self._rates[:, self._t].tolist()
+    def _rates(self):
+        return (self._base * self._table[self._row, self._t]).tolist()
+
+    def _schedule(self):
+        digest = hashlib.sha256(self._table.tobytes())
+        for part in (self._base.astype(float), self._row.astype(np.int64)):
+            digest.update(part.tobytes())
+        return {"steps": self.steps, "rates": digest.hexdigest()[:16]}
 
 
 class DeepNetLR(_Scheduled):
@@ -79,7 +173,7 @@ class DeepNetLR(_Scheduled):
     and from s = 0.9 on a tenth of that, the last value for good. a = 1 and F = 1 are the "state of the art" runs.
     Source: the authors' code, tml-epfl/sgd-sparse-features, deep_nets/utils_train.py.
 
-    optimizer: a torch optimizer; its learning rates are eta_0
+    optimizer: a torch optimizer; the learning rates that it has when the schedule is made are eta_0
     steps: T >= 1, number of updates (epochs times batches)
     decay_at: f in (0, 1]; the paper's are 0.1, 0.3 and 0.5. From f = 0.9 on the first division is by 100
     warmup_base: a > 0
@@ -109,6 +203,9 @@ class DeepNetLR(_Scheduled):
             return grown(s)
         return (2 * f * F if a == 1 else grown(f)) / (10 if s < 0.9 else 100)
 
-    def get_lr(self):
-        """Learning rate of each parameter group at this update."""
-        return [base * self.factor(self._t) for base in self.base_lrs]
+    def _rates(self):
+        return [float(base) * self.factor(self._t) for base in self.base_lrs]
+
+    def _schedule(self):
+        return {"steps": self.steps, "decay_at": self.decay_at, "warmup_base": self.warmup_base,
+                "warmup_factor": self.warmup_factor}

@@ -164,3 +164,130 @@ def test_refusals():
         FromStepSize(optimizer(), fs.StepTable(np.ones(T)), T + 1)
     with pytest.raises(fs.PlanError, match="100 steps, this one has 200"):
         DeepNetLR(optimizer(), T, 0.5).load_state_dict(DeepNetLR(optimizer(), 100, 0.5).state_dict())
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("order", [
+    "schedule last", "optimizer last", "optimizer before the schedule", "schedule alone"])
+@pytest.mark.parametrize("lr", [0.5, 3.0])
+def test_resume_in_any_order_and_from_any_learning_rate(make, order, lr):
+    """The state carries base rates, and loading it sets the optimizer's learning rates."""
+    whole = rates(make(optimizer(2)), T)
+    scheduler = make(optimizer(2))
+    rates(scheduler, 120)
+    saved, state = scheduler.optimizer.state_dict(), scheduler.state_dict()
+    other = optimizer(2, lr)
+    if order == "optimizer before the schedule":
+        other.load_state_dict(saved)
+    again = make(other)
+    if order == "schedule last":
+        other.load_state_dict(saved)
+    again.load_state_dict(state)
+    if order == "optimizer last":
+        other.load_state_dict(saved)
+    assert np.array_equal(rates(again, T - 120), whole[120:])
+
+
+@pytest.mark.parametrize(("saved", "made", "message"), [
+    (lambda o: DeepNetLR(o, T, 0.5), lambda o: DeepNetLR(o, T, 0.1), "decay_at 0.5, this one has decay_at 0.1"),
+    (lambda o: DeepNetLR(o, T, 0.5), lambda o: DeepNetLR(o, T, 0.5, 1.05), "warmup_base 1.0, this one"),
+    (lambda o: DeepNetLR(o, T, 0.5), lambda o: DeepNetLR(o, T, 0.5, 1, 2.0), "warmup_factor 1.0, this one"),
+    (lambda o: DeepNetLR(o, T, 0.5), lambda o: FromStepSize(o, 0.1, T), "kind DeepNetLR, this one has kind FromSt"),
+    (lambda o: FromStepSize(o, 0.1, T), lambda o: FromStepSize(o, 0.2, T), "rates .* this one has rates"),
+    (lambda o: FromStepSize(o, fs.StepSize(0.1, 0.5, 2.0), T),
+     lambda o: FromStepSize(o, fs.StepSize(0.1, 0.5, 2.0, "after"), T), "rates .* this one has rates"),
+    (lambda o: FromStepSize(o, fs.StepTable(np.ones(T))), lambda o: FromStepSize(o, fs.StepTable(np.ones(T) * 2)),
+     "rates"),
+    (lambda o: torch.optim.lr_scheduler.StepLR(o, 3), lambda o: DeepNetLR(o, T, 0.5), "kind None")])
+def test_a_state_of_another_schedule_is_refused(saved, made, message):
+    scheduler = made(optimizer(2))
+    with pytest.raises(fs.PlanError, match=message):
+        scheduler.load_state_dict(saved(optimizer(2)).state_dict())
+    assert np.array_equal(rates(scheduler, T), rates(made(optimizer(2)), T)), "a refusal changes nothing"
+    with pytest.raises(fs.PlanError, match="2 parameter groups, this one has 3 parameter groups"):
+        DeepNetLR(optimizer(3), T, 0.5).load_state_dict(DeepNetLR(optimizer(2), T, 0.5).state_dict())
+
+
+def test_another_schedule_on_one_optimizer_starts_from_its_learning_rates_of_then():
+    other = optimizer(lr=1.0)
+    rates(DeepNetLR(other, 20, 0.5), 20)
+    other.param_groups[0]["lr"] = 2.0
+    assert rates(DeepNetLR(other, 20, 0.5), 1)[0, 0] == 2.0
+    for before in (lambda o: DeepNetLR(o, 20, 0.5, 1.05), lambda o: FromStepSize(o, 0.3, 20)):
+        fresh = optimizer(lr=1.0)
+        before(fresh)
+        fresh.param_groups[0]["lr"] = 2.0  # by hand, before any update
+        assert DeepNetLR(fresh, 20, 0.5).get_last_lr() == [2.0]
+    fresh = optimizer(lr=1.0)
+    for _ in range(3):  # made again and again: what a schedule wrote itself is no new start
+        scheduler = DeepNetLR(fresh, 20, 0.5, warmup_base=1.05)
+    assert scheduler.base_lrs == [1.0]
+    loaded = optimizer(lr=5.0)  # a checkpoint's optimizer gets a new phase
+    loaded.load_state_dict(other.state_dict())
+    loaded.param_groups[0]["lr"] = 4.0
+    assert DeepNetLR(loaded, 20, 0.5).get_last_lr() == [4.0]
+
+
+def test_schedules_of_torch_before_after_and_on_top():
+    chain, exponential, linear, sequential = (getattr(torch.optim.lr_scheduler, name) for name in (
+        "ChainedScheduler", "ExponentialLR", "LinearLR", "SequentialLR"))
+
+    def walk(scheduler, other, steps):
+        out = []
+        for _ in range(steps):
+            out.append(other.param_groups[0]["lr"])
+            other.step()
+            scheduler.step()
+        return out
+
+    alone = rates(DeepNetLR(optimizer(lr=1.0), T, 0.5, 1.05), T)[:, 0]
+    for ours_first in (True, False):
+        other = optimizer(lr=1.0)
+        makers = [lambda: DeepNetLR(other, T, 0.5, 1.05), lambda: exponential(other, 0.9)]  # noqa: B023
+        both = [make() for make in (makers if ours_first else makers[::-1])]
+        got = walk(chain(both), other, T)
+        np.testing.assert_allclose(got, alone * 0.9 ** np.arange(T), rtol=1e-12)
+    other = optimizer(lr=1.0)
+    warm = linear(other, 0.1, total_iters=5)
+    got = walk(sequential(other, [warm, DeepNetLR(other, T, 0.5)], [5]), other, 150)
+    np.testing.assert_allclose(got[:6], [0.1, 0.28, 0.46, 0.64, 0.82, 1.0], rtol=1e-12)
+    assert got[5:] == rates(DeepNetLR(optimizer(lr=1.0), T, 0.5), 145)[:, 0].tolist()
+    other = optimizer(lr=1.0)
+    first = DeepNetLR(other, T, 0.5, 1.05)
+    assert walk(sequential(other, [first, exponential(other, 0.9)], [50]), other, 50) == alone[:50].tolist()
+    other = optimizer(lr=1.0)
+    scheduler = DeepNetLR(other, T, 0.5)
+    rates(scheduler, 3)
+    other.param_groups[0]["lr"] *= 0.25  # by hand: stays as a factor
+    other.step()
+    scheduler.step()
+    assert scheduler.get_last_lr() == [0.25]
+    again = DeepNetLR(optimizer(lr=1.0), T, 0.5)
+    again.load_state_dict(scheduler.state_dict())
+    assert again.get_last_lr() == [0.25]
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_step_an_epoch_is_caught(make):
+    """The schedule's steps are updates: its large step would never end, and nobody would notice."""
+    scheduler = make(optimizer(2))
+    for _ in range(2):
+        scheduler.optimizer.step()
+    with pytest.raises(fs.PlanError, match=r"made 2 updates since the last step.*len\(loader\)"):
+        scheduler.step()
+    other = optimizer(2)
+    make(other)  # made and forgotten: it counts no more
+    scheduler = make(other)
+    rates(scheduler, 3)
+    for _ in range(3):
+        scheduler.step()  # a GradScaler skips updates
+    rates(scheduler, 3)
+    assert len(other._optimizer_step_post_hooks) == 1
+
+
+def test_groups_of_one_schedule_share_its_memory():
+    scheduler = FromStepSize(optimizer(62), fs.StepSize(np.linspace(0.1, 1, 62), 0.5, 2.0), 10_000)
+    arrays = [value for value in vars(scheduler).values() if isinstance(value, np.ndarray)]
+    held = sum(value.nbytes for value in arrays if value.base is None)
+    assert held < 2 * 8 * 10_000, "one row of the table, not 62"
+    assert FromStepSize(optimizer(2), fs.StepTable(np.ones((2, 50))))._table.shape == (2, 50)
