@@ -1,29 +1,51 @@
 """Owns the command `python -m bench`: measure, append the rows, rewrite the tables."""
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
-from . import report, rows, suite
+from fastsgd.errors import SpecError
+
+from . import load, report, rows, suite
 
 
 def measure(quick=False, only=None, path=None, report_only=False):
     """Measure (or not), append the rows, and rewrite tables and plots from the newest full run.
 
     quick: a look in two minutes; its rows are kept only where a path is given, and it rewrites nothing
+    only: names of parts
+    Returns the exit status: 1 if something is missing that could have been measured. Raises SpecError for `only`.
     """
-    path = path or (None if quick else rows.PATH)
+    unknown = sorted(set(only or ()) - set(suite.PARTS))
+    if unknown:
+        raise SpecError(f"only: {', '.join(map(repr, unknown))} given, legal are {', '.join(suite.PARTS)}")
+    path, missing = path or (None if quick else rows.PATH), []
     if not report_only:
-        began, shared = time.perf_counter(), rows.conditions()
-        print(", ".join(f"{name} {value}" for name, value in shared.items()))
-        settings = suite.QUICK if quick else suite.Settings()
-        for row in suite.whole(settings, lambda text: print(text, flush=True), only or suite.PARTS):
-            if path:
-                rows.append([shared | row], path)
-        print(f"\n{time.perf_counter() - began:.0f} s in all")
+        missing = _measured(suite.QUICK if quick else suite.Settings(), only or suite.PARTS, path)
     if report_only or (path == rows.PATH and not quick):
         for changed in report.rewrite(rows.read(path or rows.PATH)):
             print(f"rewrote {changed}")
+    return 1 if missing else 0
+
+
+def _measured(settings, only, path):
+    """Measure, print and append; the rows that are missing. Gaps, and what the machine did, are said at the end."""
+    began, shared, made = time.perf_counter(), rows.conditions(), []
+    print(", ".join(f"{name} {value}" for name, value in shared.items()))
+    print(load.before(), flush=True)
+    others = load.Others()
+    for row in suite.whole(settings, lambda text: print(text, flush=True), only):
+        made.append(shared | row)
+        if path:
+            rows.append(made[-1:], path)
+    missing = rows.missing(made)
+    if any(row["metric"] == "gap" for row in made):
+        print(f"\nNot measured ({len(missing)} of these rows could have been):\n{report.gaps(made)}")
+    print(f"\n{load.sentence(others.share(), 'meanwhile')}")
+    print(f"{time.perf_counter() - began:.0f} s in all, {sum(row['metric'] != 'gap' for row in made)} rows"
+          + (f", {len(missing)} MISSING" if missing else ""))
+    return missing
 
 
 def main(arguments=None):
@@ -33,8 +55,8 @@ def main(arguments=None):
     parser.add_argument("--rows", type=Path, help=f"CSV file to append to (full runs: {rows.PATH.name} in bench/data)")
     parser.add_argument("--report", action="store_true", help="measure nothing, rewrite tables and plots from the rows")
     options = parser.parse_args(arguments)
-    measure(options.quick, options.only, options.rows, options.report)
+    return measure(options.quick, options.only, options.rows, options.report)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -65,7 +65,8 @@ def curve(name, cores, settings, say):
                                side.unit, band, side.N, side.T, error=side.error,
                                versions=side.versions | {"at": value, "variant": side.variant})
             for side, reason in gaps.items():
-                yield rows.row(cores, f"{case.title.split(',')[0]}, {name}={value}", side, "gap", reason, None, N)
+                yield rows.gap(cores, f"{case.title.split(',')[0]}, {name}={value}", side, reason, N,
+                               expected="Absent:" in reason)
             say(f"  {name}={value}: " + ", ".join(said))
     finally:
         for process in processes.values():
@@ -115,7 +116,7 @@ def alone(name, settings, say):
                            sides["fastsgd"].error)
     except (Gap, WrongAnswer) as reason:
         say(f"  not timed. {reason}")
-        yield rows.row(1, name, "numpy-loop", "gap", str(reason), None, 1)
+        yield rows.gap(1, name, "numpy-loop", str(reason), 1)
     finally:
         for process in processes.values():
             process.close()

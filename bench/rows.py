@@ -28,6 +28,17 @@ def row(cores, case, provider, metric, unit, band, N="", T="", dtype="float32", 
                                                  json.dumps(versions or {}, sort_keys=True)), strict=True))
 
 
+def gap(cores, case, provider, reason, N="", dtype="float32", expected=False):
+    """The row of what was not measured, and why; expected: nobody asked for it, or it cannot be on this machine."""
+    facts = {"expected": True} if expected else None
+    return row(cores, case, provider, "gap", reason, None, N, dtype=dtype, versions=facts)
+
+
+def missing(rows):
+    """The gaps that need not have been: no time was left, or something failed."""
+    return [row for row in rows if row["metric"] == "gap" and not json.loads(row["versions"]).get("expected")]
+
+
 def append(rows, path=PATH):
     """Add rows to the file, with a header if it is new."""
     path = Path(path)

@@ -40,7 +40,7 @@ class Settings:
 QUICK = Settings(rounds=2, best_of=1, target=0.02, budget=85.0, cases=("diagonal", "relu2", "S2", "S9"),
                  opponents=cases.QUICK_OPPONENTS, memory=(8192, 100, 3), memory_repeats=1, orders=16, share=0.05,
                  rank_rounds=2, curve_rounds=2, curve_target=0.01, curves=("N",))
-PARTS = ("one", "speed", "rank", "sparsity", "systems", "curves", "lost", "memory")
+PARTS = ("speed", "rank", "sparsity", "systems", "one", "lost", "curves", "memory")  # what matters most first
 
 
 class Clock:
@@ -61,14 +61,10 @@ def whole(settings, say=print, only=PARTS):
     def timely(case, part, make):
         """Rows of `make()`, or the gap that says there was no time."""
         if clock.late():
-            yield rows.row(top, case, part, "gap", f"the budget of {settings.budget:g} s was used up", None)
+            yield rows.gap(top, case, part, f"the budget of {settings.budget:g} s was used up")
         else:
             yield from make()
 
-    if "one" in only:
-        yield from curves.first_results(settings, say)
-        for name in curves.ALONE[:6 if settings.rounds > 2 else 2]:
-            yield from timely(name, "one", lambda n=name: curves.alone(n, settings, say))
     for count in reversed(cores):
         with ExitStack() as stack:
             start = Starter(count, stack)
@@ -84,6 +80,10 @@ def whole(settings, say=print, only=PARTS):
         if count == top and "systems" in only:
             for name in ("S1", "S2", "S4", "S7", "S9"):
                 yield from timely(name, "systems", lambda n=name: paper_system(n, top, settings, say))
+        if count == top and "one" in only:
+            yield from timely("diagonal", "one", lambda: curves.first_results(settings, say))
+            for name in curves.ALONE[:6 if settings.rounds > 2 else 2]:
+                yield from timely(name, "one", lambda n=name: curves.alone(n, settings, say))
         if count == top and "curves" in only:
             for name in settings.curves:
                 yield from timely(name, "curves", lambda n=name: curves.curve(n, top, settings, say))
@@ -103,12 +103,13 @@ def against_opponents(case, start, settings, say):
     sides += [Side(name, start[name], None, 0) for name in ("fma-peak", "copy")]
     ready, gaps = admit(sides, case.truth(N), settings.target)
     gaps |= dict.fromkeys(left_out, f"torch.compile is tried on {', '.join(settings.compiled)} alone, for its time")
+    expected = {name for name, reason in gaps.items() if name in left_out or "Absent:" in reason}
     meter = energy.Meter()
     interleave(ready, settings.rounds, settings.best_of, meter=meter)
     sides = {side.name: side for side in ready}
     for name, reason in gaps.items():
         say(f"  {name}: not timed. {reason}")
-        yield rows.row(cores, case.name, name, "gap", reason, None, N, dtype=case.dtype)
+        yield rows.gap(cores, case.name, name, reason, N, case.dtype, name in expected)
     for side in ready:
         band = Band.of(side.rates)
         facts = side.versions | {"variant": side.variant, "first_call_s": round(side.first_call, 2)}
@@ -147,10 +148,9 @@ def _ratios(case, cores, sides, ours, say):
 def _energy(case, cores, ours, meter):
     """Joules of a million runs of as many steps, or the reason why nobody knows."""
     if meter.why_not:
-        unit, band = f"energy: {meter.why_not}", None
-    else:
-        unit, band = "J a million runs", Band.of([joules / work * 1e6 * ours.T for joules, work in meter.of(ours)])
-    return rows.row(cores, case.name, "fastsgd", "energy" if band else "gap", unit, band, ours.N, ours.T, case.dtype)
+        return rows.gap(cores, case.name, "fastsgd", f"energy: {meter.why_not}", ours.N, case.dtype, expected=True)
+    band = Band.of([joules / work * 1e6 * ours.T for joules, work in meter.of(ours)])
+    return rows.row(cores, case.name, "fastsgd", "energy", "J a million runs", band, ours.N, ours.T, case.dtype)
 
 
 def _expected(case, cores, ours, say):
@@ -182,7 +182,7 @@ def lost_runs(case, start, settings, say):
             half.admit(truth, settings.target, T=none.T)
         except (Gap, WrongAnswer) as reason:
             say(f"  {layout}: not timed. {reason}")
-            yield rows.row(start.cores, case.name, layout, "gap", str(reason), None, case.N)
+            yield rows.gap(start.cores, case.name, layout, str(reason), case.N)
             continue
         interleave([none, half], settings.rounds, settings.best_of)
         yield _claim(say, start.cores, case, layout, "half lost / none lost", "x", ratio(half, none), none,
@@ -196,7 +196,7 @@ def jacobian_ranks(case, cores, settings, say):
         out = fresh(cores, "ranks", case.name, settings.rank_rounds, settings.target)
     except Gap as reason:
         say(f"  not timed. {reason}")
-        yield rows.row(cores, case.name, "fastsgd", "gap", str(reason), None, dtype="float64")
+        yield rows.gap(cores, case.name, "fastsgd", str(reason), dtype="float64")
         return
     N, peak = out["fastsgd"]["networks"], Band.of(out.pop("fma-peak")["rates"])
     ours = out["fastsgd"]["seconds"]
@@ -230,7 +230,7 @@ def feature_sparsity(case, cores, settings, say):
         out = fresh(cores, "sparsities", case, settings.rank_rounds, settings.target)
     except Gap as reason:
         say(f"  not timed. {reason}")
-        yield rows.row(cores, case, "fastsgd", "gap", str(reason), None, dtype="float64")
+        yield rows.gap(cores, case, "fastsgd", str(reason), dtype="float64")
         return
     for side, spent in out.items():
         band = Band.of([1 / seconds for seconds in spent])
@@ -271,7 +271,7 @@ def paper_system(name, cores, settings, say):
             out = fresh(cores, "paper", name, settings.orders, settings.share, kind)
         except Gap as reason:
             say(f"  {kind}: not timed. {reason}")
-            yield rows.row(cores, name, "fastsgd", "gap", f"{kind}: {reason}", None, dtype="float64")
+            yield rows.gap(cores, name, "fastsgd", f"{kind}: {reason}", dtype="float64")
             continue
         band, off = Band.of([out["seconds"]]), Band.of([out["expected"] / out["seconds"]])
         say(f"  {kind}: {out['seconds']:.2f} s (training {out['training']:.2f}, metrics {out['metrics']:.2f} for "

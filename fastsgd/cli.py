@@ -105,7 +105,7 @@ def bench(quick: Annotated[bool, typer.Option("--quick", help="a look in two min
     sys.path.insert(0, str(root))
     from importlib import import_module
 
-    import_module("bench.__main__").measure(quick, only, rows, report)
+    raise typer.Exit(import_module("bench.__main__").measure(quick, only, rows, report))
 
 
 @app.command()

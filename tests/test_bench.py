@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import fastsgd as fs
-from bench import cases, energy, harness, plots, report, rows, suite
+from bench import cases, energy, harness, load, plots, report, rows, suite
+from bench.__main__ import measure
 from bench.peak import Absent
 from bench.worker import Worker
 
@@ -100,6 +101,45 @@ def test_what_time_does_not_allow_is_a_gap():
     made = list(suite.whole(settings, lambda text: None, ("speed", "rank", "systems", "curves")))
     assert made and {row["metric"] for row in made} == {"gap"} and "budget" in made[0]["unit"]
     assert {row["case"] for row in made} >= {*cases.CASES, "N", "width"}
+
+
+def test_what_matters_first_comes_first():
+    settings = suite.Settings(budget=-1.0, opponents=())
+    made = list(suite.whole(settings, lambda text: None))
+    assert [row["provider"] for row in made][:len(settings.cases)] == ["speed"] * len(settings.cases)
+
+
+def measured(monkeypatch, capsys, made):
+    """(exit status, what was printed) of a measurement that makes these rows."""
+    monkeypatch.setattr(suite, "whole", lambda *_: iter(made))
+    monkeypatch.setattr(load, "before", lambda: "before: idle")
+    return measure(quick=True), capsys.readouterr().out
+
+
+def test_gaps_are_listed_at_the_end_and_told_by_the_exit_status(monkeypatch, capsys):
+    done = rows.row(2, "diagonal", "fastsgd", "rate", "1/s", harness.Band.of([1.0]), 1, 1)
+    late = rows.gap(2, "relu2", "speed", "the budget of 85 s was used up")
+    chosen = rows.gap(2, "relu2", "jax", "Gap: Absent: no jax", expected=True)
+    status, text = measured(monkeypatch, capsys, [done, late, chosen])
+    assert status == 1 and "Not measured (1 of these" in text and "1 MISSING" in text
+    assert text.index("the budget of 85 s") > text.index("before: idle") and "no jax" in text
+    status, text = measured(monkeypatch, capsys, [done, chosen])
+    assert status == 0 and "no jax" in text and "MISSING" not in text
+    status, text = measured(monkeypatch, capsys, [done])
+    assert status == 0 and "Not measured" not in text
+
+
+def test_unknown_parts_are_refused_with_the_legal_names(nothing_runs):
+    with pytest.raises(fs.SpecError, match=r"'nonsense' given, legal are speed, rank, sparsity"):
+        measure(quick=True, only=["speed", "nonsense"])
+
+
+def test_a_busy_machine_is_called_busy():
+    assert "BUSY" in load.sentence(0.5, "before") and "50 %" in load.sentence(0.5, "before")
+    assert "BUSY" not in load.sentence(0.01, "before") and "does not say" in load.sentence(None, "before")
+    others = load.Others()
+    sum(range(10**6))
+    assert others.share() is None or 0 <= others.share() <= 1
 
 
 def test_order_of_sides_alternates():
