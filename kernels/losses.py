@@ -1,6 +1,6 @@
 """Owns the losses: derivative, value, and what must stay within bounds; csrc/core/losses.h in Triton.
 
-squared  c sum_k m_k (f_k - y_k)^2            cross_entropy  c (log sum_k exp(f_k) - f_y), y the number of a class
+squared  c sum_k m_k (f_k - y_k)^2            cross_entropy  c log sum_k exp(f_k - f_y), y the number of a class
 logistic c log(1 + exp(-y f)), y = +-1        hinge          c max(0, 1 - y f), y = +-1
 
 Predictions f are [BN], or [BN, O] of o > 1 outputs, O the power of two that pads them; what pads them is zero, and so
@@ -9,6 +9,8 @@ is its derivative. LOSS = (name, o, O, whether outputs have weights m)
 
 import triton
 import triton.language as tl
+
+from .elementary import log1p
 
 NAME = tl.constexpr(0)
 OUTPUTS = tl.constexpr(1)
@@ -45,11 +47,11 @@ def beyond(gap, bound):
 
 
 @triton.jit
-def exponentials(f, LOSS: tl.constexpr):
-    """(exp(f - most) [BN, O], zero where there is no output, most [BN], the largest output)."""
-    _k, real = over_outputs(f, LOSS[OUTPUTS])
+def exponentials(f, y, LOSS: tl.constexpr):
+    """(exp(f - most) [BN, O], zero where there is no output, whether it is the label's, most [BN], the largest one)."""
+    k, real = over_outputs(f, LOSS[OUTPUTS])
     most = tl.max(tl.where(real, f, float("-inf")), axis=1)
-    return tl.where(real, tl.exp(f - most[:, None]), 0.0), most
+    return tl.where(real, tl.exp(f - most[:, None]), 0.0), y[:, None] == k.to(f.dtype), most
 
 
 @triton.jit
@@ -63,12 +65,12 @@ def slope(f, y, terms, LOSS: tl.constexpr):
             g = terms[2] * g
         return g, beyond(r, bound)
     elif LOSS[NAME] == "cross_entropy":
-        e, _most = exponentials(f, LOSS)
-        k, _real = over_outputs(f, LOSS[OUTPUTS])
-        here = tl.where(y[:, None] == k.to(f.dtype), 1.0, 0.0).to(f.dtype)
-        return c * (e / tl.sum(e, axis=1)[:, None] - here), beyond(f, bound)
+        e, here, _most = exponentials(f, y, LOSS)
+        others = tl.sum(tl.where(here, 0.0, e), axis=1)[:, None]
+        return c * (tl.where(here, -others, e) / tl.sum(e, axis=1)[:, None]), beyond(f, bound)
     elif LOSS[NAME] == "logistic":
-        return -(c * y) / (1 + tl.exp(y * f)), beyond(f, bound)
+        e = tl.exp(-tl.abs(f))
+        return -(c * y) * (tl.where(y * f < 0, 1.0, e) / (1 + e)), beyond(f, bound)
     else:
         return tl.where(y * f < 1, -(c * y), 0.0), beyond(f, bound)
 
@@ -85,12 +87,12 @@ def value(f, y, terms, LOSS: tl.constexpr):
             square = tl.sum(square, axis=1)
         return c * square
     elif LOSS[NAME] == "cross_entropy":
-        e, most = exponentials(f, LOSS)
-        k, _real = over_outputs(f, LOSS[OUTPUTS])
-        here = tl.sum(tl.where(y[:, None] == k.to(f.dtype), f, 0.0), axis=1)
-        return c * (most + tl.log(tl.sum(e, axis=1)) - here)
+        e, here, most = exponentials(f, y, LOSS)
+        own = tl.sum(tl.where(here, e, 0.0), axis=1)
+        above = most - tl.sum(tl.where(here, f, 0.0), axis=1)
+        return c * (above + log1p((own - 1) + tl.sum(tl.where(here, 0.0, e), axis=1)))
     elif LOSS[NAME] == "logistic":
         z = -(y * f)
-        return c * (tl.maximum(z, 0.0) + tl.log(1 + tl.exp(-tl.abs(z))))
+        return c * (tl.maximum(z, 0.0) + log1p(tl.exp(-tl.abs(z))))
     else:
         return c * tl.maximum(1 - y * f, 0.0)

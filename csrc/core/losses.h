@@ -33,13 +33,16 @@ struct Loss {
     }
     for (int k = 0; k < o; ++k) bad |= beyond(f[k], bound);
     if (kind == CROSS_ENTROPY) {
-      V most = f[0], sum = zero;
-      for (int k = 1; k < o; ++k) most = most + relu(f[k] - most);
-      for (int k = 0; k < o; ++k) sum = sum + (g[k] = exp(f[k] - most));
+      V most = f[0], others = zero, own = zero;
+      for (int k = 1; k < o; ++k) most = choose(f[k].a > most.a, f[k], most);
       for (int k = 0; k < o; ++k) {
-        const V away = y[0] - V::set(T(k)), here = one - gate(away, one) - gate(zero - away, one);
-        g[k] = c * (g[k] / sum - here);
+        const auto here = y[0].a == V::set(T(k)).a;
+        g[k] = exp(f[k] - most);
+        own = choose(here, g[k], own), others = others + choose(here, zero, g[k]);
       }
+      const V sum = own + others;
+      for (int k = 0; k < o; ++k)  // of the label p - 1, without taking 1 from a p that is close to it
+        g[k] = c * (choose(y[0].a == V::set(T(k)).a, zero - others, g[k]) / sum);
       return bad;
     }
     const V margin = y[0] * f[0], e = c * y[0];

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..spec.check import flag, per_network, whole
+from ..spec.operators import choose
 from .base import Model
 
 
@@ -50,5 +51,5 @@ class TiedAutoencoder(Model):
         z = self.features(params, X)["hidden"] @ params["W"]
         if self.bias:
             z = z + params["b"][..., None, :]
-        z = z * (z > 0)
+        z = choose(z > 0, z, 0)
         return z[..., 0] if self.d == 1 else z

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..spec.check import flag, per_network, whole
+from ..spec.operators import choose
 from .base import Model
 
 
@@ -51,7 +52,7 @@ class ReLU2(Model):
         z = X @ params["W1"].swapaxes(-1, -2)
         if self.hidden_bias:
             z = z + params["b1"][..., None, :]
-        return {"hidden": z * (z > 0)}
+        return {"hidden": choose(z > 0, z, 0)}
 
     def forward(self, params, X):
         f = (self.features(params, X)["hidden"] @ params["W2"].swapaxes(-1, -2))[..., 0]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from .check import as_array, finite, frozen, real
-from .operators import like, logsumexp, softplus
+from .operators import choose, cross_entropy, like, softplus
 
 
 class Loss:
@@ -127,19 +127,21 @@ class Hinge(_Binary):
 
     def value(self, f, y, outputs=1):
         short = 1 - y * f
-        return self.factor * (short * (short > 0))
+        return self.factor * choose(short > 0, short, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropy(Loss):
-    """Cross-entropy of one sample, factor * (log sum_k exp(h_k(x)) - h_y(x)); labels are classes 0 .. o - 1."""
+    """Cross-entropy of one sample, factor * log sum_k exp(h_k(x) - h_y(x)); labels are classes 0 .. o - 1."""
 
     factor: float = 1.0
     name = "cross_entropy"
 
     def value(self, f, y, outputs=1):
-        k = like(np.arange(outputs), f)
-        return self.factor * (logsumexp(f) - (f * (y[..., None] == k)).sum(-1))
+        return self.factor * cross_entropy(f, y[..., None] == like(np.arange(outputs), f))
+
+    def bound(self, lost_above, dtype):
+        return min(lost_above, super().bound(float("inf"), dtype) / 2)  # the loss is up to f_k - f_y
 
     def refuse(self, outputs, y):
         if outputs < 2:

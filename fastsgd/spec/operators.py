@@ -28,9 +28,19 @@ def softplus(z):
     return np.logaddexp(z, 0) if isinstance(z, (np.ndarray, np.generic)) else z.logaddexp(like(0, z))
 
 
-def logsumexp(f):
-    """log sum_k exp(f_k) over the last axis, without overflow."""
-    if hasattr(f, "logsumexp"):
-        return f.logsumexp(-1)
-    most = f.max(axis=-1, keepdims=True)
-    return most[..., 0] + np.log(np.exp(f - most).sum(-1))
+def choose(yes, a, b):
+    """a where `yes`, else b, an array or a number; neither is felt where the other is taken, infinite or not."""
+    return np.where(yes, a, b) if isinstance(a, (np.ndarray, np.generic)) else a.where(yes, b)
+
+
+def cross_entropy(f, own):
+    """log sum_k exp(f_k - f_y) over the last axis, where `own` is true of entry y alone; all digits near zero too.
+
+    With m the largest f_k it is m - f_y + log(1 + (exp(f_y - m) - 1) + sum_(k != y) exp(f_k - m)). Where f_y is the
+    largest, torch takes m for f_y, so that no derivative is a difference of numbers near 1; else for a constant.
+    """
+    label = choose(own, f, 0).sum(-1)
+    most = f.max(-1) if isinstance(f, (np.ndarray, np.generic)) else f.detach().amax(-1)
+    most = choose(label >= most, label, most)
+    others = choose(own == 0, of("exp", f - most[..., None]), 0).sum(-1)
+    return most - label + of("log1p", of("exp", label - most) - 1 + others)

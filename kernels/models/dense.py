@@ -11,6 +11,8 @@ true number of units: what pads them is zero; act is one of the numbers below.
 import triton
 import triton.language as tl
 
+from ..elementary import expm1, log1p
+
 WEIGHT = tl.constexpr(0)
 BIAS = tl.constexpr(1)
 SCALE = tl.constexpr(2)
@@ -55,7 +57,8 @@ def activate(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
         return z * z, z + z
     elif ACT == TANH:
         e = tl.exp(-2 * tl.abs(z))
-        a = (1 - e) / (1 + e)
+        m = expm1(-2 * tl.abs(z))
+        a = -m / (2 + m)
         return tl.where(z < 0, -a, a), 4 * e / ((1 + e) * (1 + e))
     elif ACT == ERF:
         return tl.erf(z), tl.exp(-(z * z)) * 1.1283791670955126
@@ -65,7 +68,7 @@ def activate(z, ACT: tl.constexpr, SLOPE: tl.constexpr):
         return a, e / ((1 + e) * (1 + e))
     else:
         e = tl.exp(-tl.abs(z))
-        return tl.maximum(z, 0.0) + tl.log(1 + e), tl.where(z < 0, e, one) / (1 + e)
+        return tl.maximum(z, 0.0) + log1p(e), tl.where(z < 0, e, one) / (1 + e)
 
 
 @triton.jit
