@@ -47,8 +47,8 @@ def load(hyper, net, live, COUNT: tl.constexpr):
 
 
 @triton.jit
-def length(g, PLACES: tl.constexpr):
-    """||g|| [BN]; a unit's inputs are summed first, as in the forward pass, so that blocks stay in their layout."""
+def square(g, PLACES: tl.constexpr):
+    """||g||^2 [BN]; a unit's inputs are summed first, as in the forward pass, so that blocks stay in their layout."""
     total = 0.0
     for k in tl.static_range(len(g)):
         square = g[k] * g[k]
@@ -59,7 +59,22 @@ def length(g, PLACES: tl.constexpr):
         total = total + square
     if total.shape[0] == 1:  # through a scalar: else the layout of a sum spreads to all blocks, by shared memory
         total = tl.zeros([1], total.dtype) + tl.sum(total, axis=0)
-    return tl.sqrt(total)
+    return total
+
+
+@triton.jit
+def directed(g, PLACES: tl.constexpr):
+    """(g [BN, ...] times a power of two where its square leaves the range of its dtype, its length then)."""
+    total = square(g, PLACES)
+    DOUBLE: tl.constexpr = total.dtype == tl.float64
+    LOW: tl.constexpr = 2.0**-960 if DOUBLE else 2.0**-100
+    RESCALE: tl.constexpr = 2.0**768 if DOUBLE else 2.0**96
+    small = total < LOW
+    large = total == float("inf")
+    if tl.max((small | large).to(tl.int32), axis=0) > 0:
+        g = state.times(tl.where(small, RESCALE, tl.where(large, 1 / RESCALE, 1.0)).to(total.dtype), g)
+        total = square(g, PLACES)
+    return g, tl.sqrt(total)
 
 
 @triton.jit
@@ -67,7 +82,7 @@ def perturbed(w, g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
     """w + rho g / ||g||, or w + rho g: where SAM takes its gradient; w where g is zero."""
     scale = numbers[RULE[RHO]]
     if RULE[UNIT]:
-        size = length(g, PLACES)
+        g, size = directed(g, PLACES)
         scale = tl.where(size > 0, scale / size, 0.0)
     return state.moved(scale, g, w)
 
@@ -100,7 +115,7 @@ def penalised(w, g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
             block = tl.fma(state.beside(numbers[RULE[BALANCE]], block) * gap, w[k], block)
         out = out + (block,)
     if RULE[NORMALISED]:
-        size = length(out, PLACES)
+        out, size = directed(out, PLACES)
         out = state.times(tl.where(size > 0, 1 / size, 0.0), out)
     return out
 
