@@ -13,6 +13,7 @@ from .errors import SpecError
 from .plan import plan as make_plan
 from .result import Result
 from .rules import GD
+from .settle import settle
 from .spec.planned import Tuning
 from .spec.problem import Stream
 
@@ -85,8 +86,9 @@ def execute(plan, progress=None, on_launch=None):
             began = time.perf_counter()
             backend.advance(state, segment)
             spent = time.perf_counter() - began
+            settle(backend, state, segment)
             done.t = segment.t1
-            done.seconds["training"] += spent
+            done.seconds["training"] += time.perf_counter() - began
             done.moved(backend, state)
             pace.learn(segment.t1 - segment.t0, spent)
             if on_launch:
@@ -133,11 +135,6 @@ class _Pace:
 def _record(plan, backend, state, done, pace):
     """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN."""
     alive = np.flatnonzero(done.lost < 0)
-    broken = backend.broken(state, alive)
-    broken = alive[_not_finite(done.weights, alive) if broken is None else broken]
-    if len(broken):  # a parameter overflowed in a part of the network that its samples do not see
-        done.lost[broken] = done.t
-        alive = np.flatnonzero(done.lost < 0)
     s, run = done.taken, plan.run
     taken = _taken(plan, done, alive)
     for metric in run.metrics:
@@ -175,14 +172,6 @@ def _empty(plan, metric, shape):
     axes = metric.axes(plan.run.model, plan.run.data)
     shape = shape if axes is None else tuple(len(labels) for labels in axes.values())
     return np.full((plan.N, len(plan.saves), *shape), np.nan)
-
-
-def _not_finite(weights, alive):
-    """Which of the networks `alive` have a parameter that is not finite. Sums find candidates in one pass."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        doubtful = ~np.isfinite(weights.sum(axis=1)[alive])
-    doubtful[doubtful] = ~np.isfinite(weights[alive[doubtful]]).all(axis=1)
-    return doubtful
 
 
 def _taken(plan, done, alive):

@@ -96,6 +96,20 @@ def store_carried(rows, carried, net, live, COUNT: tl.constexpr, LAYOUT: tl.cons
 
 
 @triton.jit
+def broken(w):
+    """Which networks [BN] have a number in these blocks that is not finite: once it is not, it never is again."""
+    total = 0.0
+    for k in tl.static_range(len(w)):
+        none = w[k] * 0
+        if len(w[k].shape) == 3:
+            none = tl.sum(none, axis=2)
+        if len(w[k].shape) > 1:
+            none = tl.sum(none, axis=1)
+        total = total + none
+    return (total == 0) == 0
+
+
+@triton.jit
 def zeros(w):
     """Blocks of zeros like w."""
     out = ()

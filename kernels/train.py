@@ -5,7 +5,8 @@ which each was lost. A family gives INPUTS, VALUE and PUSH (kernels/models). Wit
     w <- PUSH(w; g = -eta_t dloss/df(h(x_i), y_i + sigma_t z)),     i = high word of word * n
 with one Philox draw every four steps. A batch sums PUSH over its samples first (gradients), and so does a rule that is
 not plain, which makes of the gradient what it says (rules). A network is lost at the first step on which one of its
-samples is out of bounds; it keeps the parameters and buffers from before, and no neighbour notices.
+samples is out of bounds; it keeps the parameters and buffers from before, and no neighbour notices. One that has a
+number that is not finite stays in memory as it was at t0, UNSETTLED: the host finds the step at which it got it.
 """
 
 import triton
@@ -15,6 +16,7 @@ from . import gradients, labels, losses, rules, state
 from .draws import ORDER, block_of_four, index_of
 
 SCALARS = ["N", "first", "skip", "steps", "batch", "n", "seed"]
+UNSETTLED = tl.constexpr(-2)
 
 
 @triton.jit
@@ -54,7 +56,7 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
           COMMON: tl.constexpr, BN: tl.constexpr):
     """Batch-1 steps t0 = 4 first + skip .. t0 + steps - 1.
 
-    W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none
+    W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none, UNSETTLED
     ids [N]: for the noise; who [N], or [1] with COMMON: whose order is drawn, used with DRAWS
     base [N], row [N] int32, multiplier [Q, steps]: step sizes; sigma, sigma_row, sigma_multiplier: likewise of noise
     X [n, STRIDE], y [n] or [n, O]: data; numbers: terms of the loss, see losses
@@ -91,8 +93,9 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
             w = state.choose(alive & inside, PUSH(w, w, x, kept, state.over(rate, g) * g, SHAPE), w)
         s += 4
         block += 1
-    state.store(W, w, net, live, LAYOUT, WIDTH)
-    tl.store(lost + net, gone, mask=live)
+    bad = state.broken(w)
+    state.store(W, w, net, live & (bad == 0), LAYOUT, WIDTH)
+    tl.store(lost + net, tl.where(bad, UNSETTLED, gone), mask=live)
 
 
 @triton.jit(do_not_specialize=SCALARS)
@@ -150,6 +153,10 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
                 gradient = rules.noisy(gradient, amplitude, seed, t0 + s, mine, PLACES, SWAY)
             w, carried = rules.update(alive, w, gradient, carried, hypers, rate, t0 + s, RULE, PLACES)
         s += 1
-    state.store(W, w, net, live, LAYOUT, WIDTH)
-    state.store_carried(buffers, carried, net, live, BUFFERS, LAYOUT, WIDTH)
-    tl.store(lost + net, gone, mask=live)
+    bad = state.broken(w)
+    if BUFFERS > 0:
+        for k in tl.static_range(len(w)):
+            bad = bad | state.broken(carried[k])
+    state.store(W, w, net, live & (bad == 0), LAYOUT, WIDTH)
+    state.store_carried(buffers, carried, net, live & (bad == 0), BUFFERS, LAYOUT, WIDTH)
+    tl.store(lost + net, tl.where(bad, UNSETTLED, gone), mask=live)

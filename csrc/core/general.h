@@ -100,8 +100,7 @@ class General {
   FS_HD void run(const i64* who, int count) {
     load(who, count);
     for (i64 t = job.t0; t < job.t1 && alive; ++t) step(t);
-    for (int g = 0; g < count; ++g)
-      if (alive >> g & 1) unpack(g);
+    settle(alive, -1);
   }
 
  private:
@@ -127,16 +126,25 @@ class General {
     for (i64 p = Tm::first(); p < i64(rule.buffers) * P; p += Tm::step())
       f(&lane(r.buffers[p], g), all.buffers + k * rule.buffers * P + p);
   }
-  FS_HD void unpack(int g) {
+  // The lanes in which a weight or a buffer is not finite: once it is not, it never is again.
+  FS_HD u32 broken() const {
+    const V none = V::set(0);
+    const V w = tree_sum<Tm>(model.P, [&](int p, V s) { return fma(none, r.w[p], s); });
+    const V b = tree_sum<Tm>(rule.buffers * model.P, [&](int p, V s) { return fma(none, r.buffers[p], s); });
+    return beyond(w + b, T(0));
+  }
+  // Write back the networks in lanes `which`, lost at step t or alive (-1); the broken ones stay as they were at t0.
+  FS_HD void settle(u32 which, i64 t) {
+    const u32 bad = broken();
     Tm::sync();
-    rows_of(g, [](T* lane, T* canonical) { *canonical = *lane; });
+    for (int g = 0; g < G; ++g)
+      if (which >> g & 1) {
+        if (!(bad >> g & 1)) rows_of(g, [](T* lane, T* canonical) { *canonical = *lane; });
+        if (Tm::first() == 0) job.lost[member[g]] = bad >> g & 1 ? UNSETTLED : t;
+      }
   }
   FS_HD void retire(u32 bad, i64 t) {
-    for (int g = 0; g < G; ++g)
-      if (bad >> g & 1) {
-        unpack(g);
-        if (Tm::first() == 0) job.lost[member[g]] = t;
-      }
+    settle(bad, t);
     alive &= ~bad;
     Tm::sync();
   }

@@ -15,6 +15,10 @@ struct Layout {
   int lanes, team;
 };
 
+// What `lost` says of a network that has a number that is not finite: it is lost at a step before the launch's end, or
+// before the one at which a sample was out of bounds. In memory it is as it was at t0; the host finds the step.
+constexpr i64 UNSETTLED = -2;
+
 template <class T>
 struct Job {
   Shape shape;
@@ -24,7 +28,7 @@ struct Job {
   i64 N, P;
   const i64* ids;  // [N]
   T* W;            // [N, P] read and written
-  i64* lost;       // [N] first bad step, -1 if none; read and written
+  i64* lost;       // [N] first bad step, -1 if none, UNSETTLED; read and written
   const T* base;   // [N]
   const i32* row;  // [N] row of `multiplier`
   // time

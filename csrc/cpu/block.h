@@ -107,12 +107,20 @@ struct Block {
 
   static u32 lanes_of(int g) { return ((1u << Tm::L) - 1u) << (g * Tm::L); }
 
-  // ---- loss of networks: their parameters are written back as they are, and their lanes no longer count
-  __attribute__((noinline)) void retire(Group& q, u32 bad, i64 t) {
+  // The lanes in which a parameter is not finite: once it is not, it never is again.
+  u32 broken(const Group& q) const {
+    V sum = V::set(0);
+    for (int r = 0; r < model.rows(); ++r) sum = fma(V::set(0), q.w[r], sum);
+    return beyond(sum, T(0));
+  }
+  // Write back the living networks that have a lane in `which`, lost at step t or alive (-1); the broken ones stay as
+  // they were at t0. Their lanes no longer count.
+  __attribute__((noinline)) void retire(Group& q, u32 which, i64 t) {
+    const u32 bad = broken(q);
     for (int g = 0; g < G; ++g) {
-      if (!(bad & lanes_of(g))) continue;
-      unpack(q, g);
-      job.lost[q.member[g]] = t;
+      if (!(which & q.alive & lanes_of(g))) continue;
+      if (!(bad & lanes_of(g))) unpack(q, g);
+      job.lost[q.member[g]] = bad & lanes_of(g) ? UNSETTLED : t;
       q.alive &= ~lanes_of(g);
     }
   }
@@ -216,9 +224,7 @@ struct Block {
     load(count, [&](int k) { return who[k]; });
     if (batches(job)) run_batch();
     else run_sgd();
-    for (int a = 0; a < groups; ++a)
-      for (int g = 0; g < G; ++g)
-        if (group[a].alive & lanes_of(g)) unpack(group[a], g);
+    for (int a = 0; a < groups; ++a) retire(group[a], group[a].alive, -1);
   }
 };
 

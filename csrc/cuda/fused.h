@@ -62,18 +62,21 @@ struct Fused {
     }
   }
 
-  FS_DEVICE void write() const {
+  // Write the network back, lost at step t or alive (-1). One with a parameter that is not finite, which it never is
+  // again, stays as it was at t0.
+  FS_DEVICE void retire(i64 t) {
+    if (!alive) return;  // asked here and not at every step
+    V sum = V::set(0);
+    FS_UNROLL_ROWS
+    for (int r = 0; r < ROWS; ++r) sum = fma(V::set(0), w[r], sum);
+    const bool broken = team_any<L>(beyond(sum, T(0)));
     T* to = job.W + k * model().P();
     FS_UNROLL_ROWS
     for (int r = 0; r < ROWS; ++r) {
       const int p = model().at(r, lane);
-      if (p >= 0) to[p] = w[r].a;
+      if (p >= 0 && !broken) to[p] = w[r].a;
     }
-  }
-  FS_DEVICE void retire(i64 t) {
-    if (!alive) return;  // asked here and not at every step
-    write();
-    if (lane == 0) job.lost[k] = t;
+    if (lane == 0) job.lost[k] = broken ? UNSETTLED : t;
     alive = false;
   }
   // Whether the warp may leave, looked at now and then.
@@ -158,7 +161,7 @@ struct Fused {
   FS_DEVICE void run() {
     if constexpr (Spec::BATCHES) batches();
     else steps();
-    if (alive) write();
+    retire(-1);
   }
 };
 

@@ -30,6 +30,13 @@ FS_DEVICE u32 of_lane(u32 x, u32 from) {
   else return __shfl_sync(WARP, x, int(from), L);
 }
 
+// Whether `yes` of a lane of this lane's team of L; teams ask one by one.
+template <int L>
+FS_DEVICE bool team_any(bool yes) {
+  if constexpr (L == 1) return yes;
+  else return __any_sync((WARP >> (32 - L)) << (threadIdx.x % 32 / L * L), yes);
+}
+
 // All B threads of a block on one network, in the general loop: rows lie in memory that they share, and who is first()
 // takes every step()-th item of a loop. A sum's partials are formed by the first lanes, then halved across them.
 template <class T_, int B>

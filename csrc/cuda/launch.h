@@ -18,7 +18,7 @@ struct Launch {
   const i64* ids;  // [N]
   T* W;            // [N, P] read and written
   T* buffers;      // [N, buffers, P] read and written
-  i64* lost;       // [N] first bad step, written for networks that are lost
+  i64* lost;       // [N] first bad step, -1 if none, UNSETTLED; written for networks that run
   const T* base;   // [N]
   const i32* row;  // [N]
   i64 t0, t1;

@@ -5,6 +5,8 @@ import numpy as np
 from ..errors import PlanError
 from ..metrics.jacobian_rank import JacobianMetric
 
+UNSETTLED = -2  # as csrc/core/job.h and kernels/train.py have it
+
 
 class Backend:
     """One way to run a plan. A backend trusts the plan's sizes and never changes a dtype.
@@ -13,13 +15,13 @@ class Backend:
     choose(run, N, tuning): (Tuning with every choice made, {what: bytes}, reasons, and how each metric is computed);
         PlanError for a choice or a method of a metric that it lacks
     load(plan, weights, lost, buffers): a state holding weights [N, P], lost [N] and the rule's buffers [N, K, P]
-    advance(state, segment): move the state over a Segment
-    lost(state): [N] int64; what the caller marks as lost stays as it is from then on
+    advance(state, segment): move the networks that are not lost over a Segment; one that gets a weight or a buffer
+        that is not finite stays as it was at the segment's start, and is UNSETTLED (see fastsgd/settle.py)
+    lost(state): [N] int64, first bad step, -1 if none, or UNSETTLED; what the caller writes there counts from then on
     read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
     measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
     measure_held(state, metric, who): the same of the state's networks at positions `who` [M], ascending, measured where
         they lie; None where they had better be read
-    broken(state, who): [M] bool, which of them have a weight that is not finite; None likewise
     """
 
     name = None
@@ -65,9 +67,6 @@ class Backend:
         return None
 
     def measure_held(self, state, metric, who):
-        return None
-
-    def broken(self, state, who):
         return None
 
 

@@ -117,7 +117,7 @@ class CUDA(Backend):
 
     @staticmethod
     def _note_lost(state, wave):
-        """Take over what a launch found lost; what was marked at home stays as it is."""
+        """Take over what a launch says of those that it ran; what was lost before stays as it is."""
         here = state.lost[wave.first:wave.last]
         np.copyto(here, wave.arrays["lost"].get(), where=here < 0)
 
@@ -127,7 +127,7 @@ class CUDA(Backend):
         if wave.arrays is None:
             self._away(state, wave)
         living = np.flatnonzero(state.lost[wave.first:wave.last] < 0)
-        if wave.living is None or len(living) < len(wave.living):
+        if not np.array_equal(living, wave.living):
             wave.arrays["who"], wave.living = one.put(living), living
         made = {"multiplier": one.put(segment.multiplier)}
         made |= {f"{name.partition('_')[0]}_multiplier": one.put(a) for name, a in segment.noise.items()}
@@ -186,10 +186,6 @@ class CUDA(Backend):
     def measure_held(self, state, metric, who):
         shares = self._shares(state, who)
         return shares and state.measured.measure_held(metric, shares, lambda: self.read(state)[0][who])
-
-    def broken(self, state, who):
-        shares = self._shares(state, who)
-        return shares and np.concatenate([cuda_measure.broken_of(*share) for share in shares])
 
     @staticmethod
     def _shares(state, who):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..cuda.launch import HeldLaunch, MetricLaunch
-from ..cuda.metric_programs import broken, held
+from ..cuda.metric_programs import held
 from .cpu import CPU, home
 from .cuda_metrics import task
 from .cuda_programs import RESIDENT, local_bytes
@@ -148,14 +148,6 @@ class Measured:
         while running:  # a launch on each card, then what each has answered
             running = [work for work in running if next(work, None) is not None]
         return found.finish(out, read)
-
-
-def broken_of(card, W, who):
-    """[m] bool: which networks `who` [m] of W [..., P] on a card have a weight that is not finite."""
-    flags = card.put(np.zeros(len(who), np.uint8))
-    _held(card, broken(W.dtype.name), W, card.put(who), 0, len(who), W.shape[1], flags)
-    card.finish()
-    return flags.get().astype(bool)
 
 
 def _held(card, program, W, who, first, last, reads, out):

@@ -55,6 +55,7 @@ class Reference(Backend):
         for s in range(segment.t1 - segment.t0):
             X, y = samples.at(s)
             weights, buffers, bad = stepper.step(s, state.weights, state.buffers, X, y)
+            bad |= ~(weights.isfinite().all(dim=1) & buffers.isfinite().flatten(1).all(dim=1))
             lost[bad & (lost < 0)] = segment.t0 + s
             alive = (lost < 0)[:, None]
             state.weights = torch.where(alive, weights, state.weights)
@@ -222,6 +223,11 @@ class _Stepper:
 
 
 def _unit(grad):
-    """grad over its length; a zero gradient stays zero."""
+    """grad over its length; a zero gradient stays zero. It is scaled where its square leaves the dtype's range."""
+    import torch
+
+    edge, scale = (2.0**48, 2.0**96) if grad.dtype == torch.float32 else (2.0**384, 2.0**768)
+    most = grad.abs().amax(dim=-1, keepdim=True)
+    grad = grad * torch.ones_like(most).masked_fill(most > edge, 1 / scale).masked_fill(most < 1 / edge, scale)
     length = grad.norm(dim=-1, keepdim=True)
     return grad * (length > 0) / (length + (length == 0))

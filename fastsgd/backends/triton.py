@@ -123,15 +123,6 @@ class Triton(Backend):
         with _on(state.device):
             return tiles.measure(state, metric, lambda: state.W[torch.from_numpy(who).to(state.device)])
 
-    def broken(self, state, who):
-        import torch
-
-        total = state.W.sum(dim=1).cpu().numpy()  # not finite where a weight is not, or where the sum overflows
-        doubtful = ~np.isfinite(total[who])
-        rows = state.W[torch.from_numpy(who[doubtful]).to(state.device)]
-        doubtful[doubtful] = ~torch.isfinite(rows).all(dim=1).cpu().numpy()
-        return doubtful
-
     def measure(self, state, metric, weights):
         import torch
 

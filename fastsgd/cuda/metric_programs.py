@@ -44,17 +44,8 @@ def _spec(ints, flags, *lines):
 
 def held(dtype, factors):
     """What metrics read of weights on the card: products of `factors` parts of a network's, in float64."""
-    return _held("held", dtype, constants("int", K=factors))
-
-
-def broken(dtype):
-    """Which networks on the card have a weight that is not finite."""
-    return _held("broken", dtype)
-
-
-def _held(call, dtype, *lines):
-    spec = _spec({}, {}, f"using T = {C_TYPES[dtype]};", *lines)
-    return Program(f"{call}, {dtype}", entry("metrics/held", spec, "fs::HeldLaunch", f"fs::{call}<Spec>(job)", 1))
+    spec = _spec({}, {}, f"using T = {C_TYPES[dtype]};", constants("int", K=factors))
+    return Program(f"held, {dtype}", entry("metrics/held", spec, "fs::HeldLaunch", "fs::held<Spec>(job)", 1))
 
 
 def padded(count):

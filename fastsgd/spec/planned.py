@@ -57,6 +57,14 @@ class Segment:
     noise: dict = field(default_factory=dict)
     samples: tuple | None = None
 
+    def part(self, t0, t1):
+        """The Segment of steps t0..t1 of these; a Stream is not asked again."""
+        def cut(array):
+            return None if array is None else np.ascontiguousarray(array[:, t0 - self.t0:t1 - self.t0])
+        noise = {name: cut(array) for name, array in self.noise.items()}
+        samples = self.samples and tuple(map(cut, self.samples))
+        return Segment(t0, t1, cut(self.multiplier), cut(self.indices), noise, samples)
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:

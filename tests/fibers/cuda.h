@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,13 +62,14 @@ struct Fiber {
   void* stack_pointer = nullptr;
   std::unique_ptr<char[]> stack;
   Index index{};
-  unsigned lane = 0, warp = 0, exchanges = 0;
+  unsigned lane = 0, warp = 0;
   bool done = false;
 };
-struct Warp {
-  Rendezvous meeting;
+struct Meeting {  // of the lanes that a mask names; those of other masks meet by themselves
+  Rendezvous where;
   uint64_t slot[2][32] = {};  // two sets in turn: one is read while the next exchange writes the other
 };
+using Warp = std::map<unsigned, Meeting>;
 struct Block {
   std::vector<Fiber> fiber;
   std::vector<Warp> warp;
@@ -142,9 +144,10 @@ inline const uint64_t* exchange(unsigned mask, uint64_t word) {
   for (unsigned lane = 0; lane < 32; ++lane)
     if (mask >> lane & 1 && (first + lane >= b.fiber.size() || b.fiber[first + lane].done))
       fail("shuffle or vote: the mask names a lane that has left");
-  uint64_t* slot = b.warp[me.warp].slot[me.exchanges++ % 2];
+  Meeting& meeting = b.warp[me.warp][mask];
+  uint64_t* slot = meeting.slot[meeting.where.generation % 2];
   slot[me.lane] = word;
-  meet(b.warp[me.warp].meeting, unsigned(__builtin_popcount(mask)));
+  meet(meeting.where, unsigned(__builtin_popcount(mask)));
   return slot;
 }
 template <class T>
@@ -173,7 +176,7 @@ inline const char* run(unsigned grid, unsigned threads, size_t shared, void (*bo
     b.left = threads, b.idle = 0, b.current = backwards ? threads - 1 : 0;
     for (unsigned k = 0; k < threads; ++k) {
       Fiber& f = b.fiber[k];
-      f.index = {k, 0, 0}, f.lane = k % 32, f.warp = k / 32, f.exchanges = 0, f.done = false;
+      f.index = {k, 0, 0}, f.lane = k % 32, f.warp = k / 32, f.done = false;
 #if defined(__SANITIZE_ADDRESS__)
       __asan_unpoison_memory_region(f.stack.get(), STACK);  // the frames of the last block were never unwound
 #endif

@@ -22,13 +22,4 @@ FS_DEVICE void held(const HeldLaunch& job) {
   static_cast<double*>(job.out)[i] = product;
 }
 
-// out [N] = 1 of networks with a weight that is not finite, the rest as they are.   Spec: T.
-template <class Spec>
-FS_DEVICE void broken(const HeldLaunch& job) {
-  const i64 i = thread_number();
-  if (i >= job.N * job.reads) return;
-  const auto w = static_cast<const typename Spec::T*>(job.W)[job.who[i / job.reads] * job.reads + i % job.reads];
-  if (!(w - w == 0)) static_cast<unsigned char*>(job.out)[i / job.reads] = 1;
-}
-
 }  // namespace fs
