@@ -130,9 +130,10 @@ def test_narrow_factors_of_two_layer_networks(kind, options):
 
 @pytest.mark.parametrize(("model", "metric", "method"), [
     ("relu2", fs.metrics.JacobianRank(1e-4), "gram"), ("relu2", fs.metrics.JacobianRank(1e-5), "gram"),
-    ("relu2", fs.metrics.JacobianRank(1e-6), "jacobi"), ("relu2", fs.metrics.JacobianRank(0), "svd"),
-    ("relu2", fs.metrics.JacobianSpectrum(), "jacobi"), ("diagonal", fs.metrics.JacobianRank(1e-15), "count"),
-    ("diagonal", fs.metrics.JacobianSpectrum(), "jacobi"), ("diagonal", fs.metrics.JacobianRank(1e-160), "jacobi")])
+    ("relu2", fs.metrics.JacobianRank(1e-6), "jacobi"), ("relu2", fs.metrics.JacobianSpectrum(), "jacobi"),
+    ("diagonal", fs.metrics.JacobianRank(1e-15), "count"),
+    ("diagonal", fs.metrics.JacobianSpectrum(), "jacobi"), ("diagonal", fs.metrics.JacobianRank(1e-160), "count"),
+    ("diagonal", fs.metrics.JacobianRank(0), "count"), ("diagonal", fs.metrics.JacobianRank(1e-301), "jacobi")])
 def test_the_plan_says_which_method(model, metric, method):
     model = MODELS[model]
     plan = fs.plan(fs.Run(model, problem(model.d), fs.rules.SGD(), 0.1, 5, metrics=[metric], dtype="float64"))
@@ -143,7 +144,9 @@ def test_the_plan_says_which_method(model, metric, method):
 @pytest.mark.parametrize(("model", "metric", "words"), [
     ("relu2", {"method": "count"}, ("count", "no diagonal network", "gram")),
     ("relu2", {"method": "gram", "rtol": 1e-7}, ("1e-07", "1e-06", "jacobi")),
-    ("diagonal", {"method": "gram"}, ("diagonal", "count"))])
+    ("diagonal", {"method": "gram"}, ("diagonal", "count")),
+    *((name, {"method": method, "rtol": 0}, ("rtol is 0", "rounding")) for name, method in (
+        ("relu2", "auto"), ("relu2", "svd"), ("deep", "jacobi"), ("product", "jacobi")))])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_methods_that_are_not_possible_are_refused(model, metric, words, backend):
     model = MODELS[model]
@@ -152,7 +155,7 @@ def test_methods_that_are_not_possible_are_refused(model, metric, words, backend
     with pytest.raises(fs.PlanError) as error:
         fs.plan(run)
     assert all(word in str(error.value) for word in words if backend == "cpu"), error.value
-    assert metric["method"] in str(error.value)
+    assert metric["method"] in str(error.value) or metric.get("rtol") == 0
 
 
 @pytest.mark.parametrize("model", ["relu2", "diagonal"])
@@ -178,3 +181,65 @@ def test_spectra_are_recorded():
     assert fs.plan(run).memory["records"] == 8 * 4 * 3 * (9 + 3)
     with pytest.raises(fs.PlanError, match="k=10"):
         fs.plan(run.replace(metrics=[fs.metrics.JacobianSpectrum(10)]))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["diagonal", "product", "power", "unsigned"])
+def test_rank_at_rtol_zero_counts_independent_live_inputs(name, backend):
+    """At most min(m, live inputs), at any sizes of weights and points: nothing that rounding leaves is counted."""
+    model, rng = MODELS[name], np.random.default_rng(4)
+    d = model.d
+    weights = np.repeat(rng.uniform(0.5, 2, (1, model.P)), 5, axis=0)
+    params = model.unflatten(weights)  # views
+    for a in params.values():
+        a[1, :2] = a[3, 2] = a[4] = 0
+        a[2] *= 10.0 ** -np.linspace(0, 70, d)
+    ones = name == "unsigned"  # w^1: the Jacobian is that of the points, whatever w is
+    alike = rng.standard_normal((9, d))
+    alike[:, 1], alike[:, 3] = alike[:, 0], 0
+    for X, want in ((rng.standard_normal((12, d)), [d, d - 2, d, d - 1, 0]),
+                    (rng.standard_normal((3, d)), [3, min(3, d - 2), 3, min(3, d - 1), 0]),
+                    (alike, [d - 2, d - 3, d - 2, d - 3, 0])):
+        for scale in (1, 1e-170, 1e160, 10.0 ** rng.uniform(-150, 150, d)):
+            for method in ("auto", "svd"):
+                metric = fs.metrics.JacobianRank(0, X * scale, method=method)
+                run = fs.Run(model, problem(d), fs.rules.SGD(), 0.1, 1, init=params, networks=5, dtype="float64",
+                             metrics=[metric], save=fs.SaveAt(steps=[0]), backend=backend)
+                np.testing.assert_array_equal(fs.train(run).numpy("rank")[:, 0], [want[0]] * 5 if ones else want)
+
+
+@pytest.mark.parametrize("rtol", [1e-120, 1e-160, 1e-290])
+def test_ranks_of_sizes_beyond_150_decades(rtol):
+    """Points that are the same twice have one singular value for both, at any rtol."""
+    u = 10.0 ** -np.array([0, 50, 100, 140, 180, 250, 320.0])
+    X = np.linalg.qr(np.random.default_rng(1).standard_normal((9, 7)))[0]
+    X[:, 1] = X[:, 0]
+    got = measured(MODELS["diagonal"], fs.metrics.JacobianRank(rtol, X), np.concatenate([u, 0 * u])[None])
+    assert got == (u > rtol).sum() - 1
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_network_without_trained_parameters_has_rank_zero_and_an_empty_spectrum(backend):
+    for model in (MLP(2, (), bias=False, fixed=("W1",)), MLP(2, 3, fixed=("W1", "b1", "W2", "b2")),
+                  MLP(2, (), outputs=2, fixed=("W1", "b1"))):
+        for X in (np.ones((1, 2)), np.random.default_rng(0).standard_normal((70, 2))):
+            ranks = [fs.metrics.JacobianRank(rtol, X, name=f"rank{rtol}") for rtol in (1e-1, 1e-4, 1e-6, 1e-15)]
+            result = fs.train(model, fs.Dataset(X, np.zeros((len(X), model.outputs)).squeeze(1) if model.outputs == 1
+                                                else np.zeros((len(X), 2))), rule=fs.rules.SGD(), step_size=0.1,
+                              steps=2, networks=3, dtype="float64", backend=backend,
+                              metrics=[*ranks, fs.metrics.JacobianSpectrum(points=X)])
+            for metric in ranks:
+                assert (result.numpy(metric.name) == 0).all()
+            assert result.numpy("spectrum").shape[2] == 0
+
+
+def test_spectra_hold_values_more_than_308_decades_apart():
+    u = np.array([1e160, 1e-160, 1.0, 1e-300, 3e-310])
+    X = np.linalg.qr(np.random.default_rng(1).standard_normal((9, 5)))[0]
+    model = fs.models.DiagonalLinear(5)
+    for points, scale in ((X, 1.0), (X * 2.0**500, 2.0**500)):
+        got = measured(model, fs.metrics.JacobianSpectrum(points=points), np.concatenate([u, 0 * u])[None])
+        with np.errstate(over="ignore"):
+            want = np.sort(u * scale)[::-1]
+        np.testing.assert_allclose(got[0, :5], want, rtol=1e-14, atol=1e-323)
+        assert (got[0, 5:] == 0).all()

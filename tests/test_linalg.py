@@ -99,10 +99,10 @@ def test_a_pivot_next_to_zero():
         np.testing.assert_array_equal(linalg.rank(A, rtol, "gram"), counts(sigma, rtol))
 
 
-def exact(A):
-    """Singular values of A in 700 digits."""
+def exact(A, digits=700):
+    """Singular values of A in so many digits."""
     mp = pytest.importorskip("mpmath")
-    mp.mp.dps = 700
+    mp.mp.dps = digits
     M = mp.matrix(A.tolist())
     gram = M.T * M if A.shape[1] <= A.shape[0] else M * M.T
     return sorted((mp.sqrt(abs(e)) for e in mp.eigsy(gram, eigvals_only=True)), reverse=True)
@@ -129,6 +129,48 @@ def test_lapack_miscounts_what_jacobi_counts():
     A = np.linalg.qr(rng.standard_normal((400, 200)))[0] * scales
     assert linalg.rank(A, 1e-15) == 100
     assert linalg.rank(np.concatenate([A * 0.6, A * 0.8], axis=1), 1e-15, "lapack") > 100
+
+
+@pytest.mark.parametrize("sizes", [[1e160, 1e-160], [1e308, 1.0, 1e-307], [1e-300, 1e300, 1e-5, 1e150, 1e-160]])
+def test_values_more_than_308_decades_apart(sizes):
+    """diag(s), and orthogonal columns times s: every value to 1e-14, whatever stands beside it."""
+    s, n = np.array(sizes), len(sizes)
+    A = np.stack([np.diag(s), np.linalg.qr(np.random.default_rng(n).standard_normal((n, n)))[0] * s])
+    want = np.sort(s)[::-1]
+    got = linalg.singular_values(A)
+    np.testing.assert_allclose(got, np.stack([want, want]), rtol=1e-14)
+    np.testing.assert_allclose(linalg.singular_values(torch.tensor(A)).numpy(), got, rtol=0)
+    for rtol in (1e-15, 1e-100, 1e-155, 1e-300, 5e-324):
+        count = (want > rtol * want[0]).sum() if rtol * want[0] > 1e-320 else n
+        np.testing.assert_array_equal(linalg.rank(A, rtol, "jacobi"), count, rtol)
+
+
+def test_three_hundred_decades_of_a_full_matrix():
+    """Scaled columns whose singular values span 600 decades, against 1400 digits."""
+    rng = np.random.default_rng(5)
+    A = rng.standard_normal((6, 5)) * 10.0 ** np.array([290, -300, 0, -150, 120.0])
+    want = exact(A, 1400)
+    off = [abs(float(got / w - 1)) for got, w in zip(linalg.singular_values(A), want, strict=True)]
+    assert max(off) < 1e-14
+
+
+def test_rank_at_rtol_zero_is_exact():
+    """Of the numbers as they are: zeros, copies and whole combinations of columns count for nothing."""
+    rng = np.random.default_rng(6)
+    for m, n, r in ((1, 1, 1), (8, 4, 3), (5, 9, 4), (30, 30, 17)):
+        A = rng.integers(-9, 9, (6, m, r)) @ rng.integers(-9, 9, (6, r, n)).astype(float)  # exact in float64
+        A[1] = 0
+        A[2, :, -1] = A[2, :, 0]
+        scales = 2.0 ** rng.integers(-400, 400, n)  # as are powers of two
+        want = np.linalg.matrix_rank(A)
+        for method in ("auto", "jacobi", "lapack", "gram"):
+            np.testing.assert_array_equal(linalg.rank(A, 0, method), want)
+            np.testing.assert_array_equal(linalg.rank(A * scales, 0, method), want)
+        np.testing.assert_array_equal(linalg.rank((A * scales).swapaxes(1, 2), 0), want)
+    A = np.array([[1, 1], [1, 1 + 2.0**-52]])
+    assert linalg.rank(A, 0) == 2 and linalg.rank(A - 1, 0) == 1 and linalg.rank(np.ones((3, 2)), 0) == 1
+    assert linalg.rank(np.diag([2.0**31 - 1, 2147483629.0, 5e-324, 1e308]), 0) == 4
+    assert linalg.rank(torch.ones(2, 3, 3), 0).tolist() == [1, 1] and linalg.rank(A[None][:0], 0).shape == (0,)
 
 
 @pytest.mark.parametrize("scale", [2.0**-900, 2.0**900])
@@ -194,6 +236,6 @@ def test_singular_values_have_the_same_bits_on_every_instruction_set(kind):
     for m, n in SHAPES[:-1]:
         A = np.ascontiguousarray(stack(kind, m, n, np.random.default_rng(m + n)))
         got = [native(isa).jacobi_values(A, 1) for isa in USABLE]
-        for sigma, shift in got[1:]:
+        for sigma, exponents in got[1:]:
             np.testing.assert_array_equal(sigma, got[0][0])
-            np.testing.assert_array_equal(shift, got[0][1])
+            np.testing.assert_array_equal(exponents, got[0][1])

@@ -12,6 +12,7 @@
 #include "../core/metrics/piecewise_factor.h"
 #include "metrics.h"
 #include "shapes.h"
+#include "spectra.h"
 
 namespace py = pybind11;
 using namespace fs;
@@ -91,16 +92,15 @@ Counts gram_ranks(const Doubles& A, double rtol, int threads) {
 
 py::tuple jacobi_values(const Doubles& A, int threads) {
   const Stack s = stack_of(A);
-  Doubles out({s.N, i64(s.shorter())});
-  Counts shifts(s.N);
-  auto* to = out.mutable_data();
-  auto* shift = shifts.mutable_data();
-  const size_t ld = tile::padded(s.m);
-  for_all(s.N, threads, s.n * ld + jacobi_scratch_size(s.m, s.n), [&](i64 k, double* scratch) {
+  const size_t ld = tile::padded(s.m), most = s.shorter();
+  Spectra out(s.N, most);
+  for_all(s.N, threads, s.n * ld + 2 * most + jacobi_scratch_size(s.m, s.n), [&](i64 k, double* scratch) {
+    double *sigma = scratch + s.n * ld, *rest = sigma + 2 * most;
     transpose(s.data + k * s.m * s.n, s.m, s.n, ld, scratch);
-    shift[k] = jacobi_singular_values(jacobi::Alone{}, scratch, s.m, s.n, to + k * s.shorter(), scratch + s.n * ld);
+    jacobi_singular_values(jacobi::Alone{}, scratch, nullptr, s.m, s.n, sigma, rest);
+    out.put(k, sigma, most);
   });
-  return py::make_tuple(out, shifts);
+  return out.both();
 }
 
 // ---- dense networks
@@ -170,18 +170,15 @@ py::tuple dense_values(const py::dict& shape, const Doubles& X, const Doubles& W
   const double* w = weights(W, s);
   const int rows = at.points.rows(), P = s.P(), o = at.points.outputs();
   const i64 N = W.shape(0), k_all = rows < P ? rows : P, k_real = at.points.m * o < P ? at.points.m * o : P;
-  Doubles out({N, k_real});
-  Counts shifts(N);
-  auto* to = out.mutable_data();
-  auto* shift = shifts.mutable_data();
+  Spectra out(N, k_real);
   const size_t jacobian = size_t(P) * rows;
-  for_all(N, threads, dense_values_doubles(s, at.points.m) + k_all, [&](i64 k, double* scratch) {
-    double *sigma = scratch + jacobian, *rest = sigma + k_all;
+  for_all(N, threads, dense_values_doubles(s, at.points.m) + 2 * k_all, [&](i64 k, double* scratch) {
+    double *sigma = scratch + jacobian, *rest = sigma + 2 * k_all;
     dense_rows(at.points, w + k * P, scratch, rest);
-    shift[k] = jacobi_singular_values(jacobi::Alone{}, scratch, rows, P, sigma, rest);
-    for (i64 i = 0; i < k_real; ++i) to[k * k_real + i] = sigma[i];
+    jacobi_singular_values(jacobi::Alone{}, scratch, nullptr, rows, P, sigma, rest);
+    out.put(k, sigma, k_all);
   });
-  return py::make_tuple(out, shifts);
+  return out.both();
 }
 
 }  // namespace

@@ -3,14 +3,17 @@
 
 #include <omp.h>
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 
 #include "../core/metrics/diagonal_rank.h"
 #include "../core/metrics/jacobi.h"
 #include "../core/metrics/linear_loss.h"
 #include "../core/metrics/norms.h"
+#include "spectra.h"
 
 namespace py = pybind11;
 
@@ -26,16 +29,19 @@ py::ssize_t networks(const Doubles& parts, py::ssize_t d) {
   return parts.shape(0);
 }
 
-// What ranks on one set of points share, from G = X^T X [d, d] of m points; costs d^3.
+// What ranks on one set of points X diag(scale) share, from G = X^T X [d, d] of m points; costs d^3. Without `scale`
+// [d] of X itself.
 struct DiagonalPoints {
   std::unique_ptr<double[]> constants;
   fs::DiagonalRankPoints points;
-  DiagonalPoints(const Doubles& G, int m) {
+  DiagonalPoints(const Doubles& G, int m, const std::optional<Doubles>& scale) {
     const auto d = G.ndim() == 2 ? G.shape(0) : 0;
     if (d < 1 || G.shape(1) != d) throw std::invalid_argument("G must be [d, d]");
+    if (scale && (scale->ndim() != 1 || scale->shape(0) != d)) throw std::invalid_argument("scale must be [d]");
     constants.reset(new double[fs::diagonal_rank_constants_size(int(d))]);
     std::unique_ptr<double[]> scratch(new double[fs::diagonal_rank_scratch_size(int(d))]);
-    points = fs::diagonal_rank_prepare(G.data(), int(d), m, constants.get(), scratch.get());
+    points =
+        fs::diagonal_rank_prepare(G.data(), scale ? scale->data() : nullptr, int(d), m, constants.get(), scratch.get());
   }
   // All of it as csrc/cuda/metrics/diagonal.h reads it.
   Doubles packed() const {
@@ -53,7 +59,8 @@ Counts diagonal_rank(const DiagonalPoints& at, const Doubles& parts, double rtol
   const int d = at.points.d;
   const auto N = networks(parts, d);
   const size_t K = parts.shape(1), each = fs::diagonal_rank_scratch_size(d) + d;
-  if (!(rtol >= 1e-150 && rtol < 1)) throw std::invalid_argument("rtol must lie in [1e-150, 1)");
+  if (!((rtol == 0 || rtol >= fs::kLeastCounted) && rtol < 1))
+    throw std::invalid_argument("rtol must be 0 or lie in [1e-300, 1)");
   Counts out(N);
   const double* from = parts.data();
   long long* to = out.mutable_data();
@@ -68,30 +75,28 @@ Counts diagonal_rank(const DiagonalPoints& at, const Doubles& parts, double rtol
   return out;
 }
 
-// Singular values of R diag(s_k) for each network of parts, R [m, d]: sigma [N, min(m, d)] times 2^shift [N].
+// Singular values of R diag(s_k) for each network of parts, R [m, d]: sigma [N, min(m, d)] over powers of two.
 py::tuple scaled_values(const Doubles& R, const Doubles& parts, int threads) {
   if (R.ndim() != 2 || R.size() < 1) throw std::invalid_argument("R must be [m, d]");
   const int m = int(R.shape(0)), d = int(R.shape(1)), K = int(parts.ndim() == 3 ? parts.shape(1) : 0);
-  const auto N = networks(parts, d), kept = py::ssize_t(m < d ? m : d);
-  const size_t ld = fs::tile::padded(m), each = d * ld + fs::jacobi_scratch_size(m, d) + d;
-  Doubles out({N, kept});
-  Counts shifts(N);
+  const auto N = networks(parts, d);
+  const size_t ld = fs::tile::padded(m), most = m < d ? m : d, each = d * ld + 2 * most + fs::jacobi_scratch_size(m, d);
+  fs::Spectra out(N, most);
   const double *r = R.data(), *from = parts.data();
-  double* to = out.mutable_data();
-  long long* shift = shifts.mutable_data();
   std::unique_ptr<double[]> scratch(new double[each * threads]);
   {
     py::gil_scoped_release release;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (py::ssize_t k = 0; k < N; ++k) {
-      double *s = scratch.get() + each * omp_get_thread_num(), *columns = s + d;
+      double *columns = scratch.get() + each * omp_get_thread_num(), *sigma = columns + d * ld, *s = sigma + 2 * most;
       fs::diagonal_sizes(from + k * K * d, K, d, d, s);
       for (int j = 0; j < d; ++j)
-        for (size_t i = 0; i < ld; ++i) columns[j * ld + i] = i < size_t(m) ? r[i * d + j] * s[j] : 0.0;
-      shift[k] = fs::jacobi_singular_values(fs::jacobi::Alone{}, columns, m, d, to + k * kept, columns + d * ld);
+        for (size_t i = 0; i < ld; ++i) columns[j * ld + i] = i < size_t(m) ? r[i * d + j] : 0.0;
+      fs::jacobi_singular_values(fs::jacobi::Alone{}, columns, s, m, d, sigma, s);
+      out.put(k, sigma, most);
     }
   }
-  return py::make_tuple(out, shifts);
+  return out.both();
 }
 
 // Norm, imbalance | |u| - |v| | and support #{|u_j v_j| > threshold} of each network of W = (u, v) [N, 2, d]. On one
@@ -145,7 +150,8 @@ Doubles linear_losses(const Doubles& X, const Doubles& y, const Doubles& beta, b
 
 void bind_metrics(py::module_& m) {
   py::class_<DiagonalPoints>(m, "DiagonalPoints", py::module_local())
-      .def(py::init<const Doubles&, int>(), py::arg("G").noconvert(), py::arg("m"))
+      .def(py::init<const Doubles&, int, const std::optional<Doubles>&>(), py::arg("G").noconvert(), py::arg("m"),
+           py::arg("scale") = py::none())
       .def("packed", &DiagonalPoints::packed);
   m.def("diagonal_rank", &diagonal_rank, py::arg("points"), py::arg("parts").noconvert(), py::arg("rtol"),
         py::arg("threads"));

@@ -189,8 +189,8 @@ def _jacobian(run, metric, card, home):
 
 def _count(run, metric, X, why, home):
     model, d = run.model, run.model.d
-    points = np.zeros(4 + 2 * d + 2 * d * d) if home is None else home.module.DiagonalPoints(
-        np.ascontiguousarray(X.T @ X), len(X)).packed()
+    points = (np.zeros(4 + 2 * d + 2 * d * d) if home is None else
+              jacobians.diagonal_points(home.module, X).packed())
     return _task(kernels.diagonal_ranks(d, _scales(model)), points, len(X), d, _parts(model), 1, f"'count': {why}",
                  number=metric.rtol, finish=lambda count, read: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
 
@@ -213,17 +213,16 @@ def _gram(run, metric, X, why, card, home):
 
 def _values(run, metric, X, why, card):
     """Singular values by Jacobi's method, and what the metric makes of them."""
-    model, most = run.model, metric.most(run.model, run.data)
+    model = run.model
     if linear.is_linear(model):
-        rows = np.linalg.qr(X, mode="r") if len(X) > model.d else X
-        program, given = kernels.scaled_values(model.d, _scales(model), len(rows), card.shared), _parts(model)
-        points, kept, absent = rows, min(rows.shape), min(len(X), model.P) - min(rows.shape)
+        points = np.linalg.qr(X, mode="r") if len(X) > model.d else X
+        program, given = kernels.scaled_values(model.d, _scales(model), len(points), card.shared), _parts(model)
+        kept = min(points.shape)
     else:
         program, given = kernels.dense_values(*_dense(model), model.P, len(X), card.shared), _weights(model)
-        points, kept, absent = X.T, min(len(X) * model.outputs, model.P), 0
+        points, kept = X.T, min(len(X) * model.outputs, model.P)
 
     def finish(answers, read):
-        shift, sigma = answers[:, 0].astype(np.int64), np.pad(answers[:, 1:], ((0, 0), (0, absent)))[:, :most]
-        return metric.of(sigma) if kind_of(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
+        return jacobians.of_values(metric, run, answers[:, :kept], answers[:, kept:].astype(np.int32))
 
-    return _task(program, points, len(points), points.shape[1], given, 1 + kept, f"'jacobi': {why}", finish=finish)
+    return _task(program, points, len(points), points.shape[1], given, 2 * kept, f"'jacobi': {why}", finish=finish)

@@ -7,7 +7,7 @@ from ..metrics import JacobianRank
 from ..spec.kinds import kind_of
 from . import general, linear
 
-LEAST_COUNTED = 1e-150  # the count of diagonal networks squares rtol
+LEAST_COUNTED = 1e-300  # the count of diagonal networks compares relative sizes; it takes 0 as well
 LEAST_GRAM = 1e-6  # legal for the Gram matrix: right to a relative 1e-10 + 1e-14 / rtol^2 around the threshold
 SAFE_GRAM = 1e-5  # chosen by "auto": right to a relative 1e-4 around the threshold
 MOST_ROWS = 4096  # of a Gram matrix in a thread's scratch: 128 MiB
@@ -24,10 +24,11 @@ def choose(metric, model, points):
     rank = kind_of(metric) is JacobianRank
     diagonal, shape = linear.is_linear(model), dense_shape(model)
     rows = points * model.outputs
+    rounded = "rtol is 0, and rounding leaves no singular value at zero" if rank and metric.rtol == 0 else None
     reasons = {"svd": None}  # method: why it is not possible
-    reasons["jacobi"] = None if diagonal or shape else f"there is no kernel for {type(model).__name__}"
+    reasons["jacobi"] = rounded if diagonal or shape else f"there is no kernel for {type(model).__name__}"
     if rank:
-        reasons["count"] = (None if diagonal and metric.rtol >= LEAST_COUNTED else
+        reasons["count"] = (None if diagonal and (metric.rtol == 0 or metric.rtol >= LEAST_COUNTED) else
                             f"rtol is below {LEAST_COUNTED:g}" if diagonal else
                             f"{type(model).__name__} is no diagonal network")
         reasons["gram"] = ("diagonal networks are counted, method='count'" if diagonal else
@@ -47,9 +48,9 @@ def choose(metric, model, points):
     if rank and reasons["gram"] is None and metric.rtol >= SAFE_GRAM:
         return "gram", ("inertia of the Gram matrix, right where no singular value lies within a relative "
                         f"{1e-10 + 1e-14 / metric.rtol**2:.0e} of the threshold")
-    if reasons["jacobi"] is None and not (rank and metric.rtol == 0):
+    if reasons["jacobi"] is None:
         return "jacobi", "one-sided Jacobi, high relative accuracy"
-    return "svd", f"the definition by torch.func and LAPACK, for {reasons['jacobi'] or 'rtol is 0'}"
+    return "svd", f"the definition by torch.func and LAPACK, for {reasons['jacobi']}"
 
 
 def explain(module, metric, run):
@@ -66,12 +67,19 @@ def explain(module, metric, run):
     return f"{metric.name} by {method!r}: {why}; {size / 2**20:.2f} MiB of scratch a thread"
 
 
+def diagonal_points(module, X):
+    """What counts on points X [m, d] share; columns of any size, since each is squared over its own power of two."""
+    power = np.frexp(np.abs(X).max(axis=0))[1]
+    columns = np.ldexp(X, -power)
+    return module.DiagonalPoints(np.ascontiguousarray(columns.T @ columns), len(X), np.ldexp(1.0, power - power.max()))
+
+
 def prepare(module, metric, run):
     """(method, points [m, d], what its kernel takes of model and points): all that networks have in common."""
     model, X = run.model, metric.where(run.model, run.data)
     method, _ = choose(metric, model, len(X))
     if method == "count":
-        return method, X, module.DiagonalPoints(np.ascontiguousarray(X.T @ X), len(X))
+        return method, X, diagonal_points(module, X)
     if linear.is_linear(model):
         return method, X, np.linalg.qr(X, mode="r") if len(X) > model.d else X
     return method, X, dense_shape(model)
@@ -91,22 +99,25 @@ def measure(module, metric, run, weights, threads, kept):
         count = module.diagonal_rank(common, linear.parts(model, weights), metric.rtol, threads)
         return np.where(count < 0, np.nan, count)  # -1: u and v are finite, but their size is not
     if linear.is_linear(model):
-        sigma, shift = module.scaled_values(common, linear.parts(model, weights), threads)
-        absent = min(len(X), model.P) - sigma.shape[1]  # J has more columns than inputs: the rest are zeros
-        sigma = np.pad(sigma, ((0, 0), (0, absent)))
+        values = module.scaled_values(common, linear.parts(model, weights), threads)
     else:
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         if method == "gram":
             return _gram(module, metric, common, X, weights, threads)
-        sigma, shift = module.dense_values(common, X, weights, threads)
-        sigma = sigma[:, :metric.most(model, run.data)]  # fixed parameters add columns of zeros
-    return metric.of(sigma) if kind_of(metric) is JacobianRank else metric.of(np.ldexp(sigma, shift[:, None]))
+        values = module.dense_values(common, X, weights, threads)
+    return of_values(metric, run, *values)
+
+
+def of_values(metric, run, sigma, exponents):
+    """A rank [M] or spectrum [M, k] of singular values of a Jacobian that lacks columns of zeros, or has some more."""
+    most = metric.most(run.model, run.data)  # with a column for each trained parameter
+    sigma, exponents = (np.pad(a, ((0, 0), (0, max(0, most - a.shape[1]))))[:, :most] for a in (sigma, exponents))
+    return metric.of(sigma, exponents)
 
 
 def _gram(module, metric, shape, X, weights, threads):
     """Ranks [M] from Gram matrices; of singular values where a Gram matrix is not finite, zero, or has lost digits."""
     count = module.dense_ranks(shape, X, weights, metric.rtol, threads).astype(np.float64)
     for k in np.flatnonzero(count < 0):
-        sigma, _ = module.dense_values(shape, X, weights[k:k + 1], threads)
-        count[k] = metric.of(sigma)[0]
+        count[k] = metric.of(*module.dense_values(shape, X, weights[k:k + 1], threads))[0]
     return count

@@ -133,7 +133,7 @@ def _values(name, call, length, columns, making, ints, room, *lines):
     """Jacobi's method on matrices [length, columns], which take `making` doubles to be made."""
     most = min(length, columns)
     scratch = most * padded(columns) + padded(length) + 2 * columns + 2 * most
-    work = most + columns * padded(length) + max(making, scratch)
+    work = 2 * most + columns * padded(length) + max(making, scratch)
     warps = max(1, min(MOST_WARPS, columns // 8))  # rows of the factorisation are shared out among them
     shares = 8 * work <= room
     spec = _spec({**ints, "THREADS": WARP * warps, "WORK": work}, {"SHARED": shares}, *lines)

@@ -5,9 +5,14 @@ from math import prod
 
 import numpy as np
 
+from ..linalg import count_above
+from ..models import DiagonalLinear, DiagonalPower, DiagonalProduct
 from ..spec.check import BELOW_ONE, one_of, real, whole
 from .base import Metric
 from .points import as_points, refuse_test_points, test_points
+
+SCALED_POINTS = (DiagonalLinear, DiagonalProduct, DiagonalPower)  # families whose J is the points with columns scaled
+DEPENDENT = 1e-12  # of columns of length one, what rounding leaves of a singular value that is zero
 
 
 def jacobians(model, params, X):
@@ -34,15 +39,19 @@ def trained_jacobians(model, params, X):
     return phi[..., columns]
 
 
-def count_above(singular_values, rtol):
-    """#{k : sigma_k > rtol * sigma_1} [N] of singular values [N, k]; zero matrices have rank 0."""
-    return (singular_values > rtol * singular_values.max(axis=-1, keepdims=True)).sum(axis=-1)
+def independent(J):
+    """Singular values [N, k] of matrices [N, m, P] with columns of length one, 0 where they are but for rounding."""
+    columns = np.ldexp(J, -np.frexp(np.abs(J).max(axis=1, keepdims=True))[1])
+    length = np.linalg.norm(columns, axis=1, keepdims=True)
+    sigma = np.linalg.svd(columns / np.where(length > 0, length, 1), compute_uv=False)
+    return np.where(sigma > DEPENDENT * sigma[:, :1], sigma, 0)
 
 
 class JacobianMetric(Metric):
     """What metrics of phi = [dh(x_i)/dtheta]_i [m o, P] share: the evaluation points `points`, and a `method`.
 
-    A subclass has `of(sigma [N, k])`: the metric from the singular values, largest first.
+    A subclass has `of(sigma [N, k], exponents=None)`: the metric from the singular values sigma, largest first, times
+    2^exponents [N, k] if given.
     """
 
     def _check(self, methods):
@@ -71,16 +80,23 @@ class JacobianMetric(Metric):
             J = trained_jacobians(model, part, X)
             known = np.isfinite(J).all(axis=(1, 2))
             sigma = np.full((len(J), min(J.shape[1:])), np.nan)
-            sigma[known] = np.linalg.svd(J[known], compute_uv=False)
+            sigma[known] = self.values(J[known])
             out.append(self.of(sigma))
         return np.concatenate(out)
+
+    def values(self, J):
+        """Singular values [N, k] of finite Jacobians [N, m o, P']."""
+        return np.linalg.svd(J, compute_uv=False)
 
 
 @dataclass(frozen=True, eq=False)
 class JacobianRank(JacobianMetric):
     """Numerical rank of phi = [dh(x_i)/dtheta]_i [m o, P]: #{k : sigma_k > rtol * sigma_1}.
 
-    rtol: in [0, 1). 1e-4 (ReLU networks) and 1e-15 (diagonal networks, in float64) are those of arXiv 2210.05337
+    rtol: in [0, 1). 1e-4 (ReLU networks) and 1e-15 (diagonal networks, in float64) are those of arXiv 2210.05337. 0 is
+        for diagonal networks alone, and counts the independent columns of the points among inputs whose weights are not
+        zero, at most min(m, live inputs): there J is that of the points with its columns scaled. Other Jacobians are
+        known to rounding only, which leaves no singular value at zero; the plan refuses them
     points [m, d]: where phi is evaluated; by default the first min(P, n_test) test points, as in that paper
     method: "count" (diagonal networks: exact inertia), "gram" (dense networks, rtol >= 1e-6: inertia of phi phi^T),
         "jacobi" (singular values with high relative accuracy), "svd" (the definition: torch.func and LAPACK), or
@@ -96,9 +112,18 @@ class JacobianRank(JacobianMetric):
         object.__setattr__(self, "rtol", real(self.rtol, "JacobianRank.rtol", 0, high=BELOW_ONE))
         self._check(("auto", "count", "gram", "jacobi", "svd"))
 
-    def of(self, sigma):
+    def refuse(self, model, data):
+        if self.rtol == 0 and type(model) not in SCALED_POINTS:
+            return (f"rtol is 0, and rounding leaves no singular value of {type(model).__name__}'s Jacobian at zero; "
+                    "give rtol=1e-12 to count what is above rounding (diagonal networks take 0)")
+        return super().refuse(model, data)
+
+    def values(self, J):
+        return super().values(J) if self.rtol else independent(J)
+
+    def of(self, sigma, exponents=None):
         """Ranks [N] of singular values [N, k]; NaN where they are not finite."""
-        return np.where(np.isfinite(sigma).all(axis=-1), count_above(sigma, self.rtol), np.nan)
+        return np.where(np.isfinite(sigma).all(axis=-1), count_above(sigma, self.rtol, exponents), np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +154,9 @@ class JacobianSpectrum(JacobianMetric):
     def axes(self, model, data):
         return {f"{self.name}_number": range(self.k or self.most(model, data))}
 
-    def of(self, sigma):
+    def of(self, sigma, exponents=None):
         """The k largest [N, k] of singular values [N, all]."""
+        if exponents is not None:
+            with np.errstate(over="ignore", under="ignore"):
+                sigma = np.ldexp(sigma, exponents)
         return sigma[:, :self.k]

@@ -7,6 +7,8 @@
 
 namespace fs {
 
+constexpr double kLeastCounted = 1e-300;  // least rtol other than 0: thresholds and sizes above them are whole numbers
+
 namespace diagonal_rank_detail {
 
 using namespace symmetric;
@@ -118,15 +120,17 @@ FS_FN bool invert(double* __restrict H, int d) {
 
 }  // namespace diagonal_rank_detail
 
-// G [d,d] = X^T X of X [m,d]; constants and scratch as sized above. Costs about d^3 multiply-adds.
-FS_FN DiagonalRankPoints diagonal_rank_prepare(const double* G, int d, int m, double* constants, double* scratch) {
+// G [d,d] = X^T X of points X diag(scale) [m,d], scale [d] > 0 or null for ones; constants and scratch as sized above.
+// Costs about d^3 multiply-adds.
+FS_FN DiagonalRankPoints diagonal_rank_prepare(const double* G, const double* scale, int d, int m, double* constants,
+                                               double* scratch) {
   using namespace diagonal_rank_detail;
   double *length = constants, *diagonal = length + d, *C = diagonal + d, *H = C + (size_t)d * d;
   DiagonalRankPoints points = {d, m, false, 1.0, 0.0, length, diagonal, C, H};
   double most = 0;
   for (int j = 0; j < d; ++j) {
     length[j] = __builtin_sqrt(G[(size_t)j * (d + 1)]);
-    most = maximum(most, length[j]);
+    most = maximum(most, scale ? length[j] * scale[j] : length[j]);
   }
   for (int i = 0; i < d; ++i)
     for (int j = 0; j < d; ++j) {  // a zero column takes part as a unit vector of size zero
@@ -134,7 +138,7 @@ FS_FN DiagonalRankPoints diagonal_rank_prepare(const double* G, int d, int m, do
       const double c = i == j ? 1.0 : size > 0 ? G[(size_t)i * d + j] / size : 0.0;
       C[(size_t)i * d + j] = H[(size_t)i * d + j] = c;
     }
-  for (int j = 0; j < d; ++j) length[j] = most > 0 ? length[j] / most : 0.0;
+  for (int j = 0; j < d; ++j) length[j] = most > 0 ? length[j] * (scale ? scale[j] : 1.0) / most : 0.0;
   Scratch z = carve(scratch, scratch + diagonal_rank_vectors_size(d), d);
   points.largest = spectral_norm(C, d, z);
   if (m < d || !invert(H, d)) return points;

@@ -21,6 +21,8 @@
 // well-conditioned C and goes to 4 (`count_singular`); an order of magnitude slower.
 // Right wherever no singular value lies within a relative 100 eps max(cond, 1e4) of tau, cond = cond(C) of independent
 // columns. Columns of X must be exactly dependent, or independent by an angle above 1e-6: G cannot tell below that.
+// rtol = 0 counts the independent columns among those with s_j > 0: sizes other than zero do not change that number,
+// so that each counts as one.
 #pragma once
 
 #include "diagonal_points.h"
@@ -37,6 +39,7 @@ constexpr double kNegligible = 1e13;    // a diagonal that much larger than the 
 constexpr double kGrowth = 1e4;         // of an LDL^T without pivoting, on entries of order one
 constexpr double kSettled = 1e-13;      // relative residual at which sigma_1^2 is final
 constexpr double kTrusted = 1e-5;       // relative residual from which the top Ritz value is the top eigenvalue
+constexpr double kSquarable = 1e-100;   // largest t from which on all that matters may be squared
 constexpr double kClose = 1.2;          // ends of the interval of sigma_1^2 from which squeezing is tried
 
 // ---- certificates ------------------------------------------------------------------------------------------------
@@ -385,7 +388,8 @@ FS_FN void diagonal_sizes(const double* parts, int K, int d, int stride, double*
     for (int j = 0; j < d; ++j) s[j] = diagonal_rank_size(s[j], parts[(size_t)k * stride + j]);
 }
 
-// Rank of one network from s [d] >= 0, 1e-150 <= rtol; -1 where s is not finite. A function of the network alone.
+// Rank of one network from s [d] >= 0, rtol = 0 or kLeastCounted <= rtol; -1 where s is not finite. A function of the
+// network alone.
 // vectors, matrices: scratch as sized in diagonal_points.h; few networks come to need the matrices.
 FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, double rtol, double* vectors,
                         double* matrices, DiagonalRankEffort* effort = nullptr) {
@@ -399,9 +403,17 @@ FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, doubl
   }
   if (!(poison == 0)) return -1;
   if (!(most > 0) || rtol >= 1) return 0;
-  Interval square = {0, 0};  // max of the diagonal <= sigma_1^2 <= trace, and <= norm of C times max
+  double top = 0;
   for (int j = 0; j < d; ++j) {
     z.t[j] = s[j] / most * points.length[j];
+    if (rtol == 0) z.t[j] = s[j] > 0 && points.length[j] > 0;
+    top = maximum(top, z.t[j]);
+  }
+  if (rtol == 0) rtol = kLeastCounted;
+  if (top > 0 && top < kSquarable)  // the largest s belongs to a small column of X, and the other way round
+    for (int j = 0; j < d; ++j) z.t[j] /= top;
+  Interval square = {0, 0};  // max of the diagonal <= sigma_1^2 <= trace, and <= norm of C times max
+  for (int j = 0; j < d; ++j) {
     square.low = maximum(square.low, z.t[j] * z.t[j]);
     square.high += z.t[j] * z.t[j];
   }

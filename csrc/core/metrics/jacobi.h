@@ -1,13 +1,12 @@
 // Owns singular values with high relative accuracy: Householder QR with column pivoting, then one-sided Jacobi on R^T.
 //
-// Every column and every row of R carries its own power of two, so columns may differ by the whole range of float64
-// and nothing underflows or overflows on the way: A = B diag(2^e), and each sigma is accurate to a modest multiple of
-// eps cond(B), however graded the scales are (Demmel and Veselic 1992; the QR first: Drmac and Veselic 2008; largest
-// column first: de Rijk 1989). LAPACK's other methods are accurate relative to sigma_1 alone.
-// A sum over a row has 16 partial sums, entry j in partial j % 16 from where it begins, halved at the end: the bits are
-// those of any vector width.
-// Who is parallel: nothing here, one call is one matrix on one thread (`Alone`); csrc/cuda/metrics/jacobi.h has a block
-// of warps on one matrix, a warp a row.
+// Every column, every row of R and every sigma carries its own power of two, so columns may differ by the whole range
+// of float64 and nothing underflows or overflows on the way: A = B diag(2^e), and each sigma is accurate to a modest
+// multiple of eps cond(B), however graded the scales are (Demmel and Veselic 1992; the QR first: Drmac and Veselic
+// 2008; largest column first: de Rijk 1989). LAPACK's other methods are accurate relative to sigma_1 alone. A sum over
+// a row has 16 partial sums, entry j in partial j % 16 from where it begins, halved at the end: the bits are those of
+// any vector width. Who is parallel: nothing here, one call is one matrix on one thread (`Alone`);
+// csrc/cuda/metrics/jacobi.h has a block of warps on one matrix, a warp a row.
 #pragma once
 
 #include "tile.h"
@@ -139,18 +138,25 @@ FS_FN double key(double square, int e) {
   return (own + 2.0 * e) + fraction;
 }
 
-// Scales the columns of A^T [n, ld] to order one: exponents e [n], squares [n]. Whether all entries are finite.
+// Scales the columns of A^T [n, ld], times `sizes` [n] if given, to order one: exponents e [n], squares [n]. Whether
+// all entries are finite.
 template <class Work>
-FS_FN bool columns_to_one(const Work& work, double* At, int n, int length, size_t ld, int* e, double* square) {
+FS_FN bool columns_to_one(const Work& work, double* At, int n, int length, size_t ld, const double* sizes, int* e,
+                          double* square) {
   work.rows(0, n, [&](int j) {
     double* a = At + j * ld;
+    int given = 0, own = 0;
+    if (sizes) {
+      const bool known = sizes[j] < 1.0 / 0.0;  // the exponent of infinity is anything
+      const double fraction = known ? __builtin_frexp(sizes[j], &given) : __builtin_nan("");
+      work.entries(0, length, [&](int i) { a[i] *= fraction; });
+    }
     const double most = largest(work, a, length);
     const bool finite = most < 1.0 / 0.0;
-    int own = 0;
     if (finite && most > 0) (void)__builtin_frexp(most, &own);
     scale(work, a, length, -own);
     const double sum = finite ? dot(work, a, a, 0, (int)ld) : most;
-    work.one([&] { e[j] = own, square[j] = sum; });
+    work.one([&] { e[j] = own + given, square[j] = sum; });
   });
   return largest(work, square, n) < 1.0 / 0.0;
 }
@@ -172,13 +178,14 @@ FS_FN void bring(const Work& work, double* At, int k, int p, size_t ld, int from
   });
 }
 
-// A^T [n, ld] (row j: column j of A, `length` entries, zeros behind) -> R^T in place, row i of R in column i;
-// e [n]: exponents of the columns; u [ld] for the reflections. Returns the number of rows of R that are not zero, -1
-// for entries that are not finite.
+// A^T [n, ld] (row j: column j of A, `length` entries, zeros behind), times `sizes` [n] if given -> R^T in place, row i
+// of R in column i; e [n]: exponents of the columns; u [ld] for the reflections. Returns the number of rows of R that
+// are not zero, -1 for entries that are not finite.
 template <class Work>
-FS_FN int pivoted_qr(const Work& work, double* At, int n, int length, size_t ld, int* e, double* square, double* u) {
+FS_FN int pivoted_qr(const Work& work, double* At, int n, int length, size_t ld, const double* sizes, int* e,
+                     double* square, double* u) {
   using V = typename Work::V;
-  if (!columns_to_one(work, At, n, length, ld, e, square)) return -1;
+  if (!columns_to_one(work, At, n, length, ld, sizes, e, square)) return -1;
   const int most = n < length ? n : length;
   for (int k = 0; k < most; ++k) {
     const int p = work.first_best(k, n, [&](int j) { return key(square[j], e[j]); });
@@ -298,22 +305,27 @@ FS_FN void orthogonalise(const Work& work, double* C, int count, size_t ld, int*
   }
 }
 
-// sigma [most] in order from squares and exponents of rows [rank]; the rest are zeros. Returns their shift.
+// Whether a 2^ea > b 2^eb, for numbers >= 0.
+FS_FN bool exceeds(double a, int ea, double b, int eb) { return b > 0 ? __builtin_scalbn(a, ea - eb) > b : a > 0; }
+
+// sigma [most] over powers of two, largest first, from squares and exponents of rows [rank], zeros behind them; the
+// powers' exponents [most] stand after them.
 template <class Work>
-FS_FN int sorted(const Work& work, const double* square, const int* f, int rank, int most, double* sigma) {
-  int shift = -kExponent;
-  for (int i = 0; i < rank; ++i) shift = square[i] > 0 && f[i] > shift ? f[i] : shift;
-  work.entries(0, most,
-               [&](int i) { sigma[i] = i < rank ? __builtin_scalbn(__builtin_sqrt(square[i]), f[i] - shift) : 0.0; });
+FS_FN void sorted(const Work& work, const double* square, const int* f, int rank, int most, double* sigma) {
+  double* exponent = sigma + most;
+  work.entries(0, most, [&](int i) {
+    const bool there = i < rank && square[i] > 0;
+    sigma[i] = there ? __builtin_sqrt(square[i]) : 0.0, exponent[i] = there ? f[i] : 0;
+  });
   work.one([&] {
     for (int i = 1; i < most; ++i) {  // nearly sorted
-      const double own = sigma[i];
+      const double own = sigma[i], power = exponent[i];
       int k = i;
-      for (; k > 0 && sigma[k - 1] < own; --k) sigma[k] = sigma[k - 1];
-      sigma[k] = own;
+      for (; k > 0 && exceeds(own, int(power), sigma[k - 1], int(exponent[k - 1])); --k)
+        sigma[k] = sigma[k - 1], exponent[k] = exponent[k - 1];
+      sigma[k] = own, exponent[k] = power;
     }
   });
-  return rank > 0 ? shift : 0;
 }
 
 }  // namespace jacobi
@@ -324,26 +336,27 @@ FS_FN constexpr size_t jacobi_scratch_size(int length, int n) {
   return most * tile::padded(n) + tile::padded(length) + 2 * (size_t)n + 2 * most;
 }
 
-// Singular values of A, largest first: sigma[k] 2^shift, k < min(length, n), sigma of order one and below; NaN if A is
-// not finite. At [n, padded(length)]: the columns of A one after the other, zeros behind; overwritten. Returns shift.
+// Singular values of A diag(sizes), or of A, largest first: sigma[k] 2^sigma[most + k], k < most = min(length, n), of
+// order one over their own powers of two; NaN if it is not finite. At [n, padded(length)]: the columns of A one after
+// the other, zeros behind; overwritten. sizes [n] >= 0, null for A itself: may be the first of the scratch.
 template <class Work>
-FS_FN int jacobi_singular_values(const Work& work, double* At, int length, int n, double* sigma, double* scratch) {
+FS_FN void jacobi_singular_values(const Work& work, double* At, const double* sizes, int length, int n, double* sigma,
+                                  double* scratch) {
   using namespace jacobi;
   const size_t ld = tile::padded(length), ldc = tile::padded(n);
   const int most = length < n ? length : n;
   double *C = scratch, *u = C + most * ldc, *square = u + ld;
-  int *e = (int*)(square + n), *f = e + n, *at = f + most, shift = 0;
-  const int rank = pivoted_qr(work, At, n, length, ld, e, square, u);
+  int *e = (int*)(square + n), *f = e + n, *at = f + most;
+  const int rank = pivoted_qr(work, At, n, length, ld, sizes, e, square, u);
   if (rank >= 0) rows_of_R(work, At, n, rank, ld, e, C, ldc, f);
   work.rows(0, 1, [&](int) {
     if (rank < 0) {
-      work.entries(0, most, [&](int i) { sigma[i] = __builtin_nan(""); });
+      work.entries(0, most, [&](int i) { sigma[i] = __builtin_nan(""), sigma[most + i] = 0; });
       return;
     }
     orthogonalise(work, C, rank, ldc, f, square, at);
-    shift = sorted(work, square, f, rank, most, sigma);
+    sorted(work, square, f, rank, most, sigma);
   });
-  return shift;
 }
 
 }  // namespace fs

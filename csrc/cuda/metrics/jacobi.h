@@ -76,27 +76,29 @@ struct Warps {
   FS_DEVICE V behind(V x, int i, int k) const { return V::set(i > k ? x.a : 0.0); }
 };
 
-// out [N, 1 + KEPT]: shift, then the KEPT largest singular values of a matrix [LENGTH, COLUMNS] over 2^shift.
-// Matrix: LENGTH, COLUMNS, KEPT; fill(job, k, work, columns) makes the columns of network k in work [SIZE].
+// out [N, 2, KEPT]: the KEPT largest singular values of a matrix [LENGTH, COLUMNS] over powers of two, their exponents.
+// Matrix: LENGTH, COLUMNS, KEPT, SIZED; fill(job, k, work, columns) makes the columns of network k in work [SIZE], and
+// leaves their sizes there if they are SIZED.
 template <class Spec, class Matrix>
 struct Values {
   static constexpr int N = Matrix::COLUMNS, LD = tile::padded(Matrix::LENGTH),
                        MOST = Matrix::LENGTH < N ? Matrix::LENGTH : N,
                        SCRATCH = int(jacobi_scratch_size(Matrix::LENGTH, N)),
-                       WORK = MOST + N * LD + (SCRATCH < Matrix::SIZE ? Matrix::SIZE : SCRATCH);
+                       WORK = 2 * MOST + N * LD + (SCRATCH < Matrix::SIZE ? Matrix::SIZE : SCRATCH);
   static_assert(WORK == Spec::WORK, "fastsgd/cuda/metric_programs.py sets aside something else");
 
   FS_DEVICE static void run(const MetricLaunch& job) {
     FS_DYN_SHARED(double, room);
-    double *sigma = Spec::SHARED ? room : job.scratch + blockIdx.x * job.each, *columns = sigma + MOST,
+    double *sigma = Spec::SHARED ? room : job.scratch + blockIdx.x * job.each, *columns = sigma + 2 * MOST,
            *rest = columns + N * LD;
     for (i64 k = blockIdx.x; k < job.N; k += gridDim.x) {
       Matrix::fill(job, k, rest, columns);
       __syncthreads();
-      const int shift = jacobi_singular_values(Warps<Spec::THREADS / 32>(), columns, Matrix::LENGTH, N, sigma, rest);
-      double* to = job.out + k * (1 + Matrix::KEPT);
-      if (threadIdx.x == 0) to[0] = shift;
-      for (int i = threadIdx.x; i < Matrix::KEPT; i += Spec::THREADS) to[1 + i] = sigma[i];
+      jacobi_singular_values(Warps<Spec::THREADS / 32>(), columns, Matrix::SIZED ? rest : nullptr, Matrix::LENGTH, N,
+                             sigma, rest);
+      double* to = job.out + k * 2 * Matrix::KEPT;
+      for (int i = threadIdx.x; i < Matrix::KEPT; i += Spec::THREADS)
+        to[i] = sigma[i], to[Matrix::KEPT + i] = sigma[MOST + i];
       __syncthreads();
     }
   }
@@ -107,14 +109,14 @@ template <class Spec>
 struct Scaled {
   static constexpr int LENGTH = Spec::POINTS, COLUMNS = Spec::D, KEPT = LENGTH < COLUMNS ? LENGTH : COLUMNS,
                        SIZE = Spec::D;
+  static constexpr bool SIZED = true;
   FS_DEVICE static void fill(const MetricLaunch& job, i64 k, double* s, double* columns) {
     constexpr int D = Spec::D, LD = tile::padded(LENGTH);
     for (int j = threadIdx.x; j < D; j += Spec::THREADS)
       diagonal_sizes(job.W + k * Spec::K * D + j, Spec::K, 1, D, s + j);
-    __syncthreads();
     for (int e = threadIdx.x; e < D * LD; e += Spec::THREADS) {
       const int j = e / LD, i = e % LD;
-      columns[e] = i < LENGTH ? job.X[i * D + j] * s[j] : 0.0;
+      columns[e] = i < LENGTH ? job.X[i * D + j] : 0.0;
     }
   }
 };
@@ -126,6 +128,7 @@ struct DenseColumns {
   using Passes = DensePasses<Spec>;
   static constexpr int MP = tile::padded(Spec::POINTS), LENGTH = Passes::OUTPUTS * MP, COLUMNS = Passes::P,
                        KEPT = Spec::KEPT, SIZE = Passes::SIZE;
+  static constexpr bool SIZED = false;
 
   // Derivatives by parameter k of unit i in layer l + 1, which is its bias if there are no more inputs.
   FS_DEVICE static void derivatives(const double* X, const double* work, int l, int i, int k, double* to) {
