@@ -1,49 +1,80 @@
 """Owns checkpoints: a run and its progress in one file, written between launches, resumed to the bit."""
 
+import os
+import signal
+import threading
 import time
-from dataclasses import dataclass, replace
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
-from . import storage
+from . import archive
 from .errors import SpecError
 from .execute import Progress, execute
+from .files import writable
 from .plan import plan as make_plan
-from .result import pack, unpack
 from .spec import codec
 from .spec.check import real
 from .spec.metric import Custom
+from .storage import Damaged, require_ours
 from .watch import watcher
 
 LIVE = ("weights", "lost", "buffers")  # the arrays of a Progress that a launch changes
 CHEAP, SELDOM = 0.01, 50  # seconds; dearer copies are made so seldom that they take a fiftieth of the time
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # end a run as Ctrl-C does; the exit status is 128 and the signal's number
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Where and how often to write a run's progress.
 
-    path: file; it is replaced whole, and removed by nobody
-    every: seconds between writes, >= 0; one is also written when the run is interrupted
+    path: file. If it holds this very run, the run goes on from there, and a warning says from which step; any other
+        file is refused. The one before stays beside it as PATH.previous, and is taken where the newest is damaged
+    every: seconds between writes, >= 0; one is also written when the run ends, fails or is stopped by Ctrl-C, SIGTERM
+        or SIGHUP
+    classes: dataclasses of your own that the run holds (a model, a rule, a loss, a metric), which files do not bring
+        back by themselves
+    A write that the system refuses (a full disk, say) is a warning, and training goes on.
     """
 
     path: str
     every: float = 60.0
+    classes: tuple = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "path", str(storage.writable(self.path, "checkpoint.path")))
+        writable(self.path, "checkpoint.path")
+        object.__setattr__(self, "path", str(Path(self.path)))
+        writable(self.previous, "checkpoint.path.previous")
         object.__setattr__(self, "every", real(self.every, "checkpoint.every", 0))
+
+    @property
+    def previous(self):
+        """Where the checkpoint before the newest is."""
+        return f"{os.path.realpath(self.path)}.previous"
+
+
+class Stopped(SystemExit):
+    """A signal ended the run after its progress was written; the process exits with 128 and the signal's number."""
 
 
 class Writer:
-    """Writes checkpoints of one run as `execute` goes along."""
+    """Writes checkpoints of one run as `execute` goes along.
 
-    def __init__(self, run, checkpoint):
-        codec.require_own(run)
+    held: steps that the file holds, None if there is no file of this run
+    rotates: whether what is there is good enough to stay as the previous checkpoint
+    """
+
+    def __init__(self, run, checkpoint, held=None, rotates=True):
         self.run, self.checkpoint, self.last = run, checkpoint, time.monotonic()
-        self.latest, self.copied, self.cost = None, self.last, 0.0
+        self.held, self.rotates = held, rotates
+        self.live = self.latest = self.written = None
+        self.copied, self.cost = self.last, 0.0
 
     def __call__(self, done):
         # a copy: an interrupt may find the live state in the middle of a launch
-        now, due = time.monotonic(), time.monotonic() - self.last >= self.checkpoint.every
+        self.live, now = done, time.monotonic()
+        due = now - self.last >= self.checkpoint.every
         if due or self.cost < CHEAP or now - self.copied >= SELDOM * self.cost:
             self.latest = done.copy()
             self.copied = time.monotonic()
@@ -52,51 +83,176 @@ class Writer:
             self.write()
 
     def write(self):
-        """Write the latest progress now."""
-        done = self.latest
-        if done is None:
+        """Write the latest progress now, if it is not there. A system that refuses is warned of."""
+        done, path = self.latest, self.checkpoint.path
+        if done is None or (done.t, done.taken) == self.written:
             return
-        text, arrays = codec.encode(self.run)
-        arrays |= {name: getattr(done, name) for name in LIVE} | pack(done.records, done.saved_weights)
-        header = {"kind": "checkpoint", "run": text, "t": done.t, "taken": done.taken, "seconds": done.seconds}
-        storage.write(self.checkpoint.path, header, arrays)
-        self.last = time.monotonic()
+        header = {"kind": "checkpoint", "t": done.t, "taken": done.taken, "seconds": done.seconds}
+        previous = os.path.basename(self.checkpoint.previous) if self.rotates else None
+        try:
+            archive.write(path, header, self.run, {name: getattr(done, name) for name in LIVE}, done.records,
+                          done.saved_weights, previous)
+            self.held, self.written, self.rotates = done.t, (done.t, done.taken), True
+        except (OSError, SpecError) as error:
+            if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+                raise error.__context__ from None  # it came in the middle of a write that then failed as well
+            warnings.warn(f"checkpoint: {path!r} could not be written ({getattr(error, 'strerror', None) or error}); "
+                          "what was there stays, and training goes on", stacklevel=2)
+        finally:
+            self.last = time.monotonic()
+
+    def end(self):
+        """Write the end of the run, if it moved at all."""
+        if self.live is not None:
+            self.latest = self.live
+            self.write()
+
+    def note(self):
+        """Where the run stopped and how to go on, in a sentence."""
+        path, T = self.checkpoint.path, self.run.steps
+        if self.held is None:
+            return f"checkpoint: the run stopped before anything was kept in {path!r}"
+        return (f"checkpoint: {path!r} holds step {self.held} of {T}; the same call, or fs.resume({path!r}), goes on "
+                "from there")
 
 
-def run_with(plan, checkpoint=None, progress=None, watch=None):
-    """Execute a plan, writing checkpoints if asked to and calling `watch(done)` after each launch; returns a Result."""
-    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-        checkpoint = Checkpoint(checkpoint)
-    writer = None if checkpoint is None else Writer(plan.run, checkpoint)
-    listeners = [f for f in (writer, watch) if f is not None]
+def run_with(plan, checkpoint=None, watch=None):
+    """Execute a plan and call `watch(done)` after each launch; returns a Result.
+
+    checkpoint: path or Checkpoint to write; a run that it holds goes on from there
+    """
+    if checkpoint is None:
+        return execute(plan, None, watch)
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    return _run(plan, checkpoint, _claimed(checkpoint, plan.run), watch)
+
+
+def _run(plan, checkpoint, held, watch):
+    """Execute a plan from `held`, a Held or None, with checkpoints."""
+    progress, writer = None, Writer(plan.run, checkpoint)
+    if held is not None:
+        progress, writer.held, writer.rotates = held.progress, held.progress.t, held.newest
+        if len(progress.lost) != plan.N:
+            raise SpecError(f"checkpoint: {checkpoint.path!r} has {len(progress.lost)} networks, the run has {plan.N}")
 
     def on_launch(done):
-        for listener in listeners:
-            listener(done)
+        writer(done)
+        if watch:
+            watch(done)
+
+    with stoppable():
+        try:
+            result = execute(plan, progress, on_launch)
+            writer.end()
+            return result
+        except BaseException as error:
+            writer.write()
+            error.__notes__ = [*getattr(error, "__notes__", ()), writer.note()]
+            raise
+
+
+@contextmanager
+def stoppable():
+    """Within the block a signal to end the process raises Stopped, unless the user has a handler for it."""
+    mine = []
+
+    def stop(number, frame):
+        for each in mine:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not cut the writing short
+        raise Stopped(128 + number)
 
     try:
-        return execute(plan, progress, on_launch if listeners else None)
-    except KeyboardInterrupt:
-        if writer is not None:
-            writer.write()
-        raise
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    mine.append(number)
+                    signal.signal(number, stop)
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
 
 
-def load(path):
-    """(Run, Progress) of a checkpoint file. Raises SpecError if it is none."""
-    header, arrays = storage.read(path, "checkpoint")
-    missing = [name for name in LIVE if name not in arrays]
-    if missing:
-        raise SpecError(f"checkpoint: {str(path)!r} lacks {', '.join(missing)}; it was written by another version")
-    live = (arrays[name] for name in LIVE)
-    progress = Progress(header["t"], header["taken"], *live, *unpack(arrays), header["seconds"])
-    return codec.decode(header["run"], arrays), progress
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What the file of a checkpoint holds: a Run and its Progress; newest: whether it is not the previous file's."""
+
+    run: object
+    progress: Progress
+    newest: bool = True
 
 
-def require_same(saved, run):
+def load(path, classes=()):
+    """(Run, Progress) of a checkpoint file, of the one before it where the newest is damaged. Raises SpecError."""
+    held = _held(Checkpoint(path, classes=classes))
+    if held is None:
+        raise SpecError(f"path: there is no file {str(path)!r}")
+    return held.run, held.progress
+
+
+def _held(checkpoint):
+    """The Held of a checkpoint's file, None if there is none. Raises SpecError if it is no checkpoint."""
+    path, previous = checkpoint.path, checkpoint.previous
+    there, before = os.path.lexists(path), os.path.lexists(previous)
+    why = "is missing"
+    if there:
+        try:
+            if before:
+                require_ours(previous)
+            return _read(path, checkpoint.classes)
+        except Damaged as error:
+            if not before:
+                raise
+            why = f"cannot be read ({error})"
+    elif not before:
+        return None
+    held = replace(_read(previous, checkpoint.classes), newest=False)
+    warnings.warn(f"checkpoint: {path!r} {why}; the one before it is taken", stacklevel=2)
+    return held
+
+
+def _read(path, classes):
+    """The Held of one file."""
+    header, run, live, records, saved_weights = archive.read(path, "checkpoint", LIVE, classes)
+    seconds = header.get("seconds")
+    if not (isinstance(seconds, dict) and {"training", "metrics"} <= set(seconds)
+            and all(type(s) in (int, float) and 0 <= s < float("inf") for s in seconds.values())):
+        raise SpecError(f"path: {str(path)!r} does not say how long its run took")
+    weights, lost, buffers = live
+    archive.validate(run, lost, weights, records, saved_weights, t=header.get("t"), taken=header.get("taken"),
+                     buffers=buffers)
+    _say_version(path, header.get("version"))
+    return Held(run, Progress(header["t"], header["taken"], *live, records, saved_weights, seconds))
+
+
+def _say_version(path, version):
+    from . import __version__
+
+    if version != __version__:
+        other = f"fastsgd {version}" if isinstance(version, str) else "a fastsgd that did not say its version"
+        warnings.warn(f"checkpoint: {str(path)!r} was written by {other:.50}, this is {__version__}; the steps from "
+                      "here on need not have that one's bits", stacklevel=2)
+
+
+def _claimed(checkpoint, run):
+    """The Held of a checkpoint's file to go on with, None if there is none. Raises SpecError if it is not `run`'s."""
+    codec.require_readable(run, checkpoint.classes)
+    held = _held(checkpoint)
+    if held is not None:
+        require_same(held.run, run, checkpoint.path)
+        t, T = held.progress.t, run.steps
+        what = f"it goes on at step {t} of {T}" if t < T else "its result is taken from there"
+        warnings.warn(f"checkpoint: {checkpoint.path!r} holds this run; {what}", stacklevel=2)
+    return held
+
+
+def require_same(saved, run, path="the file"):
     """Raise SpecError unless a checkpoint's run asks for the same computation as `run`."""
     if codec.fingerprint(saved) != codec.fingerprint(run):
-        raise SpecError("checkpoint: the file belongs to another run; remove it, or name another file")
+        other = [f.name for f in fields(run)
+                 if codec.fingerprint(getattr(saved, f.name)) != codec.fingerprint(getattr(run, f.name))]
+        raise SpecError(f"checkpoint: {path!r} belongs to another run (of another {', '.join(other)}); remove it, or "
+                        "name another file")
 
 
 def _with(metrics, functions):
@@ -108,19 +264,33 @@ def _with(metrics, functions):
             for metric in metrics]
 
 
-def resume(path, *, backend=None, tuning=None, progress=None, checkpoint=None, functions=None):
+def resume(path, *, backend=None, tuning=None, progress=None, checkpoint=None, functions=None, classes=()):
     """Go on with a run where its checkpoint left it; the result has the bits of an uninterrupted run.
 
-    path: file written by `train(..., checkpoint=...)`
+    path: file written by `train(..., checkpoint=...)`; of a run that has ended it gives the result
     backend: another backend than the run asked for
     progress, checkpoint: as in `fs.train`; by default checkpoints go on into the same file
     functions: {name: function} of the run's metrics that are functions, which files do not keep
+    classes: dataclasses of your own that the run holds
+    Raises SpecError if the file is no checkpoint; where it is damaged, a warning says so and the previous is taken.
     """
-    run, done = load(path)
+    source = Checkpoint(path, classes=classes)
+    held = _held(source)
+    if held is None:
+        raise SpecError(f"path: there is no file {str(path)!r}")
+    run = held.run
     if functions:
         run = run.replace(metrics=_with(run.metrics, functions))
     if backend is not None:
         run = run.replace(backend=backend)
     plan = make_plan(run, tuning)
+    if checkpoint is None:
+        checkpoint = source
+    else:
+        checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint, classes=classes)
+        codec.require_readable(run, checkpoint.classes)
+        into = _held(checkpoint) if os.path.realpath(checkpoint.path) != os.path.realpath(path) else None
+        if into is not None:
+            require_same(into.run, run, checkpoint.path)
     with watcher(plan, progress) as watch:
-        return run_with(plan, checkpoint or Checkpoint(str(path)), done, watch)
+        return _run(plan, checkpoint, held, watch)

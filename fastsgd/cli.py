@@ -1,6 +1,8 @@
 """Owns the command line: builds a Run and hands it on, nothing more."""
 
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -15,25 +17,49 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.command()
 def run(config: Annotated[Path, typer.Argument(help="TOML file that describes the run")],
         out: Annotated[Path, typer.Option(help="file for the labelled result")] = Path("result.npz"),
-        checkpoint: Annotated[Path | None, typer.Option(help="checkpoint file; an existing one is resumed")] = None):
+        checkpoint: Annotated[Path | None, typer.Option(help="file for the progress; one that holds this run is gone "
+                                                             "on with, any other is refused")] = None):
     """Train what CONFIG describes and write the result."""
-    from . import checkpoint as checkpoints
     from . import config as configs
-    from . import storage
+    from .checkpoint import Stopped, stoppable
+    from .files import writable
     from .report import summary
     from .train import train
 
-    storage.writable(out, "out")
+    _apart(config=config, out=out, checkpoint=checkpoint)
+    writable(out, "out")
     request = configs.read(config)
-    if checkpoint is not None and checkpoint.exists():
-        saved, _ = checkpoints.load(checkpoint)
-        checkpoints.require_same(saved, request)
-        result = checkpoints.resume(checkpoint, progress=True)
-    else:
-        result = train(request, progress=True, checkpoint=checkpoint)
-    result.save(out)
+    try:
+        with stoppable():
+            result = train(request, progress=True, checkpoint=checkpoint)
+            _save(result, out, checkpoint)
+    except (KeyboardInterrupt, Stopped) as stop:
+        kept = "; ".join(getattr(stop, "__notes__", ())) or "nothing is kept; --checkpoint FILE keeps the progress"
+        typer.echo(f"stopped: {kept}" + ("; so does the same command" if checkpoint else ""), err=True)
+        raise typer.Exit(stop.code if isinstance(stop, Stopped) else 130) from None
     typer.echo(summary.text(result))
     typer.echo(f"wrote {out}")
+
+
+def _save(result, out, checkpoint):
+    """Write the result, or say what is left of it."""
+    try:
+        result.save(out)
+    except OSError as error:
+        left = f"{checkpoint} has the end of the run, the same command writes it in a moment" if checkpoint else (
+            "nothing is kept of the run; --checkpoint FILE would have kept its end")
+        typer.echo(f"out: {str(out)!r} could not be written ({error.strerror or error}); {left}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _apart(**paths):
+    """Refuse two names for one file."""
+    seen = {}
+    for name, path in paths.items():
+        there = path and os.path.realpath(path)
+        if there in seen and there:
+            raise SpecError(f"{name}: {str(path)!r} is the file of {seen[there]} as well; give another name")
+        seen[there] = name
 
 
 @app.command()
@@ -117,11 +143,15 @@ def info():
 
 
 def main():
-    """Entry point: the library's errors become one line on stderr and exit status 2."""
+    """Entry point: warnings and errors become one line on stderr, and errors exit status 2."""
+    warnings.showwarning = lambda message, *_: typer.echo(f"{message}", err=True)
     try:
         app()
     except FastsgdError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that may not be made
+        typer.echo(f"{error.strerror or error}: {error.filename}" if error.filename else f"{error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -1,13 +1,11 @@
 """Owns configuration files: a TOML table becomes a Run."""
 
 import sys
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from . import data, losses, metrics, models, orders, rules
+from . import data, losses, metrics, models, orders, rules, storage
 from .errors import FastsgdError, SpecError
+from .spec import codec
 from .spec.check import as_array, one_of
 from .spec.noise import GradientNoise, LabelNoise
 from .spec.problem import Dataset
@@ -37,7 +35,7 @@ def read(path):
         table = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise SpecError(f"config: cannot read {str(path)!r} ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"config: {str(path)!r} is no TOML ({error})") from None
     if isinstance(table.get("rule"), dict):
         table["rule"] = _rule(table["rule"])
@@ -87,9 +85,10 @@ def _rule(table):
 def _record(shelf, table, field):
     table = dict(table) if isinstance(table, dict) else {"type": table}
     name = table.pop("type", None)
-    if name not in shelf.__all__:
-        raise SpecError(f"{field}.type: {name!r} given, expected one of {', '.join(shelf.__all__)}")
-    return _make(getattr(shelf, name), table, field)
+    legal = {name: kind for name, kind in codec.records_on(shelf).items() if codec.kept_whole(kind)}
+    if not isinstance(name, str) or name not in legal:
+        raise SpecError(f"{field}.type: {name!r} given, expected one of {', '.join(legal)}")
+    return _make(legal[name], table, field)
 
 
 def _data(table, folder, dtype):
@@ -101,13 +100,10 @@ def _data(table, folder, dtype):
         if table.get("type") not in ("sparse_regression", "teacher_student"):
             raise SpecError(f"data.type: {table.get('type')!r} given, expected sparse_regression, teacher_student or "
                             "Fresh, or file = instead")
-        return _record(data, table, "data").astype(dtype)
-    try:
-        with np.load(folder / table["file"], allow_pickle=False) as arrays:
-            arrays = dict(arrays)
-    except (OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SpecError(f"data.file: cannot read {table['file']!r} ({error})") from None
-    return _make(Dataset, arrays, "data")
+        return _make(getattr(data, table.pop("type")), table, "data").astype(dtype)
+    if not isinstance(table["file"], str):
+        raise SpecError(f"data.file: {table['file']!r} given, expected the name of an npz file")
+    return _make(Dataset, storage.numbers(folder / table["file"], "data.file"), "data")
 
 
 def _table(value, field):
@@ -124,3 +120,5 @@ def _make(kind, fields, field):
         raise
     except TypeError as error:
         raise SpecError(f"{field}: {str(error).replace('__init__() ', '').replace(f'{kind.__name__}.', '')}") from None
+    except Exception as error:  # a text may hold values that no record thought of
+        raise SpecError(f"{field}: cannot be made of these values ({type(error).__name__}: {error})") from None

@@ -4,21 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import storage
+from . import archive
 from .errors import SpecError
 from .spec import codec
+from .spec.run import DEVICE
 
-
-def pack(records, saved_weights):
-    """Records and saved weights as the named arrays of a file."""
-    kept = {} if saved_weights is None else {"saved_weights": saved_weights}
-    return {f"record.{name}": a for name, a in records.items()} | kept
-
-
-def unpack(arrays):
-    """(records, saved weights or None) from the named arrays of a file."""
-    records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
-    return records, arrays.get("saved_weights")
+ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,18 +96,33 @@ class Result:
         labels |= {"net": self.ids, "step": self.steps, "step_size": ("net", self.base), "lost": ("net", self.lost)}
         return xarray.Dataset(data, coords=labels, attrs={k: str(v) for k, v in self.provenance.items()})
 
-    def save(self, path):
-        """Write everything to one npz file, whole or not at all."""
-        text, arrays = codec.encode(self.run)
-        arrays |= {"steps": self.steps, "ids": self.ids, "base": self.base, "lost": self.lost, "weights": self.weights}
-        arrays |= pack(self.records, self.saved_weights)
-        storage.write(path, {"kind": "result", "run": text, "provenance": self.provenance}, arrays)
+    def save(self, path, classes=()):
+        """Write everything to one npz file, whole or not at all.
+
+        classes: dataclasses of your own that the run holds (a model, a rule, a loss, a metric); `load` needs them too
+        Raises SpecError if `load` could not read the file, or if `path` is not the name of a file; OSError if the
+        system refuses.
+        """
+        codec.require_readable(self.run, classes)
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        archive.validate(self.run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
+                         taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base)
+        archive.write(path, {"kind": "result", "provenance": self.provenance}, self.run, arrays, self.records,
+                      self.saved_weights)
 
     @classmethod
-    def load(cls, path):
-        """Read a file that `save` wrote. Raises SpecError if it is none."""
-        header, arrays = storage.read(path, "result")
-        records, saved_weights = unpack(arrays)
-        return cls(run=codec.decode(header["run"], arrays), steps=arrays["steps"], ids=arrays["ids"],
-                   base=arrays["base"], lost=arrays["lost"], weights=arrays["weights"], records=records,
-                   saved_weights=saved_weights, provenance=header["provenance"])
+    def load(cls, path, classes=()):
+        """Read a file that `save` wrote.
+
+        classes: dataclasses of your own that the run holds; a file makes no records but these and fastsgd's
+        Raises SpecError if it is none, or damaged, or its parts do not fit each other.
+        """
+        header, run, arrays, records, saved_weights = archive.read(path, "result", ARRAYS, classes)
+        provenance = header.get("provenance")
+        device = provenance.get("device", "cpu") if isinstance(provenance, dict) else None
+        if not (isinstance(device, str) and DEVICE.fullmatch(device)):
+            raise SpecError(f"path: {str(path)!r} says nothing of where its result comes from")
+        parts = dict(zip(ARRAYS, arrays, strict=True))
+        archive.validate(run, parts["lost"], parts["weights"], records, saved_weights, t=run.steps,
+                         taken=len(parts["steps"]), **{name: parts[name] for name in ("ids", "steps", "base")})
+        return cls(run=run, records=records, saved_weights=saved_weights, provenance=provenance, **parts)

@@ -19,7 +19,8 @@ def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=N
     data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids: as in
         fs.Run
     progress: None (silent), True (a bar on stderr), or a function called with (t, T, number lost) after each launch
-    checkpoint: path or fs.Checkpoint; `fs.resume(path)` goes on where a killed run stopped
+    checkpoint: path or fs.Checkpoint. A file that holds this very run is gone on with, and a warning says from which
+        step; any other file is refused. Ctrl-C, SIGTERM and SIGHUP leave the progress there
     tuning: fs.Tuning - speed choices of your own
     Returns a Result. Raises SpecError, PlanError or BackendUnavailable before anything runs.
     """
@@ -37,4 +38,4 @@ def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=N
         plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
                              backend, device, seed, ids), tuning)
     with watcher(plan, progress) as watch:
-        return run_with(plan, checkpoint, watch=watch)
+        return run_with(plan, checkpoint, watch)

@@ -1,7 +1,6 @@
 """Files: results and checkpoints come back to the bit, are written whole or not at all, and survive a kill."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import fastsgd as fs
 from fastsgd import checkpoint, storage
 from fastsgd.spec import codec
 
-# A run long enough to be killed in the middle: about two seconds of training.
+# A run long enough to be interrupted in the middle.
 SCRIPT = """
 import signal, sys; sys.path.insert(0, {tests!r})
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
@@ -23,14 +22,10 @@ from cases import request
 import fastsgd as fs
 run = request("relu2_3_21", steps={steps}, save=fs.SaveAt(linear=9, params=True), N=64)
 print("ready", flush=True)
-fs.train(run, checkpoint=fs.Checkpoint({path!r}, every={every}), tuning=fs.Tuning(threads=1))
-print("done", flush=True)
+fs.train(run, checkpoint=fs.Checkpoint({path!r}, every=1e9), progress=lambda t, T, lost: print(t, flush=True))
 """
 TESTS = os.path.dirname(__file__)
 
-
-def long_run(steps):
-    return request("relu2_3_21", steps=steps, save=fs.SaveAt(linear=9, params=True), N=64)
 
 
 def test_result_round_trip(tmp_path):
@@ -90,34 +85,12 @@ def test_a_file_cannot_name_other_code():
         codec.decode('{"record": "os:system", "fields": {}}', {})
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
-    steps, path = 120_000, str(tmp_path / "run.ckpt")
-    want = fs.train(long_run(steps))
-    random.seed(0)
-    for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT.format(tests=TESTS, steps=steps, path=path, every=0)],
-                                 stdout=subprocess.PIPE, text=True)
-        child.stdout.readline()
-        deadline = time.time() + 20
-        while not os.path.exists(path) and time.time() < deadline:
-            time.sleep(0.01)
-        time.sleep(random.random() * 0.3)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        _, progress = checkpoint.load(path)
-        assert 0 < progress.t <= steps
-        for tuning in (None, fs.Tuning(threads=1, lanes=1, team=1, segment=10_007)):
-            got = fs.resume(path, tuning=tuning, checkpoint=fs.Checkpoint(str(tmp_path / "other.ckpt"), every=1e9))
-            assert bits(got) == bits(want) and got.saved_weights.tobytes() == want.saved_weights.tobytes()
-        os.unlink(path)
-
-
 def test_interrupt_stops_within_seconds_and_leaves_a_checkpoint(tmp_path):
     steps, path = 50_000_000, str(tmp_path / "run.ckpt")
-    child = subprocess.Popen([sys.executable, "-c", SCRIPT.format(tests=TESTS, steps=steps, path=path, every=1e9)],
+    child = subprocess.Popen([sys.executable, "-c", SCRIPT.format(tests=TESTS, steps=steps, path=path)],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    child.stdout.readline()
-    time.sleep(1.5)
+    for _ in range(4):  # ready, step 0, two launches
+        child.stdout.readline()
     child.send_signal(signal.SIGINT)
     began = time.time()
     _, error = child.communicate(timeout=30)

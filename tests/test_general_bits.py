@@ -68,7 +68,7 @@ def test_a_larger_population_begins_with_the_smaller_one(name, dtype):
 def test_every_checkpoint_resumes_to_the_same_bits(name, backend, tmp_path, monkeypatch):
     kept, write, run = [], storage.write, general(name, "float32", backend=backend)
 
-    def keep(path, header, arrays):
+    def keep(path, header, arrays, previous):
         kept.append(tmp_path / f"{len(kept)}")
         write(kept[-1], header, arrays)
 

@@ -1,6 +1,10 @@
 """Owns the figure of a study: each metric against the step, median and band over survivors, with some single runs."""
 
+from pathlib import Path
+
 import numpy as np
+
+from ..files import whole
 
 PANELS = {  # metric -> (axis label, logarithmic)
     "train_loss": ("training loss", True), "test_loss": ("test loss", True), "rank": ("Jacobian rank", False),
@@ -27,10 +31,16 @@ def canvas(rows, columns, width, height):
         axis.spines[["top", "right"]].set_visible(False)
 
     def close(figure, path):
-        figure.savefig(path, dpi=130)
+        write(figure, path)
         pyplot.close(figure)
 
     return figure, axes.reshape(-1), close
+
+
+def write(figure, path):
+    """Write a figure in the format that its name ends in (png, pdf, svg), whole or not at all."""
+    with whole(path) as file:
+        figure.savefig(file, dpi=130, format=Path(path).suffix[1:] or "png")
 
 
 def draw(study, path):

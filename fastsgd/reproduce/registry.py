@@ -1,11 +1,10 @@
 """Owns the catalogue of reproductions, and where their tables, figures and results are written."""
 
-import os
-import tempfile
 import time
 from pathlib import Path
 
 from ..errors import SpecError
+from ..files import whole
 from . import fluctuation, functions, movement, plane, scalar, systems
 from .neighbours import NEIGHBOURS
 from .options import Options
@@ -25,14 +24,17 @@ def reproduce(name, out, options=None):
         raise SpecError(f"name: {name!r} given, expected one of {', '.join((*NAMES, *NEIGHBOURS))}")
     options = Options() if options is None else options
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"out: {str(out)!r:.200} cannot be made a folder ({error.strerror})") from None
     if name in CATALOGUE:
         done = CATALOGUE[name](options)
     else:  # each has sample orders and saved steps of its own
         done = NEIGHBOURS[name].make(seed=options.seed, progress=options.progress, quick=options.quick)
     paths = [out / f"{name}.txt", out / f"{name}.png"]
-    _whole(paths[0], lambda path: path.write_text(done.text() + "\n"))
-    _whole(paths[1], done.draw)
+    _write(paths[0], done.text())
+    done.draw(paths[1])
     for kind, result in done.results.items():
         paths.append(out / f"{name}_{kind}.npz")
         result.save(paths[-1])
@@ -58,19 +60,10 @@ def reproduce_all(out, options=None, tell=None, names=None):
         head = (f"Claims of arXiv 2210.05337 over {options.replicas} sample orders, {options.saved} saved steps, seed "
                 f"{options.seed}: {counts}. Medians are over the orders that survive to the end.")
     path = Path(out) / "index.txt"
-    _whole(path, lambda file: file.write_text("\n\n".join([head, *parts]) + "\n"))
+    _write(path, "\n\n".join([head, *parts]))
     return path
 
 
-def _whole(path, write):
-    """Let `write` make a file next to `path`, then put it in its place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(temporary)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _write(path, text):
+    with whole(path) as file:
+        file.write(f"{text}\n".encode())

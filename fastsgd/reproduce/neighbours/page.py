@@ -4,6 +4,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from ...report.figure import write
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")  # Okabe and Ito
 BAND = (0.1, 0.5, 0.9)
 
@@ -60,6 +62,6 @@ def sheet(path, panels, title, note, size=(4.4, 4.2)):
             axis.grid(alpha=0.2)
         figure.suptitle(title, fontsize=11)
         figure.supxlabel(note, fontsize=8)
-        figure.savefig(path, dpi=130)
+        write(figure, path)
     finally:
         pyplot.close(figure)

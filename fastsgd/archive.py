@@ -1,0 +1,125 @@
+"""Owns what results and checkpoints share in a file: which records it may name, and whether its arrays fit its run."""
+
+import numpy as np
+
+from . import losses, metrics, models, orders, rules, storage
+from .errors import SpecError
+from .spec import codec, noise, problem, run, save, schedule
+
+RECORDS = (run.Run, problem.Dataset, problem.Fresh, save.SaveAt, save.Floor, schedule.StepSize, schedule.StepTable,
+           schedule.Constant, schedule.Warmup, schedule.Cosine, noise.LabelNoise, noise.GradientNoise)
+codec.KINDS |= {codec.name_of(kind): kind for kind in RECORDS}
+for shelf in (losses, metrics, models, orders, rules):
+    codec.KINDS |= {codec.name_of(kind): kind for kind in codec.records_on(shelf).values()}
+
+
+def write(path, header, request, arrays, records, saved_weights, previous=None):
+    """Write a run, what was computed of it and a header to a file; whether it can be read is the caller's to ask.
+
+    request: the Run; arrays {name: array}, records, saved_weights: as `read` gives them back
+    previous: name that a file which is replaced gets
+    """
+    text, own = codec.encode(request)
+    header = header | {"run": text, "fingerprint": codec.digest(text, own)[:16]}
+    kept = {} if saved_weights is None else {"saved_weights": saved_weights}
+    named = {f"record.{name}": a for name, a in records.items()}
+    storage.write(path, header, own | arrays | named | kept, previous)
+
+
+def read(path, kind, names, classes=()):
+    """(header, Run, arrays in the order of `names`, records, saved weights or None) of a file that `write` made.
+
+    names: the arrays that a file of this kind has
+    classes: dataclasses of the caller's own that the run may hold
+    Raises SpecError if the file is another. Whether the arrays fit the run is for `validate`, which must follow.
+    """
+    header, arrays = storage.read(path, kind)
+    own = {name: a for name, a in arrays.items() if name.startswith("run.")}
+    records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
+    known = {*own, *(f"record.{name}" for name in records), *names, "saved_weights"}
+    try:
+        missing, more = [name for name in names if name not in arrays], sorted(set(arrays) - known)
+        if missing or more:
+            raise SpecError(f"lacks {', '.join(missing)}" if missing else f"holds {', '.join(more)[:200]} besides")
+        text = header.get("run")
+        if not isinstance(text, str):
+            raise SpecError("says nothing of its run")
+        request = codec.decode(text, own, classes)
+        if not isinstance(request, run.Run):
+            raise SpecError(f"has a {type(request).__name__} for its run")
+        if set(codec.encode(request)[1]) != set(own):
+            raise SpecError("holds arrays that its run does not have")
+        if header["format"] == storage.FORMAT and header.get("fingerprint") != codec.digest(text, own)[:16]:
+            raise SpecError("has the fingerprint of another run")
+    except SpecError as error:
+        raise SpecError(f"path: {str(path)!r} is no {kind} that can be read: {error}") from None
+    return header, request, [arrays[name] for name in names], records, arrays.get("saved_weights")
+
+
+def validate(request, lost, weights, records, saved_weights, *, t, taken, ids=None, steps=None, base=None,
+             buffers=None):
+    """Raise SpecError unless arrays are what a run can have computed; see `Result` and `Progress` for their meaning.
+
+    t, taken: steps and saved steps done
+    ids, steps, base: of a result; buffers: of a checkpoint
+    """
+    try:
+        _validate(request, lost, weights, records, saved_weights, t, taken, ids, steps, base, buffers)
+    except SpecError:
+        raise
+    except Exception as error:  # fields that disagree may raise anything in a model or metric, perhaps the caller's own
+        raise SpecError(f"file: its run does not hold together ({type(error).__name__}: {str(error)[:200]})") from None
+
+
+def _validate(request, lost, weights, records, saved_weights, t, taken, ids, steps, base, buffers):
+    saves, N, P, T = request.save.resolve(request.steps), len(weights), request.model.P, request.steps
+    S = len(saves)
+    if not (type(t) is int and 0 <= t <= T and type(taken) is int and 0 <= taken <= S):
+        raise SpecError(f"file: holds step {t!r:.50} and {taken!r:.50} saved steps, the run has {T} and {S}")
+    if (taken and saves[taken - 1] > t) or (taken < S and saves[taken] < t):
+        raise SpecError(f"file: holds {taken} saved steps at step {t}, which the run cannot have")
+    _expect("weights", weights, request.dtype, (N, P))
+    _expect("lost", lost, "int64", (N,))
+    if not ((lost >= -1) & (lost <= t)).all():
+        raise SpecError(f"file: lost holds a step outside -1 .. {t}")
+    _networks(request, N, ids, base)
+    if steps is not None and not (steps.dtype == saves.dtype and np.array_equal(steps, saves)):
+        raise SpecError("file: steps are not those that the run saves")
+    if buffers is not None:
+        _expect("buffers", buffers, request.dtype, (N, len(request.rule.buffers()), P))
+    if (saved_weights is not None) != request.save.params:
+        raise SpecError(f"file: {'lacks' if request.save.params else 'has'} saved_weights, which the run "
+                        f"{'keeps' if request.save.params else 'does not keep'}")
+    if saved_weights is not None:
+        _expect("saved_weights", saved_weights, request.dtype, (N, S, P))
+    asked = {metric.name: metric for metric in request.metrics}
+    if not set(records) <= set(asked) or (taken and set(records) != set(asked)):
+        raise SpecError(f"file: has records {sorted(records)}, the run's metrics are {sorted(asked)}")
+    for name, record in records.items():
+        axes = asked[name].axes(request.model, request.data)
+        shape = record.shape[2:] if axes is None else tuple(len(labels) for labels in axes.values())
+        _expect(f"record {name}", record, "float64", (N, S, *shape))
+
+
+def _networks(request, N, ids, base):
+    """Raise SpecError unless N networks called `ids` with base step sizes `base` are those of the run."""
+    lengths = request.step_size.lengths() | request.rule.lengths()
+    if request.networks is not None:
+        lengths["networks"] = request.networks
+    if N == 0 or (request.ids is None and set(lengths.values()) - {N}) or (
+            request.ids is not None and len(request.ids) != N):
+        raise SpecError(f"file: has {N} networks, which is not what its run has")
+    if ids is None:
+        return
+    if not (ids.dtype == np.int64 and np.array_equal(ids, np.arange(N) if request.ids is None else request.ids)):
+        raise SpecError("file: ids are not those of the run")
+    given = np.asarray(getattr(request.step_size, "base", 1.0))
+    _expect("base", base, "float64", (N,))
+    if not np.array_equal(base, given[ids] if given.size > 1 else np.broadcast_to(given, (N,))):
+        raise SpecError("file: base is not the step size of the run")
+
+
+def _expect(name, array, dtype, shape):
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        given = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise SpecError(f"file: {name} is {given}, expected {dtype} {shape}")
