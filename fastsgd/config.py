@@ -96,7 +96,7 @@ def _data(table, folder, dtype):
         if table.get("type") == "Fresh":
             if "teacher" in table:
                 table = table | {"teacher": _record(models, table["teacher"], "data.teacher")}
-            return _record(data, table, "data")
+            return _record(data, table, "data").astype(dtype)
         if table.get("type") not in ("sparse_regression", "teacher_student"):
             raise SpecError(f"data.type: {table.get('type')!r} given, expected sparse_regression, teacher_student or "
                             "Fresh, or file = instead")

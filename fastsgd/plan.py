@@ -11,6 +11,8 @@ import numpy as np
 from . import backends, cost
 from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
 from .spec import draws
+from .spec.check import other_dtype
+from .spec.fields import arrays, lengths
 from .spec.order import PerNetwork, Replay, Reshuffle
 from .spec.planned import Plan, Tuning
 from .spec.problem import Fresh
@@ -104,17 +106,20 @@ def _agree(run):
 
 
 def _dtypes(run):
+    """Refuse arrays that the run could only take with other numbers in them."""
     data = run.data
-    arrays = {"X": data.X, "y": data.y, "X_test": data.X_test, "y_test": data.y_test}
-    arrays |= {f"init['{name}']": a for name, a in (run.init or {}).items()}
-    for name, array in arrays.items():
-        if array is None:
-            continue
-        if array.dtype.kind == "f" and str(array.dtype) != run.dtype:
-            raise PlanError(f"{name}: holds {array.dtype}, but the run is {run.dtype}. Nothing is cast silently: pass "
-                            f"dtype='{array.dtype}', or convert it with .astype('{run.dtype}')")
-        if array.dtype.kind == "i" and run.dtype == "float32" and array.size and np.abs(array).max() > 2**24:
-            raise PlanError(f"{name}: holds a whole number beyond 2**24, which float32 cannot; pass dtype='float64'")
+    given = {"X": data.X, "y": data.y, "X_test": data.X_test, "y_test": data.y_test, "init": run.init,
+             "data.weights": getattr(data, "weights", None)}
+    for name, value in given.items():
+        for where, array in arrays(value, name):
+            why = other_dtype(array, run.dtype)
+            if why:
+                raise PlanError(f"{where}: {why}")
+    for name in ("step_size", "model", "rule", "loss"):
+        for where, array in arrays(getattr(run, name), name):
+            why = other_dtype(array, run.dtype, hyper=True)
+            if why:
+                raise PlanError(f"{where}: {why}")
 
 
 def _labels(run):
@@ -198,21 +203,11 @@ def _drawn(run):
 
 def _count(run):
     """(N, size of the population): members are numbered 0 .. population - 1, `ids` selects some of them."""
-    lengths = run.step_size.lengths() | run.rule.lengths()
-    if run.init is None:  # else the model's scales have no part
-        lengths |= run.model.lengths()
-    for name, array in (run.init or {}).items():
-        shape = run.model.shapes().get(name)
-        if shape is not None and array.ndim == len(shape) + 1:
-            lengths[f"init['{name}']"] = len(array)
-    if isinstance(run.order, Replay) and len(run.order.table) > 1:
-        lengths["order"] = len(run.order.table)
-    if run.networks is not None:
-        lengths["networks"] = run.networks
-    if len(set(lengths.values())) > 1:
+    given = lengths(run)
+    if len(set(given.values())) > 1:
         raise PlanError("per-network fields disagree about the number of networks: "
-                        + ", ".join(f"{name} has {N}" for name, N in lengths.items()))
-    population = next(iter(lengths.values()), None)
+                        + ", ".join(f"{name} has {N}" for name, N in given.items()))
+    population = next(iter(given.values()), None)
     if run.ids is None:
         return population or 1, population or 1
     if population is not None and run.ids.max() >= population:

@@ -1,5 +1,6 @@
 """Owns the result: labelled records with their provenance, in and out of files."""
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from . import archive
 from .errors import SpecError
 from .spec import codec
+from .spec.fields import swept
+from .spec.record import described
 from .spec.run import DEVICE
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
@@ -21,7 +24,8 @@ class Result:
     lost [N]: first bad step of each network, -1 if none. A lost network is frozen at the parameters it had before that
         step; its records from then on are NaN
     weights [N, P]: final parameters, flat; `params` names them
-    records {metric: [N, S, ...]} float64; result["name"] gives one as a torch tensor on the device that computed it
+    records {metric: [N, S, ...]} float64; result["name"] gives one as a torch tensor on the device that computed it,
+        `"name" in result`, `list(result)` and `result.keys()` know their names
     saved_weights [N, S, P] or None: parameters at the saved steps, if SaveAt(params=True)
     provenance: how and where it was computed
     """
@@ -38,6 +42,16 @@ class Result:
 
     def __getitem__(self, name):
         return self._tensor(self.numpy(name))
+
+    def __contains__(self, name):
+        return name in self.records
+
+    def __iter__(self):
+        return iter(self.records)
+
+    def keys(self):
+        """Names of the records, in the order of the run's metrics."""
+        return self.records.keys()
 
     def _tensor(self, array):
         """A torch tensor on the device that computed it, if this machine has that."""
@@ -77,8 +91,10 @@ class Result:
     def to_xarray(self):
         """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray.
 
-        Records and final parameters have their names, parameters at the saved steps a `saved_` before it. Records of
-        more than a number have the axes and labels that their metric gives them.
+        Hyper-parameters that were given per network are coordinates by their dotted names, such as rule.weight_decay,
+        model.W_scale or step_size.decay_at. Attributes: `request`, the Run as JSON (large arrays by dtype and shape),
+        `seed`, and the provenance. Records and final parameters have their names, parameters at the saved steps a
+        `saved_` before it. Records of more than a number have the axes and labels that their metric gives them.
         """
         import xarray
 
@@ -93,8 +109,12 @@ class Result:
         if self.saved_weights is not None:
             for name, a in self.run.model.unflatten(self.saved_weights).items():
                 data[f"saved_{name}"] = (("net", "step", *(f"{name}_{k}" for k in range(a.ndim - 2))), a)
+        for name, a in swept(self.run, self.ids).items():
+            labels[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
         labels |= {"net": self.ids, "step": self.steps, "step_size": ("net", self.base), "lost": ("net", self.lost)}
-        return xarray.Dataset(data, coords=labels, attrs={k: str(v) for k, v in self.provenance.items()})
+        attributes = {k: str(v) for k, v in self.provenance.items()}
+        attributes |= {"request": json.dumps(described(self.run)), "seed": self.run.seed}
+        return xarray.Dataset(data, coords=labels, attrs=attributes)
 
     def save(self, path, classes=()):
         """Write everything to one npz file, whole or not at all.

@@ -133,7 +133,12 @@ def general(name, dtype="float64", **changes):
     fields = CASES[name] if isinstance(name, str) else name
     loss = fields.get("loss", L.Squared())
     data = fields["data"] if "data" in fields else labelled(fields["model"], loss).astype(dtype)
+    made = getattr(data, "function", None)
     metrics = (fs.metrics.TrainLoss(), fs.metrics.TestLoss()) if data.n else (fs.metrics.ParameterNorm(),)
+    if isinstance(data, fs.data.Fresh):
+        data = data.astype(dtype)
+    elif isinstance(data, fs.data.Stream) and dtype != "float64":
+        data = fs.data.Stream(data.d, lambda *asked: tuple(a.astype(dtype) for a in made(*asked)), data.outputs)
     defaults = {"rule": R.SGD(), "step_size": fs.StepSize(np.linspace(0.02, 0.05, NETWORKS), 0.6, 2.0),
                 "steps": STEPS, "seed": 3, "metrics": metrics, "save": fs.SaveAt(linear=3, params=True)}
     return fs.Run(**(defaults | fields | {"data": data, "dtype": dtype} | changes))

@@ -122,8 +122,8 @@ def wide(n=7, d=3, model=None, **fields):
     (wide(d=20, model=fs.models.ReLU2(20, 1500), rule=fs.rules.SGD(batch_size=2)), "local memory"),
     (wide(d=70, model=fs.models.ReLU2(70, 40)), "staged"), (wide(n=6000), "through the caches"),
     (wide(n=6000, rule=fs.rules.SGD(momentum=0.5)), "through the caches"),
-    (wide(rule=fs.rules.SGD(label_noise=0.1)).replace(data=fs.data.Fresh(D, TEACHER, TAUGHT), model=RELU),
-     "on the way")],
+    (wide(rule=fs.rules.SGD(label_noise=0.1)).replace(
+        data=fs.data.Fresh(D, TEACHER, TAUGHT).astype("float32"), model=RELU), "on the way")],
     ids=["rolled", "rolled batches", "inputs not held", "data not staged", "general not staged", "fresh"])
 def test_shapes_that_do_not_fit_have_the_same_bits(run, word):
     plan = fs.plan(run.replace(backend="cuda"))

@@ -46,7 +46,7 @@ def test_sparse_inputs_have_their_moments():
 @pytest.mark.parametrize("kind", ("gaussian", "sparse"))
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 def test_kernels_make_the_inputs_of_the_contract(kind, dtype):
-    data = fs.data.Fresh(D, CONSTANT, ONES, inputs=kind, density=0.4)
+    data = fs.data.Fresh(D, CONSTANT, ONES, inputs=kind, density=0.4).astype(dtype)
     want = data.draw(6, np.arange(50), 0, 1, 1)[:, 0, 0].astype(dtype)
     np.testing.assert_array_equal(shown(data, N=50, dtype=dtype, backend="cpu"), want)
 

@@ -89,6 +89,7 @@ def runs(draw, dtypes=DTYPES):
     if loss.name == "squared" and not rule.full and draw(st.integers(0, 3)) == 0:
         weights = {name: a[0] for name, a in model.unflatten(model.start(1, [0])).items()}
         data, order = fs.data.Fresh(model.d, model, {name: 0.5 * a for name, a in weights.items()}), None
+        data = data.astype(dtype)
     return fs.Run(model, data, rule, np.linspace(0.002, 0.01, NETWORKS), T, order=order, loss=loss, dtype=dtype,
                   seed=draw(st.integers(0, 2**64 - 1)), save=fs.SaveAt(linear=2, params=True))
 
@@ -122,7 +123,8 @@ def test_no_choice_moves_a_bit(run, ids, count, segment, threads):
 @given(st.integers(1, 5), st.integers(1, T), st.sampled_from(DTYPES), st.integers(1, 40))
 def test_streams_and_populations_of_any_size(batch, segment, dtype, N):
     rule = R.SGD(batch_size=batch, momentum=0.5)
-    run = fs.Run(M.MLP(5, 3, activation="tanh"), fs.data.Stream(5, samples), rule, 0.01, T, networks=N, dtype=dtype)
+    data = fs.data.Stream(5, lambda *asked: tuple(a.astype(dtype) for a in samples(*asked)))
+    run = fs.Run(M.MLP(5, 3, activation="tanh"), data, rule, 0.01, T, networks=N, dtype=dtype)
     whole = fs.train(run, tuning=ONE)
     assert fs.train(run, tuning=fs.Tuning(threads=1, segment=segment)).weights.tobytes() == whole.weights.tobytes()
     larger = fs.train(run.replace(networks=N + 3), tuning=ONE)

@@ -11,19 +11,20 @@ survivors and can be compared in size only.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import frozen
+from ..spec.check import dtype_name, frozen
 from ..spec.problem import Dataset
+from ..spec.record import Record
 
 
 @dataclass(frozen=True, eq=False)
-class PaperRun:
+class PaperRun(Record):
     """One curve of a figure: its update rule, its step sizes and the numbers the authors report for it.
 
     step of update t = eta_t, t = 0 .. T-1, with t* = int(decay_at * T):
@@ -55,8 +56,8 @@ class PaperRun:
     decay_timing: str = "after"
     warmup_factor: float | None = None
     warmup_power: float | None = None
-    printed: dict = field(default_factory=dict)
-    from_plot: tuple = ()
+    printed: dict = field(default_factory=dict, repr=False)
+    from_plot: tuple = field(default=(), repr=False)
 
     def step_sizes(self, steps):
         """The step sizes eta [T] in float64, as the authors' code forms them, for T = `steps` updates."""
@@ -71,12 +72,12 @@ class PaperRun:
 
 
 @dataclass(frozen=True, eq=False)
-class PaperSystem:
+class PaperSystem(Record):
     """One figure of the paper: data, start and sample order, which all its runs share, and the runs.
 
     name, title: str
-    data: Dataset - float64
-    init: dict of float64 arrays - u, v [d] (diagonal) or W1 [h, d], b1 [h], W2 [o, h], b2 [o], ... (ReLU; layers
+    data: Dataset - like all arrays float64, or the dtype that `paper` was asked for
+    init: dict of arrays - u, v [d] (diagonal) or W1 [h, d], b1 [h], W2 [o, h], b2 [o], ... (ReLU; layers
         without a bias have no entry)
     loss_factor: float - c of the loss mean_i c r_i^2: 0.5 (diagonal) or 1.0 (ReLU)
     steps: int - T, the number of updates
@@ -86,7 +87,7 @@ class PaperSystem:
     rank_rtol: float or None - rank = #{sigma > rank_rtol * sigma_max}
     sparsity_threshold: float or None - correlation above which two units count as one in the feature sparsity
     runs: tuple of PaperRun
-    teacher: dict of float64 arrays or None - what made the labels: beta [d] (diagonal) or W1 [3, 2], W2 [1, 3], ...
+    teacher: dict of arrays or None - what made the labels: beta [d] (diagonal) or W1 [3, 2], W2 [1, 3], ...
         (teacher-student); None for S4, S5, whose labels are chosen
     """
 
@@ -127,17 +128,23 @@ def _order(law, seed, n, T):
     return frozen(np.fromiter((generator.permutation(n)[0] for _ in range(T)), np.int64, count=T))
 
 
-def paper(name):
+def paper(name, dtype="float64"):
     """The paper's system `name`, rebuilt.
 
     name: "S1" (diagonal, SGD), "S2" (diagonal, GD against SGD), "S3" (diagonal, loss surface), "S3b" (its
         animation), "S4" (1-D regression), "S5" (the same, over-regularised), "S7" (two-layer teacher-student) or "S9"
         (three-layer teacher-student)
+    dtype: "float32" or "float64" - of data, start and teacher, which are made in float64 and rounded to it
     Returns a PaperSystem. Raises SpecError for another name.
     """
     if not isinstance(name, str) or name not in _SYSTEMS:
         raise SpecError(f"name: {name!r} given, expected one of {', '.join(_SYSTEMS)}")
-    return _SYSTEMS[name](name)
+    system, dtype = _SYSTEMS[name](name), dtype_name(dtype)
+    if dtype == "float64":
+        return system
+    init, teacher = ({key: frozen(a.astype(dtype)) for key, a in (given or {}).items()}
+                     for given in (system.init, system.teacher))
+    return replace(system, data=system.data.astype(dtype), init=init, teacher=teacher or None)
 
 
 def _evenly(T, points):

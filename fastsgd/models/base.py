@@ -8,9 +8,10 @@ import numpy as np
 from ..errors import BackendUnavailable, SpecError
 from ..native import native
 from ..spec import draws
+from ..spec.record import Record
 
 
-class Model(ABC):
+class Model(Record, ABC):
     """A family of small networks.
 
     A family is a frozen dataclass with `d`, `shapes()`, `scales()` and `forward`; all else follows.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import flag, one_of, per_network, real, whole
+from ..spec.check import flag, one_of, per_layer, real, whole
 from .activations import ACTIVATIONS
 from .base import Model
 
@@ -64,7 +64,7 @@ class MLP(Model):
         put(self, "fixed", fixed)
         default = tuple(fan**-0.5 if self.scaling == "standard" else 1.0 for fan in self.sizes[:-1])
         for name, value in (("W_scale", default if self.W_scale is None else self.W_scale), ("b_scale", self.b_scale)):
-            put(self, name, tuple(per_network(v, f"model.{name}", 0) for v in self._each(value, name)))
+            put(self, name, per_layer(self._each(value, name), f"model.{name}", 0))
 
     def _each(self, value, name):
         """A value for each layer."""

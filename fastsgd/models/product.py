@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import per_network, whole
+from ..spec.check import per_layer, whole
 from .base import Model
 
 MOST_DEPTH = 16
@@ -33,7 +33,7 @@ class DiagonalProduct(Model):
         if len(start) != self.depth:
             raise SpecError(f"model.start_at: {len(start)} values given, expected one, or one for each of the "
                             f"{self.depth} factors")
-        object.__setattr__(self, "start_at", tuple(per_network(value, "model.start_at") for value in start))
+        object.__setattr__(self, "start_at", per_layer(start, "model.start_at"))
 
     def shapes(self):
         return {f"w{k + 1}": (self.d,) for k in range(self.depth)}

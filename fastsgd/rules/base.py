@@ -7,10 +7,11 @@ import numpy as np
 
 from ..spec.check import BELOW_ONE, flag, per_network, real, whole
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
+from ..spec.record import Record
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Rule(ABC):
+class Rule(Record, ABC):
     """An update rule. With g the gradient of the mean loss over the step's samples, in this order:
 
     g <- g + sigma_t z                                        gradient_noise

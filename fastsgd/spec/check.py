@@ -37,6 +37,13 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
     return array
 
 
+def as_float(array, field):
+    """A copy of `array` in float64, or in float32 if it is that: what it was given in is the plan's to judge."""
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        raise SpecError(f"{field}: holds {array.dtype}, expected float32, float64 or whole numbers")
+    return array.astype(np.float32 if array.dtype.kind == "f" and array.dtype.itemsize == 4 else np.float64)
+
+
 def finite(array, field):
     """Return `array` if all of it is finite, else raise SpecError naming the first bad entry."""
     fine = np.isfinite(array)
@@ -51,16 +58,16 @@ def finite(array, field):
 def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0):
     """A real hyper-parameter that may differ per network: scalar or [N] (with `extra_axes` more allowed).
 
-    Returns a read-only float64 array of shape [] or [N]. Raises SpecError outside [low, high] ((low when low_open).
+    Numbers and lists have no dtype: they are taken as float64 and rounded once, to the run's dtype. So are float64
+    arrays. An array of float32 stays one, and the plan refuses it in a float64 run, which has more digits.
+    Returns a read-only array of shape [] or [N]. Raises SpecError outside [low, high] ((low when low_open).
     """
     if type(value) in (float, int) and abs(value) < (1e300 if high is None else high) and (
             low is None or value > low or (value == low and not low_open)):
         array = np.array(float(value))  # a plain number well inside its range: most fields of most runs
         array.setflags(write=False)
         return array
-    with np.errstate(over="ignore"):
-        array = as_array(value, field, ndim=tuple(range(2 + extra_axes))).astype(np.float64)
-    finite(array, field)
+    array = finite(as_float(as_array(value, field, ndim=tuple(range(2 + extra_axes))), field), field)
     below = low is not None and np.any(array <= low if low_open else array < low)
     above = high is not None and np.any(array > high)
     if below or above:
@@ -74,9 +81,31 @@ def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0)
     return array
 
 
-def whole(value, field, low=0, high=None):
-    """A whole number in [low, high]; booleans and fractions are refused with SpecError."""
+def per_layer(values, field, low=None):
+    """A tuple of what `per_network` makes of each of `values`; what is one value for all stays one array."""
+    made = {id(value): per_network(value, field, low) for value in values}
+    return tuple(made[id(value)] for value in values)
+
+
+def dtype_name(value, field="dtype", legal=("float32", "float64")):
+    """"float32" or "float64", of that word, NumPy's dtype or scalar type, or torch's dtype; SpecError for others."""
+    if isinstance(value, type) and issubclass(value, np.floating):
+        value = np.dtype(value)
+    known = isinstance(value, (str, np.dtype)) or type(value).__module__ == "torch"
+    name = str(value).removeprefix("torch.") if known else None
+    if name not in legal:
+        raise SpecError(f"{field}: {value!r} given, expected one of {legal}")
+    return name
+
+
+def whole(value, field, low=0, high=None, floats=False):
+    """A whole number in [low, high]; booleans and fractions are refused with SpecError.
+
+    floats: whether floats that are whole, such as 1e6, are taken too
+    """
     legal = f"a whole number >= {low}" + ("" if high is None else f" and <= {high}")
+    if floats and isinstance(value, (float, np.floating)) and value == value // 1:
+        value = int(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise SpecError(f"{field}: {value!r} given, expected {legal}")
     if value < low or (high is not None and value > high):
@@ -116,3 +145,20 @@ def frozen(array):
         array = np.array(array, order="C")
     array.setflags(write=False)
     return array
+
+
+def other_dtype(array, dtype, hyper=False):
+    """None, or a sentence saying why an array cannot be taken in a run of `dtype` without changing a number.
+
+    hyper: whether it is a hyper-parameter, which is float64 until it is rounded to the run's dtype once
+    """
+    kind = array.dtype.kind
+    if kind == "f" and array.dtype != dtype and not (hyper and array.dtype == np.float64):
+        return (f"holds {array.dtype}, but the run is {dtype}. Nothing is cast silently: pass dtype='{array.dtype}', "
+                f"or convert it with .astype('{dtype}')")
+    if kind in "iu" and not hyper and array.size:
+        digits = 24 if dtype == "float32" else 53
+        if array.max() > 2**digits or array.min() < -2**digits:
+            more = "; pass dtype='float64'" if digits == 24 else ""
+            return f"holds a whole number beyond 2**{digits}, which {dtype} cannot{more}"
+    return None

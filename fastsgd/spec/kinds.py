@@ -5,6 +5,8 @@ from types import MemberDescriptorType
 
 FREE = frozenset({"scales", "start", "lengths"})  # the plan calls these, before any kernel sees the run
 
+_KNOWN = set()  # classes of fastsgd met before
+
 
 def kind_of(record):
     """The class of fastsgd that `record` computes as, None if its mathematics are its own.
@@ -13,7 +15,10 @@ def kind_of(record):
     other defaults, fields and methods of its own, and start from other weights; one with a `forward`, `value`,
     `compute`, ... of its own is no longer what kernels compute.
     """
-    own, parents = [], iter(type(record).__mro__)
+    parent = type(record)
+    if parent in _KNOWN and _names(parent)[0].isdisjoint(getattr(record, "__dict__", ())):
+        return parent
+    own, parents = [], iter(parent.__mro__)
     for parent in parents:
         if _ours(parent):
             break
@@ -22,6 +27,7 @@ def kind_of(record):
         return None
     own += [mixin for mixin in parents if not _ours(mixin) and mixin not in parent.__mro__]
     methods, fields = _names(parent)
+    _KNOWN.add(parent)
     changed = any(name in methods or (name in fields and _computes(value))
                   for made in own for name, value in vars(made).items())
     return None if changed or not methods.isdisjoint(getattr(record, "__dict__", ())) else parent

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, finite, frozen, real
+from .check import as_array, as_float, finite, frozen, real
 from .operators import choose, cross_entropy, like, softplus
+from .record import Record
 
 
-class Loss:
+class Loss(Record):
     """A loss of one sample; the loss of a data set is the mean over samples.
 
     A loss is a frozen dataclass with `name`, `factor`, `value` and `refuse`.
@@ -61,7 +62,7 @@ class Squared(Loss):
             weights = finite(as_array(self.weights, "loss.weights", ndim=1), "loss.weights")
             if weights.size == 0 or weights.min() < 0:
                 raise SpecError(f"loss.weights: {weights} given, expected one number >= 0 for each output")
-            object.__setattr__(self, "weights", frozen(weights.astype(np.float64)))
+            object.__setattr__(self, "weights", frozen(as_float(weights, "loss.weights")))
 
     @classmethod
     def half(cls):

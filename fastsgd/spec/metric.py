@@ -6,9 +6,10 @@ import numpy as np
 
 from ..errors import SpecError
 from .check import as_array
+from .record import Record
 
 
-class Metric:
+class Metric(Record):
     """A number (or array) computed from a network's parameters at saved steps.
 
     A metric is a frozen dataclass with `name`; `compute` is its definition in float64 and what every backend without

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ..errors import SpecError
 from .check import as_array, one_of
+from .record import Record
 from .schedule import Constant, StepSize, StepTable
 
 KINDS = ("gaussian", "rademacher")
@@ -28,7 +29,7 @@ def lengths(record, field):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelNoise:
+class LabelNoise(Record):
     """Fresh noise on labels at every step: y_i becomes y_i + sigma_t z_i.
 
     sigma: standard deviation, a number or [N] >= 0, an fs.StepSize (a base with decays and warm-up, as for step sizes),
@@ -50,7 +51,7 @@ class LabelNoise:
 
 
 @dataclass(frozen=True, eq=False)
-class GradientNoise:
+class GradientNoise(Record):
     """Fresh noise on the gradient at every step: g becomes g + sigma_t z, z [P] independent in every parameter.
 
     sigma, kind: as in `LabelNoise`

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import SpecError
 from . import draws
 from .check import as_array, flag, frozen, whole
+from .record import Record
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Reshuffle:
 
 
 @dataclass(frozen=True, eq=False)
-class Replay:
+class Replay(Record):
     """An explicit order.
 
     order [T], [N, T] or [N, T, batch] (also [1, T, batch]): indices of training points, each in [0, n)

@@ -7,6 +7,7 @@ import numpy as np
 from ..errors import SpecError
 from .check import whole
 from .problem import Stream
+from .record import Record
 
 MOST_THREADS = 4096  # an operating system that refuses a thread ends the whole process
 
@@ -41,7 +42,7 @@ class Tuning:
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
+class Segment(Record):
     """Steps t0..t1 of every network in a plan.
 
     multiplier [Q, t1 - t0]: schedule values in the run's dtype; network k uses row plan.row[k]
@@ -67,7 +68,7 @@ class Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Record):
     """A validated run with every choice made.
 
     run: the request

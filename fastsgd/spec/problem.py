@@ -6,11 +6,12 @@ import numpy as np
 
 from ..errors import SpecError
 from . import draws
-from .check import as_array, finite, frozen, one_of, real, whole
+from .check import as_array, as_float, finite, frozen, one_of, other_dtype, real, whole
+from .record import Record
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Record):
     """Training points and labels, and test points if there are any. All networks of a run share them.
 
     X [n, d]: training inputs, finite
@@ -35,6 +36,8 @@ class Dataset:
     def astype(self, dtype):
         """The same data in another precision, "float32" or "float64"."""
         one_of(dtype, "dtype", ("float32", "float64"))
+        if all(a is None or a.dtype == dtype for a in (self.X, self.y, self.X_test, self.y_test)):
+            return self
         arrays = (self.X, self.y, self.X_test, self.y_test)
         with np.errstate(over="ignore"):
             return Dataset(*(None if a is None else a.astype(dtype) for a in arrays))
@@ -61,13 +64,19 @@ def _put(record, points, labels):
     if 0 in y.shape:
         raise SpecError(f"{labels}: has shape {y.shape}, expected at least one label a point")
     for name, array in ((points, X), (labels, y)):
-        if array.dtype.kind in "iu" and (array.max() > 2**53 or array.min() < -2**53):
-            raise SpecError(f"{name}: holds a whole number beyond 2**53, which float64 cannot")
+        _exact(array, name)
         if array.dtype.kind in "iu":
             array = array.astype(np.int64)
         elif array.dtype not in (np.float32, np.float64):
             raise SpecError(f"{name}: holds {array.dtype}, expected float32, float64 or whole numbers")
         object.__setattr__(record, name, frozen(array))
+
+
+def _exact(array, name):
+    """Refuse whole numbers that no run can take as they are."""
+    why = other_dtype(array, "float64") if array.dtype.kind in "iu" else None
+    if why:
+        raise SpecError(f"{name}: {why}")
 
 
 def _test_set(data):
@@ -81,12 +90,13 @@ def _test_set(data):
 
 
 @dataclass(frozen=True, eq=False)
-class Fresh:
+class Fresh(Record):
     """Inputs made on the way: every sample of every step is new, and its label is a teacher's output or the input.
 
     d: number of inputs, >= 1
     teacher: a model with d inputs, or None: the label of x is x itself (autoencoders)
-    weights: the teacher's parameters {name: array}, the same for all networks
+    weights: the teacher's parameters {name: array}, the same for all networks, in the run's dtype or whole numbers;
+        `astype` converts on request
     inputs: "gaussian", x ~ N(0, I); or "sparse", each x_j uniform in (0, 1) with probability `density`, else 0
     density: in (0, 1], of "sparse"
     X_test [n_test, d], y_test [n_test] or [n_test, o]: optional test set, given together
@@ -119,8 +129,13 @@ class Fresh:
                 raise SpecError(f"data.weights: {type(self.weights).__name__} given, expected a dict of named arrays")
             weights = {str(k): finite(as_array(a, f"data.weights['{k}']"), f"data.weights['{k}']")
                        for k, a in self.weights.items()}
+            for k, a in weights.items():
+                _exact(a, f"data.weights['{k}']")
+            weights = {k: a if a.dtype.kind in "iu" else as_float(a, f"data.weights['{k}']")
+                       for k, a in weights.items()}
             flat = self.teacher.flatten(weights, 1, "data.weights")[0].astype(np.float64)
-            put(self, "weights", {k: frozen(a) for k, a in self.teacher.unflatten(flat).items()})
+            put(self, "weights", {k: frozen(a.astype(weights[k].dtype))
+                                  for k, a in self.teacher.unflatten(flat).items()})
         _test_set(self)
 
     @property
@@ -131,8 +146,17 @@ class Fresh:
     def labels(self, X):
         """Labels [m] or [m, o] of inputs X [m, d], in float64."""
         X = np.asarray(X, np.float64)
-        return X[:, 0] if self.teacher is None and self.d == 1 else (
-            X if self.teacher is None else self.teacher.forward(self.weights, X))
+        if self.teacher is None:
+            return X[:, 0] if self.d == 1 else X
+        return self.teacher.forward({name: a.astype(np.float64) for name, a in self.weights.items()}, X)
+
+    def astype(self, dtype):
+        """The same with the teacher's weights and the test set in another precision, "float32" or "float64"."""
+        one_of(dtype, "dtype", ("float32", "float64"))
+        with np.errstate(over="ignore"):
+            weights = self.weights and {name: a.astype(dtype) for name, a in self.weights.items()}
+            test = (None if a is None else a.astype(dtype) for a in (self.X_test, self.y_test))
+            return Fresh(self.d, self.teacher, weights, self.inputs, self.density, *test)
 
     def draw(self, seed, ids, t0, t1, batch):
         """Inputs [len(ids), t1 - t0, batch, d] float64 of the networks `ids` at steps t0 .. t1 - 1."""
@@ -140,13 +164,13 @@ class Fresh:
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
+class Stream(Record):
     """Samples that a function makes, a stretch of steps at a time: data of any distribution, or read from a file.
 
     d: number of inputs, >= 1
     function: (ids [M], t0, t1, batch) -> (X [M, t1 - t0, batch, d], y [M, t1 - t0, batch] or [..., o]), the samples of
-        the networks `ids` at steps t0 .. t1 - 1. It must give the same sample for the same network and step however
-        the steps are cut into stretches, or runs will not repeat
+        the networks `ids` at steps t0 .. t1 - 1, in the run's dtype or whole numbers. It must give the same sample for
+        the same network and step however the steps are cut into stretches, or runs will not repeat
     outputs: numbers in a label
     X_test, y_test: as in `Fresh`
     A function cannot be written to a file, so that such a run has no checkpoints and its result no file.
@@ -170,7 +194,7 @@ class Stream:
         _test_set(self)
 
     def draw(self, ids, t0, t1, batch, dtype):
-        """(X [M, t1 - t0, batch, d], y [M, t1 - t0, batch(, o)]) in `dtype`. Raises SpecError on wrong shapes."""
+        """(X [M, t1 - t0, batch, d], y [M, t1 - t0, batch(, o)]) in `dtype`. SpecError on other shapes, dtypes."""
         out = self.function(ids, t0, t1, batch)
         if not (isinstance(out, tuple) and len(out) == 2):
             raise SpecError(f"data.function: returned {type(out).__name__}, expected (X, y)")
@@ -181,5 +205,8 @@ class Stream:
             array = finite(as_array(array, f"data.function's {name}"), f"data.function's {name}")
             if array.shape != shape:
                 raise SpecError(f"data.function's {name}: has shape {array.shape}, expected {shape}")
+            why = other_dtype(array, dtype)
+            if why:
+                raise SpecError(f"data.function's {name}: {why}")
             made.append(np.ascontiguousarray(array, dtype))
         return tuple(made)

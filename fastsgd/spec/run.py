@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, finite, frozen, one_of, whole
+from .check import as_array, dtype_name, finite, frozen, one_of, whole
 from .loss import Loss, Squared
 from .metric import Custom, Metric
 from .order import Common, PerNetwork, Replay, Reshuffle
 from .problem import Dataset, Fresh, Stream
+from .record import Record
 from .save import SaveAt
 from .schedule import StepSize, StepTable
 
@@ -20,21 +21,22 @@ DEVICE = re.compile(r"cpu|cuda(:\d+(,\d+)*)?")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Record):
     """One request: N networks of one family, each trained by its own trajectory on one data set.
 
     model: a family record from fs.models, e.g. DiagonalLinear(d=200)
     data: fs.Dataset, fs.data.Fresh or fs.data.Stream
     rule: an update rule from fs.rules, e.g. SGD(batch_size=1)
     step_size: number, [N] array, fs.StepSize, or an explicit table [T] or [N, T] given as fs.StepTable or a 2-D array
-    steps: T >= 1, number of updates
+    steps: T >= 1, number of updates; 1e6 is as good as 1_000_000
     networks: N, the size of the population; by default the common length of the per-network fields, or 1
     init: starting weights {name: [...] or [N, ...]}; by default drawn from the family's scales
     order: fs.orders.PerNetwork() (default), Common(), Reshuffle() or Replay(indices)
     save: fs.SaveAt; by default the last step alone
     metrics: sequence of metrics from fs.metrics, or functions of (params, data), evaluated at the saved steps
     loss: a loss from fs.losses; by default Squared() with factor 1/2
-    dtype: "float32" or "float64", of weights and arithmetic; arrays of another dtype are refused, not cast
+    dtype: "float32" or "float64" (also np.float64, torch.float64), of weights and arithmetic; arrays of another dtype
+        are refused, not cast. Hyper-parameters are float64, and rounded to it once; arrays of fewer digits are refused
     backend: "cuda", "triton", "cpu", "reference", or "auto": the first of these that can. Where that is the reference,
         some thousand times slower, it says so as an fs.SlowBackendWarning
     device: "cpu", "cuda" (the current card), "cuda:1", "cuda:0,1" (networks shared out in ranges), or None (the
@@ -68,7 +70,7 @@ class Run:
             raise SpecError(f"data: {type(self.data).__name__} given, expected fs.Dataset(X, y), "
                             "fs.data.Fresh(...) or fs.data.Stream(...)")
         self._need("rule", "batch", what="an update rule from fs.rules")
-        put(self, "steps", whole(self.steps, "steps", 1, 2**34))
+        put(self, "steps", whole(self.steps, "steps", 1, 2**34, floats=True))
         put(self, "step_size", _step_size(self.step_size))
         if self.networks is not None:
             put(self, "networks", whole(self.networks, "networks", 1, 2**32))
@@ -88,9 +90,8 @@ class Run:
             put(self, "loss", Squared())
         elif not isinstance(self.loss, Loss):
             raise SpecError(f"loss: {type(self.loss).__name__} given, expected a loss from fs.losses, e.g. Squared()")
-        put(self, "dtype", str(self.dtype).removeprefix("torch."))
-        for name, legal in (("dtype", DTYPES), ("backend", BACKENDS)):
-            one_of(getattr(self, name), name, legal)
+        put(self, "dtype", dtype_name(self.dtype, "dtype", DTYPES))
+        one_of(self.backend, "backend", BACKENDS)
         if self.device is not None:
             put(self, "device", _device(self.device))
         put(self, "seed", whole(self.seed, "seed", 0, 2**64 - 1))

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..errors import SpecError
 from .check import as_array, flag, frozen, one_of, real, whole
+from .record import Record
 
 MOST = 2**24  # saved steps that a rule may ask for
 
@@ -29,7 +30,7 @@ class Floor:
 
 
 @dataclass(frozen=True, eq=False)
-class SaveAt:
+class SaveAt(Record):
     """The steps at which metrics are evaluated. Step s means: on the parameters after s updates, 0 <= s <= T.
 
     steps: explicit step numbers, in any order, duplicates count once

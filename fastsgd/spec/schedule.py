@@ -7,12 +7,13 @@ import numpy as np
 from ..errors import SpecError
 from . import elementary
 from .check import BELOW_ONE, as_array, finite, frozen, one_of, per_network
+from .record import Record
 
 DECAY_TIMINGS = ("before", "after")
 
 
 @dataclass(frozen=True, eq=False)
-class Warmup:
+class Warmup(Record):
     """Growth of the step size from its base until the first decay (or `until`), with t_w = int(until * T).
 
     shape "power":        multiplier(t) = 1 + (factor - 1) * s**power
@@ -51,7 +52,7 @@ class Warmup:
 
 
 @dataclass(frozen=True, eq=False)
-class Cosine:
+class Cosine(Record):
     """Cosine annealing from 1 at step t_0 = int(start * T) to `final` at step T.
 
     multiplier(t) = final + (1 - final) * (1 + cos(pi * (max(t, t_0) - t_0) / (T - t_0))) / 2
@@ -74,7 +75,7 @@ class Cosine:
 
 
 @dataclass(frozen=True, eq=False)
-class StepSize:
+class StepSize(Record):
     """Step size of network k at step t: base[k] * multiplier[k, t].
 
     multiplier(t) = warmup(t) cosine(t) / prod over decays with t >= t_star of decay_by,  t_star = int(decay_at * T)
@@ -157,7 +158,7 @@ class StepSize:
 
 
 @dataclass(frozen=True, eq=False)
-class StepTable:
+class StepTable(Record):
     """An explicit step size for every step, in place of a schedule.
 
     values [T] or [N, T]: step sizes, finite and >= 0
@@ -189,7 +190,7 @@ class StepTable:
 
 
 @dataclass(frozen=True, eq=False)
-class Constant:
+class Constant(Record):
     """One number for the whole run, which may be zero: an amplitude rather than a step size.
 
     value [] or [N]: >= 0
@@ -211,7 +212,7 @@ class Constant:
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class _Table(Record):
     """Distinct schedules `kinds` [Q, 2m + ...]: first smaller steps, divisors, then the columns of each of `parts`."""
 
     kinds: np.ndarray
@@ -237,5 +238,6 @@ def _column(array, N):
 
 
 def _rows(array):
-    """View [] as [1, 1], [N] as [N, 1], [N, m] as it is."""
+    """View [] as [1, 1], [N] as [N, 1], [N, m] as it is, in float64."""
+    array = np.asarray(array, dtype=float)
     return array.reshape(-1, 1) if array.ndim < 2 else array
