@@ -67,7 +67,10 @@ def run_with(plan, checkpoint=None, progress=None, watch=None):
     """Execute a plan, writing checkpoints if asked to and calling `watch(done)` after each launch; returns a Result."""
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
-    writer = None if checkpoint is None else Writer(plan.run, checkpoint)
+    writer = None
+    if checkpoint is not None:
+        writer, progress = Writer(plan.run, checkpoint), progress or Progress.fresh(plan)
+        writer.latest = progress.copy()  # an interrupt may come in the first launch
     listeners = [f for f in (writer, watch) if f is not None]
 
     def on_launch(done):
