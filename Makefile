@@ -10,8 +10,10 @@ GPU_WORKERS ?= 12
 GPU_ROWS ?= bench/data/gpu.csv
 GPU_LOGS ?= build/gpu
 SANITIZERS = memcheck racecheck initcheck synccheck
+, := ,
 
-.PHONY: demo test bench gpu gpu-build gpu-test gpu-bench gpu-portable gpu-sanitize $(SANITIZERS:%=gpu-%) lint build clean
+.PHONY: demo test bench gpu gpu-build gpu-test gpu-bench gpu-portable gpu-sanitize $(SANITIZERS:%=gpu-%) soak sanitize \
+  sanitize-addresses sanitize-threads lint build clean
 
 demo: build
 	$(RUN)/fastsgd reproduce S1 --out demo
@@ -57,6 +59,39 @@ $(SANITIZERS:%=gpu-%): gpu-%:
 	  --report-api-errors no $(GPU_PYTHON) tests/every_kernel.py > $(GPU_LOGS)/$*.log 2>&1 \
 	  || { tail -n 60 $(GPU_LOGS)/$*.log; exit 1; }
 	@tail -n 1 $(GPU_LOGS)/$*.log
+
+# Runs made at random, each done in many ways that must not change a bit, and runs that are killed. SOAK_SEED repeats one.
+SOAK_SECONDS ?= 600
+SOAK_SEED ?= $(shell date +%s)
+SOAK_KILLS ?= 100
+
+soak: build
+	$(RUN)/python tests/soak.py --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED) --kills $(SOAK_KILLS)
+
+# The modules under AddressSanitizer and UBSan, then under ThreadSanitizer; each in a tree of its own, from which the
+# tests are run, for it comes before the checkout on Python's path. ThreadSanitizer does not see what OpenMP orders, so
+# that the same loops run on std::thread there (csrc/cpu/threads.cpp); addresses are not made random, for it minds.
+SANITIZED ?= test_bits test_general_bits test_lost test_general_lost test_orders test_elementary test_linalg \
+  test_diagonal_rank test_jacobian_kernels test_metric_units test_signals test_forks
+SANITIZED_RUNS ?= 60
+LIBRARY = $(shell g++ -print-file-name=$(1))
+SANITIZED_TREE = CXX="$(CXX)" FASTSGD_CUDA=off FASTSGD_CXXFLAGS="$(2)" $(RUN)/python setup.py -q build \
+  --build-lib build/$(1)/lib --build-temp build/$(1)/temp
+
+sanitize: sanitize-addresses sanitize-threads
+
+sanitize-addresses: $(VENV)/ready
+	$(call SANITIZED_TREE,addresses,-O1 -g1 -fsanitize=address$(,)undefined -fno-sanitize-recover=all)
+	cd build/addresses/lib && LD_PRELOAD="$(call LIBRARY,libasan.so) $(call LIBRARY,libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 sh -c '\
+	  $(abspath $(RUN))/python -m pytest -q -p no:cacheprovider -k "not cuda and not triton" \
+	  $(SANITIZED:%=$(CURDIR)/tests/%.py) && \
+	  PYTHONPATH=. $(abspath $(RUN))/python $(CURDIR)/tests/soak.py --count $(SANITIZED_RUNS) --seed 1'
+
+sanitize-threads: $(VENV)/ready
+	$(call SANITIZED_TREE,threads,-O1 -g1 -fsanitize=thread -DFS_STD_THREADS)
+	cd build/threads/lib && LD_PRELOAD="$(call LIBRARY,libtsan.so)" TSAN_OPTIONS=halt_on_error=1 OMP_NUM_THREADS=3 \
+	  PYTHONPATH=. setarch -R $(abspath $(RUN))/python $(CURDIR)/tests/soak.py --count $(SANITIZED_RUNS) --seed 1 --alone
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

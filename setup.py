@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 COMMON = ["-std=c++17", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra",
           "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 raises both in its own AVX-512 headers
+MORE = shlex.split(os.environ.get("FASTSGD_CXXFLAGS", ""))  # e.g. of a sanitizer; names of functions are kept then
 ISAS = {"v3": ["-march=x86-64-v3", "-DFS_VECTOR_BYTES=32"], "v4": ["-march=x86-64-v4", "-DFS_VECTOR_BYTES=64"]}
 
 
@@ -151,7 +153,7 @@ class Build(build_ext):
         objects = Path(self.build_temp) / isa
         objects.mkdir(parents=True, exist_ok=True)
         module.parent.mkdir(parents=True, exist_ok=True)
-        flags = [*COMMON, *ISAS[isa], f"-DFS_MODULE=_cpu_{isa}", f"-I{sysconfig.get_paths()['include']}",
+        flags = [*COMMON, *MORE, *ISAS[isa], f"-DFS_MODULE=_cpu_{isa}", f"-I{sysconfig.get_paths()['include']}",
                  f"-I{pybind11.get_include()}"]
         made = {source: str(objects / f"{Path(source).stem}.o") for source in extension.sources}
         stale = [source for source in made if out_of_date(made[source])]
@@ -162,7 +164,8 @@ class Build(build_ext):
             with ThreadPoolExecutor(os.cpu_count()) as inner:
                 list(inner.map(lambda source: self.call([self.compiler_path, *flags, "-MMD", "-c", source, "-o",
                                                          made[source]]), stale))
-            self.call([self.compiler_path, "-shared", "-fopenmp", "-s", *made.values(), "-o", f"{module}.new"])
+            self.call([self.compiler_path, "-shared", "-fopenmp", *(MORE or ["-s"]), *made.values(), "-o",
+                       f"{module}.new"])
         except subprocess.CalledProcessError as error:
             if os.environ.get("FASTSGD_CPU", "auto") == "on":
                 raise RuntimeError(error.stderr) from None

@@ -134,6 +134,9 @@ def _run(plan, checkpoint, held, watch):
         progress, writer.held, writer.rotates = held.progress, held.progress.t, held.newest
         if len(progress.lost) != plan.N:
             raise SpecError(f"checkpoint: {checkpoint.path!r} has {len(progress.lost)} networks, the run has {plan.N}")
+    else:
+        progress = Progress.fresh(plan)
+        writer.latest = progress.copy()  # an interrupt may come in the first launch
 
     def on_launch(done):
         writer(done)

@@ -15,9 +15,9 @@ from .result import Result
 from .rules import GD
 from .settle import settle
 from .spec.planned import Tuning
-from .spec.problem import Stream
 
-LAUNCH_SECONDS = 0.25  # a launch this long is answered by Ctrl-C within a second, and costs nothing
+LAUNCH_SECONDS = 0.25  # of a launch: bars move and checkpoints are written between launches, which cost nothing then
+TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
 
 
 class Progress:
@@ -77,7 +77,7 @@ def execute(plan, progress=None, on_launch=None):
     backend = backends.by_name(plan.backend)
     done = Progress.fresh(plan) if progress is None else progress
     state = backend.load(plan, done.weights, done.lost, done.buffers)
-    pace = _Pace(plan)
+    pace = _Pace(plan, backend)
     done.moved(backend, state)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
         stop = int(plan.saves[done.taken]) if done.taken < len(plan.saves) else plan.run.steps
@@ -100,36 +100,35 @@ def execute(plan, progress=None, on_launch=None):
             done.seconds["metrics"] += time.perf_counter() - began
             if on_launch:
                 on_launch(done)
-    return Result(run=plan.run, steps=plan.saves, ids=plan.ids, base=plan.base, lost=done.lost.copy(),
-                  weights=done.weights.copy(), records=done.records, saved_weights=done.saved_weights,
+    return Result(run=plan.run, steps=plan.saves, ids=plan.ids, base=plan.base, lost=done.lost,
+                  weights=done.weights, records=done.records, saved_weights=done.saved_weights,
                   provenance=_provenance(plan, done))
 
 
 class _Pace:
-    """Steps a launch, and networks a metric call, so that each takes LAUNCH_SECONDS. They do not change bits."""
+    """Steps a launch, and networks a metric call, so that each takes LAUNCH_SECONDS. They do not change bits.
 
-    def __init__(self, plan):
-        run = plan.run
-        tabled = any(hasattr(run.order, name) for name in ("table", "replace", "network"))
-        made = plan.N * plan.batch * (1 + run.data.d) if isinstance(run.data, Stream) else plan.N * plan.batch * tabled
-        noise = sum(len(table(0, 1)) for _, _, table in plan.noises.values())
-        rows = len(plan.table(0, 1)) + noise + made
-        self.most = max(1, (16 << 20) // rows)
+    most: steps whose tables fit the memory; least: steps that are worth a launch, however long they take
+    """
+
+    def __init__(self, plan, backend):
+        self.most = max(1, max(TABLES, plan.start.nbytes) // max(1, backend.table_bytes(plan)))
+        self.least = min(self.most, max(1, backend.worth_a_launch // plan.batch))
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
         self.networks = {}  # {metric: networks a call}
         self.steps = self.fixed or min(self.most, self._first(plan))
 
-    @staticmethod
-    def _first(plan):
+    def _first(self, plan):
         """Steps of the first launch: a guess that is safe anywhere, or what the plan expects, with room for error."""
-        safe, T = max(4, int(1e8 // (plan.N * plan.run.model.P * plan.batch))), plan.run.steps
+        safe, T = max(self.least, int(1e8 // (plan.N * plan.run.model.P * plan.batch))), plan.run.steps
         expected = plan.expected.get("training") if safe < T else None  # costs as much as a short run
         return max(safe, int(T * LAUNCH_SECONDS / 3 / expected)) if expected else safe
 
     def learn(self, steps, spent):
+        """Take note that a launch of so many steps took so many seconds."""
         if not self.fixed:
-            better = steps * LAUNCH_SECONDS / max(spent, 1e-6)
-            self.steps = int(min(self.most, max(1, min(better, 4.0 * max(self.steps, steps)))))
+            better = min(steps * LAUNCH_SECONDS / max(spent, 1e-6), 4.0 * max(self.steps, steps))
+            self.steps = int(min(self.most, max(self.least, better)))
 
 
 def _record(plan, backend, state, done, pace):

@@ -99,7 +99,10 @@ class General {
   // Run `count` networks from t0 to t1; their positions in the job are at `who`.
   FS_HD void run(const i64* who, int count) {
     load(who, count);
-    for (i64 t = job.t0; t < job.t1 && alive; ++t) step(t);
+    for (i64 t = job.t0; t < job.t1 && alive; ++t) {
+      step(t);
+      FS_WORKED(model.P);
+    }
     settle(alive, -1);
   }
 
@@ -220,6 +223,7 @@ class General {
         bad |= sample(at, t, b, share);
         model.pull(at, feed.inputs(), r.slope, r.kept, r.gradient);
       }
+      FS_WORKED(model.P);
     }
     return bad;
   }

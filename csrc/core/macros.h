@@ -48,4 +48,17 @@ using u64 = unsigned long long;
 using i32 = int;
 using i64 = long long;
 static_assert(sizeof(u32) == 4 && sizeof(u64) == 8, "fixed-width integers");
+
+// FS_WORKED(amount) says that about so many vectors were multiplied and added: on a CPU, where a call can be stopped,
+// somebody looks now and then whether it is to be (cpu/threads.h). Elsewhere it is nothing.
+#if defined(FS_MODULE)
+extern __thread __attribute__((tls_model("initial-exec"))) i64 patience;  // work until the next look
+void look();
+inline void worked(i64 amount) {
+  if (__builtin_expect((patience -= amount) < 0, 0)) look();
+}
+#define FS_WORKED(amount) fs::worked(amount)
+#else
+#define FS_WORKED(amount)
+#endif
 }  // namespace fs

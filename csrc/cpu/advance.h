@@ -1,7 +1,5 @@
 // Owns training on the CPU: choice of the compiled instance, and threads over blocks of networks.
 #pragma once
-#include <omp.h>
-
 #include <cstdlib>
 #include <new>
 #include <stdexcept>
@@ -11,6 +9,7 @@
 #include "../core/models/relu2.h"
 #include "block.h"
 #include "kernels.h"
+#include "threads.h"
 
 namespace fs {
 
@@ -22,8 +21,6 @@ struct Scratch {  // memory aligned to a cache line
   ~Scratch() { std::free(p); }
   Scratch(const Scratch&) = delete;
 };
-// Threads for `pieces` of work: one that has nothing to do costs more to wake than a short run takes.
-inline int busy(int threads, i64 pieces) { return pieces < threads ? int(pieces) : threads; }
 inline i64 apart(i64 bytes) { return (bytes + 4096 + 63) / 64 * 64; }  // threads share neither cache lines nor pages
 
 // Calls f(model) with the family and the number of partial sums that fit.
@@ -79,13 +76,11 @@ void advance(const Job<T>& job) {
     const i64 each = apart(B::bytes(job, model));
     const int threads = busy(job.threads, (count + size - 1) / size);
     Scratch scratch(each * threads);
-#pragma omp parallel num_threads(threads)
-    {
-      B block(job, model, scratch.p + each * omp_get_thread_num());
-#pragma omp for schedule(dynamic)
-      for (i64 first = 0; first < count; first += size)
-        block.run(living.data() + first, int(count - first < size ? count - first : size));
-    }
+    deal(threads, count, size, [&](int thread, Pieces& pieces) {
+      B block(job, model, scratch.p + each * thread);
+      pieces.each(
+          [&](i64 first) { block.run(living.data() + first, int(count - first < size ? count - first : size)); });
+    });
   });
 }
 

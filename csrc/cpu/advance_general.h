@@ -69,9 +69,8 @@ void advance_lanes(const GeneralJob<T>& all, const std::vector<i64>& living) {
   const i64 each = apart(lanes_bytes(all, *model, teacher.get())), count = i64(living.size());
   const int threads = busy(all.job.threads, (count + W - 1) / W);
   Scratch scratch(each * threads);
-#pragma omp parallel num_threads(threads)
-  {
-    char* at = scratch.p + each * omp_get_thread_num();
+  deal(threads, count, W, [&](int thread, Pieces& pieces) {
+    char* at = scratch.p + each * thread;
     Feed<T, W> feed(all, model->inputs, at);
     at += Feed<T, W>::bytes(all, model->inputs);
     GeneralRows<Vec<T, W>> rows;
@@ -80,10 +79,8 @@ void advance_lanes(const GeneralJob<T>& all, const std::vector<i64>& living) {
       at += size * sizeof(Vec<T, W>);
     });
     Loop<T, W> loop(all, *model, teacher.get(), feed, rows);
-#pragma omp for schedule(dynamic)
-    for (i64 first = 0; first < count; first += W)
-      loop.run(living.data() + first, int(count - first < W ? count - first : W));
-  }
+    pieces.each([&](i64 first) { loop.run(living.data() + first, int(count - first < W ? count - first : W)); });
+  });
 }
 
 template <class T>

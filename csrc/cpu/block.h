@@ -13,6 +13,7 @@ struct Block {
   using T = typename Tm::T;
   using V = typename Tm::V;
   static constexpr int G = Tm::networks, MOST = 8;  // networks in a group, groups in a block
+  static constexpr i64 LONG = 1 << 24;              // work that takes a part of a second
 
   struct Group {
     V *w, *kept;        // [rows], [kept]
@@ -165,15 +166,18 @@ struct Block {
       const V y = q.ahead.fetch(data, q.ahead.index + q.ahead.at(t));
       q.residual = model.value(q.w, q.ahead.input(), q.kept) - y;
     }
+    const i64 work = i64(model.rows()) * MOST, most = work < LONG ? LONG / work : 1;
     for (int part; t < job.t1 && groups; t += part) {
       part = int(AHEAD - (t + 1) % AHEAD);  // to where draws of the next window are needed
       if (part > job.t1 - t) part = int(job.t1 - t);
+      if (part > most) part = int(most);
       for (int a = 0; a < groups; ++a) {
         Group& q = group[a];
         if ((t + 1) % AHEAD == 0) q.ahead.draw(job, q.member, t + 1);
         q.ahead.step_sizes(job, q.member, t, part);
       }
       steps(t, part);
+      FS_WORKED(work * part);
     }
   }
 
@@ -202,6 +206,7 @@ struct Block {
     const V slope = V::set(job.slope);
     const T bound = job.bound;
     const int sums = model.sums();
+    const i64 rows = model.rows(), most = R * (R * rows < LONG ? LONG / (R * rows) : 1);
     for (i64 t = job.t0; t < job.t1 && q.alive; ++t) {
       if (!job.full && (t == job.t0 || t % 4 == 0)) q.ahead.draw_batch(job, q.member, t, index);
       q.ahead.step_sizes(job, q.member, t, 1);
@@ -209,7 +214,11 @@ struct Block {
       for (int r = 0; r < sums; ++r) sum[r] = V::set(0);
       u32 bad = 0;
       i64 b = 0;
-      for (; b + R <= job.batch; b += R) bad |= gather<R>(model, data, t, b, slope, bound);
+      while (b + R <= job.batch) {
+        const i64 from = b, last = b + most < job.batch ? b + most : job.batch;
+        for (; b + R <= last; b += R) bad |= gather<R>(model, data, t, b, slope, bound);
+        FS_WORKED(rows * (b - from));
+      }
       for (; b < job.batch; ++b) bad |= gather<1>(model, data, t, b, slope, bound);
       if (__builtin_expect((bad & q.alive) != 0, 0)) retire(q, bad & q.alive, t);
       alignas(64) T rate[G];

@@ -9,6 +9,7 @@
 
 #include "../core/normal.h"
 #include "../core/permutation.h"
+#include "threads.h"
 
 namespace py = pybind11;
 using namespace fs;
@@ -70,6 +71,7 @@ py::array_t<T> elementary(const std::string& name, const py::array_t<T, py::arra
 
 using Ids = py::array_t<u32, py::array::c_style>;
 constexpr int TOGETHER = 8;  // networks drawn for at once; those left over are drawn for one by one
+constexpr i64 PIECE = 1024;  // networks that one thread draws for
 
 template <int R>
 void normals_of(u64 seed, const u32* ids, i64 t0, i64 t1, u32 stream, u32 item, double* to, i64 row) {
@@ -85,15 +87,22 @@ void normals_of(u64 seed, const u32* ids, i64 t0, i64 t1, u32 stream, u32 item, 
 }
 
 // Normal draws t0 .. t1 - 1 of each network: [N, t1 - t0].
-py::array_t<double> normals(u64 seed, const Ids& ids, i64 t0, i64 t1, u32 stream, u32 item) {
-  if (t0 < 0 || t1 < t0) throw std::invalid_argument("normals: expected 0 <= t0 <= t1");
+py::array_t<double> normals(u64 seed, const Ids& ids, i64 t0, i64 t1, u32 stream, u32 item, int threads) {
+  if (t0 < 0 || t1 < t0 || threads < 1) throw std::invalid_argument("normals: expected 0 <= t0 <= t1, threads >= 1");
   const i64 N = ids.size(), count = t1 - t0;
   py::array_t<double> out({N, count});
   double* to = out.mutable_data();
-  i64 k = 0;
-  for (; k + TOGETHER <= N; k += TOGETHER)
-    normals_of<TOGETHER>(seed, ids.data() + k, t0, t1, stream, item, to + k * count, count);
-  for (; k < N; ++k) normals_of<1>(seed, ids.data() + k, t0, t1, stream, item, to + k * count, count);
+  const u32* who = ids.data();
+  py::gil_scoped_release release;
+  deal(threads, N, PIECE, [&](int, Pieces& pieces) {
+    pieces.each([&](i64 k) {
+      const i64 end = k + PIECE < N ? k + PIECE : N;
+      for (; k + TOGETHER <= end; k += TOGETHER)
+        normals_of<TOGETHER>(seed, who + k, t0, t1, stream, item, to + k * count, count);
+      for (; k < end; ++k) normals_of<1>(seed, who + k, t0, t1, stream, item, to + k * count, count);
+      FS_WORKED(PIECE * count);
+    });
+  });
   return out;
 }
 
@@ -131,7 +140,7 @@ void bind_elementary(py::module_& m) {
   m.def("elementary", &elementary<float>, py::arg("name"), py::arg("x").noconvert(), py::arg("lanes"));
   m.def("elementary", &elementary<double>, py::arg("name"), py::arg("x").noconvert(), py::arg("lanes"));
   m.def("normals", &normals, py::arg("seed"), py::arg("ids"), py::arg("t0"), py::arg("t1"), py::arg("stream"),
-        py::arg("item") = 0);
+        py::arg("item") = 0, py::arg("threads") = 1);
   m.def("permutation", &permutation, py::arg("seed"), py::arg("ids"), py::arg("key"), py::arg("n"),
         py::arg("positions"), py::arg("item") = 0);
 }

@@ -13,11 +13,9 @@ void fs::predict(const FamilyShape& shape, int threads, i64 N, const double* W, 
   const int P = model->P, o = model->outputs, d = model->inputs;
   const i64 each = apart((P + d + model->kept + o) * sizeof(V));
   Scratch scratch(each * threads);
-#pragma omp parallel num_threads(threads)
-  {
-    V *w = reinterpret_cast<V*>(scratch.p + each * omp_get_thread_num()), *x = w + P, *f = x + d, *kept = f + o;
-#pragma omp for schedule(dynamic)
-    for (i64 first = 0; first < N; first += L) {
+  deal(threads, N, L, [&](int thread, Pieces& pieces) {
+    V *w = reinterpret_cast<V*>(scratch.p + each * thread), *x = w + P, *f = x + d, *kept = f + o;
+    pieces.each([&](i64 first) {
       const int count = int(N - first < L ? N - first : L);
       for (int p = 0; p < P; ++p)
         for (int g = 0; g < L; ++g) reinterpret_cast<double*>(w + p)[g] = W[(first + (g < count ? g : 0)) * P + p];
@@ -26,7 +24,8 @@ void fs::predict(const FamilyShape& shape, int threads, i64 N, const double* W, 
         model->forward(w, x, kept, f);
         for (int g = 0; g < count; ++g)
           for (int k = 0; k < o; ++k) out[((first + g) * n + i) * o + k] = reinterpret_cast<double*>(f + k)[g];
+        FS_WORKED(P);
       }
-    }
-  }
+    });
+  });
 }

@@ -1,5 +1,4 @@
 // Owns the Python side of Jacobian kernels: ranks and singular values of dense networks and of stacks of matrices.
-#include <omp.h>
 #include <pybind11/numpy.h>
 
 #include <memory>
@@ -13,6 +12,7 @@
 #include "metrics.h"
 #include "shapes.h"
 #include "spectra.h"
+#include "threads.h"
 
 namespace py = pybind11;
 using namespace fs;
@@ -28,8 +28,8 @@ template <class F>
 void for_all(i64 N, int threads, size_t each, F f) {
   std::unique_ptr<double[]> scratch(new double[each * threads]);
   py::gil_scoped_release release;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (i64 k = 0; k < N; ++k) f(k, scratch.get() + each * omp_get_thread_num());
+  deal(threads, N, 1,
+       [&](int thread, Pieces& pieces) { pieces.each([&](i64 k) { f(k, scratch.get() + each * thread); }); });
 }
 
 void check_rtol(double rtol) {
@@ -116,9 +116,13 @@ struct Prepared {
     const size_t mp = tile::padded(m);
     memory.reset(new double[(d + mp) * mp]);
     double* XX = memory.get() + d * mp;
-    transpose(X.data(), m, d, mp, memory.get());
-    gram_matrix(memory.get(), d, m, XX);
-    gram_rank_detail::mirror(XX, int(mp), mp, false);
+    const double* from = X.data();
+    py::gil_scoped_release release;
+    on_threads(1, [&](int) {
+      transpose(from, m, d, mp, memory.get());
+      gram_matrix(memory.get(), d, m, XX);
+      gram_rank_detail::mirror(XX, int(mp), mp, false);
+    });
     points = {s, m, int(mp), memory.get(), XX};
   }
 };

@@ -17,21 +17,20 @@ void mean_losses(const Shape& shape, int threads, i64 N, const double* W, const 
     using B = Block<Tm, decltype(model), true>;
     const i64 each = apart(B::bytes(job, model));
     Scratch scratch(each * threads);
-#pragma omp parallel num_threads(threads)
-    {
-      B block(job, model, scratch.p + each * omp_get_thread_num());
+    deal(threads, N, G, [&](int thread, Pieces& pieces) {
+      B block(job, model, scratch.p + each * thread);
       const auto& group = block.group[0];
-#pragma omp for schedule(dynamic)
-      for (i64 first = 0; first < N; first += G) {
+      pieces.each([&](i64 first) {
         block.load(int(N - first < G ? N - first : G), [&](int k) { return first + k; });
         V sum = V::set(0);
         for (i64 i = 0; i < n; ++i) {
           V r = model.value(group.w, Row<Tm>{X + i * stride}, group.kept) - V::set(y[i]);
           sum = fma(r, r, sum);
+          FS_WORKED(job.P);
         }
         for (int g = 0; g < G && first + g < N; ++g) loss[first + g] = factor * sum[g] / double(n);
-      }
-    }
+      });
+    });
   });
 }
 

@@ -1,7 +1,6 @@
 // Owns the Python side of metric kernels of diagonal networks: ranks, singular values, losses, norms.
 #include "metrics.h"
 
-#include <omp.h>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -14,6 +13,7 @@
 #include "../core/metrics/linear_loss.h"
 #include "../core/metrics/norms.h"
 #include "spectra.h"
+#include "threads.h"
 
 namespace py = pybind11;
 
@@ -40,8 +40,10 @@ struct DiagonalPoints {
     if (scale && (scale->ndim() != 1 || scale->shape(0) != d)) throw std::invalid_argument("scale must be [d]");
     constants.reset(new double[fs::diagonal_rank_constants_size(int(d))]);
     std::unique_ptr<double[]> scratch(new double[fs::diagonal_rank_scratch_size(int(d))]);
-    points =
-        fs::diagonal_rank_prepare(G.data(), scale ? scale->data() : nullptr, int(d), m, constants.get(), scratch.get());
+    const double *from = G.data(), *stretch = scale ? scale->data() : nullptr;
+    py::gil_scoped_release release;
+    fs::on_threads(
+        1, [&](int) { points = fs::diagonal_rank_prepare(from, stretch, int(d), m, constants.get(), scratch.get()); });
   }
   // All of it as csrc/cuda/metrics/diagonal.h reads it.
   Doubles packed() const {
@@ -66,12 +68,13 @@ Counts diagonal_rank(const DiagonalPoints& at, const Doubles& parts, double rtol
   long long* to = out.mutable_data();
   std::unique_ptr<double[]> scratch(new double[each * threads]);
   py::gil_scoped_release release;
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
-  for (py::ssize_t k = 0; k < N; ++k) {
-    double* s = scratch.get() + each * omp_get_thread_num();
-    fs::diagonal_sizes(from + k * K * d, int(K), d, d, s);
-    to[k] = fs::diagonal_rank(at.points, s, rtol, s + d, s + d + fs::diagonal_rank_vectors_size(d));
-  }
+  fs::deal(threads, N, 1, [&](int thread, fs::Pieces& pieces) {
+    double* s = scratch.get() + each * thread;
+    pieces.each([&](fs::i64 k) {
+      fs::diagonal_sizes(from + k * K * d, int(K), d, d, s);
+      to[k] = fs::diagonal_rank(at.points, s, rtol, s + d, s + d + fs::diagonal_rank_vectors_size(d));
+    });
+  });
   return out;
 }
 
@@ -86,15 +89,16 @@ py::tuple scaled_values(const Doubles& R, const Doubles& parts, int threads) {
   std::unique_ptr<double[]> scratch(new double[each * threads]);
   {
     py::gil_scoped_release release;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (py::ssize_t k = 0; k < N; ++k) {
-      double *columns = scratch.get() + each * omp_get_thread_num(), *sigma = columns + d * ld, *s = sigma + 2 * most;
-      fs::diagonal_sizes(from + k * K * d, K, d, d, s);
-      for (int j = 0; j < d; ++j)
-        for (size_t i = 0; i < ld; ++i) columns[j * ld + i] = i < size_t(m) ? r[i * d + j] : 0.0;
-      fs::jacobi_singular_values(fs::jacobi::Alone{}, columns, s, m, d, sigma, s);
-      out.put(k, sigma, most);
-    }
+    fs::deal(threads, N, 1, [&](int thread, fs::Pieces& pieces) {
+      double *columns = scratch.get() + each * thread, *sigma = columns + d * ld, *s = sigma + 2 * most;
+      pieces.each([&](fs::i64 k) {
+        fs::diagonal_sizes(from + k * K * d, K, d, d, s);
+        for (int j = 0; j < d; ++j)
+          for (size_t i = 0; i < ld; ++i) columns[j * ld + i] = i < size_t(m) ? r[i * d + j] : 0.0;
+        fs::jacobi_singular_values(fs::jacobi::Alone{}, columns, s, m, d, sigma, s);
+        out.put(k, sigma, most);
+      });
+    });
   }
   return out.both();
 }
@@ -134,15 +138,17 @@ Doubles linear_losses(const Doubles& X, const Doubles& y, const Doubles& beta, b
     padded[i] = labels[i];
     for (int j = 0; j < d; ++j) points[size_t(j) * ld + i] = x[size_t(i) * d + j];
   }
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (py::ssize_t first = 0; first < N; first += ROWS) {
-    double* own = scratch.get() + each * omp_get_thread_num();
-    for (int r = 0; r < ROWS; ++r)  // a block that is not full repeats its last network
-      for (int j = 0; j < d; ++j) own[j * ROWS + r] = b[(first + r < N ? first + r : N - 1) * d + j];
-    double sum[ROWS];
-    fs::linear_losses(points.get(), padded, d, m, triangular, own, sum);
-    for (int r = 0; r < ROWS && first + r < N; ++r) to[first + r] = sum[r];
-  }
+  fs::deal(threads, N, ROWS, [&](int thread, fs::Pieces& pieces) {
+    double* own = scratch.get() + each * thread;
+    pieces.each([&](fs::i64 first) {
+      for (int r = 0; r < ROWS; ++r)  // a block that is not full repeats its last network
+        for (int j = 0; j < d; ++j) own[j * ROWS + r] = b[(first + r < N ? first + r : N - 1) * d + j];
+      double sum[ROWS];
+      fs::linear_losses(points.get(), padded, d, m, triangular, own, sum);
+      for (int r = 0; r < ROWS && first + r < N; ++r) to[first + r] = sum[r];
+      FS_WORKED(fs::i64(m) * d);
+    });
+  });
   return out;
 }
 

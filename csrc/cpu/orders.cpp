@@ -1,9 +1,8 @@
 // Owns sample orders made of permutations, as tables: one a step (batches without replacement) or one an epoch.
-#include <omp.h>
-
 #include "../core/permutation.h"
 #include "arrays.h"
 #include "metrics.h"
+#include "threads.h"
 
 namespace py = pybind11;
 using namespace fs;
@@ -22,12 +21,14 @@ py::array_t<u32> permuted_order(u64 seed, const py::array& ids, i64 t0, i64 t1, 
   u32* to = out.mutable_data();
   py::gil_scoped_release release;
   constexpr int R = 8;  // networks side by side
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (i64 first = 0; first < N; first += R) {
-    if (first + R <= N) fill<R>(order, domain, who + first, to + first * row);
-    else
-      for (i64 k = first; k < N; ++k) fill<1>(order, domain, who + k, to + k * row);
-  }
+  deal(threads, N, R, [&](int, Pieces& pieces) {
+    pieces.each([&](i64 first) {
+      if (first + R <= N) fill<R>(order, domain, who + first, to + first * row);
+      else
+        for (i64 k = first; k < N; ++k) fill<1>(order, domain, who + k, to + k * row);
+      FS_WORKED(R * row);
+    });
+  });
   return out;
 }
 

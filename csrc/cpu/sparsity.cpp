@@ -1,6 +1,4 @@
 // Owns the Python side of feature sparsity: many networks, threads over them.
-#include <omp.h>
-
 #include "../core/metrics/feature_sparsity.h"
 #include "advance.h"
 #include "arrays.h"
@@ -30,13 +28,14 @@ py::array_t<double> feature_sparsity(const py::array& phi, double tau, bool norm
   const i64 size = i64(n) * h, most = together && small.scratch() > wide.scratch() ? small.scratch() : wide.scratch();
   const i64 each = apart(most * sizeof(V)), step = together ? W : 1;
   Scratch scratch(each * threads);
-#pragma omp parallel for schedule(dynamic, 8) num_threads(threads)
-  for (i64 first = 0; first < N; first += step) {
-    V* block = reinterpret_cast<V*>(scratch.p + each * omp_get_thread_num());
-    if (together && first + W <= N) small(from + first * size, size, block, to + first);
-    else
-      for (i64 k = first; k < N && k < first + step; ++k) to[k] = wide(from + k * size, block);
-  }
+  deal(threads, N, step, [&](int thread, Pieces& pieces) {
+    V* block = reinterpret_cast<V*>(scratch.p + each * thread);
+    pieces.each([&](i64 first) {
+      if (together && first + W <= N) small(from + first * size, size, block, to + first);
+      else
+        for (i64 k = first; k < N && k < first + step; ++k) to[k] = wide(from + k * size, block);
+    });
+  });
   return out;
 }
 

@@ -15,8 +15,11 @@ class Backend:
     choose(run, N, tuning): (Tuning with every choice made, {what: bytes}, reasons, and how each metric is computed);
         PlanError for a choice or a method of a metric that it lacks
     load(plan, weights, lost, buffers): a state holding weights [N, P], lost [N] and the rule's buffers [N, K, P]
+    table_bytes(plan): what `advance` has to be given, or makes, of tables for one step before it begins; the kernels
+        draw what is not there
     advance(state, segment): move the networks that are not lost over a Segment; one that gets a weight or a buffer
-        that is not finite stays as it was at the segment's start, and is UNSETTLED (see fastsgd/settle.py)
+        that is not finite stays as it was at the segment's start, and is UNSETTLED (see fastsgd/settle.py).
+        KeyboardInterrupt may come in the middle: then the state is worth nothing
     lost(state): [N] int64, first bad step, -1 if none, or UNSETTLED; what the caller writes there counts from then on
     read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
     measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
@@ -27,6 +30,7 @@ class Backend:
     name = None
     kind = "cpu"  # of the devices it runs on, as Run.device names them
     slow = False  # whether it has no kernels
+    worth_a_launch = 1  # samples that a network should see in a launch, however long it takes
 
     def supports(self, run):
         raise NotImplementedError
@@ -43,6 +47,9 @@ class Backend:
 
     def load(self, plan, weights, lost, buffers):
         raise NotImplementedError
+
+    def table_bytes(self, plan):
+        return plan.step_bytes
 
     def advance(self, state, segment):
         raise NotImplementedError

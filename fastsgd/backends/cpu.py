@@ -86,6 +86,7 @@ class CPU(Backend):
     """The default: whole trajectories in the first-level cache, one network a lane or one network a vector."""
 
     name = "cpu"
+    worth_a_launch = 256  # to fetch a network into the cache and take it back costs as much as a dozen
 
     def supports(self, run):
         why_not = None if fused(run) else general.why_not(run)
@@ -133,6 +134,9 @@ class CPU(Backend):
         weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
         X, y = padded(run.model, X, run.dtype), np.array(y, run.dtype, order="C")
         return State(plan, native(plan.tuning.isa), weights, lost.copy(), buffers, X, y, {})
+
+    def table_bytes(self, plan):
+        return plan.step_bytes + order_bytes(plan)
 
     def advance(self, state, segment):
         plan, run = state.plan, state.plan.run
@@ -210,6 +214,16 @@ def permuted(run):
     drawn = not run.rule.full or one_label(run.rule)
     with_replacement = kind_of(run.order) in (PerNetwork, Common) and run.order.replace
     return drawn and run.data.n > 0 and not with_replacement and not hasattr(run.order, "table")
+
+
+def order_bytes(plan):
+    """Bytes of one step in the tables of `State.samples`: permutations, or a Stream in the kernels' layout."""
+    run, item = plan.run, np.dtype(plan.run.dtype).itemsize
+    if isinstance(run.data, Stream):
+        return plan.N * plan.batch * ((stride_of(run.model) + run.model.outputs) * item + 4)
+    if not permuted(run):
+        return 0
+    return 4 * (1 if run.rule.full else plan.batch) * (plan.N if getattr(run.order, "network", None) is None else 1)
 
 
 def home(plan):

@@ -13,7 +13,7 @@ from ..orders import Common, Reshuffle
 from . import cuda_measure
 from . import cuda_programs as programs
 from .base import Backend
-from .cpu import permuted
+from .cpu import order_bytes, permuted
 
 USABLE = 0.8  # of a card's free memory; the rest is for tables of a launch (192 MiB at most) and the driver
 
@@ -80,6 +80,9 @@ class CUDA(Backend):
             one.prepare(chosen.program, chosen.shared)
         return State(plan, chosen, np.array(weights, order="C"), lost.copy(), np.array(buffers, order="C"), waves, data,
                      measured)
+
+    def table_bytes(self, plan):
+        return plan.step_bytes + order_bytes(plan)
 
     def advance(self, state, segment):
         for wave in state.waves:

@@ -173,6 +173,14 @@ def _multiplier(state, values):
     return state.numbers if values is None else torch.from_numpy(values).to(state.device)
 
 
+def table_bytes(plan):
+    """Bytes of one step in such a table as `table` makes; 0 where there is none."""
+    run = plan.run
+    if hasattr(run.order, "table") or (_draws(run) and not one_label(run)):
+        return 0
+    return 4 * (1 if run.rule.full else plan.batch) * (plan.N if getattr(run.order, "network", None) is None else 1)
+
+
 def table(state, segment, who):
     """Sample indices [rows, steps, B] int32 of a segment, made on the device."""
     import torch

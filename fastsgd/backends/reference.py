@@ -61,6 +61,11 @@ class Reference(Backend):
             state.weights = torch.where(alive, weights, state.weights)
             state.buffers = torch.where(alive[:, None], buffers, state.buffers)
 
+    def table_bytes(self, plan):
+        run = plan.run
+        drawn = run.data.d + run.model.outputs if isinstance(run.data, Fresh) else not run.rule.full
+        return plan.step_bytes + 8 * plan.N * (1 + plan.batch * drawn)
+
     def lost(self, state):
         return state.lost
 

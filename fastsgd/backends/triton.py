@@ -93,6 +93,11 @@ class Triton(Backend):
                      base=step[0], row=step[1], numbers=put(terms(run), run.dtype), hyper=put(hyper(plan)), sigma=sigma,
                      sway=sway, points={})
 
+    def table_bytes(self, plan):
+        from . import launches
+
+        return plan.step_bytes + launches.table_bytes(plan)
+
     def advance(self, state, segment):
         from . import launches
 

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from ..errors import BackendUnavailable, SpecError
-from ..native import native
+from ..native import default_threads, native
 from ..spec import draws
 from ..spec.record import Record
 
@@ -52,18 +52,15 @@ class Model(Record, ABC):
     def start(self, seed, ids):
         """Starting weights [N, P] float64 of the networks `ids`: mean + deviation * normal draw (seed, id, j)."""
         ids = np.asarray(ids)
-        normal = None
-        columns, at = [], 0
+        scales = {name: [a[ids, None] if np.ndim(a) else a for a in pair] for name, pair in self.scales().items()}
+        drawn = any(np.any(deviation) for _, deviation in scales.values())
+        out, at = _normals(seed, ids, self.P) if drawn else np.zeros((len(ids), self.P)), 0
         for name, shape in self.shapes().items():
-            size = prod(shape)
-            mean, deviation = (a[ids, None] if np.ndim(a) else a for a in self.scales()[name])
-            part = np.zeros((len(ids), size)) + mean
-            if np.any(deviation):
-                normal = _normals(seed, ids, self.P) if normal is None else normal
-                part = part + deviation * normal[:, at:at + size]
-            columns.append(part)
-            at += size
-        return np.concatenate(columns, axis=1)
+            part, (mean, deviation) = out[:, at:at + prod(shape)], scales[name]
+            np.multiply(part, deviation, out=part)
+            np.add(part, mean + 0.0, out=part)  # a mean of -0 is 0
+            at += part.shape[1]
+        return out
 
     def flatten(self, params, N, field="init"):
         """Pack {name: [N, ...] or [...]} into [N, P]; names must be exactly the family's. Raises SpecError."""
@@ -94,4 +91,4 @@ def _normals(seed, ids, count):
         module = native()
     except BackendUnavailable:
         return draws.normals(seed, ids, 0, count, "init")
-    return module.normals(seed, ids.astype(np.uint32), 0, count, draws.STREAMS["init"])
+    return module.normals(seed, ids.astype(np.uint32), 0, count, draws.STREAMS["init"], threads=default_threads())

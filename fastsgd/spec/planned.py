@@ -113,6 +113,16 @@ class Plan(Record):
         """Samples in one step."""
         return self.run.rule.batch(self.run.data.n)
 
+    @property
+    def step_bytes(self):
+        """Bytes that one step takes in a Segment."""
+        run, item = self.run, np.dtype(self.run.dtype).itemsize
+        rows = len(self.table(0, 1)) + sum(len(table(0, 1)) for _, _, table in self.noises.values())
+        order = getattr(run.order, "table", None)
+        given = 0 if order is None else 4 * self.batch * (1 if len(order) == 1 else self.N)
+        stream = self.N * self.batch * (run.data.d + run.model.outputs) if isinstance(run.data, Stream) else 0
+        return item * (rows + stream) + given
+
     def segment(self, t0, t1):
         """The Segment of steps t0..t1."""
         run, table = self.run, getattr(self.run.order, "table", None)

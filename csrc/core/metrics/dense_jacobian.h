@@ -67,6 +67,7 @@ FS_FN void multiply(int rows, int K, double c, Weight w, const double* in, doubl
       tile::accumulate<C>(s, K, pack, ROWS, in + j, ld);
       tile::store<C>(s, out + i * ld + j, ld);
     });
+    FS_WORKED(i64(K) * columns);
   }
 }
 
@@ -138,7 +139,7 @@ FS_FN void dense_gram(const DensePoints& p, const double* w, double* G, double* 
   const int L = s.layers, o = p.outputs(), mp = p.mp;
   const size_t ld = p.rows();
   for (int q = 0; q < o; ++q)
-    for (int i = 0; i < mp; i += ROWS)
+    for (int i = 0; i < mp; i += ROWS) {
       for (int to = q; to < o; ++to)
         tile::strips(to == q ? i / tile::W * tile::W : 0, mp, [&](auto count, int j) {
           constexpr int C = decltype(count)::value;
@@ -170,6 +171,8 @@ FS_FN void dense_gram(const DensePoints& p, const double* w, double* G, double* 
           }
           tile::store<C>(sum, G + (q * mp + i) * ld + to * mp + j, ld);
         });
+      FS_WORKED(i64(p.shape.P()) * mp);
+    }
   for (int q = 0; q < o; ++q)  // what stands at padding points is no part of J
     for (int i = q * mp + p.m; i < (q + 1) * mp; ++i)
       for (size_t j = 0; j < ld; ++j) G[i * ld + j] = G[j * ld + i] = 0;

@@ -70,6 +70,7 @@ struct FeatureSparsity {
     for (int unit = 0; unit < h; ++unit) {
       const double count = lane(positive, unit);
       if (count > 0 && !(lane(scale, unit) > 0 && merges(unit, column, rest))) kept += count;
+      FS_WORKED(i64(n) * R);
     }
     return kept / (double(n) * h);
   }

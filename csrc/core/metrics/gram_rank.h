@@ -195,6 +195,7 @@ FS_FN int partial_cholesky(const double* G, int n, size_t ld, double target, int
       for (size_t j = 0; j < ld; ++j) rows[b * ld + j] = G[at[b] * ld + j];
     }
     subtract_rows(rows, L, at, r, ld, z.small);
+    FS_WORKED(i64(r + kBlock) * ld);
     const double first = left[at[0]];
     for (int b = 0; b < kBlock; ++b, ++r) {
       int best = b;

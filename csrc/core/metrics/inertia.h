@@ -89,6 +89,7 @@ FS_FN __attribute__((noinline)) Counted factor(double* H, int n, size_t ld, doub
       eliminate_tile<C>(t, l);
       tile::store<C>(t, H + i * ld + j, ld);
     });
+    FS_WORKED(i64(i) * (whole - i));
   }
   return out;
 }

@@ -190,6 +190,7 @@ FS_FN int pivoted_qr(const Work& work, double* At, int n, int length, size_t ld,
   for (int k = 0; k < most; ++k) {
     const int p = work.first_best(k, n, [&](int j) { return key(square[j], e[j]); });
     if (!(square[p] > 0)) return k;
+    FS_WORKED(i64(n - k) * ld);
     const int from = k / HEAD * HEAD;  // whole vectors: what stands before k in them is kept out of the reflection
     work.barrier();
     bring(work, At, k, p, ld, from, e, square, u);
@@ -301,6 +302,7 @@ FS_FN void orthogonalise(const Work& work, double* C, int count, size_t ld, int*
       const int a = at[first], other = at[p];
       work.one([&] { at[first] = other, at[p] = a; });
       for (int q = p + 1; q < count; ++q) turned |= turn(work, C, a, at[q], ld, f, square, tolerance);
+      FS_WORKED(i64(count - p) * ld);
     }
   }
 }

@@ -170,7 +170,8 @@ FS_FN void fill(const DensePoints& p, int columns, bool ones, const Scratch& t, 
   const DenseShape& s = p.shape;
   const int d = s.size[0], D = inputs(s);
   const V one = V::set(1.0), slope = V::set(s.activation == Activation::LEAKY ? s.slope : 0.0);
-  for (size_t from = 0; from < ld; from += W)
+  for (size_t from = 0; from < ld; from += W) {
+    FS_WORKED(i64(p.mp) * D);
     for (int i = 0; i < p.mp; i += W) {
       V block[W];
       for (int q = 0; q < W; ++q) {
@@ -186,6 +187,7 @@ FS_FN void fill(const DensePoints& p, int columns, bool ones, const Scratch& t, 
       transpose<W / 2>(block);
       for (int q = 0; q < W; ++q) __builtin_memcpy(B + (i + q) * ld + from, &block[q].a, sizeof(V));
     }
+  }
 }
 
 }  // namespace piecewise

@@ -130,6 +130,7 @@ FS_FN void orthogonalise(const double* Q, int count, int ld, double* __restrict 
 // One step; false: the space is exhausted and `top` is exact.
 FS_FN bool step(Lanczos& z) {
   const int k = z.k;
+  FS_WORKED(i64(z.n + k) * z.ld);
   const double* q = z.basis + (size_t)k * z.ld;
   symmetric_product(z.B, z.n, z.ld, q, z.work);
   z.alpha[k] = dot(q, z.work, z.ld);
@@ -234,6 +235,7 @@ FS_FN __attribute__((noinline)) void eliminate_definite(double* M, int n, int ld
         add_multiple(r, -p[i] * inverse[a], p, i & ~7, ld);
       }
     }
+    FS_WORKED(i64(n - k) * (n - k));
     k += block;
   }
 }
@@ -269,6 +271,7 @@ FS_FN double largest_in_row(const double* M, int n, int ld, int k, int r, int* w
 FS_FN __attribute__((noinline)) int positive_pivots(double* M, int n, int ld, int k) {
   int positive = 0;
   while (k < n) {
+    FS_WORKED(i64(n - k) * (n - k));
     double* top = M + (size_t)k * ld;
     int r = k, ignored = 0;
     const double diagonal = __builtin_fabs(top[k]);

@@ -90,7 +90,7 @@ FS_HD void strips(int from, int to, F f) {
 FS_FN void gram_matrix(const double* A, int K, int n, double* G) {
   using namespace tile;
   const int ld = padded(n);
-  for (int i = 0; i < ld; i += ROWS)
+  for (int i = 0; i < ld; i += ROWS) {
     strips(i / W * W, ld, [&](auto count, int j) {
       constexpr int C = decltype(count)::value;
       V s[ROWS][COLS];
@@ -98,6 +98,8 @@ FS_FN void gram_matrix(const double* A, int K, int n, double* G) {
       accumulate<C>(s, K, A + i, ld, A + j, ld);
       store<C>(s, G + (size_t)i * ld + j, ld);
     });
+    FS_WORKED(i64(K) * (ld - i));
+  }
 }
 
 }  // namespace fs
