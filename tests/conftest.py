@@ -1,6 +1,8 @@
 """Owns the surroundings of the suite: waiting threads sleep, Triton is interpreted, what must not run explodes."""
 
+import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,18 @@ def card_for_cuda(request):
 
     with in_place(request.getfixturevalue("fiber_card")):
         yield
+
+
+def pytest_terminal_summary(terminalreporter):
+    """At its end the suite says what this machine could not test."""
+    from fastsgd.native import ISAS, NEEDS, cpu_flags
+
+    lacks = {"CUDA kernels on a card (they ran as fibers)": cards.why_none() is not None,
+             "Triton's kernels on a card (they were interpreted)": not torch.cuda.is_available(),
+             "programs of nvcc": shutil.which("nvcc") is None,
+             "instruction counts": shutil.which("valgrind") is None}
+    lacks |= {f"x86-64-{isa}": not set(NEEDS[isa]) <= cpu_flags() for isa in ISAS}
+    lacks |= {f"what needs {name}": importlib.util.find_spec(name) is None
+              for name in ("jax", "numba", "modelbatch", "sklearn", "xarray", "matplotlib", "triton")}
+    terminalreporter.write_line("not tested on this machine: "
+                                + (", ".join(what for what, so in lacks.items() if so) or "nothing"))

@@ -27,7 +27,9 @@ def names(tmp_path_factory):
 
 @pytest.mark.parametrize("pattern", ["csrc/**/*.h", "csrc/**/*.cpp", "kernels/**/*.py", "fastsgd/**/*.py",
                                      "fastsgd/data/*.npz", "tests/*.py", "tests/fibers/*",
-                                     "bench/*.py", "bench/*.cpp", "*.md", "Makefile", "pyproject.toml", "setup.py"])
+                                     "bench/*.py", "bench/*.cpp", "*.md", "docs/**/*.*",
+                                     "LICENSE", "CITATION.cff", "fastsgd/py.typed", "Makefile", "pyproject.toml",
+                                     "setup.py"])
 def test_sdist_is_complete(names, pattern):
     wanted = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
     assert wanted and wanted <= names, wanted - names
