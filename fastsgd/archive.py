@@ -106,12 +106,14 @@ def _networks(request, N, ids, base):
     lengths = request.step_size.lengths() | request.rule.lengths()
     if request.networks is not None:
         lengths["networks"] = request.networks
-    if N == 0 or (request.ids is None and set(lengths.values()) - {N}) or (
-            request.ids is not None and len(request.ids) != N):
+    sizes = set(lengths.values())
+    whole = request.ids is None
+    if N == 0 or len(sizes) > 1 or (sizes - {N} if whole else len(request.ids) != N or min(
+            sizes, default=2**32) <= request.ids.max()):
         raise SpecError(f"file: has {N} networks, which is not what its run has")
     if ids is None:
         return
-    if not (ids.dtype == np.int64 and np.array_equal(ids, np.arange(N) if request.ids is None else request.ids)):
+    if not (ids.dtype == np.int64 and np.array_equal(ids, np.arange(N) if whole else request.ids)):
         raise SpecError("file: ids are not those of the run")
     given = np.asarray(getattr(request.step_size, "base", 1.0))
     _expect("base", base, "float64", (N,))

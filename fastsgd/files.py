@@ -28,7 +28,7 @@ def writable(path, field="path"):
 def _target(path, field):
     """(the file that `path` leads to, its stat or None if it is new). Raises SpecError; see `writable`."""
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name:
         raise SpecError(f"{field}: {path!r} given, expected the name of a file")
     try:
         target = Path(os.path.realpath(name))
@@ -139,15 +139,29 @@ class _Draft:
         """Give the file its name, in one step; what had it is called `previous` from then on, if that is given."""
         if not self._exists(name):
             self._place(name)
-        elif previous is None:
+        elif previous is None or self.named or not self._exchanged(name, previous):
+            if previous is not None:
+                self._keep(name, previous)
             self._place(self.hidden)
             self._move(self.hidden, name)
-        else:
-            self._place(previous)
-            if not _exchange(self.folder, previous, name):
-                self._move(previous, self.hidden)
-                self._move(name, previous)
-                self._move(self.hidden, name)
+
+    def _exchanged(self, name, previous):
+        """Place the file so that both names are whole files at any moment; False where the system cannot."""
+        self._place(previous)
+        if _exchange(self.folder, previous, name):
+            return True
+        self._move(previous, self.hidden)  # once it has had a name it must keep one
+        self.named = True
+        return False
+
+    def _keep(self, name, previous):
+        """Let what is called `name` be called `previous` too; instead, where a file has but one name."""
+        with suppress(FileNotFoundError):
+            os.unlink(previous, dir_fd=self.folder)
+        try:
+            os.link(name, previous, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        except OSError:
+            self._move(name, previous)
 
     def _place(self, name):
         """Let the file be called `name`, whatever was."""

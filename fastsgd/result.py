@@ -15,6 +15,14 @@ from .spec.run import DEVICE
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
 
 
+def _origin(provenance):
+    """`provenance`, if it is one that files may hold. Raises SpecError."""
+    device = provenance.get("device", "cpu") if isinstance(provenance, dict) else None
+    if not (isinstance(device, str) and DEVICE.fullmatch(device)):
+        raise SpecError("file: its provenance does not say on which device it was computed")
+    return provenance
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What a run computed.
@@ -127,7 +135,7 @@ class Result:
         arrays = {name: getattr(self, name) for name in ARRAYS}
         archive.validate(self.run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
                          taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base)
-        archive.write(path, {"kind": "result", "provenance": self.provenance}, self.run, arrays, self.records,
+        archive.write(path, {"kind": "result", "provenance": _origin(self.provenance)}, self.run, arrays, self.records,
                       self.saved_weights)
 
     @classmethod
@@ -138,10 +146,7 @@ class Result:
         Raises SpecError if it is none, or damaged, or its parts do not fit each other.
         """
         header, run, arrays, records, saved_weights = archive.read(path, "result", ARRAYS, classes)
-        provenance = header.get("provenance")
-        device = provenance.get("device", "cpu") if isinstance(provenance, dict) else None
-        if not (isinstance(device, str) and DEVICE.fullmatch(device)):
-            raise SpecError(f"path: {str(path)!r} says nothing of where its result comes from")
+        provenance = _origin(header.get("provenance"))
         parts = dict(zip(ARRAYS, arrays, strict=True))
         archive.validate(run, parts["lost"], parts["weights"], records, saved_weights, t=run.steps,
                          taken=len(parts["steps"]), **{name: parts[name] for name in ("ids", "steps", "base")})

@@ -36,7 +36,10 @@ def write(path, header, arrays, previous=None):
     for name in arrays:
         if not name.isprintable():
             raise SpecError(f"file: an array called {name!r} cannot be written, expected a printable name")
-    text = json.dumps({"format": FORMAT, "version": __version__} | header)
+    try:
+        text = json.dumps({"format": FORMAT, "version": __version__} | header)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError(f"file: its header cannot be written ({error})") from None
     members = {"header": np.array(text), "checksum": np.array(digest(text, arrays))} | arrays
     with whole(path, previous) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in members.items():
@@ -148,7 +151,8 @@ def opened(path, field="path"):
     except (OSError, TypeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise SpecError(f"{field}: {str(path)!r:.300} cannot be read ({why})") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SpecError(f"{field}: {str(path)!r} is no regular file")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise SpecError(f"{field}: {str(path)!r} is no regular file")
         yield file
