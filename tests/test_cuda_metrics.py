@@ -182,6 +182,21 @@ def test_huge_tiny_zero_and_lost_networks(a_card):
     assert got[2] == want[2]
 
 
+def test_ranks_at_rtol_zero_and_values_more_than_308_decades_apart(a_card):
+    model, rng = LINEAR["diagonal"], np.random.default_rng(5)
+    weights = rng.uniform(0.5, 2, (4, model.P)) * np.tile(10.0 ** np.array([160, -160, 0, -300, 290, 3, -9]), 2)
+    weights[1, [0, 7]] = weights[2] = 0
+    for X in (rng.standard_normal((12, 7)), rng.standard_normal((3, 7)), np.ones((5, 7))):
+        got, want = both(a_card, model, m.JacobianRank(0, X), weights)
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(got, [min(np.linalg.matrix_rank(X), live) for live in (7, 6, 0, 7)])
+        got, want = both(a_card, model, m.JacobianSpectrum(points=X), weights)
+        np.testing.assert_array_equal(got, want)
+    X = np.linalg.qr(rng.standard_normal((9, 7)))[0]
+    got, _ = both(a_card, model, m.JacobianSpectrum(points=X), weights)
+    np.testing.assert_allclose(got[0, :7], np.sort(np.hypot(weights[0, :7], weights[0, 7:]))[::-1], rtol=1e-14)
+
+
 @pytest.mark.parametrize("name", LINEAR)
 def test_ranks_and_spectra_of_diagonal_networks(a_card, name):
     model = LINEAR[name]
@@ -255,6 +270,22 @@ def test_constant_units_are_no_copies(a_card):
     got, want = both(a_card, model, m.FeatureSparsity(normalise=False), weights)
     np.testing.assert_array_equal(got, 1)
     np.testing.assert_array_equal(want, 1)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-170, 1e200])
+def test_units_that_are_constant_but_for_rounding_stay_at_any_scale(a_card, scale):
+    """Collinear units: scaled rows make them constant; as they are, and with a bias, they are copies."""
+    X = np.linspace(0.1, 1, 200)[:, None]
+    data = fs.Dataset(X, X[:, 0])
+    model = ReLU2(1, 6, False, False)
+    weights = np.random.default_rng(2).standard_normal((4, model.P))
+    weights[0, :6] = np.abs(weights[0, :6])
+    weights[:, :6] *= scale
+    on = (weights[:, :6] > 0).sum(axis=1)
+    for normalise, want in ((True, on / 6), (False, np.minimum(on, 1) / 6)):
+        got, here = both(a_card, model, m.FeatureSparsity(normalise=normalise), weights, data)
+        np.testing.assert_allclose(got, want, rtol=1e-14)
+        np.testing.assert_allclose(here, want, rtol=1e-14)
 
 
 def test_copies_of_units_are_merged_across_the_lanes_of_a_warp(a_card):

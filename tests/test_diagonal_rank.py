@@ -138,3 +138,25 @@ def test_sizes_that_are_not_finite_have_no_rank():
     s[1, 3] = np.nan
     s[2, 5] = np.inf
     np.testing.assert_array_equal(rank(X, s, 1e-15), [20, -1, -1, 20])
+
+
+@pytest.mark.parametrize("shape", POINTS)
+def test_rtol_zero_counts_independent_columns_of_live_coordinates(shape):
+    """The rank of the points' columns with s > 0, whatever s is: as LAPACK has it of columns of length one."""
+    rng = np.random.default_rng(POINTS.index(shape))
+    X = points(shape, 9, rng)
+    s = 10.0 ** rng.uniform(-300, 300, (20, 9)) * rng.integers(0, 2, (20, 9))
+    length = np.linalg.norm(X, axis=0)
+    unit = X / np.where(length > 0, length, 1)
+    want = [np.linalg.matrix_rank(unit * (row > 0)) for row in s]
+    np.testing.assert_array_equal(rank(X, s, 0), want)
+
+
+def test_large_sizes_on_small_columns_are_not_lost():
+    """s and |x| graded in opposite directions, so that all products are one."""
+    X = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 4)))[0]
+    scale = 2.0 ** np.array([0, -500, 300, -650])
+    G = native().DiagonalPoints(X.T @ X, 9, scale)
+    s = np.stack([1 / scale, np.ones(4)])
+    np.testing.assert_array_equal(native().diagonal_rank(G, s[:, None], 1e-3, 1), [4, 1])
+    np.testing.assert_array_equal(native().diagonal_rank(G, s[:, None], 2.0**-700, 1), [4, 2])

@@ -141,7 +141,82 @@ def test_constant_units_are_no_copies_whatever_their_mean_rounds_to(h):
     assert (np.abs(phi - phi.mean(axis=1, keepdims=True)).max(axis=1) > 0).any(), "some means are rounded"
     np.testing.assert_array_equal(sparsity(phi, 0.99, False), 1)
     np.testing.assert_array_equal(fs.metrics.feature_sparsity(phi, 0.99, normalise=False), 1)
-    phi[:, 3, 0] = np.nextafter(phi[:, 3, 0], 2)  # one that moves by a unit in the last place still varies
     phi[:, :, -1] = phi[:, :, 0]
-    np.testing.assert_allclose(fs.metrics.feature_sparsity(phi, 0.99, normalise=False), (h - 1) / h)
-    np.testing.assert_allclose(sparsity(phi, 0.99, False), (h - 1) / h)
+    for moved, copies in ((1 + 2e-16, 0), (1 + 1e-12, 1)):  # a few units in the last place are rounding, 1e-12 is not
+        phi[:, 3, 0] = phi[:, 3, -1] = phi[:, 0, 0] * moved
+        for count in (sparsity(phi, 0.99, False), fs.metrics.feature_sparsity(phi, 0.99, normalise=False)):
+            np.testing.assert_allclose(count, (h - copies) / h)
+
+
+def collinear(n, h, seed=0):
+    """(activations [8, n, h] of ReLU units without biases on positive inputs, shares [8] of units that are on).
+
+    Scaled rows make all that are on constant, but for rounding.
+    """
+    W = np.random.default_rng(seed).standard_normal((8, 1, h))
+    phi = np.maximum(np.linspace(0.1, 1, n)[:, None] * W, 0)
+    return phi, (phi > 0).mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize(("n", "h"), [(200, 6), (7, 90), (1000, 5), (5000, 3), (40, 300)])
+def test_units_that_scaled_rows_make_constant_stay(n, h):
+    phi, on = collinear(n, h)
+    for tau in (0.5, 0.99, 0.999999999):
+        np.testing.assert_allclose(sparsity(phi, tau, True), on, rtol=1e-14)
+        np.testing.assert_allclose(fs.metrics.feature_sparsity(phi, tau), on, rtol=1e-14)
+    np.testing.assert_allclose(fs.metrics.feature_sparsity(phi.astype(np.float32)), on, rtol=1e-14)
+    one = np.repeat(phi[:, :, phi[0, 0].argmax()][..., None], h, axis=2)  # the same unit h times: lengths err the most
+    np.testing.assert_array_equal(fs.metrics.feature_sparsity(one), (one > 0).mean(axis=(1, 2)))
+    assert (fs.metrics.feature_sparsity(phi, normalise=False)[on > 1.5 / h] < on[on > 1.5 / h]).all(), "copies merge"
+
+
+@pytest.mark.parametrize("n", [8, 200, 3000])
+def test_units_that_vary_by_more_than_rounding_merge(n):
+    """At a relative deviation of 1e-12, with any mean: correlations do not suffer from the mean's rounding."""
+    rng = np.random.default_rng(n)
+    wave = rng.standard_normal((n, 1))
+    other = rng.standard_normal((n, 1))
+    phi = np.concatenate([1 + 1e-12 * wave, 3 + 6e-12 * wave, 1 + 1e-12 * other, np.full((n, 1), 0.1)], axis=1)[None]
+    for count in (sparsity(phi, 0.9, False), fs.metrics.feature_sparsity(phi, 0.9, normalise=False)):
+        assert count == 0.75  # the first is a copy of the second
+    assert fs.metrics.feature_sparsity(phi.astype(np.float32), 0.9, normalise=False) == 1  # no float32 varies so little
+
+
+@pytest.mark.parametrize("h", [12, 300])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_scales_of_activations_do_not_matter(normalise, h):
+    rng = np.random.default_rng(h)
+    phi = np.maximum(rng.standard_normal((9, 30, h)), 0)
+    phi[:, :, 5], phi[:, :, 7], phi[:, :, 3] = 3 * phi[:, :, 2], phi[:, :, 1], 0
+    want = sparsity(phi, 0.9, normalise)
+    rows, columns = 10.0 ** rng.uniform(-150, 150, (30, 1)), 10.0 ** rng.uniform(-150, 150, h)
+    for scale in (1e-170, 1e-300, 1e160, 1e200, 1e300, rows if normalise else columns):
+        np.testing.assert_array_equal(sparsity(phi * scale, 0.9, normalise), want)
+        np.testing.assert_array_equal(fs.metrics.feature_sparsity(phi * scale, 0.9, normalise), want)
+    apart = phi * np.where(np.arange(h) % 2, 1e-170, 1e200)
+    if not normalise:
+        np.testing.assert_array_equal(sparsity(apart, 0.9, normalise), want)
+    np.testing.assert_array_equal(fs.metrics.feature_sparsity(apart, 0.9, normalise), sparsity(apart, 0.9, normalise))
+
+
+def test_edges_of_activations():
+    """One sample, zeros, what is not finite, the largest numbers; tau = 1 merges nothing, not even copies."""
+    for count in (lambda phi: fs.metrics.feature_sparsity(phi), lambda phi: sparsity(phi, 0.99, True)):
+        np.testing.assert_array_equal(count(np.full((1, 1, 3), 1e-200)), 1)
+        np.testing.assert_array_equal(count(np.zeros((1, 4, 3))), 0)
+        np.testing.assert_array_equal(count(np.full((2, 4, 3), 1.7e308)), 1)
+        assert np.isnan(count(np.full((1, 4, 3), np.inf))).all()
+    phi = np.maximum(np.random.default_rng(0).standard_normal((9, 20, 12)), 0)
+    phi[:, :, 6:] = phi[:, :, :6]
+    for count in (sparsity(phi, 1.0, True), fs.metrics.feature_sparsity(phi, 1.0)):
+        np.testing.assert_array_equal(count, (phi > 0).mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_constant_units_of_a_run_stay(backend, dtype):
+    X = np.linspace(0.1, 1, 200, dtype=dtype)[:, None]
+    result = fs.train(fs.models.ReLU2(1, 6, hidden_bias=False), fs.Dataset(X, np.sin(3 * X[:, 0])), rule=fs.rules.SGD(),
+                      step_size=0.01, steps=200, networks=9, dtype=dtype, backend=backend, save=fs.SaveAt(linear=6),
+                      metrics=[fs.metrics.FeatureSparsity(tau=0.99), fs.metrics.ActiveUnits()])
+    np.testing.assert_allclose(result.numpy("feature_sparsity") * 6, result.numpy("active_units"), rtol=1e-14)

@@ -154,6 +154,32 @@ def test_units_that_are_never_positive_neither_stay_nor_stand_for_others():
     assert result.coefficient == result.density == int((z > 0).sum()) / 90
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_units_that_are_constant_but_for_rounding_stay(dtype):
+    """Collinear units with scaled rows; in batches as well, and whatever the features' dtype is."""
+    x = torch.linspace(0.1, 1, 200, dtype=torch.float64)[:, None] * torch.tensor([1, 2, 0.3, -1, 0.7, 1.9]).double()
+    x = torch.relu(x).to(dtype)
+    for batch in (200, 7):
+        result = fs.modules.FeatureSparsity(nn.Identity(), [""], normalise=True).over(x.split(batch))[""]
+        assert (result.alive, result.merged) == (5, 0)
+        assert fs.modules.FeatureSparsity(nn.Identity(), [""]).over(x.split(batch))[""].merged == 4
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_scales_of_activations_do_not_matter(normalise):
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.standard_normal((60, 9)), 0)
+    x[:, 5], x[:, 7], x[:, 3] = 3 * x[:, 2], x[:, 1], 0
+    meter = fs.modules.FeatureSparsity(nn.Identity(), [""], tau=0.9, normalise=normalise)
+    want = meter.over(torch.tensor(x))[""]
+    assert want.merged == 2
+    growing = 10.0 ** np.linspace(-300, 300, 60)[:, None]  # each batch larger than the last
+    for scale in (1e-170, 1e-300, 1e200, 1e300, growing if normalise else np.where(np.arange(9) % 2, 1e-170, 1e200)):
+        assert meter.over(torch.tensor(x * scale).split(7))[""] == want
+    late = np.concatenate([np.zeros((7, 9)), x * 1e-170])
+    assert meter.over(torch.tensor(late).split(7))[""].merged == 2
+
+
 @pytest.mark.parametrize("units", [1, 10, None])
 def test_sampled_units(units):
     model, x, _ = case("mlp")

@@ -66,3 +66,17 @@ def test_what_has_no_kernel_and_averages_are_measured_at_home(reads):
         assert len(reads) > before + 1
         name = run.metrics[0].name
         np.testing.assert_allclose(got.numpy(name), want.numpy(name), rtol=METRIC)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-170, 1e200])
+def test_constants_and_scales_are_those_of_the_definition(scale):
+    """Units that scaled rows make constant stay, copies merge, at any scale; ranks, where a Gram matrix has none."""
+    X = np.linspace(0.1, 1, 40)[:, None]
+    model = M.ReLU2(1, 6, False, False)
+    init = {"W1": scale * np.array([1, 2, 0.3, -1, 0.7, 1.9])[:, None], "W2": np.ones((1, 6)) / scale**0.5}
+    metrics = [F.FeatureSparsity(), F.FeatureSparsity(normalise=False, name="plain"),
+               F.FeatureSparsity(1.0, False, "all"), F.JacobianRank(points=X)]
+    run = fs.Run(model, fs.Dataset(X, X[:, 0]), R.SGD(), 1e-9, 1, init=init, dtype="float64", backend="triton",
+                 save=fs.SaveAt(steps=[0]), metrics=metrics)
+    got = fs.train(run)
+    np.testing.assert_allclose([got.numpy(metric.name)[0, 0] for metric in metrics], [5 / 6, 1 / 6, 5 / 6, 1])

@@ -17,6 +17,7 @@ from ..metrics import (
     TestLoss,
     TrainLoss,
 )
+from ..metrics.feature_sparsity import by_kernel
 from ..models import DiagonalLinear, ReLU2
 from ..native import default_threads, native
 from ..orders import Common, PerNetwork, Reshuffle
@@ -170,7 +171,7 @@ class CPU(Backend):
             return linear.norms(state.module, metric, run.model, weights)
         if kind is FeatureSparsity:
             def kernel(phi):
-                return state.module.feature_sparsity(np.ascontiguousarray(phi), metric.tau, metric.normalise, threads)
+                return by_kernel(state.module, np.ascontiguousarray(phi), metric.tau, metric.normalise, threads)
             return metric.over(kernel, run.model, float64_params(run.model, weights), run.data)
         if kind in (JacobianRank, JacobianSpectrum):
             return jacobians.measure(state.module, metric, run, weights, threads, state.points)

@@ -22,6 +22,7 @@ from ..metrics import (
 )
 from ..metrics.layers import hidden
 from ..models import DiagonalLinear, DiagonalPower
+from ..spec.constant import EPS, constant_within, least_correlation
 from ..spec.kinds import kind_of
 from . import general, jacobians, linear
 from .base import float64_params
@@ -172,9 +173,10 @@ def _sparsity(run, metric, card):
         return None
     X, names = metric.where(run.model, run.data), list(hidden(run.model))
     layers = [names.index(name) + 1 for name in metric.layers(run.model)]
-    program = kernels.feature_sparsity(*dense, run.model.P, len(X), layers, metric.normalise, card.shared)
+    within = [constant_within(EPS, metric.normalise * dense[1][layer]) for layer in layers]
+    program = kernels.feature_sparsity(*dense, run.model.P, len(X), layers, metric.normalise, within, card.shared)
     return _task(program, X.T, len(X), len(X), _weights(run.model), len(layers), "correlations of one warp a unit",
-                 number=metric.tau, finish=(lambda a, read: a) if len(layers) > 1 else _first)
+                 number=least_correlation(metric.tau), finish=(lambda a, read: a) if len(layers) > 1 else _first)
 
 
 def _jacobian(run, metric, card, home):

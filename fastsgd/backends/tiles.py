@@ -7,6 +7,7 @@ from ..metrics.layers import hidden
 from ..models import MLP, ReLU2
 from ..models.activations import ACTIVATIONS
 from ..portable import kernel
+from ..spec.constant import EPS, constant_within, least_correlation
 from ..spec.kinds import kind_of
 from . import launches
 from .packing import MOST_ENTRIES, packing, padded, power_of_two, stride, terms
@@ -14,6 +15,8 @@ from .packing import MOST_ENTRIES, packing, padded, power_of_two, stride, terms
 SAFE_GRAM = 1e-5  # a Gram matrix squares the singular values; below, its eigenvalues have lost them
 PART = 64 << 20  # bytes of activations or Gram matrices at a time
 TILE, DEPTH, WARPS = 32, 16, 4
+LEAST = 5e-324  # above zero
+LARGE = 1e130  # largest and 1 / least entry of a Gram matrix whose eigenvalues have lost nothing
 OF_A_FAMILY = ("INPUTS", "VALUE", "SHAPE", "LAYOUT", "WIDTH", "STRIDE", "LOSS")
 SPARSE = (FeatureSparsity, DistinctUnits, ActivationDensity)
 
@@ -114,9 +117,9 @@ def _sparsity(metric, phi):
     import torch
 
     M, n, h = phi.shape
-    if kind_of(metric) is FeatureSparsity and metric.normalise:
-        length = torch.linalg.vector_norm(phi, dim=-1, keepdim=True)
-        phi = phi / torch.where(length > 0, length, 1)
+    known = torch.isfinite(phi).flatten(1).all(dim=1)
+    normalise = kind_of(metric) is FeatureSparsity and metric.normalise
+    given, phi = phi, _of_order_one(phi, normalise)
     mean, deviation = (torch.empty((M, h), dtype=torch.float64, device=phi.device) for _ in range(2))
     positive, nonzero, merged = (torch.empty((M, h), dtype=torch.int32, device=phi.device) for _ in range(3))
     module, tiles = kernel("metrics.sparsity"), -(-h // TILE)
@@ -126,15 +129,37 @@ def _sparsity(metric, phi):
         return (nonzero.sum(dim=1).double() / (n * h)).cpu().numpy()
     alive = positive > 0
     if kind_of(metric) is DistinctUnits:
-        scale = phi.abs().amax(dim=(1, 2))[:, None] if metric.relative else 1
-        alive = phi.amax(dim=1) > metric.threshold * scale
+        scale = given.abs().amax(dim=(1, 2))[:, None] if metric.relative else 1
+        alive = given.amax(dim=1) > metric.threshold * scale
     alive = alive.to(torch.int32)
-    tau = torch.tensor([metric.tau], dtype=torch.float64, device=phi.device)
+    within = constant_within(EPS, normalise * h) * n**0.5
+    deviation = torch.where(deviation <= within * mean.abs(), torch.inf, deviation)
+    tau = torch.tensor([least_correlation(metric.tau)], dtype=torch.float64, device=phi.device)
     module.merges[(M, tiles)](phi, mean, deviation, alive, merged, tau, n, h, **shared)
     kept = alive * (1 - merged)
     if kind_of(metric) is DistinctUnits:
         return kept.sum(dim=1).double().cpu().numpy()
-    return ((positive * kept).sum(dim=1).double() / (n * h)).cpu().numpy()
+    share = (positive * kept).sum(dim=1).double() / (n * h)
+    return torch.where(known, share, torch.nan).cpu().numpy()
+
+
+def _of_order_one(phi, normalise):
+    """Activations [M, n, h], rows divided by their lengths if asked for, then columns by their largest sizes.
+
+    What is positive stays so, whatever it is divided by.
+    """
+    import torch
+
+    scaled = phi
+    if normalise:
+        scaled = _divided(scaled, scaled.abs().amax(dim=2, keepdim=True))
+        scaled = _divided(scaled, torch.linalg.vector_norm(scaled, dim=2, keepdim=True))
+    scaled = _divided(scaled, scaled.abs().amax(dim=1, keepdim=True))
+    return torch.where((phi > 0) & (scaled == 0), LEAST, scaled).contiguous()
+
+
+def _divided(phi, sizes):
+    return phi / sizes.where(sizes > 0, 1)
 
 
 def _of_grams(state, metric, rows):
@@ -150,10 +175,14 @@ def _of_grams(state, metric, rows):
         K = grams(dense(run.model), params, X)
         if not rank:
             return K.cpu().numpy()
-        known = torch.isfinite(K).flatten(1).all(dim=1)
+        trace = K.diagonal(dim1=1, dim2=2).sum(dim=1)
+        known = (trace > 1 / LARGE) & (trace < LARGE)
         values = torch.linalg.eigvalsh(torch.where(known[:, None, None], K, 0))
-        count = (values > metric.rtol**2 * values[:, -1:]).sum(dim=1).double()
-        return torch.where(known, count, torch.nan).cpu().numpy()
+        count = (values > metric.rtol**2 * values[:, -1:]).sum(dim=1).double().cpu().numpy()
+        for k in torch.nonzero(~known).ravel().tolist():  # too large or small to be squared, zero, or not finite
+            one = {name: a[k:k + 1].cpu().numpy() for name, a in params.items()}
+            count[k] = metric.compute(run.model, one, run.data, run.loss)[0]
+        return count
 
     return _by_parts(part, state, rows, 8 * 3 * len(X) * (len(X) + sum(dense(run.model).widths)))
 

@@ -184,13 +184,15 @@ def gram_ranks(shape, sizes, P, points, held, room):
                     each=(not works) * work + (not grams) * square)
 
 
-def feature_sparsity(shape, sizes, P, samples, layers, normalise, room):
-    """Feature sparsity of hidden layers `layers` (1, 2, ...) of dense networks."""
+def feature_sparsity(shape, sizes, P, samples, layers, normalise, within, room):
+    """Feature sparsity of hidden layers `layers` (1, 2, ...) of dense networks; within: a number for each layer."""
     work = P + sum(sizes[1:-1]) * (samples | 1)
     fits = 8 * (SUMS + work) <= room
     chosen = "".join(f"i == {i} ? {layer} : " for i, layer in enumerate(layers)) + "0"
+    still = "".join(f"i == {i} ? {value!r} : " for i, value in enumerate(within)) + "0.0"
     spec = _spec({"SAMPLES": samples, "LAYERS": len(layers), "WORK": work}, {"NORMALISE": normalise, "SHARED": fits},
-                 _shaped(shape), f"FS_HD static constexpr int layer(int i) {{ return {chosen}; }}")
+                 _shaped(shape), f"FS_HD static constexpr int layer(int i) {{ return {chosen}; }}",
+                 f"FS_HD static constexpr double within(int i) {{ return {still}; }}")
     return _program(f"feature sparsity, {'-'.join(map(str, sizes))} on {samples} samples", "sparsity",
                     "feature_sparsity", spec, whole=True, shared=8 * (SUMS + fits * work),
                     each=0 if fits else work)

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..spec.metric import Custom, Metric
 
-__all__ = ["Custom", "Metric", "by_parts", "eigenvalues", "predictions", "singular_values"]
+__all__ = ["Custom", "Metric", "by_parts", "eigenvalues", "norm", "of_order_one", "predictions", "singular_values"]
 
 PART = 16 << 20  # bytes that the arrays of one part of the networks may take; more is no faster
 
@@ -53,3 +53,20 @@ def _where_finite(function, matrices):
     bad = ~np.isfinite(matrices).all(axis=(-2, -1))
     values = function(np.where(bad[..., None, None], 0, matrices))
     return np.where(bad[..., None], np.nan, values)
+
+
+def of_order_one(a, axis):
+    """`a` times powers of two that bring its largest sizes along an axis to between 1/2 and 1; zeros stay."""
+    return np.ldexp(a, -_powers(a, axis))
+
+
+def norm(a, axis):
+    """Euclidean norms along an axis, or two; no square leaves the range of float64 on the way."""
+    powers = _powers(a, axis)
+    return np.ldexp(np.sqrt(np.square(np.ldexp(a, -powers)).sum(axis=axis)), powers.squeeze(axis))
+
+
+def _powers(a, axis):
+    """Exponents of the largest sizes along an axis, which stays with length 1; 0 where they are not finite."""
+    top = np.abs(a).max(axis=axis, keepdims=True, initial=0)
+    return np.where(np.isfinite(top), np.frexp(top)[1], 0)

@@ -7,8 +7,10 @@ import torch
 
 from ..errors import PlanError, SpecError
 from ..spec.check import flag, real, whole
+from ..spec.constant import constant_within
 from .passes import checked_module, device_of, evaluating, home, inputs, known
 
+STRIDE, LOWEST = 256, -1024.0  # of exponents of columns' scales
 UNFINISHED = "FeatureSparsity: a forward did not finish, so some layers lack its samples; reset() and count again"
 
 
@@ -39,9 +41,12 @@ class FeatureSparsity:
 
     Phi [n, U] = a layer's output, flattened beyond its first axis. K = min(U, units) columns are sampled. A column that
     is never positive is dropped; living unit i is merged away if some later living unit j > i has Pearson correlation
-    |rho_ij| > tau over the samples; coefficient = #{Phi > 0 in the columns that stay} / (n K). Constant columns have no
-    correlation and stay. The closed form equals the sequential rule of arXiv 2210.05337, whose deep networks have the
-    defaults tau 0.95, rows as they are, 1000 units.
+    |rho_ij| > tau over the samples; coefficient = #{Phi > 0 in the columns that stay} / (n K). So copies and collinear
+    columns merge to one. Constant columns have no correlation and all stay, copies of each other included: those with
+    |Phi_j - mean| at most 16 eps |Phi_j|, norms over the samples and eps that of the features' dtype, plus
+    U/8 float64 eps |Phi_j| if rows are scaled, which is what rounding makes of a constant. The scale of columns, and of
+    scaled rows, does not matter. The closed form equals the sequential rule of arXiv 2210.05337, whose deep networks
+    have the defaults tau 0.95, rows as they are, 1000 units.
 
     Only sums are kept, U counts and a K x K float64 co-moment a layer: a batch that brings b samples of mean m_b gives
         C <- C + sum (x - m_b)(x - m_b)^T + (m_b - m)(m_b - m)^T n b / (n + b),   m <- m + (m_b - m) b / (n + b)
@@ -152,7 +157,7 @@ def _features(name, output):
 
 
 class _Counts:
-    """Running sums of one layer: positives [U] of all units; mean, extremes [K] and co-moment [K, K] of the sampled."""
+    """Running sums of one layer: positives [U] of all units; mean [K] and co-moment [K, K] of the sampled."""
 
     def __init__(self, features, units, normalise, seed):
         self.U = features.shape[1]
@@ -163,10 +168,10 @@ class _Counts:
         self.normalise = normalise
         self.n = 0
         self.positive = torch.zeros(self.U, dtype=torch.int64, device=features.device)
+        self.eps = torch.finfo(features.dtype).eps
         self.mean = torch.zeros(K, dtype=torch.float64, device=place)
         self.comoment = torch.zeros(K, K, dtype=torch.float64, device=place)
-        self.low = torch.full_like(self.mean, torch.inf)
-        self.high = -self.low
+        self.power = torch.full_like(self.mean, LOWEST)  # sums are of columns over 2^power
 
     @torch.no_grad()
     def add(self, name, features):
@@ -179,11 +184,9 @@ class _Counts:
         self.positive += (features > 0).sum(dim=0, dtype=torch.int32)
         columns = features[:, self.sample].to(self.mean.device).double()
         if self.normalise:
-            length = torch.linalg.vector_norm(features, dim=1, dtype=_widest(features)).to(columns)
-            columns = columns / torch.where(length > 0, length, 1)[:, None]
+            columns = _of_unit_rows(columns, features)
+        columns = self._scaled(columns)
         b = len(columns)
-        torch.minimum(self.low, columns.amin(dim=0), out=self.low)
-        torch.maximum(self.high, columns.amax(dim=0), out=self.high)
         mean = columns.mean(dim=0)
         columns -= mean
         step = mean - self.mean
@@ -191,14 +194,30 @@ class _Counts:
         self.mean += step * (b / (self.n + b))
         self.n += b
 
+    def _scaled(self, columns):
+        """Columns [b, K] over powers of two that keep co-moments in the range of float64; the sums follow.
+
+        A power grows with its column's largest entry, in strides: mostly all stay 0.
+        """
+        top = columns.abs().amax(dim=0)
+        own = STRIDE * torch.round(torch.frexp(top)[1].double() / STRIDE)
+        power = torch.maximum(self.power, torch.where(top > 0, own, LOWEST))
+        factor = torch.exp2(self.power - power)
+        if (factor < 1).any():
+            self.mean *= factor
+            self.comoment.mul_(factor).mul_(factor[:, None])
+            self.power = power
+        half = torch.where(top > 0, torch.exp2(-power / 2), 1)  # 2^1024 itself does not exist
+        return columns * half * half if (half != 1).any() else columns
+
     def summary(self, tau):
         """The LayerSparsity of what was taken in."""
         if self.n < 2:
             raise SpecError(f"FeatureSparsity: {self.n} sample was counted, correlations need 2 or more")
         positive = self.positive[self.sample].to(self.mean.device)
         alive = positive > 0
-        varies = self.high > self.low  # by extremes, since a rounded mean gives constants a deviation
-        deviation = torch.where(varies, self.comoment.diagonal().sqrt(), torch.inf)
+        squares, within = self.comoment.diagonal(), constant_within(self.eps, self.U if self.normalise else 0)
+        deviation = torch.where(squares > within**2 * self.n * self.mean**2, squares.sqrt(), torch.inf)
         rho = (self.comoment / deviation[:, None] / deviation).abs().clamp(max=1)
         merged = alive & ((rho > tau).triu(1) & alive).any(dim=1)
         n, K = self.n, len(positive)
@@ -206,6 +225,18 @@ class _Counts:
             density=int(self.positive.sum()) / (n * self.U), coefficient=int(positive[~merged].sum()) / (n * K),
             sampled_density=int(positive.sum()) / (n * K), alive=int(alive.sum()), merged=int(merged.sum()),
             units=self.U, sampled=K, samples=n)
+
+
+def _of_unit_rows(columns, features):
+    """Columns [b, K] of activations [b, U], rows divided by their lengths over all units; zero rows stay."""
+    sizes, wide = [], _widest(features)
+    if features.dtype == wide:  # squares of narrower numbers are in its range
+        sizes.append(features.abs().amax(dim=1))
+        features = features / torch.where(sizes[0] > 0, sizes[0], 1)[:, None]
+    sizes.append(torch.linalg.vector_norm(features, dim=1, dtype=wide))
+    for size in sizes:
+        columns = columns / torch.where(size > 0, size, 1).to(columns)[:, None]
+    return columns
 
 
 def _widest(features):

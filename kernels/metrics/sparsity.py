@@ -2,7 +2,9 @@
 
 Activations phi [N, n, h] float64. Parallel over networks and tiles of M units; sums over samples run in the program.
     mean_j, deviation_j = |phi_j - mean_j|,   rho_ij = <phi_i - mean_i, phi_j - mean_j> / (deviation_i deviation_j)
-    merged_i: some later living unit j > i has |rho_ij| > tau. A constant unit has no correlation and is never merged.
+    merged_i: some later living unit j > i has |rho_ij| > tau. A constant unit, deviation_j <= within |mean_j| sqrt(n),
+    has no correlation, an infinite deviation by then, and is never merged. Columns must be of an order that can be
+    squared.
 """
 
 import triton
@@ -35,15 +37,17 @@ def columns(phi, mean, deviation, positive, nonzero, n: tl.int32, h: tl.int32, M
         s += DEPTH
     centre = total / n
     square = tl.zeros([M], tl.float64)
+    rest = tl.zeros([M], tl.float64)  # what the rounding of the mean leaves of the sum
     s = n * 0
     while s < n:
         x, inside = samples(phi, s, j, n, h, M, DEPTH)
         x = tl.where(inside, x - centre[None, :], 0.0)
         square += tl.sum(x * x, axis=0)
+        rest += tl.sum(x, axis=0)
         s += DEPTH
     at = net * h + j
-    tl.store(mean + at, centre, mask=j < h)
-    tl.store(deviation + at, tl.sqrt(square), mask=j < h)
+    tl.store(mean + at, centre + rest / n, mask=j < h)
+    tl.store(deviation + at, tl.sqrt(tl.maximum(square - rest * rest / n, 0.0)), mask=j < h)
     tl.store(positive + at, above, mask=j < h)
     tl.store(nonzero + at, other, mask=j < h)
 

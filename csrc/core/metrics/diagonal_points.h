@@ -1,4 +1,5 @@
-// Owns what all networks of a sweep share when ranks of diagonal networks are counted: C, its inverse and their norms.
+// Owns what all networks of a sweep share when ranks of diagonal networks are counted: C, its inverse and their norms;
+// and the sizes of one network's coordinates.
 //
 // C [d,d] is G = X^T X of the evaluation points with its diagonal scaled to one. Filled once, read-only afterwards.
 #pragma once
@@ -146,6 +147,33 @@ FS_FN DiagonalRankPoints diagonal_rank_prepare(const double* G, const double* sc
   points.definite = points.inverse_norm * kSmallestPivot < 1;
   for (int j = 0; j < d; ++j) diagonal[j] = H[(size_t)j * (d + 1)];
   return points;
+}
+
+// s = hypot(u, v), safe where squares underflow (|u| around 1e-180 is ordinary here).
+FS_FN double diagonal_rank_size(double u, double v) {
+  const double a = __builtin_fabs(u), b = __builtin_fabs(v);
+  const double most = a < b ? b : a, least = a < b ? a : b;
+  const double ratio = most > 0 ? least / most : 0;
+  return most * __builtin_sqrt(1 + ratio * ratio);
+}
+
+// s_j = sqrt(sum_k parts_kj^2) of d columns of parts [K, stride].
+FS_FN void diagonal_sizes(const double* parts, int K, int d, int stride, double* s) {
+  for (int j = 0; j < d; ++j) s[j] = __builtin_fabs(parts[j]);
+  for (int k = 1; k < K; ++k)
+    for (int j = 0; j < d; ++j) s[j] = diagonal_rank_size(s[j], parts[(size_t)k * stride + j]);
+}
+
+// t_j = s_j length_j, over a power of two that makes the largest one of order one: for large s on small columns of X.
+FS_FN void sizes_apart(const double* s, const double* length, int d, double* t) {
+  int most = 0;
+  for (int pass = 0, some = 0; pass < 2; ++pass)
+    for (int j = 0; j < d; ++j) {
+      int a, b;
+      const double product = __builtin_frexp(s[j], &a) * __builtin_frexp(length[j], &b);
+      if (pass) t[j] = __builtin_scalbn(product, a + b - most);
+      else if (product > 0 && (!some || a + b > most)) some = 1, most = a + b;
+    }
 }
 
 }  // namespace fs

@@ -373,21 +373,6 @@ FS_FN __attribute__((noinline)) int count_singular(const DiagonalRankPoints& poi
 
 // ---- what callers use ----------------------------------------------------------------------------------------------
 
-// s = hypot(u, v), safe where squares underflow (|u| around 1e-180 is ordinary here).
-FS_FN double diagonal_rank_size(double u, double v) {
-  const double a = __builtin_fabs(u), b = __builtin_fabs(v);
-  const double most = a < b ? b : a, least = a < b ? a : b;
-  const double ratio = most > 0 ? least / most : 0;
-  return most * __builtin_sqrt(1 + ratio * ratio);
-}
-
-// s_j = sqrt(sum_k parts_kj^2) of d columns of parts [K, stride].
-FS_FN void diagonal_sizes(const double* parts, int K, int d, int stride, double* s) {
-  for (int j = 0; j < d; ++j) s[j] = __builtin_fabs(parts[j]);
-  for (int k = 1; k < K; ++k)
-    for (int j = 0; j < d; ++j) s[j] = diagonal_rank_size(s[j], parts[(size_t)k * stride + j]);
-}
-
 // Rank of one network from s [d] >= 0, rtol = 0 or kLeastCounted <= rtol; -1 where s is not finite. A function of the
 // network alone.
 // vectors, matrices: scratch as sized in diagonal_points.h; few networks come to need the matrices.
@@ -410,8 +395,7 @@ FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, doubl
     top = maximum(top, z.t[j]);
   }
   if (rtol == 0) rtol = kLeastCounted;
-  if (top > 0 && top < kSquarable)  // the largest s belongs to a small column of X, and the other way round
-    for (int j = 0; j < d; ++j) z.t[j] /= top;
+  if (top < kSquarable) sizes_apart(s, points.length, d, z.t);
   Interval square = {0, 0};  // max of the diagonal <= sigma_1^2 <= trace, and <= norm of C times max
   for (int j = 0; j < d; ++j) {
     square.low = maximum(square.low, z.t[j] * z.t[j]);

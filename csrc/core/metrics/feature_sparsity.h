@@ -4,24 +4,59 @@
 // living unit j > i has |rho_ij| > tau over the samples. Correlations are dot products of centred columns of unit
 // length, registers of units j at a time. They are formed a chunk of samples after the other: what is left of two
 // columns adds at most the product of its lengths, so that most pairs are settled by the first chunks. Columns of dead
-// and constant units are zero, so that they correlate with nothing.
+// and constant units are zero, so that they correlate with nothing; a unit is constant if its deviation, |phi - mean|,
+// is at most `within` of |phi| (fastsgd/spec/constant.py).
+// Answers are NaN where something is not finite, or where a square could leave the range of float64: the caller scales
+// such activations by powers of two, which changes no answer, and asks again.
 #pragma once
 #include "../math.h"
 
 namespace fs {
 
-// Bit k is set where lane k of a centred column [n], `stride` registers apart, is constant, though the rounding of its
-// mean left it a sum of squares: 0 < squares, at most a few units in the last place of the mean.
+namespace sparsity_detail {
+
+constexpr double kSmall = 1e-280, kLevel = 1e-40;  // squares from which on none of their terms was lost
+constexpr double kLarge = 1e30;                    // squared length of a row; what it divides stays above zero
+constexpr double kSquarable = 1e-100;              // largest size of a column from which on it may be squared
+constexpr double kSettled = 1e-16;                 // squared relative deviation from which the mean is good enough
+
+// Bit k is set where x_k > 0.
 template <int W>
-FS_HD u32 constant(const Vec<double, W>* column, i64 stride, int n, Vec<double, W> squares, Vec<double, W> mean) {
-  using V = Vec<double, W>;
-  const V little = V::set(1e-24 * n) * (mean * mean);
-  const u32 doubtful = beyond(gate(little - squares, squares), 0.0);
-  if (__builtin_expect(!doubtful, 1)) return 0;
-  u32 moves = 0;
-  for (int i = 1; i < n; ++i) moves |= beyond(column[i * stride] - column[0], 0.0);
-  return doubtful & ~moves;
+FS_HD u32 above(Vec<double, W> x) {
+  return beyond(gate(x, x), 0.0);
 }
+
+// Bit k is set where lane k of a centred column [n], `stride` registers apart, is too small to be squared.
+// squares: of the column; level: n mean^2
+template <int W>
+FS_HD u32 small(Vec<double, W> squares, Vec<double, W> level) {
+  using V = Vec<double, W>;
+  return above(V::set(kSmall) - fma(V::set(kLevel), level, squares));
+}
+
+// Bit k is set where lane k of a column is constant but for rounding: its squares are at most within^2 level. Columns
+// that come near are centred once more, since the rounding of a mean of n numbers is n eps of it.
+template <int W>
+FS_HD u32 constant(Vec<double, W>* column, i64 stride, int n, Vec<double, W>& squares, Vec<double, W> level,
+                   double within) {
+  using V = Vec<double, W>;
+  const double limit = within * within;
+  const u32 near = above(V::set(limit < kSettled ? kSettled : limit) * level - squares);
+  if (__builtin_expect(!near, 1)) return 0;
+  V rest = V::set(0), again = V::set(0);
+  for (int i = 0; i < n; ++i) rest = rest + column[i * stride];
+  rest = rest * V::set(1.0 / n);
+  for (int k = 0; k < W; ++k)
+    if (!(near >> k & 1)) reinterpret_cast<double*>(&rest)[k] = 0;
+  for (int i = 0; i < n; ++i) {
+    V& x = column[i * stride];
+    x = x - rest, again = fma(x, x, again);
+  }
+  squares = again;
+  return near & ~above(squares - V::set(limit) * level);
+}
+
+}  // namespace sparsity_detail
 
 template <int W>
 struct FeatureSparsity {
@@ -29,15 +64,16 @@ struct FeatureSparsity {
   static constexpr int TOGETHER = 4;  // registers of units j that share a load of unit i
   static constexpr int CHUNK = 16;    // samples
   int n, h;
-  double tau;
+  double tau, within;
   bool normalise;
 
   int registers() const { return (h + W - 1) / W; }
   int chunks() const { return (n + CHUNK - 1) / CHUNK; }
   size_t scratch() const { return size_t(n + chunks() + 3) * registers(); }  // registers
 
-  // phi [n, h] of one network; NaN where it is not finite.
+  // phi [n, h] of one network; scratch of `scratch` registers.
   double operator()(const double* phi, V* block) const {
+    using namespace sparsity_detail;
     const int R = registers();
     V *mean = block, *positive = mean + R, *scale = positive + R, *column = scale + R;  // column [n, R]
     V* rest = column + size_t(n) * R;                                                   // [chunks, R]
@@ -50,7 +86,9 @@ struct FeatureSparsity {
         x = x - mean[r], scale[r] = fma(x, x, scale[r]);
       }
     for (int r = 0; r < R; ++r) {
-      const u32 still = constant(column + r, R, n, scale[r], mean[r]);
+      const V level = V::set(n) * (mean[r] * mean[r]);
+      if (small(scale[r], level) & above(positive[r])) return __builtin_nan("");
+      const u32 still = constant(column + r, R, n, scale[r], level, within);
       scale[r] = gate(positive[r], gate(scale[r], one / sqrt(scale[r])));
       for (int k = 0; still >> k; ++k)
         if (still >> k & 1) reinterpret_cast<double*>(scale + r)[k] = 0;
@@ -85,7 +123,7 @@ struct FeatureSparsity {
     return V::load(left);
   }
 
-  // Rows to columns, sums over samples to `mean`, counts of positives; false if something is not finite.
+  // Rows to columns, sums over samples to `mean`, counts of positives; false if a length is out of range.
   bool read_rows(const double* phi, V* mean, V* positive, V* column) const {
     const int R = registers();
     const V zero = V::set(0), one = V::set(1);
@@ -95,7 +133,8 @@ struct FeatureSparsity {
       for (int r = 0; r < R; ++r) row[r] = read(phi + size_t(i) * h, r), squares = fma(row[r], row[r], squares);
       double length = 0;
       for (int k = 0; k < W; ++k) length += squares[k];
-      if (!(length < __builtin_inf())) return false;
+      if (!(length < sparsity_detail::kLarge)) return false;
+      if (normalise && length < sparsity_detail::kSmall && !zero_row(row)) return false;
       const V inverse = V::set(normalise && length > 0 ? 1 / __builtin_sqrt(length) : 1);
       for (int r = 0; r < R; ++r) {
         row[r] = row[r] * inverse;
@@ -103,6 +142,12 @@ struct FeatureSparsity {
       }
     }
     return true;
+  }
+
+  bool zero_row(const V* row) const {
+    u32 other = 0;
+    for (int r = 0; r < registers(); ++r) other |= beyond(row[r], 0.0);
+    return !other;
   }
 
   // Whether a later unit is a copy of `unit`.
@@ -151,7 +196,7 @@ struct FeatureSparsityLanes {
   static constexpr u32 ALL = (1u << W) - 1;
   static constexpr int OWN = W == 8 ? 3 : 2, OTHERS = W == 8 ? 6 : 5;  // units whose correlations are formed together
   int n, h;
-  double tau;
+  double tau, within;
   bool normalise;
 
   size_t scratch() const { return size_t(h) * (n + 1) + n; }  // registers
@@ -159,10 +204,10 @@ struct FeatureSparsityLanes {
   // phi: W networks' activations [n, h], `size` numbers apart; out [W].
   void operator()(const double* phi, i64 size, V* block, double* out) const {
     V *column = block, *positive = column + size_t(h) * n, *inverse = positive + h;
-    const u32 broken = transposed(phi, size, column, inverse);
+    u32 broken = transposed(phi, size, column, inverse);
     int j = 0;
-    for (; j + 4 <= h; j += 4) standardise<4>(column + size_t(j) * n, inverse, positive + j);
-    for (; j < h; ++j) standardise<1>(column + size_t(j) * n, inverse, positive + j);
+    for (; j + 4 <= h; j += 4) broken |= standardise<4>(column + size_t(j) * n, inverse, positive + j);
+    for (; j < h; ++j) broken |= standardise<1>(column + size_t(j) * n, inverse, positive + j);
     for (int g = 0; g < W; ++g) out[g] = 0;
     j = 0;
     for (; j + OWN <= h; j += OWN) count<OWN>(j, column, positive, out);
@@ -171,7 +216,7 @@ struct FeatureSparsityLanes {
   }
 
  private:
-  // Columns of all networks, and what scales each sample; a bit for each network in which one is not finite.
+  // Columns of all networks, and what scales each sample; a bit for each network with a length out of range.
   u32 transposed(const double* phi, i64 size, V* column, V* inverse) const {
     const V one = V::set(1);
     const int count = n * h;
@@ -194,16 +239,27 @@ struct FeatureSparsityLanes {
         column[size_t(j) * n + i] = r[k];
         squares = fma(r[k], r[k], squares);
         if (++j < h) continue;
-        broken |= beyond(squares, 1.7976931348623157e308);
+        broken |= beyond(squares, sparsity_detail::kLarge);
+        if (normalise) broken |= small_row(column, i, squares);
         inverse[i++] = normalise ? gate(squares, one / sqrt(squares)) : one;
         j = 0, squares = V::set(0);
       }
     }
     return broken;
   }
-  // M columns [M, n], samples scaled: centred, of length one, zero if never positive; counts of positives [M].
+  // A bit for each network whose row i is too small to be squared, but not zero.
+  u32 small_row(const V* column, int i, V squares) const {
+    const u32 few = sparsity_detail::above(V::set(sparsity_detail::kSmall) - squares);
+    u32 other = 0;
+    for (int j = 0; few && j < h; ++j) other |= beyond(column[size_t(j) * n + i], 0.0);
+    return few & other;
+  }
+  // M columns [M, n], samples scaled: centred, of length one, zero if never positive; counts of positives [M]. A bit
+  // for each network with a column out of range.
   template <int M>
-  void standardise(V* column, const V* inverse, V* positive) const {
+  u32 standardise(V* column, const V* inverse, V* positive) const {
+    using namespace sparsity_detail;
+    u32 broken = 0;
     const V zero = V::set(0), one = V::set(1), share = V::set(1.0 / n);
     V sum[M], count[M], squares[M];
     FS_UNROLL
@@ -226,12 +282,15 @@ struct FeatureSparsityLanes {
     }
     FS_UNROLL
     for (int a = 0; a < M; ++a) {
-      const u32 still = constant(column + size_t(a) * n, 1, n, squares[a], sum[a]);
+      const V level = V::set(n) * (sum[a] * sum[a]);
+      broken |= small(squares[a], level) & above(count[a]);
+      const u32 still = constant(column + size_t(a) * n, 1, n, squares[a], level, within);
       V scale = gate(count[a], gate(squares[a], one / sqrt(squares[a])));
       for (int g = 0; still >> g; ++g)
         if (still >> g & 1) reinterpret_cast<double*>(&scale)[g] = 0;
       for (int i = 0; i < n; ++i) column[size_t(a) * n + i] = column[size_t(a) * n + i] * scale;
     }
+    return broken;
   }
   // Adds to out [W] the positive entries of those of the units j .. j + J that no later unit is a copy of.
   template <int J>
