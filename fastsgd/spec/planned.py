@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import SpecError
+from ..limits import MOST_THREADS
 from .check import whole
 from .problem import Stream
 from .record import Record
-
-MOST_THREADS = 4096  # an operating system that refuses a thread ends the whole process
 
 
 @dataclass(frozen=True)
