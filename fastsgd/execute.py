@@ -18,7 +18,6 @@ from .settle import settle
 from .spec.planned import Tuning
 
 LAUNCH_SECONDS = 0.25  # of a launch: bars move and checkpoints are written between launches, which cost nothing then
-TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
 
 
 class Progress:
@@ -113,7 +112,7 @@ class _Pace:
     """
 
     def __init__(self, plan, backend):
-        self.most = max(1, max(TABLES, plan.start.nbytes) // max(1, backend.table_bytes(plan)))
+        self.most = plan.most_steps(backend.table_bytes(plan))
         self.least = min(self.most, max(1, backend.worth_a_launch // plan.batch))
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
         self.networks = {}  # {metric: networks a call}

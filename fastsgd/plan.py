@@ -14,14 +14,13 @@ from .spec.check import other_dtype
 from .spec.fields import arrays, chosen, lengths
 from .spec.order import PerNetwork, Replay, Reshuffle
 from .spec.planned import Plan, Tuning
-from .spec.problem import Fresh, Stream
+from .spec.problem import Fresh
 from .spec.run import Run
 from .spec.schedule import StepTable
 from .trial import trial
 
 PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a time
-LAUNCH = 16 << 20  # entries of the tables of a launch, at most; see execute.py
-SURELY = 32 << 20  # bytes that any machine has
+SURELY = 128 << 20  # bytes that any machine has
 AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
 
 
@@ -46,7 +45,7 @@ def plan(run, tuning=None):
     N, population = _count(run)
     backend, reasons = _backend(run)
     tuning, memory, more = backend.choose(run, N, tuning)
-    memory |= _memory(run, N, saves, tuning, backend.slow)
+    memory |= _memory(run, N, saves)
     _fit(N, memory)
     ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
     own = run if run.ids is None else _members(run, ids, population)
@@ -55,9 +54,15 @@ def plan(run, tuning=None):
     numbers = {name: np.array(np.broadcast_to(np.asarray(a, dtype=np.float64), (N,)))
                for name, a in own.rule.numbers().items()}
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
-    return Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, start=_start(own, ids),
-                base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
-                memory=memory, cost=partial(cost.expected, run, backend.name, N, saves, tuning))
+    made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, start=None, base=base, row=row,
+                table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises, memory=memory,
+                cost=partial(cost.expected, run, backend.name, N, saves, tuning))
+    each = backend.table_bytes(made)
+    steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
+    memory["tables of a launch"] = steps * (each + made.made_bytes)
+    _fit(N, memory)
+    object.__setattr__(made, "start", _start(own, ids))  # last, since it takes memory
+    return made
 
 
 def _members(run, ids, population):
@@ -230,22 +235,12 @@ def _size(metric, run):
     return prod(len(labels) for labels in (metric.axes(run.model, run.data) or {}).values())
 
 
-def _memory(run, N, saves, tuning, slow):
-    """{what: bytes} that a run takes besides its backend: an upper bound, tests measure it."""
+def _memory(run, N, saves):
+    """{what: bytes} that a run takes besides its backend and tables: an upper bound, tests measure it."""
     item, P, rule = np.dtype(run.dtype).itemsize, run.model.P, run.rule
     numbers, noises = len(rule.numbers()), len(rule.noises())
-    out = {"start": N * P * item * (1 + len(rule.buffers())) + 2 * PART,
+    out = {"start": N * P * item * (1 + len(rule.buffers())) + min(2 * PART, 64 * N * P),
            "of each network": N * (80 + 16 * numbers + 24 * noises), "final parameters": N * P * item}
-    rows = (1 + noises) * (N if len(run.step_size.lengths().keys() - {"step_size"}) or noises else 1)
-    each = (26 + item) * rows  # bytes of a step in a launch: multipliers in float64, and while they are made
-    if isinstance(run.data, Stream):
-        stride = -(-(run.data.d + 1) // 16) * 16  # of a row in the kernels' layout
-        made = N * rule.batch(0)
-        rows += made * (1 + run.data.d)
-        each += made * ((1 + run.data.d) * (16 + item) + stride * item + 4)
-    elif _taken(run) and (slow or not getattr(run.order, "replace", False)):  # else the kernels draw for themselves
-        rows, each = rows + N * _taken(run), each + (16 if slow else 8) * N * _taken(run)
-    out["tables of a launch"] = each * min(run.steps, max(1, LAUNCH // max(1, rows)), tuning.segment or run.steps)
     if run.metrics or run.save.params:
         out["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)
         out["measuring"] = N * P * item + 4 * PART  # the survivors' weights where some are lost; parts of the networks

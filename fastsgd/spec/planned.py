@@ -1,6 +1,7 @@
 """Owns the records that the planner fills and backends read: a Plan, and one Segment of its time."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from ..limits import MOST_THREADS
 from .check import whole
 from .problem import Stream
 from .record import Record
+
+TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
 
 
 @dataclass(frozen=True)
@@ -112,15 +115,30 @@ class Plan(Record):
         """Samples in one step."""
         return self.run.rule.batch(self.run.data.n)
 
+    def most_steps(self, table_bytes):
+        """Steps whose tables, so many bytes each, a launch may have."""
+        weights = self.N * self.run.model.P * np.dtype(self.run.dtype).itemsize
+        return max(1, max(TABLES, weights) // max(1, table_bytes))
+
+    @property
+    def made_bytes(self):
+        """Bytes that one step takes more while a Segment is made: schedules in float64, samples as they are given."""
+        stream = self.N * self.batch * (self.run.data.d + self.run.model.outputs) * isinstance(self.run.data, Stream)
+        return 26 * self.schedules + 16 * stream
+
+    @cached_property
+    def schedules(self):
+        """Schedules of step sizes and noises: rows of multipliers in a Segment."""
+        return len(self.table(0, 1)) + sum(len(table(0, 1)) for _, _, table in self.noises.values())
+
     @property
     def step_bytes(self):
         """Bytes that one step takes in a Segment."""
         run, item = self.run, np.dtype(self.run.dtype).itemsize
-        rows = len(self.table(0, 1)) + sum(len(table(0, 1)) for _, _, table in self.noises.values())
         order = getattr(run.order, "table", None)
         given = 0 if order is None else 4 * self.batch * (1 if len(order) == 1 else self.N)
         stream = self.N * self.batch * (run.data.d + run.model.outputs) if isinstance(run.data, Stream) else 0
-        return item * (rows + stream) + given
+        return item * (self.schedules + stream) + given
 
     def segment(self, t0, t1):
         """The Segment of steps t0..t1."""
