@@ -20,6 +20,7 @@ from .spec.schedule import StepTable
 from .trial import trial
 
 PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a time
+BESIDES = 2 << 20  # bytes of objects of any size, and of what the allocator keeps
 SURELY = 128 << 20  # bytes that any machine has
 AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
 
@@ -240,7 +241,8 @@ def _memory(run, N, saves):
     item, P, rule = np.dtype(run.dtype).itemsize, run.model.P, run.rule
     numbers, noises = len(rule.numbers()), len(rule.noises())
     out = {"start": N * P * item * (1 + len(rule.buffers())) + min(2 * PART, 64 * N * P),
-           "of each network": N * (80 + 16 * numbers + 24 * noises), "final parameters": N * P * item}
+           "of each network": N * (80 + 16 * numbers + 24 * noises), "final parameters": N * P * item,
+           "besides": BESIDES}
     if run.metrics or run.save.params:
         out["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)
         out["measuring"] = N * P * item + 4 * PART  # the survivors' weights where some are lost; parts of the networks

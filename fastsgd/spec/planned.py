@@ -124,7 +124,7 @@ class Plan(Record):
     def made_bytes(self):
         """Bytes that one step takes more while a Segment is made: schedules in float64, samples as they are given."""
         stream = self.N * self.batch * (self.run.data.d + self.run.model.outputs) * isinstance(self.run.data, Stream)
-        return 26 * self.schedules + 16 * stream
+        return 28 * self.schedules + 16 * stream
 
     @cached_property
     def schedules(self):
@@ -160,6 +160,14 @@ class Plan(Record):
             out[:, names.index("average")] = self.start
         return out
 
+    def _per_network(self):
+        """What to say of step sizes [N] that may have been meant as [T]."""
+        base = getattr(self.run.step_size, "base", None)
+        if base is None or base.ndim == 0 or len(base) != self.run.steps or len(base) == 1:
+            return ""
+        return (f"; {len(base)} were given, one for each network, as many as there are steps: for one at each step, say "
+                "fs.StepTable(values)")
+
     def explain(self):
         """A plain text: backend, instruction set, lanes, segments, memory, and why."""
         run, tuning = self.run, self.tuning
@@ -171,7 +179,7 @@ class Plan(Record):
             + "".join(f"; {name} {_range(values)}" for name, values in self.numbers.items())
             + "".join(f"; {name} {_range(base * table(0, 1)[row, 0])} at the first step"
                       for name, (base, row, table) in self.noises.items()),
-            f"step size: base {_range(self.base)}, {len(self.table(0, 1))} schedule(s)",
+            f"step size: base {_range(self.base)}, {len(self.table(0, 1))} schedule(s)" + self._per_network(),
             f"saved steps: {len(self.saves)} ({self.saves[0]} .. {self.saves[-1]}), metrics: "
             + (", ".join(metric.name for metric in run.metrics) or "none"),
             f"backend: {self.backend}",
