@@ -10,6 +10,7 @@ import numpy as np
 from . import backends
 from .backends.base import float64_params
 from .errors import SpecError
+from .plan import PART
 from .plan import plan as make_plan
 from .result import Result
 from .rules import GD
@@ -17,7 +18,6 @@ from .settle import settle
 from .spec.planned import Tuning
 
 LAUNCH_SECONDS = 0.25  # of a launch: bars move and checkpoints are written between launches, which cost nothing then
-TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
 
 
 class Progress:
@@ -112,7 +112,7 @@ class _Pace:
     """
 
     def __init__(self, plan, backend):
-        self.most = max(1, max(TABLES, plan.start.nbytes) // max(1, backend.table_bytes(plan)))
+        self.most = plan.most_steps(backend.table_bytes(plan))
         self.least = min(self.most, max(1, backend.worth_a_launch // plan.batch))
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
         self.networks = {}  # {metric: networks a call}
@@ -193,9 +193,11 @@ def _taken(plan, done, alive):
 
 def _measured(plan, backend, state, metric, taken, pace):
     """Yield (positions, values) of a metric, so few networks at a time that Ctrl-C is answered within a second."""
-    at = 0
+    at, run = 0, plan.run
+    points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
+    most = max(4 * (plan.tuning.threads or 1), PART // (24 * run.model.P + 48 * points * run.model.outputs))
     while at < len(taken.who):
-        size = pace.networks.get(metric.name, 64)
+        size = min(pace.networks.get(metric.name, 64), most)
         who = taken.who[at:at + size]
         began = time.perf_counter()
         with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value

@@ -6,6 +6,7 @@ import platform
 from functools import cache
 
 from .errors import BackendUnavailable, PlanError
+from .limits import MOST_THREADS, processors
 
 ISAS = ("v4", "v3")  # x86-64 levels, best first: AVX-512, AVX2 + FMA
 NEEDS = {"v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"), "v3": ("avx2", "fma", "bmi2", "movbe")}
@@ -60,11 +61,15 @@ def cpu_name():
 
 
 def default_threads():
-    """FASTSGD_THREADS or OMP_NUM_THREADS if set, else the cores this process may use."""
+    """FASTSGD_THREADS or OMP_NUM_THREADS if set, else the processors this process may use, its CPU quota included.
+
+    OMP_NUM_THREADS may be a list, one number a level of nesting, as OpenMP says; the first is ours.
+    """
     for name in ("FASTSGD_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "")
         if text:
-            if not text.isdigit() or int(text) < 1:
-                raise PlanError(f"{name}={text!r}: expected a whole number >= 1")
-            return int(text)
-    return len(os.sched_getaffinity(0))
+            first = (text.split(",")[0] if name == "OMP_NUM_THREADS" else text).strip()
+            if not (first.isascii() and first.isdecimal() and len(first) < 9 and 1 <= int(first) <= MOST_THREADS):
+                raise PlanError(f"{name}={text[:80]!r}: expected a whole number >= 1 and <= {MOST_THREADS}")
+            return int(first)
+    return min(processors(), MOST_THREADS)

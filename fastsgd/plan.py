@@ -1,6 +1,5 @@
 """Owns the planner: fields against each other, choice of backend and layout, size of memory."""
 
-import os
 import sys
 import warnings
 from functools import partial
@@ -8,11 +7,11 @@ from math import prod
 
 import numpy as np
 
-from . import backends, cost
+from . import backends, cost, limits
 from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
 from .spec import draws
 from .spec.check import other_dtype
-from .spec.fields import arrays, lengths
+from .spec.fields import arrays, chosen, lengths
 from .spec.order import PerNetwork, Replay, Reshuffle
 from .spec.planned import Plan, Tuning
 from .spec.problem import Fresh
@@ -20,6 +19,9 @@ from .spec.run import Run
 from .spec.schedule import StepTable
 from .trial import trial
 
+PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a time
+BESIDES = 2 << 20  # bytes of objects of any size, and of what the allocator keeps
+SURELY = 128 << 20  # bytes that any machine has
 AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
 
 
@@ -44,31 +46,45 @@ def plan(run, tuning=None):
     N, population = _count(run)
     backend, reasons = _backend(run)
     tuning, memory, more = backend.choose(run, N, tuning)
-    item = np.dtype(run.dtype).itemsize
-    memory["start"] = N * (run.model.P * item * (1 + len(run.rule.buffers())) + 20)
-    memory["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)
-    if run.save.params:
-        memory["saved parameters"] = N * len(saves) * run.model.P * item
+    memory |= _memory(run, N, saves)
     _fit(N, memory)
     ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
-    base, row, table = _chosen(run.step_size.compile(population, run.steps), ids)
+    own = run if run.ids is None else _members(run, ids, population)
+    base, row, table = _schedule(own.step_size.compile(N, run.steps), N)
     _representable(base, run.dtype)
-    numbers = {name: _of(np.atleast_1d(np.asarray(a, dtype=np.float64)), ids)
-               for name, a in run.rule.numbers().items()}
-    noises = {name: _chosen(run.rule.noise_schedule(name, run, population), ids) for name in run.rule.noises()}
-    return Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, start=_start(run, ids, population),
-                base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
-                memory=memory, cost=partial(cost.expected, run, backend.name, N, saves, tuning))
+    numbers = {name: np.array(np.broadcast_to(np.asarray(a, dtype=np.float64), (N,)))
+               for name, a in own.rule.numbers().items()}
+    noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
+    made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, start=None, base=base, row=row,
+                table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises, memory=memory,
+                cost=partial(cost.expected, run, backend.name, N, saves, tuning))
+    each = backend.table_bytes(made)
+    steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
+    memory["tables of a launch"] = steps * (each + made.made_bytes)
+    _fit(N, memory)
+    object.__setattr__(made, "start", _start(own, ids))  # last, since it takes memory
+    return made
 
 
-def _of(array, ids):
-    """What belongs to the networks `ids` in an array [population], or [1] for all."""
-    return np.ascontiguousarray(array[ids] if len(array) > 1 else np.repeat(array, len(ids)))
+def _members(run, ids, population):
+    """The Run with the networks `ids` alone in its per-network fields, whose length is then theirs.
+
+    Only what is made of it, network by network, is theirs: draws are by ids. The model keeps its scales, `start` picks.
+    """
+    own = object.__new__(type(run))
+    own.__dict__.update(vars(run))
+    own.__dict__.update(step_size=chosen(run.step_size, ids, population), rule=chosen(run.rule, ids, population))
+    if run.init is not None:
+        shapes = run.model.shapes()
+        own.__dict__["init"] = {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a
+                                for name, a in run.init.items()}
+    return own
 
 
-def _chosen(schedule, ids):
-    base, row, table = schedule
-    return _of(np.asarray(base, dtype=np.float64), ids), _of(np.asarray(row, dtype=np.int32), ids), table
+def _schedule(compiled, N):
+    """(base [N] float64, row [N] int32, table), owned."""
+    base, row, table = compiled
+    return np.array(np.broadcast_to(base, (N,)), np.float64), np.array(np.broadcast_to(row, (N,)), np.int32), table
 
 
 def _agree(run):
@@ -220,13 +236,32 @@ def _size(metric, run):
     return prod(len(labels) for labels in (metric.axes(run.model, run.data) or {}).values())
 
 
+def _memory(run, N, saves):
+    """{what: bytes} that a run takes besides its backend and tables: an upper bound, tests measure it."""
+    item, P, rule = np.dtype(run.dtype).itemsize, run.model.P, run.rule
+    numbers, noises = len(rule.numbers()), len(rule.noises())
+    out = {"start": N * P * item * (1 + len(rule.buffers())) + min(2 * PART, 64 * N * P),
+           "of each network": N * (80 + 16 * numbers + 24 * noises), "final parameters": N * P * item,
+           "besides": BESIDES}
+    if run.metrics or run.save.params:
+        out["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)
+        out["measuring"] = N * P * item + 4 * PART  # the survivors' weights where some are lost; parts of the networks
+    if run.save.params:
+        out["saved parameters"] = N * len(saves) * P * item
+    return out
+
+
 def _fit(N, memory):
     """Refuse what this machine's memory cannot hold, before the operating system ends the process for it."""
-    need, have = sum(memory.values()), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    need = sum(memory.values())
+    if need < SURELY:  # looking takes longer than such a run
+        return
+    have = limits.memory()
     if need > have:
         raise PlanError(f"networks: N={N} networks need {need / 2**30:.4g} GiB ("
                         + ", ".join(f"{what} {size / 2**30:.3g}" for what, size in memory.items())
-                        + f"), this machine has {have / 2**30:.3g}; save fewer steps, or run some at a time with ids=")
+                        + f"), this machine and its limits leave {have / 2**30:.3g}; save fewer steps, or run some at "
+                        "a time with ids=")
 
 
 def _representable(base, dtype):
@@ -273,22 +308,34 @@ def _depth():
     return depth
 
 
-def _start(run, ids, population):
-    """Starting weights [N, P] in the run's dtype."""
-    if run.init is None:
-        flat = run.model.start(run.seed, ids)
-        if np.shape(flat) != (len(ids), run.model.P):
-            raise PlanError(f"model.start: {type(run.model).__name__} returned shape {np.shape(flat)}, expected "
-                            f"{(len(ids), run.model.P)}, a row for each network")
-    else:
-        try:
-            flat = run.model.flatten(run.init, population)
-        except SpecError as error:
-            raise PlanError(str(error)) from None
-        flat = flat[ids] if len(flat) > 1 else np.repeat(flat, len(ids), axis=0)
+def _start(run, ids):
+    """Starting weights [N, P] in the run's dtype, made for some networks at a time."""
+    model, N = run.model, len(ids)
+    start, at_once = np.empty((N, model.P), run.dtype), max(1, PART // (32 * model.P))
     with np.errstate(over="ignore"):
-        start = np.array(flat, dtype=run.dtype, order="C")
+        for k in range(0, N, at_once):
+            part = ids[k:k + at_once]
+            start[k:k + at_once] = (_drawn_start(model, run.seed, part) if run.init is None else
+                                    _given_start(run, slice(k, k + at_once), N))
     if not np.isfinite(start).all():
         raise PlanError(f"{'model' if run.init is None else 'init'}: starting weights overflow {run.dtype}; choose "
                         "smaller ones, or pass dtype='float64'")
     return start
+
+
+def _drawn_start(model, seed, ids):
+    flat = model.start(seed, ids)
+    if np.shape(flat) != (len(ids), model.P):
+        raise PlanError(f"model.start: {type(model).__name__} returned shape {np.shape(flat)}, expected "
+                        f"{(len(ids), model.P)}, a row for each network")
+    return flat
+
+
+def _given_start(run, which, N):
+    shapes = run.model.shapes()
+    part = {name: a[which] if a.ndim > len(shapes.get(name, a.shape)) and len(a) == N else a
+            for name, a in run.init.items()}
+    try:
+        return run.model.flatten(part, len(range(N)[which]))
+    except SpecError as error:
+        raise PlanError(str(error)) from None

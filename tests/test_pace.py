@@ -5,7 +5,8 @@ import pytest
 
 import fastsgd as fs
 from fastsgd import backends
-from fastsgd.execute import TABLES, _Pace, execute
+from fastsgd.execute import _Pace, execute
+from fastsgd.spec.planned import TABLES
 
 N = 10**6
 DATA = fs.Dataset(np.eye(3, dtype="float32"), np.arange(3, dtype="float32"))

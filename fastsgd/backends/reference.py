@@ -32,10 +32,12 @@ class Reference(Backend):
     def choose(self, run, N, tuning):
         self.refuse(tuning, ("team", "lanes", "isa", "networks", "warps"))
         item, data = np.dtype(run.dtype).itemsize, run.data
-        batch = run.rule.batch(data.n)
-        memory = {"state": (3 + len(run.rule.buffers())) * N * run.model.P * item,
+        batch, P, each = run.rule.batch(data.n), run.model.P, run.rule.traits()["perturb"] == "sample"
+        units = P // data.d + run.model.outputs  # of all layers, at least about so many
+        memory = {"state": (8 + 3 * len(run.rule.buffers())) * N * P * item,
                   "data": data.X.nbytes + data.y.nbytes if data.n else 0,
-                  "gathered samples": N * batch * data.d * item}
+                  "samples, and what they leave for their gradients": N * batch * item * (
+                      2 * data.d + 12 * units + 6 * P * each)}
         reasons = ("forward pass differentiated by torch.func, one step at a time", *self.explain_metrics(run))
         return replace(tuning, threads=1), memory, reasons
 

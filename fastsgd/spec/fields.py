@@ -55,3 +55,22 @@ def swept(run, ids):
             if array.ndim and not table and len(array) == population and array.shape != (1, 1):
                 out[name] = array[ids]
     return out
+
+
+def chosen(value, ids, population):
+    """A copy of a record whose per-network arrays are those of the networks `ids` alone; what has none is itself.
+
+    population: number of networks that per-network arrays are for
+    """
+    if isinstance(value, np.ndarray):
+        return value[ids] if value.ndim and len(value) == population else value
+    if isinstance(value, tuple):
+        return tuple(chosen(item, ids, population) for item in value)
+    if not hasattr(value, "__dataclass_fields__") or (hasattr(value, "lengths") and not value.lengths()):
+        return value  # a table [T] has no networks, however long it is
+    copy = object.__new__(type(value))
+    copy.__dict__.update(vars(value))
+    for name in value.__dataclass_fields__:
+        if name in vars(value):
+            copy.__dict__[name] = chosen(vars(value)[name], ids, population)
+    return copy

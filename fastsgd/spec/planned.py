@@ -1,15 +1,17 @@
 """Owns the records that the planner fills and backends read: a Plan, and one Segment of its time."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from ..errors import SpecError
+from ..limits import MOST_THREADS
 from .check import whole
 from .problem import Stream
 from .record import Record
 
-MOST_THREADS = 4096  # an operating system that refuses a thread ends the whole process
+TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,30 @@ class Plan(Record):
         """Samples in one step."""
         return self.run.rule.batch(self.run.data.n)
 
+    def most_steps(self, table_bytes):
+        """Steps whose tables, so many bytes each, a launch may have."""
+        weights = self.N * self.run.model.P * np.dtype(self.run.dtype).itemsize
+        return max(1, max(TABLES, weights) // max(1, table_bytes))
+
+    @property
+    def made_bytes(self):
+        """Bytes that one step takes more while a Segment is made: schedules in float64, samples as they are given."""
+        stream = self.N * self.batch * (self.run.data.d + self.run.model.outputs) * isinstance(self.run.data, Stream)
+        return 28 * self.schedules + 16 * stream
+
+    @cached_property
+    def schedules(self):
+        """Schedules of step sizes and noises: rows of multipliers in a Segment."""
+        return len(self.table(0, 1)) + sum(len(table(0, 1)) for _, _, table in self.noises.values())
+
     @property
     def step_bytes(self):
         """Bytes that one step takes in a Segment."""
         run, item = self.run, np.dtype(self.run.dtype).itemsize
-        rows = len(self.table(0, 1)) + sum(len(table(0, 1)) for _, _, table in self.noises.values())
         order = getattr(run.order, "table", None)
         given = 0 if order is None else 4 * self.batch * (1 if len(order) == 1 else self.N)
         stream = self.N * self.batch * (run.data.d + run.model.outputs) if isinstance(run.data, Stream) else 0
-        return item * (rows + stream) + given
+        return item * (self.schedules + stream) + given
 
     def segment(self, t0, t1):
         """The Segment of steps t0..t1."""
@@ -143,6 +160,14 @@ class Plan(Record):
             out[:, names.index("average")] = self.start
         return out
 
+    def _per_network(self):
+        """What to say of step sizes [N] that may have been meant as [T]."""
+        base = getattr(self.run.step_size, "base", None)
+        if base is None or base.ndim == 0 or len(base) != self.run.steps or len(base) == 1:
+            return ""
+        return (f"; {len(base)} were given, one for each network, as many as there are steps: for one at each step, say "
+                "fs.StepTable(values)")
+
     def explain(self):
         """A plain text: backend, instruction set, lanes, segments, memory, and why."""
         run, tuning = self.run, self.tuning
@@ -154,7 +179,7 @@ class Plan(Record):
             + "".join(f"; {name} {_range(values)}" for name, values in self.numbers.items())
             + "".join(f"; {name} {_range(base * table(0, 1)[row, 0])} at the first step"
                       for name, (base, row, table) in self.noises.items()),
-            f"step size: base {_range(self.base)}, {len(self.table(0, 1))} schedule(s)",
+            f"step size: base {_range(self.base)}, {len(self.table(0, 1))} schedule(s)" + self._per_network(),
             f"saved steps: {len(self.saves)} ({self.saves[0]} .. {self.saves[-1]}), metrics: "
             + (", ".join(metric.name for metric in run.metrics) or "none"),
             f"backend: {self.backend}",
