@@ -165,8 +165,8 @@ class Plan(Record):
         base = getattr(self.run.step_size, "base", None)
         if base is None or base.ndim == 0 or len(base) != self.run.steps or len(base) == 1:
             return ""
-        return (f"; {len(base)} were given, one for each network, as many as there are steps: for one at each step, say "
-                "fs.StepTable(values)")
+        return (f"; {len(base)} were given, one for each network, as many as there are steps: for one at each step, "
+                "say fs.StepTable(values)")
 
     def explain(self):
         """A plain text: backend, instruction set, lanes, segments, memory, and why."""
