@@ -108,20 +108,24 @@ struct Block {
 
   static u32 lanes_of(int g) { return ((1u << Tm::L) - 1u) << (g * Tm::L); }
 
-  // The lanes in which a parameter is not finite: once it is not, it never is again.
-  u32 broken(const Group& q) const {
-    V sum = V::set(0);
-    for (int r = 0; r < model.rows(); ++r) sum = fma(V::set(0), q.w[r], sum);
-    return beyond(sum, T(0));
+  // Whether a parameter of a network is not finite: once it is not, it never is again. Looked at as whole numbers, for
+  // a call that used vectors would cost the loop it is called from the registers that it keeps them in.
+  bool broken(const Group& q, int g) const {
+    using Word = typename word_of<T>::type;
+    constexpr Word exponent = sizeof(T) == 4 ? Word(0x7F800000u) : Word(0x7FF0000000000000u);
+    const Word* from = reinterpret_cast<const Word*>(q.w) + g * Tm::L;
+    for (int p = 0; p < model.P(); ++p)
+      if ((from[place[p] >= 0 ? place[p] : ~place[p]] & exponent) == exponent) return true;
+    return false;
   }
   // Write back the living networks that have a lane in `which`, lost at step t or alive (-1); the broken ones stay as
   // they were at t0. Their lanes no longer count.
   __attribute__((noinline)) void retire(Group& q, u32 which, i64 t) {
-    const u32 bad = broken(q);
     for (int g = 0; g < G; ++g) {
       if (!(which & q.alive & lanes_of(g))) continue;
-      if (!(bad & lanes_of(g))) unpack(q, g);
-      job.lost[q.member[g]] = bad & lanes_of(g) ? UNSETTLED : t;
+      const bool bad = broken(q, g);
+      if (!bad) unpack(q, g);
+      job.lost[q.member[g]] = bad ? UNSETTLED : t;
       q.alive &= ~lanes_of(g);
     }
   }

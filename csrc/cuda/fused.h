@@ -62,14 +62,16 @@ struct Fused {
     }
   }
 
-  // Write the network back, lost at step t or alive (-1). One with a parameter that is not finite, which it never is
-  // again, stays as it was at t0.
-  FS_DEVICE void retire(i64 t) {
-    if (!alive) return;  // asked here and not at every step
+  // Write the network back if `done`, lost at step t or alive (-1). One with a parameter that is not finite, which it
+  // never is again, stays as it was at t0. All lanes of a warp come here together, or one that is a team of its own.
+  FS_DEVICE void retire(bool done, i64 t) {
+    done = done && alive;  // asked here and not at every step
+    if (!any_team<L>(done)) return;
     V sum = V::set(0);
     FS_UNROLL_ROWS
     for (int r = 0; r < ROWS; ++r) sum = fma(V::set(0), w[r], sum);
-    const bool broken = team_any<L>(beyond(sum, T(0)));
+    const bool broken = beyond(Tm::sum(sum), T(0));
+    if (!done) return;
     T* to = job.W + k * model().P();
     FS_UNROLL_ROWS
     for (int r = 0; r < ROWS; ++r) {
@@ -111,7 +113,8 @@ struct Fused {
       r = model().value(w, in, kept) - V::set(row[LABEL]);
     };
     auto step = [&](auto next_parity, u32 t, const X& in, X& next, T eta) {
-      if (beyond(r, bound)) retire(job.t0 + (t - u32(job.t0)));
+      const bool bad = beyond(r, bound);
+      if (any_team<L>(bad)) retire(bad, job.t0 + (t - u32(job.t0)));
       const T* row = x + order.template take<next_parity.value>(t + 1);
       next = input(row);
       r = sgd(model(), w, in, r, V::set(base * eta), slope, kept, next) - V::set(row[LABEL]);
@@ -152,7 +155,7 @@ struct Fused {
         const V label[1] = {V::set(row[LABEL])};
         bad |= gather_gradient(model(), w, folded, in, label, slope, bound, kept, sum);
       }
-      if (bad) retire(t);
+      if (any_team<L>(bad)) retire(bad, t);
       if (finished(u32(t))) break;
       model().move(w, sum, V::set(rate(t).a / T(job.batch)));
     }
@@ -161,7 +164,7 @@ struct Fused {
   FS_DEVICE void run() {
     if constexpr (Spec::BATCHES) batches();
     else steps();
-    retire(-1);
+    retire(true, -1);
   }
 };
 

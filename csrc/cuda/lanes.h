@@ -30,11 +30,12 @@ FS_DEVICE u32 of_lane(u32 x, u32 from) {
   else return __shfl_sync(WARP, x, int(from), L);
 }
 
-// Whether `yes` of a lane of this lane's team of L; teams ask one by one.
+// Whether `yes` of a team of the warp: what comes then can be done by all lanes together. A lane that is a team of its
+// own has no need of the others.
 template <int L>
-FS_DEVICE bool team_any(bool yes) {
+FS_DEVICE bool any_team(bool yes) {
   if constexpr (L == 1) return yes;
-  else return __any_sync((WARP >> (32 - L)) << (threadIdx.x % 32 / L * L), yes);
+  else return __any_sync(WARP, yes);
 }
 
 // All B threads of a block on one network, in the general loop: rows lie in memory that they share, and who is first()
