@@ -233,7 +233,7 @@ struct FeatureSparsityLanes {
     const int count = n * h;
     u32 broken = 0;
     int i = 0, j = 0;
-    V squares = V::set(0), least = one;  // not above zero where a row is small, or zero
+    V squares = V::set(0), enough = one;  // zero where a row is small, or zero
     for (int e = 0; e < count; e += W) {
       V r[W];
       for (int g = 0; g < W; ++g) {
@@ -251,26 +251,23 @@ struct FeatureSparsityLanes {
         squares = fma(r[k], r[k], squares);
         if (++j < h) continue;
         broken |= beyond(squares, sparsity_detail::kLarge);
-        if (normalise) {
-          const V enough = squares - V::set(sparsity_detail::kSmall);
-          least = least - gate(least - enough, least - enough);
-          inverse[i++] = gate(enough, one / sqrt(squares));
-        } else {
-          inverse[i++] = one;
-        }
+        const V above_small = squares - V::set(sparsity_detail::kSmall);
+        enough = gate(above_small, enough);
+        inverse[i++] = normalise ? gate(above_small, one / sqrt(squares)) : one;
         j = 0, squares = V::set(0);
       }
     }
-    return ALL & ~sparsity_detail::above(least) ? broken | small_rows(column, inverse) : broken;
+    return normalise && ALL & ~sparsity_detail::above(enough) ? broken | small_rows(column, inverse) : broken;
   }
   // A bit for each network with a row that is too small to be squared, but not zero.
   u32 small_rows(const V* column, const V* inverse) const {
     u32 found = 0;
     for (int i = 0; i < n; ++i) {
-      const u32 few = ALL & ~sparsity_detail::above(inverse[i]);
+      const u32 enough = beyond(inverse[i], 0.0);
+      if (enough == ALL) continue;
       u32 other = 0;
-      for (int j = 0; few && j < h; ++j) other |= beyond(column[size_t(j) * n + i], 0.0);
-      found |= few & other;
+      for (int j = 0; j < h; ++j) other |= beyond(column[size_t(j) * n + i], 0.0);
+      found |= other & ~enough;
     }
     return found;
   }
