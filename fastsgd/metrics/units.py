@@ -44,7 +44,8 @@ class DistinctUnits(OfLayers):
     """Number of active units that are not copies of others, on the training inputs.
 
     Units with max_i Phi_ij > threshold live; living unit i is merged away if some later living unit j > i has Pearson
-    correlation |rho_ij| > tau over the samples (the rule of `FeatureSparsity`); those that stay are counted.
+    correlation |rho_ij| > tau over the samples (the rule of `FeatureSparsity`, rows as they are); those that stay are
+    counted.
 
     tau: in (0, 1]; threshold: >= 0; 0.999 and 0.05 are those of arXiv 2305.16292
     relative: take the threshold as a share of the network's largest |Phi_ij| in that layer, and at most 1

@@ -39,7 +39,7 @@ constexpr double kNegligible = 1e13;    // a diagonal that much larger than the 
 constexpr double kGrowth = 1e4;         // of an LDL^T without pivoting, on entries of order one
 constexpr double kSettled = 1e-13;      // relative residual at which sigma_1^2 is final
 constexpr double kTrusted = 1e-5;       // relative residual from which the top Ritz value is the top eigenvalue
-constexpr double kSquarable = 1e-100;   // largest t from which on all that matters may be squared
+constexpr double kSquarable = 1e-200;   // square of the largest t from which on none that matters is lost
 constexpr double kClose = 1.2;          // ends of the interval of sigma_1^2 from which squeezing is tried
 
 // ---- certificates ------------------------------------------------------------------------------------------------
@@ -388,18 +388,21 @@ FS_FN int diagonal_rank(const DiagonalRankPoints& points, const double* s, doubl
   }
   if (!(poison == 0)) return -1;
   if (!(most > 0) || rtol >= 1) return 0;
-  double top = 0;
-  for (int j = 0; j < d; ++j) {
-    z.t[j] = s[j] / most * points.length[j];
-    if (rtol == 0) z.t[j] = s[j] > 0 && points.length[j] > 0;
-    top = maximum(top, z.t[j]);
-  }
-  if (rtol == 0) rtol = kLeastCounted;
-  if (top < kSquarable) sizes_apart(s, points.length, d, z.t);
   Interval square = {0, 0};  // max of the diagonal <= sigma_1^2 <= trace, and <= norm of C times max
-  for (int j = 0; j < d; ++j) {
-    square.low = maximum(square.low, z.t[j] * z.t[j]);
-    square.high += z.t[j] * z.t[j];
+  const auto enclose = [&] {
+    square = {0, 0};
+    for (int j = 0; j < d; ++j) {
+      square.low = maximum(square.low, z.t[j] * z.t[j]);
+      square.high += z.t[j] * z.t[j];
+    }
+  };
+  for (int j = 0; j < d; ++j) z.t[j] = s[j] / most * points.length[j];
+  enclose();
+  if (rtol == 0 || square.low < kSquarable) {
+    sizes_apart(s, points.length, d, z.t);
+    for (int j = 0; rtol == 0 && j < d; ++j) z.t[j] = s[j] > 0 && points.length[j] > 0;
+    rtol = maximum(rtol, kLeastCounted);
+    enclose();
   }
   if (!(square.low > 0)) return 0;
   square.high = minimum(square.high, square.low * points.largest) * (1 + 1e-12);

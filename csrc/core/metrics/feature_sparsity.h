@@ -34,8 +34,26 @@ FS_HD u32 small(Vec<double, W> squares, Vec<double, W> level) {
   return above(V::set(kSmall) - fma(V::set(kLevel), level, squares));
 }
 
-// Bit k is set where lane k of a column is constant but for rounding: its squares are at most within^2 level. Columns
-// that come near are centred once more, since the rounding of a mean of n numbers is n eps of it.
+// `constant` of lanes that come near: these columns are centred once more, since the rounding of a mean of n numbers is
+// n eps of it; squares: theirs, anew.
+template <int W>
+FS_FN __attribute__((noinline)) u32 settle(Vec<double, W>* column, i64 stride, int n, u32 near, Vec<double, W> limit,
+                                           Vec<double, W>* squares) {
+  using V = Vec<double, W>;
+  V rest = V::set(0);
+  for (int i = 0; i < n; ++i) rest = rest + column[i * stride];
+  rest = rest * V::set(1.0 / n);
+  for (int k = 0; k < W; ++k)
+    if (!(near >> k & 1)) reinterpret_cast<double*>(&rest)[k] = 0;
+  *squares = V::set(0);
+  for (int i = 0; i < n; ++i) {
+    V& x = column[i * stride];
+    x = x - rest, *squares = fma(x, x, *squares);
+  }
+  return near & ~above(*squares - limit);
+}
+
+// Bit k is set where lane k of a column is constant but for rounding: its squares are at most within^2 level.
 template <int W>
 FS_HD u32 constant(Vec<double, W>* column, i64 stride, int n, Vec<double, W>& squares, Vec<double, W> level,
                    double within) {
@@ -43,17 +61,10 @@ FS_HD u32 constant(Vec<double, W>* column, i64 stride, int n, Vec<double, W>& sq
   const double limit = within * within;
   const u32 near = above(V::set(limit < kSettled ? kSettled : limit) * level - squares);
   if (__builtin_expect(!near, 1)) return 0;
-  V rest = V::set(0), again = V::set(0);
-  for (int i = 0; i < n; ++i) rest = rest + column[i * stride];
-  rest = rest * V::set(1.0 / n);
-  for (int k = 0; k < W; ++k)
-    if (!(near >> k & 1)) reinterpret_cast<double*>(&rest)[k] = 0;
-  for (int i = 0; i < n; ++i) {
-    V& x = column[i * stride];
-    x = x - rest, again = fma(x, x, again);
-  }
-  squares = again;
-  return near & ~above(squares - V::set(limit) * level);
+  V anew = squares;
+  const u32 still = settle(column, stride, n, near, V::set(limit) * level, &anew);
+  squares = anew;
+  return still;
 }
 
 }  // namespace sparsity_detail
@@ -222,7 +233,7 @@ struct FeatureSparsityLanes {
     const int count = n * h;
     u32 broken = 0;
     int i = 0, j = 0;
-    V squares = V::set(0);
+    V squares = V::set(0), enough = one;  // zero where a row is small, or zero
     for (int e = 0; e < count; e += W) {
       V r[W];
       for (int g = 0; g < W; ++g) {
@@ -240,19 +251,25 @@ struct FeatureSparsityLanes {
         squares = fma(r[k], r[k], squares);
         if (++j < h) continue;
         broken |= beyond(squares, sparsity_detail::kLarge);
-        if (normalise) broken |= small_row(column, i, squares);
-        inverse[i++] = normalise ? gate(squares, one / sqrt(squares)) : one;
+        const V above_small = squares - V::set(sparsity_detail::kSmall);
+        enough = gate(above_small, enough);
+        inverse[i++] = normalise ? gate(above_small, one / sqrt(squares)) : one;
         j = 0, squares = V::set(0);
       }
     }
-    return broken;
+    return normalise && ALL & ~sparsity_detail::above(enough) ? broken | small_rows(column, inverse) : broken;
   }
-  // A bit for each network whose row i is too small to be squared, but not zero.
-  u32 small_row(const V* column, int i, V squares) const {
-    const u32 few = sparsity_detail::above(V::set(sparsity_detail::kSmall) - squares);
-    u32 other = 0;
-    for (int j = 0; few && j < h; ++j) other |= beyond(column[size_t(j) * n + i], 0.0);
-    return few & other;
+  // A bit for each network with a row that is too small to be squared, but not zero.
+  u32 small_rows(const V* column, const V* inverse) const {
+    u32 found = 0;
+    for (int i = 0; i < n; ++i) {
+      const u32 enough = beyond(inverse[i], 0.0);
+      if (enough == ALL) continue;
+      u32 other = 0;
+      for (int j = 0; j < h; ++j) other |= beyond(column[size_t(j) * n + i], 0.0);
+      found |= other & ~enough;
+    }
+    return found;
   }
   // M columns [M, n], samples scaled: centred, of length one, zero if never positive; counts of positives [M]. A bit
   // for each network with a column out of range.
