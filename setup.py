@@ -226,10 +226,17 @@ class Build(build_ext):
             progress.step()
 
         list(self.pool.map(build, stale))
+        outcome = {}
+        for isa, e in isas.items():
+            if isa not in errors:
+                try:
+                    self.link(e, [unit.made for unit in units if unit.isa == isa])
+                except subprocess.CalledProcessError as error:
+                    errors[isa] = error.stderr
+            outcome[isa] = f"not built: {errors[isa].strip()[-500:]}" if isa in errors else "built"
         if errors and os.environ.get("FASTSGD_CPU", "auto") == "on":
             raise RuntimeError("".join(errors.values()))
-        return {isa: f"not built: {errors[isa].strip()[-500:]}" if isa in errors else
-                self.link(e, [unit.made for unit in units if unit.isa == isa]) for isa, e in isas.items()}
+        return outcome
 
     def python_header(self, isa):
         """What units that talk to Python include first: compiled once where the compiler is g++ itself."""
@@ -246,14 +253,14 @@ class Build(build_ext):
         return copy
 
     def link(self, extension, objects):
+        """Make a module of its objects, unless it is newer than all of them."""
         module = Path(self.get_ext_fullpath(extension.name))
         if module.exists() and module.stat().st_mtime > max(made.stat().st_mtime for made in objects):
-            return "built"
+            return
         module.parent.mkdir(parents=True, exist_ok=True)
         self.call([self.compiler_path, "-shared", "-fopenmp", *(MORE or ["-s"]), *map(str, objects), "-o",
                    f"{module}.new"])
         os.replace(f"{module}.new", module)
-        return "built"
 
     @staticmethod
     def call(command):
