@@ -3,6 +3,9 @@ VENV ?= .venv
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 RUN = $(VENV)/bin
+PIP = $(RUN)/python -m pip install -q --no-compile
+# uv is quicker; pip takes over where the index has no uv, or where only pip knows of an index. Neither compiles bytecode.
+INSTALL = { [ -x $(RUN)/uv ] && $(RUN)/uv pip install -q --python $(RUN)/python $(1); } || $(PIP) $(1)
 
 # The environment of a machine with a card: it has a CUDA build of torch, which is not ours to install.
 GPU_PYTHON ?= python3
@@ -12,17 +15,18 @@ GPU_LOGS ?= build/gpu
 SANITIZERS = memcheck racecheck initcheck synccheck
 , := ,
 
-.PHONY: demo test bench gpu gpu-build gpu-test gpu-bench gpu-portable gpu-sanitize $(SANITIZERS:%=gpu-%) soak sanitize \
+.PHONY: demo test bench needs gpu gpu-build gpu-test gpu-bench gpu-portable gpu-sanitize $(SANITIZERS:%=gpu-%) soak sanitize \
   sanitize-addresses sanitize-threads lint build clean
 
-demo: build
+demo: $(VENV)/package
+	@echo "the main figure over 1024 runs (a quarter of a minute)"
 	$(RUN)/fastsgd reproduce S1 --out demo
 
-test: build lint
+test: needs lint
 	$(RUN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
-bench: build
-	$(RUN)/pip install -q --no-build-isolation -e ".[bench]"
+bench: $(VENV)/package build
+	$(call INSTALL,--no-build-isolation -e ".[bench]")
 	$(RUN)/fastsgd bench
 
 # Each part can be asked for alone; a part that fails does not keep the others from running.
@@ -97,16 +101,36 @@ lint: $(VENV)/ready
 	$(RUN)/ruff check .
 	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h' 'tests/*.cpp')
 
-build: $(VENV)/ready
-	$(RUN)/python setup.py -q build_ext --inplace
+needs: $(VENV)/ready build
 
-# torch goes first and alone: left to the resolver, a plain `torch` would be another build than the one asked for.
-$(VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(RUN)/pip install -q "$(TORCH)"
-	$(RUN)/pip install -q "setuptools>=77" "pybind11>=2.13"
-	$(RUN)/pip install -q --no-build-isolation -e ".[test,plots,labels]"
-	touch $@
+build: $(VENV)/base
+	@echo "compiling the kernels for this machine (at most a minute on two cores)"
+	@$(RUN)/python setup.py -q build_ext --inplace
+
+$(VENV)/base: pyproject.toml
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) "setuptools>=77" "pybind11>=2.13"
+	@$(PIP) uv || echo "no uv: pip will do"
+	@touch $@
+
+# By pip and alone: left to a resolver, a plain `torch` would be another build than the one asked for.
+$(VENV)/torch: $(VENV)/base
+	@echo "installing $(TORCH), the largest part (about half a minute)"
+	@$(PIP) "$(TORCH)"
+	@touch $@
+
+# What a run and a figure need. Units compile while torch is being installed.
+$(VENV)/package: $(VENV)/base
+	@$(MAKE) --no-print-directory -j 2 build $(VENV)/torch
+	@echo "installing NumPy, matplotlib and the like (about 15 s)"
+	@$(call INSTALL,--no-build-isolation -e ".[plots]")
+	@touch $@
+
+$(VENV)/ready: $(VENV)/package
+	@echo "installing what the tests need (about a minute)"
+	@$(call INSTALL,--no-build-isolation -e ".[test,plots,labels]")
+	@touch $@
 
 clean:
 	rm -rf build demo *.egg-info fastsgd/*.so fastsgd/_build_info.json

@@ -2,6 +2,7 @@
 one; what cannot be built is named, and `fastsgd info` says why."""
 
 import ast
+import hashlib
 import importlib.util
 import json
 import os
@@ -12,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +26,10 @@ ROOT = Path(__file__).parent
 COMMON = ["-std=c++17", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra",
           "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 raises both in its own AVX-512 headers
 MORE = shlex.split(os.environ.get("FASTSGD_CXXFLAGS", ""))  # e.g. of a sanitizer; names of functions are kept then
+# Where nothing runs that is measured: what stands between Python and the kernels.
+COLD = ["-O1"]
+# CPU seconds of a unit, so that the longest begin first; one that is not here is taken to be long.
+SECONDS = {"orders": 6, "float64": 8, "float32": 9, "measure": 2, "sparsity": 7, "general32": 8, "general64": 9}
 ISAS = {"v3": ["-march=x86-64-v3", "-DFS_VECTOR_BYTES=32"], "v4": ["-march=x86-64-v4", "-DFS_VECTOR_BYTES=64"]}
 
 
@@ -63,6 +70,28 @@ def out_of_date(made):
     return not all(source.exists() and source.stat().st_mtime < Path(made).stat().st_mtime for source in sources)
 
 
+def flags(isa):
+    """What all units of a module are compiled with."""
+    return [*COMMON, *MORE, *ISAS[isa], f"-DFS_MODULE=_cpu_{isa}", "-isystem", sysconfig.get_paths()["include"],
+            "-isystem", pybind11.get_include()]
+
+
+class Unit:
+    """A source to compile for an instruction set."""
+
+    def __init__(self, source, isa, folder):
+        self.source, self.isa, self.made = source, isa, folder / f"{Path(source).stem}.o"
+        self.seconds = SECONDS.get(Path(source).stem, 10)
+        text = (ROOT / source).read_text()
+        self.binds = re.search(r"#include (<pybind11/|\"(arrays|shapes|metrics|elementary)\.h)", text) is not None
+
+    def command(self, compiler, python_header):
+        cold = COLD if Path(self.source).name.startswith("bind") and not MORE else []
+        first = ["-include", str(python_header)] if python_header else []
+        self.made.parent.mkdir(parents=True, exist_ok=True)
+        return [compiler, *flags(self.isa), *cold, *first, "-MMD", "-c", self.source, "-o", str(self.made)]
+
+
 def nvcc():
     """The CUDA compiler: CUDACXX, CUDA_HOME, PATH, the usual folder, or pip's; None without one."""
     given = os.environ.get("CUDACXX")
@@ -74,14 +103,47 @@ def nvcc():
     return shutil.which("nvcc", path=os.pathsep.join(folders))
 
 
+def card():
+    """Whether this machine has an NVIDIA card, as far as its driver's files tell."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+class Progress:
+    """One line on the screen while units are compiled: how many are done, how long the rest may take."""
+
+    def __init__(self, count):
+        self.count, self.done, self.begun, self.lock = count, 0, time.monotonic(), threading.Lock()
+        self.show()
+
+    def step(self):
+        with self.lock:
+            self.done += 1
+            self.show()
+
+    def show(self):
+        spent, left, last = time.monotonic() - self.begun, self.count - self.done, self.done == self.count
+        rest = f", about {spent / self.done * left:.0f} s left" if self.done and left else ""
+        line = f"compiling: {self.done} of {self.count} units, {spent:.0f} s{rest}"
+        if sys.stderr.isatty():
+            print(f"\r{line:<70}", end="\n" * last, file=sys.stderr, flush=True)
+        elif last or self.done % 4 == 0:
+            print(line, file=sys.stderr, flush=True)
+
+
 class Build(build_ext):
-    """Compiles every (source, instruction set) and CUDA program side by side; stores what is there, or why not."""
+    """Compiles every (source, instruction set) and CUDA program side by side; stores what is there, or why not.
+
+    Objects lie in build/ of the source tree, whoever asks for them: pip, an editable installation, setup.py.
+    """
 
     def run(self):
         self.compiler_path = os.environ.get("CXX") or shutil.which("g++")
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            cuda = pool.submit(self.build_cuda)
-            outcome = dict(pool.map(lambda e: (e.name.rpartition("_")[2], self.build_one(e)), self.extensions))
+        more = hashlib.sha256(" ".join(MORE).encode()).hexdigest()[:8] if MORE else ""
+        name = ("objects", sysconfig.get_platform(), sys.implementation.cache_tag, *filter(None, [more]))
+        self.temporary = ROOT / "build" / "-".join(name)
+        with ThreadPoolExecutor(os.cpu_count()) as self.pool:
+            cuda = self.pool.submit(self.build_cuda)
+            outcome = self.build_modules()
             outcome["cuda"] = cuda.result()
         target = Path(self.get_ext_fullpath("fastsgd._build_info")).with_name("_build_info.json")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,13 +153,14 @@ class Build(build_ext):
     def build_cuda(self):
         """Build the common programs for FASTSGD_CUDA_ARCHS (default "80;90", and PTX of the last for newer cards).
 
-        FASTSGD_CUDA is auto (default), on (fail where it cannot be done) or off. Returns what was built, or why not.
+        FASTSGD_CUDA is auto (default: where there is a card), on (fail where it cannot be done) or off. Returns what
+        was built, or why not.
         """
         wanted = os.environ.get("FASTSGD_CUDA", "auto")
         if wanted not in ("auto", "on", "off"):
             raise RuntimeError(f"FASTSGD_CUDA: {wanted!r} given, expected auto, on or off")
-        if wanted == "off":
-            return "not built: FASTSGD_CUDA=off"
+        if wanted == "off" or (wanted == "auto" and not card()):
+            return "not built: " + ("FASTSGD_CUDA=off" if wanted == "off" else "no card here, FASTSGD_CUDA=on builds")
         compiler = nvcc()
         try:
             if compiler is None:
@@ -121,7 +184,7 @@ class Build(build_ext):
         folder.mkdir(parents=True, exist_ok=True)
         targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
         targets.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-        temporary = Path(self.build_temp) / "cuda"
+        temporary = self.temporary / "cuda"
         temporary.mkdir(parents=True, exist_ok=True)
         common = {f"{one.key}.{'_'.join(archs)}": one for one in program.common()}
 
@@ -142,36 +205,62 @@ class Build(build_ext):
             list(inner.map(build, *zip(*common.items(), strict=True)))
         return len(common)
 
-    def build_one(self, extension):
-        """Build one module; return "built" or the reason why not."""
+    def build_modules(self):
+        """Compile what is out of date, the longest units first, and link: {instruction set: "built", or why not}."""
+        isas = {e.name.rpartition("_")[2]: e for e in self.extensions}
         if platform.machine() not in ("x86_64", "AMD64"):
-            return f"not built: made for x86-64, this is {platform.machine()}"
+            return dict.fromkeys(isas, f"not built: made for x86-64, this is {platform.machine()}")
         if self.compiler_path is None:
-            return "not built: no g++ found (set CXX, or install g++)"
-        isa = extension.name.rpartition("_")[2]
+            return dict.fromkeys(isas, "not built: no g++ found (set CXX, or install g++)")
+        units = [Unit(source, isa, self.temporary / isa) for isa, e in isas.items() for source in e.sources]
+        stale = sorted((unit for unit in units if out_of_date(unit.made)), key=lambda unit: -unit.seconds)
+        progress = Progress(len(stale)) if stale else None
+        headers = {isa: self.pool.submit(self.python_header, isa) for isa in {unit.isa for unit in stale if unit.binds}}
+        errors = {}
+
+        def build(unit):
+            try:
+                self.call(unit.command(self.compiler_path, headers[unit.isa].result() if unit.binds else None))
+            except subprocess.CalledProcessError as error:
+                errors[unit.isa] = error.stderr
+            progress.step()
+
+        list(self.pool.map(build, stale))
+        outcome = {}
+        for isa, e in isas.items():
+            if isa not in errors:
+                try:
+                    self.link(e, [unit.made for unit in units if unit.isa == isa])
+                except subprocess.CalledProcessError as error:
+                    errors[isa] = error.stderr
+            outcome[isa] = f"not built: {errors[isa].strip()[-500:]}" if isa in errors else "built"
+        if errors and os.environ.get("FASTSGD_CPU", "auto") == "on":
+            raise RuntimeError("".join(errors.values()))
+        return outcome
+
+    def python_header(self, isa):
+        """What units that talk to Python include first: compiled once where the compiler is g++ itself."""
+        header = ROOT / "csrc" / "cpu" / "python.h"
+        if os.environ.get("CXX"):  # a cache of compilations does without, another compiler may not know it
+            return header
+        copy = self.temporary / isa / header.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        made = copy.with_name(f"{copy.name}.gch")
+        if out_of_date(made):
+            shutil.copyfile(header, copy)
+            self.call([self.compiler_path, *flags(isa), "-MMD", "-MF", str(made.with_suffix(".d")), "-x", "c++-header",
+                       str(copy), "-o", str(made)])
+        return copy
+
+    def link(self, extension, objects):
+        """Make a module of its objects, unless it is newer than all of them."""
         module = Path(self.get_ext_fullpath(extension.name))
-        objects = Path(self.build_temp) / isa
-        objects.mkdir(parents=True, exist_ok=True)
+        if module.exists() and module.stat().st_mtime > max(made.stat().st_mtime for made in objects):
+            return
         module.parent.mkdir(parents=True, exist_ok=True)
-        flags = [*COMMON, *MORE, *ISAS[isa], f"-DFS_MODULE=_cpu_{isa}", f"-I{sysconfig.get_paths()['include']}",
-                 f"-I{pybind11.get_include()}"]
-        made = {source: str(objects / f"{Path(source).stem}.o") for source in extension.sources}
-        stale = [source for source in made if out_of_date(made[source])]
-        newest = max((Path(out).stat().st_mtime for out in made.values() if Path(out).exists()), default=0)
-        if not stale and module.exists() and module.stat().st_mtime > newest:
-            return "built"
-        try:
-            with ThreadPoolExecutor(os.cpu_count()) as inner:
-                list(inner.map(lambda source: self.call([self.compiler_path, *flags, "-MMD", "-c", source, "-o",
-                                                         made[source]]), stale))
-            self.call([self.compiler_path, "-shared", "-fopenmp", *(MORE or ["-s"]), *made.values(), "-o",
-                       f"{module}.new"])
-        except subprocess.CalledProcessError as error:
-            if os.environ.get("FASTSGD_CPU", "auto") == "on":
-                raise RuntimeError(error.stderr) from None
-            return f"not built: {error.stderr.strip()[-500:]}"
+        self.call([self.compiler_path, "-shared", "-fopenmp", *(MORE or ["-s"]), *map(str, objects), "-o",
+                   f"{module}.new"])
         os.replace(f"{module}.new", module)
-        return "built"
 
     @staticmethod
     def call(command):

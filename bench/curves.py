@@ -135,6 +135,7 @@ def first_results(settings, say):
     band = Band.of(whole)
     say(f"first result of a fresh process: {band.median:.2f} s [{band.low:.2f} .. {band.high:.2f}], of which "
         f"`import fastsgd` {Band.of(imports).median:.2f} s, torch {'imported' if torch else 'not imported'}")
+    yield rows.row(1, "import", "fastsgd", "import", "s", Band.of(imports))
     yield rows.row(1, "first result", "fastsgd", "first result", "s", band, 64, 10_000, "float64",
                    versions={"import_s": round(Band.of(imports).median, 3), "torch": torch})
 

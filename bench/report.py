@@ -13,6 +13,9 @@ NAMES = OPPONENTS | {"fma-peak": "FMA peak", "copy": "copy bandwidth", "torch-ba
                      "PyTorch batched, first version that comes to mind", "numpy": "numpy.linalg.svd, given J",
                      "torch": "torch.linalg.svdvals, given J", "autograd": "autograd by points, then svdvals",
                      "fs.linalg.rank": "fs.linalg.rank, given J", "numpy-loop": "a plain NumPy loop"}
+README_CASES = ("diagonal", "relu2", "S9")
+README_OPPONENTS = {"torch-naive": "an autograd loop in PyTorch", "torch-batched": "PyTorch, batched over networks",
+                    "jax": "JAX, jit(vmap(scan))", "numba": "numba, compiled loops"}
 LONE = "one network's steps wait for each other's sums, and no other network's work hides that"
 SHORT_RUN = "the call's fixed part, about 0.3 ms of checks and planning, is longer than so few steps of one network"
 
@@ -46,11 +49,16 @@ def rewrite(rows, pages=PAGES, plots=True):
 
 
 def summary(rows):
-    """What a README shows: the table of opponents, where we are slower, the first result, conditions."""
-    curved = any(row["metric"] == "curve N" for row in rows)
-    picture = "![network-steps a second against the number of networks](docs/bench_N.png)" if curved else ""
-    parts = (opponents(rows), picture, first(rows), slower(rows), conditions(rows))
-    return "\n\n".join(part for part in parts if part)
+    """What a README shows: how many times the speed of each of four ways to do it, on three systems, and where."""
+    ratios = {(row["provider"], row["case"], row["cores"]): row for row in rows if row["metric"] == "speed ratio"}
+    most = max((row["cores"] for row in rows), default=0)
+    cases = [name for name in README_CASES if any((provider, name, most) in ratios for provider in README_OPPONENTS)]
+    lines = [(words, *(_ratio(ratios[provider, name, most]) if (provider, name, most) in ratios else ""
+                       for name in cases)) for provider, words in README_OPPONENTS.items()]
+    head = ("times the speed of", *(CASES[name].title for name in cases))
+    return (_table(head, lines) + f"\n\n{rows[0]['machine']}, {most} cores, {rows[0]['isa']}, commit "
+            f"{rows[0]['commit']}, {rows[0]['date'][:10]}; medians, own sample order for each network, answers checked "
+            "before anything is timed.")
 
 
 def whole(rows):

@@ -11,6 +11,8 @@ extern template void fs::advance_general<float>(const GeneralJob<float>&);
 extern template void fs::advance_general<double>(const GeneralJob<double>&);
 extern template i64 fs::general_bytes<float>(const GeneralJob<float>&);
 extern template i64 fs::general_bytes<double>(const GeneralJob<double>&);
+extern template std::unique_ptr<Family<float, 1>> fs::family<float, 1>(const FamilyShape&);
+extern template std::unique_ptr<Family<double, 1>> fs::family<double, 1>(const FamilyShape&);
 
 namespace {
 

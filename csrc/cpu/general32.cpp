@@ -3,3 +3,4 @@
 
 template void fs::advance_general<float>(const fs::GeneralJob<float>&);
 template fs::i64 fs::general_bytes<float>(const fs::GeneralJob<float>&);
+template std::unique_ptr<fs::Family<float, 1>> fs::family<float, 1>(const fs::FamilyShape&);

@@ -3,6 +3,7 @@
 
 template void fs::advance_general<double>(const fs::GeneralJob<double>&);
 template fs::i64 fs::general_bytes<double>(const fs::GeneralJob<double>&);
+template std::unique_ptr<fs::Family<double, 1>> fs::family<double, 1>(const fs::FamilyShape&);
 
 // out [N, n, o] = predictions of N networks with parameters W [N, P] at X [n, stride].
 void fs::predict(const FamilyShape& shape, int threads, i64 N, const double* W, const double* X, i64 n, i64 stride,
