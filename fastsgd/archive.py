@@ -82,6 +82,8 @@ def _validate(request, lost, weights, records, saved_weights, t, taken, ids, ste
     _expect("lost", lost, "int64", (N,))
     if not ((lost >= -1) & (lost <= t)).all():
         raise SpecError(f"file: lost holds a step outside -1 .. {t}")
+    if not np.isfinite(weights[lost < 0]).all():
+        raise SpecError("file: weights of a network that is not lost are not finite")
     _networks(request, N, ids, base)
     if steps is not None and not (steps.dtype == saves.dtype and np.array_equal(steps, saves)):
         raise SpecError("file: steps are not those that the run saves")

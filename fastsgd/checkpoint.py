@@ -116,15 +116,17 @@ class Writer:
                 "from there")
 
 
-def run_with(plan, checkpoint=None, watch=None):
-    """Execute a plan and call `watch(done)` after each launch; returns a Result.
+def run_with(plan, checkpoint=None, progress=None):
+    """Execute a plan and report as `progress` asks, see watch.py; returns a Result.
 
     checkpoint: path or Checkpoint to write; a run that it holds goes on from there
     """
-    if checkpoint is None:
-        return execute(plan, None, watch)
-    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    return _run(plan, checkpoint, _claimed(checkpoint, plan.run), watch)
+    held = None
+    if checkpoint is not None:  # refused before there is anything to see
+        checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+        held = _claimed(checkpoint, plan.run)
+    with watcher(plan, progress) as watch:
+        return execute(plan, None, watch) if checkpoint is None else _run(plan, checkpoint, held, watch)
 
 
 def _run(plan, checkpoint, held, watch):

@@ -5,7 +5,6 @@ from .errors import SpecError
 from .plan import plan as make_plan
 from .spec.planned import Plan
 from .spec.run import Run
-from .watch import watcher
 
 
 def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=None, init=None, order=None, save=None,
@@ -37,5 +36,4 @@ def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=N
                 raise SpecError(f"{name}: missing")
         plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
                              backend, device, seed, ids), tuning)
-    with watcher(plan, progress) as watch:
-        return run_with(plan, checkpoint, watch)
+    return run_with(plan, checkpoint, progress)

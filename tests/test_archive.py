@@ -213,7 +213,8 @@ def test_a_checkpoint_that_says_what_cannot_be(originals, tmp_path, name, values
 def test_values_that_cannot_be(originals, tmp_path):
     for kind, name, value in (("result", "lost", 21), ("result", "lost", -2), ("result", "ids", 7),
                               ("result", "base", 0.5), ("result", "base", np.nan), ("result", "steps", 1),
-                              ("checkpoint", "lost", 9)):
+                              ("checkpoint", "lost", 9), ("result", "weights", np.nan),
+                              ("checkpoint", "weights", np.inf)):
         path, load = originals[kind]
         arrays, header = opened(path)
         changed = arrays[name].copy()
