@@ -5,7 +5,11 @@ import numbers
 import numpy as np
 
 from ..errors import SpecError
+from ..limits import memory
 
+NO_NUMBERS = (bool, np.bool_, np.timedelta64)  # though Python takes them for some
+LARGEST = 2**53  # of whole numbers without a limit of their own: exact in float64
+SURELY = 1 << 30  # bytes that are not worth a look at what the machine has left
 BELOW_ONE = 1 - 2.0**-53  # the largest number below 1, of ranges open there
 
 
@@ -31,10 +35,22 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
     if array.size and array.dtype.kind not in kinds:  # an empty list has no kind; its size is the caller's to refuse
         wanted = "integers" if kinds == "iu" else "real numbers"
         raise SpecError(f"{field}: holds {array.dtype}, expected {wanted}")
+    if array.nbytes > SURELY and array.nbytes > memory():  # a view may repeat few numbers without end
+        raise SpecError(f"{field}: has shape {array.shape}, {array.nbytes / 2**30:.4g} GiB, more than this machine has "
+                        "left")
     legal = (ndim,) if isinstance(ndim, int) else ndim
     if legal is not None and array.ndim not in legal:
         raise SpecError(f"{field}: has shape {array.shape}, expected {' or '.join(map(str, legal))} axes")
     return array
+
+
+def shown(value, text=repr):
+    """A value as a message shows it, whatever it is: short, and of what has no text the class."""
+    try:
+        out = " ".join(text(value).split())
+    except Exception:  # integers of thousands of digits, objects without a text
+        return f"a {type(value).__name__} that has no text"
+    return out if len(out) <= 200 else f"{out[:200]}..."
 
 
 def as_float(array, field):
@@ -94,7 +110,7 @@ def dtype_name(value, field="dtype", legal=("float32", "float64")):
     known = isinstance(value, (str, np.dtype)) or type(value).__module__ == "torch"
     name = str(value).removeprefix("torch.") if known else None
     if name not in legal:
-        raise SpecError(f"{field}: {value!r} given, expected one of {legal}")
+        raise SpecError(f"{field}: {shown(value)} given, expected one of {legal}")
     return name
 
 
@@ -106,10 +122,11 @@ def whole(value, field, low=0, high=None, floats=False):
     legal = f"a whole number >= {low}" + ("" if high is None else f" and <= {high}")
     if floats and isinstance(value, (float, np.floating)) and value == value // 1:
         value = int(value)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise SpecError(f"{field}: {value!r} given, expected {legal}")
-    if value < low or (high is not None and value > high):
-        raise SpecError(f"{field}: {value} given, expected {legal}")
+    if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Integral):
+        raise SpecError(f"{field}: {shown(value)} given, expected {legal}")
+    if value < low or value > (LARGEST if high is None else high):
+        more = "" if high is not None else f" and <= {LARGEST}"
+        raise SpecError(f"{field}: {shown(value, str)} given, expected {legal}{more}")
     return int(value)
 
 
@@ -117,8 +134,9 @@ def real(value, field, low=None, low_open=False, high=None):
     """One real number in [low, high] ((low when low_open) as a float; booleans and NaN are refused with SpecError."""
     legal = ("a number" + ("" if low is None else f" {'>' if low_open else '>='} {low:g}")
              + ("" if high is None else f" and <= {high:g}"))
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise SpecError(f"{field}: {value!r} given, expected {legal}")
+    if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Real) or (
+            isinstance(value, numbers.Rational) and abs(value) >= 2**1023):
+        raise SpecError(f"{field}: {shown(value)} given, expected {legal}")
     low_ok = low is None or (value > low if low_open else value >= low)
     if value != value or not low_ok or (high is not None and value > high):
         raise SpecError(f"{field}: {value} given, expected {legal}")
@@ -128,14 +146,14 @@ def real(value, field, low=None, low_open=False, high=None):
 def flag(value, field):
     """True or False; anything else is refused with SpecError."""
     if not isinstance(value, (bool, np.bool_)):
-        raise SpecError(f"{field}: {value!r} given, expected True or False")
+        raise SpecError(f"{field}: {shown(value)} given, expected True or False")
     return bool(value)
 
 
 def one_of(value, field, legal):
     """One of the words `legal`; anything else is refused with SpecError."""
     if not (value is None or isinstance(value, str)) or value not in legal:
-        raise SpecError(f"{field}: {value!r} given, expected one of {legal}")
+        raise SpecError(f"{field}: {shown(value)} given, expected one of {legal}")
     return value
 
 

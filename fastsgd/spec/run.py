@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, dtype_name, finite, frozen, one_of, whole
+from .check import as_array, dtype_name, finite, frozen, one_of, shown, whole
 from .loss import Loss, Squared
 from .metric import Custom, Metric
 from .order import Common, PerNetwork, Replay, Reshuffle
@@ -110,9 +110,9 @@ class Run(Record):
 
 
 def _device(value):
-    name = str(value)  # a torch.device says its name
+    name = shown(value, str)  # a torch.device says its name
     if not DEVICE.fullmatch(name):
-        raise SpecError(f"device: {value!r} given, expected None, 'cpu', 'cuda', 'cuda:1' or 'cuda:0,1'")
+        raise SpecError(f"device: {shown(value)} given, expected None, 'cpu', 'cuda', 'cuda:1' or 'cuda:0,1'")
     cards = name.partition(":")[2].split(",")
     if len(set(cards)) < len(cards):
         raise SpecError(f"device: {value!r} names a card twice")
@@ -137,8 +137,8 @@ def _metrics(metrics):
     metrics = tuple(Custom(metric) if _is_function(metric) else metric for metric in metrics)
     for metric in metrics:
         if not (isinstance(metric, Metric) and isinstance(metric.name, str) and metric.name):
-            raise SpecError(f"metrics: {metric!r} is unknown, expected metrics from fs.metrics, e.g. TrainLoss(), or "
-                            "functions of (params, data)")
+            raise SpecError(f"metrics: {shown(metric)} is unknown, expected metrics from fs.metrics, e.g. TrainLoss(), "
+                            "or functions of (params, data)")
     names = [metric.name for metric in metrics]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
