@@ -112,8 +112,8 @@ def test_another_thread_is_not_asked():
     """Handlers run on the main thread alone: a kernel that another thread waits for goes on to its end."""
     small, seen = run(M.MLP(5, (4, 4)), R.SGD(momentum=0.5), "float64", steps=20_000), []
     worker = threading.Thread(target=lambda: seen.append(fs.train(small).weights.tobytes()))
+    worker.start()
     with pytest.raises(Rung), alarm(0.02):
-        worker.start()
         while True:
             worker.join(0.01)
     worker.join()
