@@ -54,7 +54,7 @@ RUNS = {  # each takes minutes in one launch
     "general": lambda: run(M.MLP(10, (20, 20)), R.SGD(momentum=0.5)),
     "general, full batch": lambda: run(M.MLP(10, (20, 20)), R.SAM(rho=0.1, batch_size=None), n=100_000, steps=100),
     "fresh": lambda: run(M.MLP(10, (20, 20)), R.SGD(batch_size=16)).replace(data=fs.data.Fresh(
-        10, M.MLP(10, 2), {name: np.ones(shape) for name, shape in M.MLP(10, 2).shapes().items()})),
+        10, M.MLP(10, 2), {name: np.ones(shape, "float32") for name, shape in M.MLP(10, 2).shapes().items()})),
 }
 
 
