@@ -63,7 +63,8 @@ def resumed(run, rng, folder):
     except KeyboardInterrupt:
         return fs.resume(path, tuning=fs.Tuning(segment=int(rng.integers(1, run.steps + 1)), threads=1))
     finally:
-        path.unlink(missing_ok=True)
+        for left in path.parent.glob(f"{path.name}*"):
+            left.unlink()
 
 
 def ways(run, rng, folder):
@@ -190,8 +191,9 @@ def kills(seed, kinds=20, each=5, seconds=0.4, say=print):
                     continue
             if out.read_text() != want:
                 wrong.append(f"kind {kind}: other bits ({described(run)})")
-            litter = sorted(set(os.listdir(folder)) - {"run.ckpt", "bits"})
-            say(f"kind {kind}: {each} kills, {described(run)}" + (f"; left {litter}" if litter else ""))
+            litter = sorted(set(os.listdir(folder)) - {"run.ckpt", "run.ckpt.previous", "bits"})
+            wrong += [f"kind {kind}: left {litter}"] if litter else []
+            say(f"kind {kind}: {each} kills, {described(run)}")
     say(f"seed {seed}: {done} kills over {kinds} kinds of run, {len(wrong)} wrong" + "".join(f"\n  {w}" for w in wrong))
     return wrong
 

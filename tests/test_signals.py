@@ -54,7 +54,7 @@ RUNS = {  # each takes minutes in one launch
     "general": lambda: run(M.MLP(10, (20, 20)), R.SGD(momentum=0.5)),
     "general, full batch": lambda: run(M.MLP(10, (20, 20)), R.SAM(rho=0.1, batch_size=None), n=100_000, steps=100),
     "fresh": lambda: run(M.MLP(10, (20, 20)), R.SGD(batch_size=16)).replace(data=fs.data.Fresh(
-        10, M.MLP(10, 2), {name: np.ones(shape) for name, shape in M.MLP(10, 2).shapes().items()})),
+        10, M.MLP(10, 2), {name: np.ones(shape, "float32") for name, shape in M.MLP(10, 2).shapes().items()})),
 }
 
 
@@ -112,8 +112,8 @@ def test_another_thread_is_not_asked():
     """Handlers run on the main thread alone: a kernel that another thread waits for goes on to its end."""
     small, seen = run(M.MLP(5, (4, 4)), R.SGD(momentum=0.5), "float64", steps=20_000), []
     worker = threading.Thread(target=lambda: seen.append(fs.train(small).weights.tobytes()))
+    worker.start()
     with pytest.raises(Rung), alarm(0.02):
-        worker.start()
         while True:
             worker.join(0.01)
     worker.join()

@@ -6,15 +6,15 @@ from soak import kills, soak
 SEED = 20261126
 
 
-@pytest.mark.parametrize("first", range(0, 60, 10))
+@pytest.mark.parametrize("first", range(0, 30, 10))
 def test_random_runs_have_the_same_bits_in_every_way(first):
     assert soak(SEED, first, 10, reference=False) == []
 
 
-@pytest.mark.parametrize("first", (1000, 1006))
+@pytest.mark.parametrize("first", (1000, 1004))
 def test_random_runs_are_near_the_reference(first):
-    assert soak(SEED, first, 6) == []
+    assert soak(SEED, first, 4) == []
 
 
 def test_kills_lose_no_bit():
-    assert kills(SEED, kinds=3, each=3, seconds=0.15) == []
+    assert kills(SEED, kinds=2, each=3, seconds=0.15) == []
