@@ -140,8 +140,8 @@ struct Block {
   }
 
   // Steps t .. t + count - 1 of batch-1 SGD; each begins with the residual at its sample in hand.
-  void steps(i64 t, int count) {
-    const Model model = this->model;  // copies of its own let the compiler keep them in registers
+  __attribute__((noinline)) void steps(i64 t, int count) {  // on its own: its registers are not shared with run_sgd
+    const Model model = this->model;                        // copies of its own let the compiler keep them in registers
     const Data<T> data{job.X, job.y, job.stride};
     const V slope = V::set(job.slope);
     const T bound = job.bound;
@@ -218,17 +218,18 @@ struct Block {
       for (int r = 0; r < sums; ++r) sum[r] = V::set(0);
       u32 bad = 0;
       i64 b = 0;
-      while (b + R <= job.batch) {
-        const i64 from = b, last = b + most < job.batch ? b + most : job.batch;
+      const auto samples = [&](i64 last) {
         for (; b + R <= last; b += R) bad |= gather<R>(model, data, t, b, slope, bound);
-        FS_WORKED(rows * (b - from));
-      }
+      };
+      for (; __builtin_expect(b + most < job.batch, 0); FS_WORKED(rows * most)) samples(b + most);
+      samples(job.batch);
       for (; b < job.batch; ++b) bad |= gather<1>(model, data, t, b, slope, bound);
       if (__builtin_expect((bad & q.alive) != 0, 0)) retire(q, bad & q.alive, t);
       alignas(64) T rate[G];
       for (int g = 0; g < G; ++g) rate[g] = q.ahead.rate[g] / T(job.batch);
       if constexpr (G == 1) model.move(q.w, sum, V::set(*rate));
       else model.move(q.w, sum, V::load(rate));
+      FS_WORKED(rows * (job.batch < most ? job.batch : most));
     }
   }
 
