@@ -52,7 +52,7 @@ class _Scheduled(LRScheduler):
     def get_lr(self):
         """Learning rate of each parameter group at this update."""
         self._updates = 0
-        return [rate * factor for rate, factor in zip(self._rates(), self._factors, strict=True)]
+        return [rate * factor for rate, factor in zip(self._own_rates(), self._factors, strict=True)]
 
     def state_dict(self):
         """Where the schedule is, its base rates and which schedule it is: plain numbers and text."""
@@ -150,14 +150,14 @@ class FromStepSize(_Scheduled):
             if length not in (1, groups):
                 raise PlanError(f"{field}: given for {length}, the optimizer has {groups} parameter groups")
         self._base, self._row, table = step_size.compile(groups, steps)
-        self._table = table(0, steps)  # [distinct schedules, T]; at once: numpy rounds a lone power otherwise
+        self._rates = table(0, steps)  # [distinct schedules, T] over base; at once: numpy rounds a lone power otherwise
         super().__init__(optimizer, steps, last_epoch)
 
-    def _rates(self):
-        return (self._base * self._table[self._row, self._t]).tolist()
+    def _own_rates(self):
+        return (self._base * self._rates[self._row, self._t]).tolist()
 
     def _schedule(self):
-        digest = hashlib.sha256(self._table.tobytes())
+        digest = hashlib.sha256(self._rates.tobytes())
         for part in (self._base.astype(float), self._row.astype(np.int64)):
             digest.update(part.tobytes())
         return {"steps": self.steps, "rates": digest.hexdigest()[:16]}
@@ -203,7 +203,7 @@ class DeepNetLR(_Scheduled):
             return grown(s)
         return (2 * f * F if a == 1 else grown(f)) / (10 if s < 0.9 else 100)
 
-    def _rates(self):
+    def _own_rates(self):
         return [float(base) * self.factor(self._t) for base in self.base_lrs]
 
     def _schedule(self):

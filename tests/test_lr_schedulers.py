@@ -290,4 +290,4 @@ def test_groups_of_one_schedule_share_its_memory():
     arrays = [value for value in vars(scheduler).values() if isinstance(value, np.ndarray)]
     held = sum(value.nbytes for value in arrays if value.base is None)
     assert held < 2 * 8 * 10_000, "one row of the table, not 62"
-    assert FromStepSize(optimizer(2), fs.StepTable(np.ones((2, 50))))._table.shape == (2, 50)
+    assert FromStepSize(optimizer(2), fs.StepTable(np.ones((2, 50))))._rates.shape == (2, 50)

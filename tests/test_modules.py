@@ -1,5 +1,6 @@
 """Feature sparsity of torch modules is the paper's rule on stored activations, in less memory; no hook is left."""
 
+import pickle
 import subprocess
 import sys
 from copy import deepcopy
@@ -337,6 +338,77 @@ def test_data_of_other_kinds(data, message):
     for metric in (fs.modules.FeatureSparsity(model, layers), fs.modules.JacobianRank(model)):
         with pytest.raises(fs.SpecError, match=message):
             metric.over(data)
+
+
+def test_copies_made_while_a_meter_is_attached_are_plain():
+    model, x, layers = case("residual")
+    meter = fs.modules.FeatureSparsity(model, layers)
+    with meter:
+        copies = [deepcopy(model), pickle.loads(pickle.dumps(model))]
+        for copied in copies:
+            copied.eval()(x)
+        assert not meter._counts, "a copy counts nothing"
+        model.eval()(x)
+    assert meter.compute()["1"].samples == len(x)
+    for copied in copies:
+        torch.testing.assert_close(copied(x), model(x))
+        assert fs.modules.FeatureSparsity(copied, layers).over(x) == fs.modules.FeatureSparsity(model, layers).over(x)
+
+
+class Tokens(nn.Module):
+    """Samples first outside, tokens flattened into the first axis inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.each, self.relu, self.head = nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.relu(self.each(x.flatten(0, 1))).view(len(x), -1, 6).mean(dim=1))
+
+
+def test_layers_whose_first_axis_is_not_the_samples():
+    torch.manual_seed(0)
+    sparse, x = fs.modules.FeatureSparsity, torch.randn(5, 9, 8)  # [T, B, d] for the encoder, 9 examples
+    for encoder in (nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0),
+                    nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), 1,
+                                          enable_nested_tensor=False)):
+        layer = "linear1" if hasattr(encoder, "linear1") else "layers.0.linear1"
+        with pytest.raises(fs.PlanError, match=f"'{layer}': .*has batch_first=False.*axis=1"):
+            sparse(encoder, [layer]).over(x)
+        got = sparse(encoder, [layer], axis=1).over(x)[layer]
+        phi = stored(encoder, x, [layer])[layer].reshape(5, 9, 16).transpose(1, 0, 2).reshape(9, -1)
+        assert (got.samples, got.units) == (9, 80) and got.density == (phi > 0).mean()
+        assert got.coefficient == sequential_rule(phi, 0.95)[0]
+        assert sparse(encoder, [layer], axis=0).over(x)[layer].samples == 5, "said by name"
+    row = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0), nn.Linear(8, 3))
+    with pytest.raises(fs.PlanError, match="'1': 'the model' has batch_first=False"):
+        sparse(row, ["1"]).over(x)
+    assert sparse(row, ["1"], axis=1).over(x)["1"].samples == 9
+    model = Tokens()
+    with pytest.raises(fs.PlanError, match=r"'relu': gives \[45, 6\] for 5 samples; .*axis=0 to count each of the 45"):
+        sparse(model, ["relu"]).over(x)
+    assert sparse(model, ["relu"], axis=0).over(x)["relu"].samples == 45
+    with pytest.raises(fs.PlanError, match="for 45 samples"):  # 45 tokens and 5 samples in one table
+        sparse(model, ["relu", "head"], axis=0).over(x)
+    with pytest.raises(fs.PlanError, match=r"shape \[45, 6\], expected \[..., samples, ...\] on axis 2"):
+        sparse(model, ["relu"], axis=2).over(x)
+    with pytest.raises(fs.SpecError, match="axis"):
+        sparse(model, ["relu"], axis=-1)
+    with sparse(model, ["head"]) as meter:
+        model(x=x)  # by keyword
+    assert meter.compute()["head"].samples == 5
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_meter_in_inference_mode_and_out_of_it(first):
+    model, x, layers = case("mlp")
+    model.eval()
+    want = fs.modules.FeatureSparsity(model, layers).over(x.split(20))
+    with fs.modules.FeatureSparsity(model, layers) as meter:
+        for k, batch in enumerate(x.split(20)):
+            with torch.inference_mode(first == (k % 2 == 0)):
+                model(batch)
+    assert meter.compute() == want
 
 
 def test_memory_stays_below_one_stored_layer():

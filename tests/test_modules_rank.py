@@ -168,3 +168,170 @@ def test_matrices_that_are_too_large_are_refused_early(monkeypatch):
         fs.modules.JacobianRank(model).over(x)  # 180 rows of 623
     monkeypatch.setattr("fastsgd.modules.jacobian_rank.MATRIX", 8 * 20 * 100)
     assert fs.modules.JacobianRank(model, parameters=20).over(x).rows == 180  # folded, so never 100 rows of 20
+
+
+def low_rank():
+    """A model, inputs in a space of 3 dimensions, and the rank that its first weight alone has: at most 3 * 40."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 1))
+    for p in (model[2].weight, model[2].bias, model[0].bias):
+        p.requires_grad_(False)
+    return model, torch.randn(400, 3) @ torch.randn(3, 20)
+
+
+class OwnAutocast(nn.Module):
+    """A module that computes in bfloat16 whatever is outside."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.inner(x).float()
+
+
+def test_precision_is_the_modules_own():
+    """Rounding to 8 bits gives a full rank: autocast outside is off, one inside is refused."""
+    model, x = low_rank()
+    want = fs.modules.JacobianRank(model).over(x)
+    assert want.rank <= 120
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for chunk in (None, 1):
+            got = fs.modules.JacobianRank(model, chunk_size=chunk).over(x[:130])
+            assert got.rank == fs.modules.JacobianRank(model).over(x[:130]).rank <= 120
+        assert torch.is_autocast_enabled("cpu")
+    with pytest.raises(fs.PlanError, match=r"0\.0001 is below the rounding unit 0\.0078 of torch\.bfloat16"):
+        fs.modules.JacobianRank(OwnAutocast(model)).over(x)
+    mixed = nn.Sequential(nn.Linear(20, 40), Cast(torch.bfloat16), nn.Linear(40, 1).to(torch.bfloat16))
+    with pytest.raises(fs.PlanError, match="bfloat16"):  # the chosen coordinates are float32, what they pass is not
+        fs.modules.JacobianRank(mixed, parameters=["0.weight"]).over(x)
+    assert fs.modules.JacobianRank(mixed, rtol=0.1, parameters=["0.weight"]).over(x[:9]).rows == 9
+
+
+class Cast(nn.Module):
+    """A change of dtype as a module."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x):
+        return x.to(self.dtype)
+
+
+def test_tf32_and_bfloat16_products_are_off_meanwhile():
+    seen, model = [], nn.Sequential(nn.Linear(3, 2))
+    kept = torch.backends.mkldnn.matmul
+    if not hasattr(kept, "fp32_precision"):
+        pytest.skip("torch 2.9 and later say this for each kind of operation")
+    model.register_forward_pre_hook(lambda *_: seen.append(kept.fp32_precision))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        fs.modules.JacobianRank(model).over(torch.randn(5, 3))
+        assert set(seen) == {"ieee"} and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("shape", [(40, 300), (300, 40), (40, 40), (1, 5), (5, 1)])
+def test_singular_values_of_wide_and_tall_matrices(shape):
+    torch.manual_seed(0)
+    rows, columns = shape
+    model = nn.Linear(columns, 1, bias=False).double()
+    x = torch.randn(rows, columns, dtype=torch.float64) * torch.logspace(0, -9, columns, dtype=torch.float64)
+    agree(fs.modules.JacobianRank(model, 1e-12).over(x.split(7)), x.numpy(), 1e-12)
+
+
+class Counter(nn.Module):
+    """Writes to a buffer in its forward, which a transform forbids."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.layer(x)
+
+
+class Twice(torch.autograd.Function):
+    """Doubles; written in the old form, which torch.func refuses."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
+class Old(nn.Module):
+    """A model with an autograd function of the old form."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return Twice.apply(self.layer(x))
+
+
+@pytest.mark.parametrize("make", [Counter, Old])
+@pytest.mark.parametrize("output", ["all", "random", 1])
+def test_what_chunk_size_one_promises(make, output):
+    """The message that sends there is true: plain autograd runs whatever the model's own forward runs."""
+    torch.manual_seed(0)
+    model, x = make().double(), torch.randn(6, 4, dtype=torch.float64)
+    with pytest.raises(fs.PlanError, match="chunk_size=1 does without"):
+        fs.modules.JacobianRank(model, 1e-8, output=output).over(x)
+    got = fs.modules.JacobianRank(model, 1e-8, output=output, chunk_size=1).over(x)
+    scale = 2 if make is Old else 1
+    plain = nn.Sequential(model.layer)
+    want = fs.modules.JacobianRank(plain, 1e-8, output=output).over(x).singular_values
+    torch.testing.assert_close(got.singular_values, scale * want, rtol=1e-12, atol=1e-13)
+    if make is Counter:
+        assert model.calls == 0, "the buffers are left alone"
+
+
+def test_an_error_of_the_model_itself_is_not_sent_to_chunk_size_one():
+    class Broken(nn.Linear):
+        def forward(self, x):
+            if torch.is_grad_enabled() and self.training is False and x.abs().sum() >= 0:
+                raise ValueError("of its own")
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match="of its own"):
+        fs.modules.JacobianRank(Broken(3, 2)).over(torch.randn(40, 3))
+
+
+def test_alone_and_together_are_the_same():
+    model, x, _ = case("residual", n=12, dtype=torch.float64)
+    together, alone = (fs.modules.JacobianRank(model, 1e-9, chunk_size=c).over(x) for c in (24, 1))
+    torch.testing.assert_close(alone.singular_values, together.singular_values, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_inference_mode_and_no_grad(chunk):
+    model, x, _ = case("conv", n=9)
+    want = fs.modules.JacobianRank(model).over(x).singular_values
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            made = deepcopy(model)
+            for m in (model, made):
+                got = fs.modules.JacobianRank(m, chunk_size=chunk).over(x + 0).singular_values
+                torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * float(want[0]))
+
+
+def test_models_in_which_a_row_is_of_no_one_example():
+    class Centred(nn.Linear):
+        def forward(self, x):
+            return super().forward(x - x.mean(dim=0))
+
+    first = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+    for model, x in ((first, torch.randn(5, 9, 8)), (Centred(4, 2), torch.randn(6, 4))):
+        with pytest.raises(fs.PlanError, match="two examples together"):
+            fs.modules.JacobianRank(model).over(x)

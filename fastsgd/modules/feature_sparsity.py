@@ -58,10 +58,13 @@ class FeatureSparsity:
     normalise: scale each row of Phi to unit length first (over all U units), as the paper does for its toy networks
     units: K at most, >= 1, or None for all units of the layer
     seed: >= 0; decides which units, a layer of U units always the same
+    axis: which axis of the layers' outputs counts samples. None: the first, which must then be as long as that of the
+        model's first input, and be no sequence's: a layer that flattens tokens or images into it is refused, and one
+        of or in a module with batch_first=False. A number: this axis, of all layers, whatever it means
     Raises SpecError for a field outside its range, PlanError for an unknown layer.
     """
 
-    def __init__(self, model, layers, tau=0.95, normalise=False, units=1000, seed=0):
+    def __init__(self, model, layers, tau=0.95, normalise=False, units=1000, seed=0, axis=None):
         self.model = checked_module(model, "FeatureSparsity")
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self.layers = known(layers, self._modules, "FeatureSparsity.layers")
@@ -69,6 +72,7 @@ class FeatureSparsity:
         self.normalise = flag(normalise, "FeatureSparsity.normalise")
         self.units = None if units is None else whole(units, "FeatureSparsity.units", 1)
         self.seed = whole(seed, "FeatureSparsity.seed")
+        self.axis = None if axis is None else whole(axis, "FeatureSparsity.axis")
         self._handles = []
         self.reset()
 
@@ -76,16 +80,17 @@ class FeatureSparsity:
         """Forget all counts."""
         self._counts = {}
         self._called = None  # layers called so far in the running forward, None between two
+        self._samples = None  # how many samples this forward has, once that is known
 
     def attach(self):
         """Forget all counts and count from now on, until `detach`; `with meter:` does both. Returns the meter."""
         if self._handles:
             raise PlanError("FeatureSparsity: is attached already, detach it first")
         self.reset()
-        self._handles.append(self.model.register_forward_pre_hook(self._begin))
+        self._handles.append(self.model.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True))
         for name in self.layers:
-            self._handles.append(self._modules[name].register_forward_hook(self._hook(name)))
-        self._handles.append(self.model.register_forward_hook(self._end))
+            self._handles.append(self._modules[name].register_forward_hook(_Hook(self._hook(name))))
+        self._handles.append(self.model.register_forward_hook(_Hook(self._end)))
         return self
 
     def detach(self):
@@ -119,10 +124,12 @@ class FeatureSparsity:
                 self.model(x)
         return self.compute()
 
-    def _begin(self, module, args):
+    def _begin(self, module, args, kwargs):
         if self._called is not None:
             raise PlanError(UNFINISHED)
         self._called = set()
+        first = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
+        self._samples = None if self.axis is not None or first is None or not first.ndim else len(first)
 
     def _hook(self, name):
         def count(module, args, output):
@@ -133,11 +140,39 @@ class FeatureSparsity:
                 raise PlanError(f"layer {name!r}: called twice in one forward; name modules that run once, e.g. give "
                                 "each place its own ReLU")
             self._called.add(name)
-            features = _features(name, output)
+            features = self._features(name, output)
             if name not in self._counts:
-                self._counts[name] = _Counts(features, self.units, self.normalise, self.seed)
+                with torch.inference_mode(False):  # its sums are added to in any mode
+                    self._counts[name] = _Counts(features, self.units, self.normalise, self.seed)
             self._counts[name].add(name, features)
         return count
+
+    def _features(self, name, output):
+        """A layer's output as a detached matrix [b, U]."""
+        if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+            kind = str(output.dtype) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise PlanError(f"layer {name!r}: gives {kind}, expected one real tensor; name a submodule that does")
+        axis = self.axis or 0
+        if output.ndim <= axis or output.numel() == 0:
+            raise PlanError(f"layer {name!r}: gives shape {list(output.shape)}, expected "
+                            f"[{'..., ' * bool(axis)}samples, ...]{f' on axis {axis}' if axis else ''}")
+        b = output.shape[axis]
+        if self.axis is None and (owner := self._sequence_first(name)) is not None:
+            raise PlanError(f"layer {name!r}: {owner or 'the model'!r} has batch_first=False, so the first of "
+                            f"{list(output.shape)} is not the sample's; name the sample's axis, axis=1, or axis=0 if "
+                            "samples come first")
+        if self._samples not in (None, b):
+            raise PlanError(f"layer {name!r}: gives {list(output.shape)} for {self._samples} samples; name the "
+                            f"sample's axis, e.g. axis=1, or axis=0 to count each of the {b} rows as a sample")
+        if self.axis is not None:
+            self._samples = b
+        return output.detach().movedim(axis, 0).reshape(b, -1)
+
+    def _sequence_first(self, name):
+        """Name of the module with batch_first=False that the layer is, lies in or stands in a row with, or None."""
+        parts = name.split(".") if name else []
+        owners = [".".join(parts[:k]) for k in range(len(parts), -1, -1)]
+        return next((owner for owner in owners if _sequence_first(self._modules[owner])), None)
 
     def _end(self, module, args, output):
         missing = [name for name in self.layers if name not in self._called]
@@ -146,14 +181,29 @@ class FeatureSparsity:
         self._called = None
 
 
-def _features(name, output):
-    """A layer's output as a detached matrix [b, U]."""
-    if not isinstance(output, torch.Tensor) or not output.is_floating_point():
-        kind = str(output.dtype) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise PlanError(f"layer {name!r}: gives {kind}, expected one real tensor; name a submodule that does")
-    if output.ndim == 0 or output.numel() == 0:
-        raise PlanError(f"layer {name!r}: gives shape {list(output.shape)}, expected [samples, ...]")
-    return output.detach().reshape(len(output), -1)
+def _sequence_first(module):
+    """Whether a module, its attention, or a member of the row that it is, has batch_first=False."""
+    if isinstance(module, torch.nn.Sequential):
+        return any(map(_sequence_first, module))
+    attention = getattr(module, "self_attn", None)
+    return getattr(module, "batch_first", getattr(attention, "batch_first", True)) is False
+
+
+class _Hook:
+    """A hook of a meter. Copies of a module have their own copy of it, which does nothing."""
+
+    def __init__(self, call=None):
+        self.call = call
+
+    def __call__(self, *args):
+        if self.call is not None:
+            self.call(*args)
+
+    def __deepcopy__(self, memo):
+        return _Hook()
+
+    def __reduce__(self):
+        return _Hook, ()
 
 
 class _Counts:
@@ -173,6 +223,7 @@ class _Counts:
         self.comoment = torch.zeros(K, K, dtype=torch.float64, device=place)
         self.power = torch.full_like(self.mean, LOWEST)  # sums are of columns over 2^power
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def add(self, name, features):
         """Take in activations [b, U]."""

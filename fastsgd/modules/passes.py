@@ -67,6 +67,26 @@ def evaluating(model):
             module.training = mode
 
 
+@contextmanager
+def full_precision(device):
+    """Products and convolutions in their operands' precision: no autocast, TF32 or bfloat16; afterwards as before."""
+    backends = torch.backends
+    knobs = [getattr(backend, kind, None) for backend in (backends.cuda, backends.cudnn, backends.mkldnn)
+             for kind in ("matmul", "conv", "rnn")]
+    knobs = [(knob, "fp32_precision", "ieee") for knob in knobs if hasattr(knob, "fp32_precision")]
+    if not knobs:  # before torch 2.9
+        knobs = [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
+    before = [getattr(knob, name) for knob, name, _ in knobs]
+    for knob, name, value in knobs:
+        setattr(knob, name, value)
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for (knob, name, _), value in zip(knobs, before, strict=True):
+            setattr(knob, name, value)
+
+
 def home(device):
     """Where float64 sums of tensors on `device` live: there, or on the CPU if the device has no float64 (MPS)."""
     return torch.device("cpu") if device.type == "mps" else device
