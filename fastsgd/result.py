@@ -29,8 +29,9 @@ class Result:
 
     run: the request
     steps [S]: saved steps; ids [N]: which networks; base [N]: their base step sizes
-    lost [N]: first bad step of each network, -1 if none. A lost network is frozen at the parameters it had before that
-        step; its records from then on are NaN
+    lost [N]: first bad step of each network, -1 if none: a sample's loss was not finite or beyond `lost_above`, or the
+        update would have made a weight or a buffer infinite or NaN. A lost network is frozen at the parameters it had
+        before that step; its records from then on are NaN
     weights [N, P]: final parameters, flat; `params` names them
     records {metric: [N, S, ...]} float64; result["name"] gives one as a torch tensor on the device that computed it,
         `"name" in result`, `list(result)` and `result.keys()` know their names

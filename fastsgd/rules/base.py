@@ -22,8 +22,8 @@ class Rule(Record, ABC):
     a <- average a + (1 - average) w                          weight averaging, from a = w at the start
 
     lost_above: a run is lost at the first step on which the loss of one of its samples is not finite in the run's
-        dtype, or |h(x) - y| (of losses that are not squared: |h(x)|) exceeds this number > 0; it is frozen at the
-        parameters it had before that step
+        dtype, or |h(x) - y| (of losses that are not squared: |h(x)|) exceeds this number > 0, or whose update
+        would make a weight or a buffer infinite or NaN; it keeps the weights and buffers from before that step
     weight_decay, balance_penalty [] or [N]: >= 0; the latter needs parameters u and v
     normalised: whether the gradient is scaled to length 1 (a zero gradient stays zero)
     label_noise: fs.LabelNoise or its sigma, noise on the labels of the step's samples
