@@ -4,7 +4,10 @@
     python examples/digits_cnn.py --quick     # seconds, a smoke test: too short for any claim
 
 Plain SGD: batch 8, no momentum, no weight decay, no augmentation. Every schedule starts from the same weights and walks
-through the same batches, seed by seed. Needs the extra `examples` (scikit-learn, matplotlib).
+through the same batches, seed by seed. These images are easy, so every schedule ends near the same test error and some
+layers saturate: it is an example of the interface. `fastsgd reproduce S10` is the experiment, on larger images.
+
+Needs the extra `examples` (scikit-learn, matplotlib).
 """
 
 import argparse
@@ -19,8 +22,9 @@ import torch
 from torch import nn
 
 import fastsgd as fs
+from fastsgd.reproduce.deep.networks import Residual
 
-LAYERS = {"relu": "stem", "block1": "block 1", "block2": "block 2", "block3": "block 3", "pool": "pooled"}
+LAYERS = Residual.layers
 BATCH = 8
 SCHEDULES = {  # label -> (step size, decay_at or None, warm-up base, colour)
     "small: 0.02, constant": (0.02, None, 1.0, "#0072B2"),
@@ -28,38 +32,6 @@ SCHEDULES = {  # label -> (step size, decay_at or None, warm-up base, colour)
     "large: 0.2 growing, decay at 50 %": (0.2, 0.5, 1.03, "#D55E00"),
 }
 SMALL, SHORT, LONG = SCHEDULES
-
-
-class Block(nn.Module):
-    """Two convolutions with batch norm and a shortcut; its output is what its last ReLU gives."""
-
-    def __init__(self, c_in, c_out, stride):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(),
-            nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out))
-        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(c_in, c_out, 1, stride)
-        self.relu = nn.ReLU()
-
-    def forward(self, x):
-        return self.relu(self.shortcut(x) + self.body(x))
-
-
-class Net(nn.Module):
-    """A residual network for [B, 1, 8, 8] images, `width` channels at first, four times that at the end."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.conv, self.norm, self.relu = nn.Conv2d(1, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-        self.block1 = Block(width, width, 1)
-        self.block2 = Block(width, 2 * width, 2)
-        self.block3 = Block(2 * width, 4 * width, 2)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(4 * width, 10)
-
-    def forward(self, x):
-        x = self.relu(self.norm(self.conv(x)))
-        return self.head(self.pool(self.block3(self.block2(self.block1(x)))).flatten(1))
 
 
 @dataclass
@@ -93,7 +65,7 @@ def run(label, seed, epochs, train, width):
     torch.set_num_threads(1)  # runs go side by side
     (X, y), test = data(train)
     torch.manual_seed(seed)
-    model = Net(width)
+    model = Residual(width)
     step_size, decay_at, base, _ = SCHEDULES[label]
     optimizer = torch.optim.SGD(model.parameters(), lr=step_size)
     steps = epochs * (train // BATCH)

@@ -72,13 +72,15 @@ def plan(config: Annotated[Path, typer.Argument(help="TOML file that describes t
 
 
 @app.command()
-def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or all of these; even2023, ..., "
-                                                        "or all neighbours")],
+def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or all of these; S10 to S13, deep; "
+                                                        "even2023, ..., or all neighbours")],
               out: Annotated[Path, typer.Option(help="folder for tables, figures and results")] = Path("reproduced"),
               replicas: Annotated[int, typer.Option(help="sample orders of each setting")] = 256,
               saved: Annotated[int, typer.Option(help="saved steps of each run")] = 250,
               seed: Annotated[int, typer.Option(help="key of all draws")] = 0,
-              quick: Annotated[bool, typer.Option("--quick", help="16 sample orders, 60 saved steps")] = False):
+              quick: Annotated[bool, typer.Option("--quick", help="16 sample orders, 60 saved steps")] = False,
+              data: Annotated[Path | None, typer.Option(help="images of S10 to S13: a folder or .npz")] = None,
+              seeds: Annotated[int | None, typer.Option(help="starts of each setting of S10 to S13")] = None):
     """Reproduce a row of "SGD with Large Step Sizes Learns Sparse Features" over many sample orders, or a neighbour.
 
     Writes table, figure and results; "all" and "neighbours" also write index.txt, the verdicts on every claim.
@@ -86,7 +88,7 @@ def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or a
     from . import reproduce as rows
 
     chosen = {"replicas": replicas, "saved": saved} if not quick else rows.QUICK
-    options = rows.Options(**chosen, seed=seed, progress=True)
+    options = rows.Options(**chosen, seed=seed, progress=True, data=data, seeds=seeds)
 
     def tell(row, done, seconds):
         typer.echo(f"{done.text()}\n{row}: {seconds:.1f} s\n")

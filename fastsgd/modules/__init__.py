@@ -2,5 +2,6 @@
 
 from .feature_sparsity import FeatureSparsity, LayerSparsity
 from .jacobian_rank import JacobianRank, JacobianSpectrum
+from .recorder import Recorder
 
-__all__ = ["FeatureSparsity", "JacobianRank", "JacobianSpectrum", "LayerSparsity"]
+__all__ = ["FeatureSparsity", "JacobianRank", "JacobianSpectrum", "LayerSparsity", "Recorder"]

@@ -15,7 +15,9 @@ class Options:
     saved: saved steps of each run, equally spaced, >= 60: claims look at stretches of a fiftieth of it
     seed: key of all draws, 0 <= seed < 2**64
     progress: as in `fs.train`
-    quick: whether neighbours take their short form
+    quick: whether neighbours and deep rows take their short form
+    data: images of the deep rows, a path; by default those of an installed package
+    seeds: starts of each setting of the deep rows, >= 1; by default 4, and 3 if quick
     """
 
     replicas: int = 256
@@ -23,7 +25,11 @@ class Options:
     seed: int = 0
     progress: object = None
     quick: bool = False
+    data: object = None
+    seeds: int | None = None
 
     def __post_init__(self):
+        if self.seeds is not None:
+            object.__setattr__(self, "seeds", whole(self.seeds, "seeds", 1, 2**16))
         for name, low, high in (("replicas", 1, 2**20), ("saved", 60, 2**16), ("seed", 0, 2**64 - 1)):
             object.__setattr__(self, name, whole(getattr(self, name), name, low, high))

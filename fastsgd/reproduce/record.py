@@ -28,7 +28,7 @@ class Reproduction:
     name, title: of the row
     table: text, our numbers beside the published ones, the fraction lost
     verdicts: on each qualitative claim, those that do not hold included
-    results {kind: fs.Result}: everything that was computed
+    results {kind: fs.Result, or the curves of a deep row}: everything that was computed
     draw: function of a path; writes the figure there
     """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import SpecError
 from ..files import whole
-from . import fluctuation, functions, movement, plane, scalar, systems
+from . import deep, fluctuation, functions, movement, plane, scalar, systems
 from .neighbours import NEIGHBOURS
 from .options import Options
 
@@ -15,21 +15,22 @@ NAMES = tuple(sorted(CATALOGUE, key=lambda name: int(name[1:])))
 
 
 def reproduce(name, out, options=None):
-    """Do row `name` of the catalogue, or a neighbour; write NAME.txt, NAME.png and results NAME_*.npz into `out`.
+    """Do row `name` of the catalogue, a deep row, or a neighbour: NAME.txt, NAME.png and NAME_*.npz in folder `out`.
 
     Each file is written whole or not at all. Returns (the Reproduction, the paths written). Raises SpecError for a name
     that it does not know.
     """
-    if name not in CATALOGUE and name not in NEIGHBOURS:
-        raise SpecError(f"name: {name!r} given, expected one of {', '.join((*NAMES, *NEIGHBOURS))}")
+    rows = {**CATALOGUE, **deep.ROWS}
+    if name not in rows and name not in NEIGHBOURS:
+        raise SpecError(f"name: {name!r} given, expected one of {', '.join((*NAMES, *deep.ROWS, *NEIGHBOURS))}")
     options = Options() if options is None else options
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecError(f"out: {str(out)!r:.200} cannot be made a folder ({error.strerror})") from None
-    if name in CATALOGUE:
-        done = CATALOGUE[name](options)
+    if name in rows:
+        done = rows[name](options)
     else:  # each has sample orders and saved steps of its own
         done = NEIGHBOURS[name].make(seed=options.seed, progress=options.progress, quick=options.quick)
     paths = [out / f"{name}.txt", out / f"{name}.png"]
