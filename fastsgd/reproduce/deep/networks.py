@@ -22,7 +22,8 @@ class Block(nn.Module):
 class Residual(nn.Module):
     """A residual network for images [B, channels, h, w]: `width` channels at first, four times that at the end."""
 
-    layers = {"relu": "stem", "block1": "block 1", "block2": "block 2", "block3": "block 3", "pool": "pooled"}  # noqa: RUF012
+    layers = {"relu": "stem", "block1": "block 1", "block2": "block 2",  # noqa: RUF012
+              "block3": "block 3", "pool": "pooled"}
 
     def __init__(self, width, channels=1, classes=10):
         super().__init__()
