@@ -75,7 +75,8 @@ class Writer:
         # a copy: an interrupt may find the live state in the middle of a launch
         self.live, now = done, time.monotonic()
         due = now - self.last >= self.checkpoint.every
-        if due or self.cost < CHEAP or now - self.copied >= SELDOM * self.cost:
+        first = self.latest is None or self.latest.t == 0 < done.t  # what holds no step is worth no waiting
+        if due or first or self.cost < CHEAP or now - self.copied >= SELDOM * self.cost:
             self.latest = done.copy()
             self.copied = time.monotonic()
             self.cost = self.copied - now

@@ -194,7 +194,7 @@ def test_what_is_just_legal_runs(changes):
 
 
 def test_a_run_with_a_function_has_no_checkpoint_and_no_file(tmp_path, nothing_runs):
-    with pytest.raises(fs.SpecError, match="data.function: the function samples cannot be written"):
+    with pytest.raises(fs.SpecError, match=r"data\.function: the function samples cannot be written"):
         fs.train(**(GOOD | {"data": STREAM}), checkpoint=tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
 
