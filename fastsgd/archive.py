@@ -7,7 +7,8 @@ from .errors import SpecError
 from .spec import codec, noise, problem, run, save, schedule
 
 RECORDS = (run.Run, problem.Dataset, problem.Fresh, problem.Stream, save.SaveAt, save.Floor, schedule.StepSize,
-           schedule.StepTable, schedule.Constant, schedule.Warmup, schedule.Cosine, noise.LabelNoise, noise.GradientNoise)
+           schedule.StepTable, schedule.Constant, schedule.Warmup, schedule.Cosine, noise.LabelNoise,
+           noise.GradientNoise)
 codec.KINDS |= {codec.name_of(kind): kind for kind in RECORDS}
 for shelf in (losses, metrics, models, orders, rules):
     codec.KINDS |= {codec.name_of(kind): kind for kind in codec.records_on(shelf).values()}
