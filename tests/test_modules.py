@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -397,6 +398,60 @@ def test_layers_whose_first_axis_is_not_the_samples():
     with sparse(model, ["head"]) as meter:
         model(x=x)  # by keyword
     assert meter.compute()["head"].samples == 5
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_counts_of_several_processes_are_merged(normalise):
+    model, x, layers = case("residual")
+    make = partial(fs.modules.FeatureSparsity, model, layers, units=40, normalise=normalise)
+    want, parts = make(), [make() for _ in range(3)]
+    whole = want.over(x)
+    for meter, part in zip(parts, (x[:7], x[7:50], x[50:]), strict=True):
+        meter.over(part)
+    states = [pickle.loads(pickle.dumps(meter.counts())) for meter in parts]
+    for first in (parts[0], make()):  # into one of them, or one that saw nothing
+        for state in states[1:] if first is parts[0] else states:
+            first.merge(state)
+        assert first.compute() == whole and first.feature_rank() == want.feature_rank()
+    first.merge(make().counts())  # a process without samples
+    assert first.compute() == whole
+    for other in (make(units=30), make(seed=1), make(normalise=not normalise)):
+        other.over(x)
+        with pytest.raises(fs.PlanError, match="the same layers, units, normalise and seed"):
+            first.merge(other.counts())
+    with pytest.raises(fs.PlanError, match="this meter has"):
+        first.merge({"1": states[0]["1"]})
+    assert first.compute() == whole, "a refusal changes nothing"
+
+
+def test_merged_counts_of_other_scales():
+    x = torch.rand(40, 3, dtype=torch.float64)
+    meters = [fs.modules.FeatureSparsity(nn.Identity(), [""]) for _ in range(3)]
+    scaled = torch.cat([x[:20] * 1e-200, x[20:] * 1e180])
+    for meter, part in zip(meters, (scaled[:20], scaled[20:], scaled), strict=True):
+        meter.over(part)
+    meters[0].merge(meters[1].counts())
+    assert meters[0].compute() == meters[2].compute()
+
+
+def test_feature_rank_is_that_of_the_stored_activations():
+    model, x, layers = case("mlp")
+    meter = fs.modules.FeatureSparsity(model, layers)
+    with pytest.raises(fs.SpecError, match="nothing was counted"):
+        meter.feature_rank()
+    meter.over(x.split(9))
+    for share in (0.5, 0.99, 0.9999):
+        for name, phi in stored(model, x, layers).items():
+            sigma = np.linalg.svd(phi - phi.mean(axis=0), compute_uv=False) ** 2
+            want = int(np.searchsorted(np.cumsum(sigma), share * sigma.sum())) + 1
+            assert meter.feature_rank(share)[name] == want
+    z = torch.randn(30, 1, dtype=torch.float64)
+    flat = fs.modules.FeatureSparsity(nn.Identity(), [""])
+    for data, rank in ((z * torch.tensor([1e200, 1e200], dtype=torch.float64), 1), (torch.ones(30, 2), 0)):
+        flat.over(data)
+        assert flat.feature_rank(1.0)[""] == rank
+    with pytest.raises(fs.SpecError, match="share"):
+        meter.feature_rank(0)
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -137,7 +137,7 @@ def made(long_loss, ends, seeds=4):
             noise = 0.1 * rng.standard_normal(5)
             sparsity = np.stack([np.full(5, 50.0), ends[k] + noise])
             curves.append(training.Curve(setting, seed, loss, loss, np.array([0, 20]), sparsity, sparsity,
-                                         np.array([90, ends[k] / 10 + noise[0]]), np.array([90, ends[k] / 10]), False))
+                                         np.array([90, ends[k] / 10 + noise[0]]), ends[k] / 10, False))
     return Study("S10", "made", "made", 20, recipe, tuple(curves))
 
 

@@ -113,6 +113,44 @@ class FeatureSparsity:
             raise SpecError("FeatureSparsity: nothing was counted; the loader is empty, or the model was not called")
         return {name: self._counts[name].summary(self.tau) for name in self.layers}
 
+    def feature_rank(self, share=0.99):
+        """{layer: principal components of the sampled columns that explain `share` of their variance}, 0 for none.
+
+        share: in (0, 1]; the least k with (lambda_1 + ... + lambda_k) >= share (lambda_1 + ... + lambda_K), lambda the
+            eigenvalues of the co-moment of columns that are centred over samples, which the meter holds
+        """
+        share = real(share, "FeatureSparsity.feature_rank.share", 0, low_open=True, high=1)
+        self.compute()  # refuses what was not counted
+        return {name: self._counts[name].rank(share) for name in self.layers}
+
+    def counts(self):
+        """{layer: what was counted}, numbers and CPU tensors, for `merge` in another process."""
+        if self._called is not None:
+            raise PlanError(UNFINISHED)
+        return {name: self._counts[name].state() for name in self.layers if name in self._counts}
+
+    def merge(self, counts):
+        """Take in the `counts()` of another meter, as if it had been this one that saw its samples.
+
+        With torch.distributed: all_gather_object of every process's counts, then merge those of the others.
+        Raises PlanError for counts of other layers, units, normalisation or seed.
+        """
+        if self._called is not None:
+            raise PlanError(UNFINISHED)
+        if counts.keys() not in (set(), set(self.layers)):
+            raise PlanError(f"FeatureSparsity.merge: counts of {sorted(counts)} given, this meter has "
+                            f"{sorted(self.layers)}")
+        for name, state in counts.items():
+            if name in self._counts and not self._counts[name].like(state):
+                raise PlanError(f"layer {name!r}: the counts are of {state['positive'].numel()} units, "
+                                f"{len(state['sample'])} sampled; meters that are merged must have the same layers, "
+                                "units, normalise and seed")
+        for name, state in counts.items():
+            if name in self._counts:
+                self._counts[name].merge(state)
+            else:
+                self._counts[name] = _Counts.of(state, device_of(self.model))
+
     def over(self, data):
         """One pass over `data` in evaluation mode, without gradients; modes and hooks are restored. See `compute`.
 
@@ -260,6 +298,50 @@ class _Counts:
             self.power = power
         half = torch.where(top > 0, torch.exp2(-power / 2), 1)  # 2^1024 itself does not exist
         return columns * half * half if (half != 1).any() else columns
+
+    TENSORS, NUMBERS = ("sample", "positive", "mean", "comoment", "power"), ("U", "n", "eps", "normalise")
+
+    def state(self):
+        """Everything, as numbers and CPU tensors."""
+        return {**{name: getattr(self, name).cpu().clone() for name in self.TENSORS},
+                **{name: getattr(self, name) for name in self.NUMBERS}}
+
+    @classmethod
+    def of(cls, state, device):
+        """The counts of a `state`, on a device."""
+        made = cls.__new__(cls)
+        for name, value in state.items():
+            place = device if name in ("sample", "positive") else home(device)
+            setattr(made, name, value.to(place, copy=True) if name in cls.TENSORS else value)
+        return made
+
+    def like(self, state):
+        """Whether a state is of the same units."""
+        return (self.U, self.normalise) == (state["U"], state["normalise"]) and torch.equal(
+            self.sample.cpu(), state["sample"])
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def merge(self, state):
+        """Take in what another one counted."""
+        other = _Counts.of(state, self.positive.device)
+        power = torch.maximum(self.power, other.power)
+        for part in (self, other):
+            factor = torch.exp2(part.power - power)
+            part.mean *= factor
+            part.comoment.mul_(factor).mul_(factor[:, None])
+        step, n = other.mean - self.mean, self.n + other.n
+        self.comoment.add_(other.comoment).addr_(step, step, alpha=self.n * other.n / n)
+        self.mean += step * (other.n / n)
+        self.positive += other.positive
+        self.power, self.n, self.eps = power, n, max(self.eps, other.eps)
+
+    def rank(self, share):
+        """Principal components that explain `share` of the variance of the sampled columns."""
+        factor = torch.exp2(self.power - self.power.max())
+        values = torch.linalg.eigvalsh(self.comoment * factor * factor[:, None]).flip(0).clamp(min=0)
+        explained = values.cumsum(0)
+        return int((explained < share * explained[-1]).sum()) + 1 if explained[-1] > 0 else 0
 
     def summary(self, tau):
         """The LayerSparsity of what was taken in."""

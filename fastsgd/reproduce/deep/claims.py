@@ -73,7 +73,7 @@ def levels(study, long, small):
 def drops(study, setting):
     """The loss falls three-fold from the last quarter of the large-step phase to the next tenth of the run."""
     claim = f"the loss falls when the step is decayed at {setting.decay_at:.0%}"
-    stop, tenth = int(setting.decay_at * study.epochs), max(1, study.epochs // 10)
+    stop, tenth = int(setting.decay_at * study.epochs), max(2, study.epochs // 10)
     left = study.of(setting)
     if len(left) < 3:
         return Verdict(claim, None, "too few runs left")

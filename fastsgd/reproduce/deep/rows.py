@@ -38,7 +38,7 @@ RECIPES = {
     "S13": ("dense network on the images given, plain SGD", Recipe(Dense, PLAIN)),
 }
 FULL = {"epochs": 30, "seeds": 4, "train": 2000, "tune": 1000, "test": 2000}
-QUICK = {"epochs": 16, "seeds": 3, "train": 1000, "tune": 1000, "test": 2000}
+QUICK = {"epochs": 16, "seeds": 3, "train": 1000, "tune": 500, "test": 1000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Study:
     def tuned(self):
         """The constant step, the small one among them, with the least error on images that are in no other use."""
         constants = [s for s in self.recipe.settings if s.decay_at is None and len(self.of(s)) == self.seeds]
-        return min(constants, key=lambda s: np.mean([c.tuning[-1] for c in self.of(s)]), default=None)
+        return min(constants, key=lambda s: np.mean([c.tuning for c in self.of(s)]), default=None)
 
     @property
     def seeds(self):
@@ -70,7 +70,7 @@ class Study:
         from where a training was lost."""
         labels = [setting.label for setting in self.recipe.settings]
         longest = {name: max((getattr(c, name) for c in self.curves), key=len).shape
-                   for name in ("loss", "rate", "sparsity", "density", "error", "tuning")}
+                   for name in ("loss", "rate", "sparsity", "density", "error")}
         arrays = {name: np.full((len(labels), self.seeds, *shape), np.nan) for name, shape in longest.items()}
         for k, curve in enumerate(self.curves):
             for name, array in arrays.items():

@@ -9,7 +9,7 @@ from torch import nn
 from ...lr_schedulers import DeepNetLR, FromStepSize
 from ...modules import FeatureSparsity, Recorder
 
-MEASURED = 10  # times, equally spaced
+MEASURED = 8  # times, equally spaced
 COUNTED = 1000  # training images over which sparsity is counted
 
 
@@ -42,8 +42,8 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One training: loss [E] and step size [E] an epoch; at epochs [S] sparsity [S, L], density [S, L], test error
-    and tuning error [S] in per cent; whether the loss stopped being finite."""
+    """One training: loss [E] and step size [E] an epoch; at epochs [S] sparsity [S, L], density [S, L] and test
+    error [S] in per cent; tuning error at the end; whether the loss stopped being finite."""
 
     setting: Setting
     seed: int
@@ -53,14 +53,14 @@ class Curve:
     sparsity: np.ndarray
     density: np.ndarray
     error: np.ndarray
-    tuning: np.ndarray
+    tuning: float
     lost: bool
 
 
 def training(recipe, setting, seed, images, epochs):
     """Train one network and return its Curve. Every setting of a seed has the same start, batches and crops."""
     torch.set_num_threads(1)  # trainings go side by side
-    (X, y), *held_out = [tuple(map(torch.from_numpy, part)) for part in (images.train, images.tune, images.test)]
+    (X, y), tune, test = (tuple(map(torch.from_numpy, part)) for part in (images.train, images.tune, images.test))
     torch.manual_seed(seed)
     model = recipe.network(recipe.width, X.shape[1], images.classes)
     optimizer = torch.optim.SGD(model.parameters(), lr=setting.step, momentum=recipe.momentum,
@@ -74,8 +74,7 @@ def training(recipe, setting, seed, images, epochs):
     for epoch in range(epochs + 1):
         lost = lost or not all(torch.isfinite(value).all() for value in model.state_dict().values())
         if epoch in measured and not lost:
-            tuning, error = (wrong(model, *part) for part in held_out)
-            recorder.measure(X[:COUNTED].split(500), error=error, tuning=tuning)
+            recorder.measure(X[:COUNTED].split(500), error=wrong(model, *test))
         if epoch == epochs or lost:
             break
         for batch in torch.randperm(len(X))[:batches * recipe.batch].split(recipe.batch):
@@ -92,7 +91,7 @@ def training(recipe, setting, seed, images, epochs):
     done = len(kept["loss"]) // batches
     loss, rate = (kept[name][:done * batches].reshape(done, batches) for name in ("loss", "learning_rate"))
     return Curve(setting, seed, loss.mean(axis=1), rate[:, 0], measured[:len(kept["step"])], 100 * kept["sparsity"],
-                 100 * kept["density"], kept["error"], kept["tuning"], lost)
+                 100 * kept["density"], kept["error"], float("nan") if lost else wrong(model, *tune), lost)
 
 
 @torch.no_grad()
