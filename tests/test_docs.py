@@ -28,6 +28,8 @@ def of_modules():
     def unit(inputs, outputs):
         return torch.nn.Sequential(torch.nn.Linear(inputs, outputs), torch.nn.ReLU())
 
+    if not torch.distributed.is_initialized():  # the page's processes are one here
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     torch.manual_seed(0)
     model, sizes = torch.nn.Sequential(), [4, 60, 60, 60, 60, 4]
     for place, name in enumerate(("layer1", "layer2", "layer3", "layer4", "avgpool")):
