@@ -71,10 +71,8 @@ def directed(g, PLACES: tl.constexpr):
     RESCALE: tl.constexpr = 2.0**768 if DOUBLE else 2.0**96
     small = total < LOW
     large = total == float("inf")
-    if tl.max((small | large).to(tl.int32), axis=0) > 0:
-        g = state.times(tl.where(small, RESCALE, tl.where(large, 1 / RESCALE, 1.0)).to(total.dtype), g)
-        total = square(g, PLACES)
-    return g, tl.sqrt(total)
+    g = state.times(tl.where(small, RESCALE, tl.where(large, 1 / RESCALE, 1.0)).to(total.dtype), g)
+    return g, tl.sqrt(square(g, PLACES))
 
 
 @triton.jit
