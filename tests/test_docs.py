@@ -35,7 +35,8 @@ def of_modules():
     for place, name in enumerate(("layer1", "layer2", "layer3", "layer4", "avgpool")):
         model.add_module(name, unit(*sizes[place:place + 2]))
     batches = [(torch.randn(8, 4), torch.randn(8, 4)) for _ in range(3)]
-    return {"torch": torch, "model": model, "loader": batches, "batches": batches, "epochs": 10, "loss": 0.5, "images": batches[0][0],
+    return {"torch": torch, "model": model, "loader": batches, "batches": batches, "epochs": 10,
+            "loss": 0.5, "images": batches[0][0],
             "optimizer": torch.optim.SGD(model.parameters(), 0.1), "lightning": SimpleNamespace(Callback=object)}
 
 
