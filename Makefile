@@ -9,14 +9,15 @@ INSTALL = { [ -x $(RUN)/uv ] && $(RUN)/uv pip install -q --python $(RUN)/python 
 
 # The environment of a machine with a card: it has a CUDA build of torch, which is not ours to install.
 GPU_PYTHON ?= python3
-GPU_WORKERS ?= 12
-GPU_ROWS ?= bench/data/gpu.csv
-GPU_LOGS ?= build/gpu
-SANITIZERS = memcheck racecheck initcheck synccheck
+GPU_KIT ?= build/kit
+GPU_SECONDS ?= 450
+GPU_ARGS ?=
+# A CPython here of the version that the machine has, for the kit's CPU modules.
+GPU_CPYTHON ?= python3.12
 , := ,
 
-.PHONY: demo test bench needs gpu gpu-build gpu-test gpu-bench gpu-portable gpu-sanitize $(SANITIZERS:%=gpu-%) soak sanitize \
-  sanitize-addresses sanitize-threads lint build clean
+.PHONY: demo test bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses sanitize-threads lint build \
+  clean
 
 demo: $(VENV)/package
 	@echo "the main figure over 1024 runs (a quarter of a minute)"
@@ -29,40 +30,24 @@ bench: $(VENV)/package build
 	$(call INSTALL,--no-build-isolation -e ".[bench]")
 	$(RUN)/fastsgd bench
 
-# Each part can be asked for alone; a part that fails does not keep the others from running.
-gpu gpu-build gpu-test gpu-bench gpu-portable gpu-sanitize $(SANITIZERS:%=gpu-%): export PYTHONPATH := $(CURDIR)
+# At home: everything that a card would wait for, compiled without one. What travels is the tree and GPU_KIT.
+gpu-kit: $(VENV)/ready build
+	PYTHONPATH=.:tests $(RUN)/python -m bench.card.kit $(GPU_KIT) --python $(GPU_CPYTHON)
 
+# On a machine with a card: bits, speed beside opponents, profiles, sanitizers, each in its time box; the rest of the suite
+# is gpu-test. GPU_ARGS: --only, --logs, --rows (docs/cuda.md).
 gpu:
-	$(MAKE) -k gpu-test gpu-bench gpu-sanitize gpu-portable
+	PYTHONPATH=.:tests $(GPU_PYTHON) -m bench.card --limit $(GPU_SECONDS) --kit $(GPU_KIT) $(GPU_ARGS)
 
-gpu-build:
-	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
-	$(GPU_PYTHON) -m fastsgd info
+# After a mend, in two minutes.
+gpu-again:
+	$(MAKE) gpu GPU_SECONDS=120 GPU_ARGS="--only smoke,bits,kernels,whole $(GPU_ARGS)"
 
 # What compiles without a card is tested where there is none.
 gpu-test: export OMP_NUM_THREADS = 1
-gpu-test: gpu-build
-	$(GPU_PYTHON) -m pytest -n $(GPU_WORKERS) -vv --tb=short -k "(cuda or triton) and not aot and not resources"
-
-gpu-bench: gpu-build
-	$(GPU_PYTHON) -m bench.gpu --rows $(GPU_ROWS)
-
-# FASTSGD_TRITON_TUNE=auto compiles eight choices a system as well, and takes the fastest.
-gpu-portable: export FASTSGD_TRITON_TUNE ?= off
-gpu-portable: gpu-build
-	$(GPU_PYTHON) -m bench.portable
-
-gpu-sanitize: gpu-build
-	$(MAKE) -k -j $(words $(SANITIZERS)) $(SANITIZERS:%=gpu-%)
-
-# Tensors are allocated one by one, else what lies beyond one is inside torch's pool; torch asks the driver for functions
-# that it lacks, which is no error.
-$(SANITIZERS:%=gpu-%): gpu-%:
-	@mkdir -p $(GPU_LOGS)
-	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $* --error-exitcode 1 --launch-timeout 0 \
-	  --report-api-errors no $(GPU_PYTHON) tests/every_kernel.py > $(GPU_LOGS)/$*.log 2>&1 \
-	  || { tail -n 60 $(GPU_LOGS)/$*.log; exit 1; }
-	@tail -n 1 $(GPU_LOGS)/$*.log
+gpu-test:
+	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest -n auto -vv --tb=short -k "(cuda or triton) and not aot and not resources"
 
 # Runs made at random, each done in many ways that must not change a bit, and runs that are killed. SOAK_SEED repeats one.
 SOAK_SECONDS ?= 600

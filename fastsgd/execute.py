@@ -26,13 +26,14 @@ class Progress:
     t: steps done; taken: saved steps done; seconds: spent so far, by what
     weights [N, P]; lost [N]; buffers [N, K, P]: what the rule carries from step to step
     records {metric: [N, S, ...]}; saved_weights [N, S, P] or None
-    After a launch weights and buffers are read from the backend when somebody asks, since they may be far away.
+    alive: networks that are not lost
+    After a launch weights, buffers and `lost` are read from the backend when somebody asks, since they may be far away.
     """
 
     def __init__(self, t, taken, weights, lost, buffers, records, saved_weights, seconds):
-        self.t, self.taken, self.lost, self.seconds = t, taken, lost, seconds
+        self.t, self.taken, self.seconds, self.alive = t, taken, seconds, int(np.count_nonzero(lost < 0))
         self.records, self.saved_weights = records, saved_weights
-        self._state, self._read = (weights, buffers), None
+        self._state, self._read, self._lost, self._flags = (weights, buffers), None, lost, None
 
     @classmethod
     def fresh(cls, plan):
@@ -42,6 +43,12 @@ class Progress:
             kept = np.full((plan.N, len(plan.saves), plan.run.model.P), np.nan, plan.run.dtype)
         return cls(0, 0, plan.start, np.full(plan.N, -1, np.int64), plan.fresh_buffers(), {}, kept,
                    {"training": 0.0, "metrics": 0.0})
+
+    @property
+    def lost(self):
+        if self._lost is None:
+            self._lost = self._flags()
+        return self._lost
 
     @property
     def weights(self):
@@ -57,9 +64,10 @@ class Progress:
         return self._state
 
     def moved(self, backend, state):
-        """The state has changed: take note of what is lost, and of how to read the rest."""
+        """The state has changed: take note of how many are left, and of how to read the rest."""
         self._state, self._read = None, lambda: backend.read(state)
-        self.lost = backend.lost(state)
+        self._lost, self._flags = None, lambda: backend.lost(state)
+        self.alive = backend.tally(state)[0]
 
     def copy(self):
         """A Progress that no launch changes."""
@@ -70,8 +78,8 @@ class Progress:
 def execute(plan, progress=None, on_launch=None):
     """Run a plan from `progress` (by default its beginning) to its end.
 
-    on_launch: called with the Progress after every launch, e.g. to draw a bar or write a checkpoint; its weights and
-        lost are views of the live state
+    on_launch: called with the Progress after every launch, e.g. to draw a bar or write a checkpoint; what it
+        reads of the live state is not to be written to
     Returns a Result.
     """
     backend = backends.by_name(plan.backend)
@@ -81,7 +89,7 @@ def execute(plan, progress=None, on_launch=None):
     done.moved(backend, state)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
         stop = int(plan.saves[done.taken]) if done.taken < len(plan.saves) else plan.run.steps
-        while done.t < stop and (done.lost < 0).any():
+        while done.t < stop and done.alive:
             segment = plan.segment(done.t, min(stop, done.t + pace.steps))
             began = time.perf_counter()
             backend.advance(state, segment)

@@ -8,9 +8,9 @@ there, one that does not begins again with half of that half. In all that is one
 
 import numpy as np
 
-from .backends.base import UNSETTLED
+from .backends.base import ALIVE, UNSETTLED
 
-ALIVE, ELSEWHERE = -1, 0  # no backend moves a network whose `lost` is not negative
+HELD = 0  # no backend moves a network whose flag is a step
 
 
 def settle(backend, state, segment):
@@ -18,13 +18,11 @@ def settle(backend, state, segment):
 
     They are left as they were before the step whose update made one of their numbers infinite or NaN.
     """
-    lost = backend.lost(state)
-    who = np.flatnonzero(lost == UNSETTLED)
-    if len(who):
-        others = lost.copy()
-        lost[:] = ELSEWHERE
-        others[who] = _halved(backend, state, segment, who)
-        lost[:] = others
+    if backend.tally(state)[1]:
+        lost = backend.lost(state).copy()
+        who = np.flatnonzero(lost == UNSETTLED)
+        lost[who] = _halved(backend, state, segment, who)
+        backend.set_lost(state, lost)
 
 
 def _halved(backend, state, segment, who):
@@ -33,11 +31,12 @@ def _halved(backend, state, segment, who):
     steps = np.full(len(who), t0)
     if t1 - t0 == 1:
         return steps
-    middle, lost = (t0 + t1) // 2, backend.lost(state)
-    lost[who] = ALIVE
+    middle = (t0 + t1) // 2
+    flags = np.full(len(backend.lost(state)), HELD)
+    flags[who] = ALIVE
+    backend.set_lost(state, flags)
     backend.advance(state, segment.part(t0, middle))
-    later = lost[who] == ALIVE
-    lost[who] = ELSEWHERE
+    later = backend.lost(state)[who] == ALIVE
     for half, part in ((~later, segment.part(t0, middle)), (later, segment.part(middle, t1))):
         if half.any():
             steps[half] = _halved(backend, state, part, who[half])

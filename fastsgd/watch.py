@@ -13,7 +13,7 @@ def watcher(plan, progress):
     if progress is None or progress is False:
         yield None
     elif callable(progress):
-        yield lambda done: progress(done.t, T, int((done.lost >= 0).sum()))
+        yield lambda done: progress(done.t, T, plan.N - done.alive)
     elif progress is True:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -22,6 +22,6 @@ def watcher(plan, progress):
         with Bar(TextColumn(f"{plan.N} networks"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
                  TextColumn("{task.fields[lost]} lost"), console=Console(file=sys.stderr)) as bar:
             task = bar.add_task("", total=T, lost=0)
-            yield lambda done: bar.update(task, completed=done.t, lost=int((done.lost >= 0).sum()))
+            yield lambda done: bar.update(task, completed=done.t, lost=plan.N - done.alive)
     else:
         raise SpecError(f"progress: {progress!r} given, expected None, True or a function (t, T, lost)")

@@ -100,10 +100,10 @@ def test_programs_are_kept_whole_or_not_at_all(monkeypatch, tmp_path):
 
 def test_what_is_built_ahead_is_taken_first_where_it_loads(monkeypatch, tmp_path):
     class Driver:
-        def load(self, code, shared):
+        def load(self, code, threads, shared):
             if code == b"of newer cards":
                 raise BackendUnavailable("no kernel image is available")
-            return code, shared
+            return code, threads, shared
 
     monkeypatch.setattr(compiler, "BUILT", tmp_path)
     monkeypatch.setattr(cards, "driver", Driver)
@@ -113,7 +113,7 @@ def test_what_is_built_ahead_is_taken_first_where_it_loads(monkeypatch, tmp_path
     for ahead_of_time, want in ((None, "sm_80"), (b"for all", b"for all"), (b"of newer cards", "sm_80")):
         if ahead_of_time:
             (tmp_path / f"{COPY.key}.fatbin").write_bytes(ahead_of_time)
-        assert one._load(COPY, 5) == (want, 5)
+        assert one._load(COPY, 5) == (want, 32, 5)
 
 
 def test_the_newest_nvrtc_is_taken(monkeypatch, tmp_path):
@@ -156,11 +156,18 @@ int cuGetErrorString(int e, const char** s) { *s = e == 7 ? "seven" : "other"; r
 int cuModuleLoadData(void** m, const void* code) { *m = dlopen((const char*)code, RTLD_NOW); return *m ? 0 : 7; }
 int cuModuleGetFunction(void** f, void* m, const char* name) {
   return std::strcmp(name, "fastsgd") ? 7 : (*f = dlsym(m, "fastsgd_launch")) ? 0 : 7; }
-int allowed = 0;
+int allowed = 0, carved = 0;
 thread_local void* current = nullptr;
 int cuCtxGetCurrent(void** context) { *context = current; return 0; }
 int cuCtxSetCurrent(void* context) { current = context; return 0; }
-int cuFuncSetAttribute(void*, int what, int bytes) { allowed = bytes; return what == 8 ? 0 : 7; }
+int cuFuncSetAttribute(void*, int what, int value) {
+  (what == 8 ? allowed : carved) = value; return what == 8 || what == 9 ? 0 : 7; }
+int cuFuncGetAttribute(int* value, int what, void*) { *value = 1000; return what == 1 ? 0 : 7; }
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int threads, size_t shared) {
+  *blocks = 3; return threads == 32 && (shared == 70000 || !shared) ? 0 : 7; }
+int cuCtxGetDevice(int* device) { *device = 5; return 0; }
+int cuDeviceGetAttribute(int* value, int what, int device) {
+  *value = what == 81 ? 233472 : 1024; return (what == 81 || what == 111) && device == 5 ? 0 : 7; }
 int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void* stream, void** arguments, void** extra) {
   if (!current) return 201;
@@ -178,15 +185,16 @@ def test_the_driver_is_called_as_it_wants(tmp_path, fiber_card):
     it = driver.Driver(ctypes.CDLL(str(made)))
     assert it.version == "13.1"
     it("cuCtxSetCurrent", ctypes.c_void_p(0x2345678923456789))  # as torch does where it first touches a card
-    kernel = it.load(str(fibers.build(COPY, fiber_card.folder)).encode(), 70000)
-    assert ctypes.c_int.in_dll(it.library, "allowed").value == 70000
+    kernel = it.load(str(fibers.build(COPY, fiber_card.folder)).encode(), 32, 70000)
+    assert ctypes.c_int.in_dll(it.library, "allowed").value == 70000 and kernel.blocks == 3
+    assert ctypes.c_int.in_dll(it.library, "carved").value == 93  # percent of 228 KiB: three blocks of 70.3 KiB
     given, out = (ctypes.c_int64 * 40)(*range(40)), (ctypes.c_int64 * 40)()
     job = Job(ctypes.addressof(given), ctypes.addressof(out), 40)
     with ThreadPoolExecutor(1) as pool:  # a thread that torch has not touched
         pool.submit(it.launch, kernel, 2, 32, 70000, 0x1234567812345678, job).result()
     assert list(out) == [2 * k for k in range(40)]
     with pytest.raises(BackendUnavailable, match=r"cuModuleLoadData: seven \(7\)"):
-        it.load(b"/no/such/module", 0)
+        it.load(b"/no/such/module", 32, 0)
 
 
 @pytest.mark.parametrize(("call", "why"), [

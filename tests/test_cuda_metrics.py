@@ -11,12 +11,12 @@ from fibers import FiberCard, in_place
 
 import fastsgd as fs
 from bench import sass
-from fastsgd.backends import cuda_measure, cuda_metrics
-from fastsgd.backends.cpu import CPU
+from fastsgd.backends import cpu, cuda, cuda_measure, cuda_metrics
 from fastsgd.cuda import card as real_cards
 from fastsgd.cuda import metric_programs
 from fastsgd.cuda.compiler import nvrtc
 from fastsgd.errors import BackendUnavailable
+from fastsgd.metrics import feature_sparsity
 from fastsgd.metrics.jacobian_rank import count_above, jacobians, trained_jacobians
 
 m, MLP, ReLU2 = fs.metrics, fs.models.MLP, fs.models.ReLU2
@@ -51,7 +51,7 @@ def both(card, model, metric, weights, data=None, loss=None):
     got = measured.measure(metric, weights)
     assert REAL or all(launches(one) > count for one, count in zip(here, launched, strict=True)), "measured on the host"
     assert f"{metric.name} on the card: " in explained(run, here[0])
-    return got, CPU().measure(measured.home, metric, weights)
+    return got, measured.host.measure(metric, weights)
 
 
 def launches(card):
@@ -413,3 +413,23 @@ def test_several_matrices_share_a_multiprocessor(a_card):
     made = program(PLAIN, m.JacobianRank(points=np.zeros((60, 2))), a_card)
     assert (made.threads, made.each) == (64, 0) and 6 * (made.shared + 1024) <= a_card.shared
     assert "FS_ENTRY(64, 6," in made.text
+
+
+@pytest.mark.parametrize("model", ["diagonal", "relu2", "deep", "autoencoder"])
+def test_cards_need_no_module_of_the_cpu(model, monkeypatch, a_card):
+    """What the card lacks a kernel for is then measured by its definition, and the records are the same."""
+    metrics = [m.TrainLoss(), m.ParameterNorm(), m.JacobianRank(1e-4), m.JacobianSpectrum()]
+    metrics += [m.FeatureSparsity()] * (model in ("relu2", "deep"))
+    run = asked(MODELS[model], m.TrainLoss()).replace(metrics=metrics, steps=5, networks=6, backend="cuda")
+    want = fs.train(run)
+
+    def none(isa=None):
+        raise BackendUnavailable("not built")
+
+    for module in (cpu, cuda, feature_sparsity):
+        if hasattr(module, "native"):
+            monkeypatch.setattr(module, "native", none)
+    got = fs.train(run)
+    assert got.weights.tobytes() == want.weights.tobytes() and "on the card" in fs.plan(run).explain()
+    for metric in metrics:
+        np.testing.assert_allclose(got.numpy(metric.name), want.numpy(metric.name), rtol=1e-12, err_msg=metric.name)

@@ -5,7 +5,7 @@ import pytest
 from cases import BACKENDS, DTYPES, RULES, request
 
 import fastsgd as fs
-from fastsgd.execute import execute
+from fastsgd import backends
 
 LAYOUTS = ("lanes", "team", "scalar")
 
@@ -86,12 +86,15 @@ def test_segments_and_layouts_agree_on_what_was_lost():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_marked_between_launches_stays_lost_and_frozen(backend):
-    """As `execute` marks a network whose weights are not finite although its samples do not see it."""
-    plan, seen = fs.plan(request("diagonal_13", backend=backend), fs.Tuning(segment=10)), {}
-
-    def mark(done):
-        if done.t == 20:
-            done.lost[2], seen["then"] = 20, done.weights[2].copy()
-
-    result = execute(plan, on_launch=mark)
-    assert result.lost[2] == 20 and (result.lost >= 0).sum() == 1 and (result.weights[2] == seen["then"]).all()
+    """The flags that a backend is given count from then on, and its tally is that of its flags."""
+    plan, backend = fs.plan(request("diagonal_13", backend=backend)), backends.by_name(backend)
+    state = backend.load(plan, plan.start, np.full(plan.N, -1), plan.fresh_buffers())
+    backend.advance(state, plan.segment(0, 20))
+    then, lost = backend.read(state)[0].copy(), backend.lost(state).copy()
+    assert (lost == -1).all() and backend.tally(state) == (plan.N, 0)
+    lost[2] = 20
+    backend.set_lost(state, lost)
+    assert backend.tally(state) == (plan.N - 1, 0)
+    backend.advance(state, plan.segment(20, 30))
+    moved = (backend.read(state)[0] != then).any(axis=1)
+    assert not moved[2] and moved.sum() == plan.N - 1 and backend.lost(state).tolist() == lost.tolist()

@@ -351,13 +351,3 @@ def test_rows_hold_each_parameter_once_and_hidden_matrices_begin_aligned():
             assert {a, b} <= {0, *(2**j for j in range(20))}
             aligned = packed.family != "dense" or (a and k and not (a == 16 and b == 4))  # but a third, last matrix
             assert at % 4 == 0 if aligned else at % 2 == 1
-
-
-def test_the_timing_of_systems_runs_and_says_what_cannot_be_timed():
-    from bench import portable
-
-    table = portable.rates(("triton", "cuda"), ("S3 diagonal d=30", "S2 diagonal d=100, GD"), networks=4, steps=5)
-    assert all(row["triton"] > 0 for row in table.values())
-    if not torch.cuda.is_available():
-        assert all("cuda" in row["cuda"] for row in table.values())
-    assert portable.text(table).count("\n") == 1

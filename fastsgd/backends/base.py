@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import PlanError
 from ..metrics.jacobian_rank import JacobianMetric
 
-UNSETTLED = -2  # as csrc/core/job.h and kernels/train.py have it
+ALIVE, UNSETTLED = -1, -2  # as csrc/core/job.h and kernels/train.py have them
 
 
 class Backend:
@@ -20,7 +20,9 @@ class Backend:
     advance(state, segment): move the networks that are not lost over a Segment; one that gets a weight or a buffer
         that is not finite stays as it was at the segment's start, and is UNSETTLED (see fastsgd/settle.py).
         KeyboardInterrupt may come in the middle: then the state is worth nothing
-    lost(state): [N] int64, first bad step, -1 if none, or UNSETTLED; what the caller writes there counts from then on
+    lost(state): [N] int64, first bad step, ALIVE if none, or UNSETTLED; not to be written to
+    set_lost(state, lost): from now on these are the flags; only the networks that are ALIVE are moved
+    tally(state): (networks ALIVE, networks UNSETTLED), which is asked for after every launch
     read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
     measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
     measure_held(state, metric, who): the same of the state's networks at positions `who` [M], ascending, measured where
@@ -56,6 +58,13 @@ class Backend:
 
     def lost(self, state):
         raise NotImplementedError
+
+    def set_lost(self, state, lost):
+        state.lost[:] = lost
+
+    def tally(self, state):
+        lost = self.lost(state)
+        return int(np.count_nonzero(lost == ALIVE)), int(np.count_nonzero(lost == UNSETTLED))
 
     def read(self, state):
         raise NotImplementedError

@@ -227,9 +227,36 @@ def order_bytes(plan):
     return 4 * (1 if run.rule.full else plan.batch) * (plan.N if getattr(run.order, "network", None) is None else 1)
 
 
-def home(plan):
-    """A State without networks, for backends whose metrics are measured here."""
-    return State(plan, native(), None, None, None, None, None, {})
+def kernels_of_host():
+    """The backend that measures on the host: one without kernels where the CPU's module is not built."""
+    try:
+        native()
+    except BackendUnavailable:
+        return Backend()
+    return CPU()
+
+
+class Host:
+    """Measures for a backend whose networks are elsewhere, by the CPU's kernels if its module is built.
+
+    module: the CPU's, or None
+    """
+
+    def __init__(self, plan):
+        self.backend = kernels_of_host()
+        self.module = native() if isinstance(self.backend, CPU) else None
+        self.state = State(plan, self.module, None, None, None, None, None, {})
+
+    def measure(self, metric, weights):
+        """Records of networks with weights [M, P], None without a kernel."""
+        return self.backend.measure(self.state, metric, weights)
+
+    def records(self, metric, weights):
+        """The same, by the metric's own definition where there is no kernel."""
+        run, values = self.state.plan.run, self.measure(metric, weights)
+        if values is None:
+            values = metric.compute(run.model, float64_params(run.model, weights), run.data, run.loss)
+        return values
 
 
 def best_layout(run, N, threads, team, lanes):

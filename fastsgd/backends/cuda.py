@@ -12,7 +12,7 @@ from ..native import default_threads
 from ..orders import Common, Reshuffle
 from . import cuda_measure
 from . import cuda_programs as programs
-from .base import Backend
+from .base import ALIVE, UNSETTLED, Backend
 from .cpu import order_bytes, permuted
 
 USABLE = 0.8  # of a card's free memory; the rest is for tables of a launch (192 MiB at most) and the driver
@@ -20,13 +20,22 @@ USABLE = 0.8  # of a card's free memory; the rest is for tables of a launch (192
 
 @dataclass(eq=False)
 class Wave:
-    """Networks first .. last - 1 of the plan on one card: their arrays there, or None while they wait at home."""
+    """Networks first .. last - 1 of the plan on one card: their arrays there, or None while they wait at home.
+
+    alive, unsettled: how many have these flags; noted: whether the flags at home are those of the card
+    """
 
     card: object
     first: int
     last: int
+    alive: int
+    unsettled: int = 0
     arrays: dict | None = None
-    living: np.ndarray | None = None  # as `arrays["who"]` has them
+    noted: bool = True
+
+    @property
+    def part(self):
+        return slice(self.first, self.last)
 
 
 @dataclass(eq=False)
@@ -78,29 +87,41 @@ class CUDA(Backend):
         data = {one: {name: one.put(a) for name, a in programs.data(run, chosen).items()} for one in here}
         for one in here:
             one.prepare(chosen.program, chosen.shared)
-        return State(plan, chosen, np.array(weights, order="C"), lost.copy(), np.array(buffers, order="C"), waves, data,
-                     measured)
+        weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
+        state = State(plan, chosen, weights, lost.copy(), buffers, waves, data, measured)
+        self.set_lost(state, lost)
+        return state
 
     def table_bytes(self, plan):
         return plan.step_bytes + order_bytes(plan)
 
     def advance(self, state, segment):
-        for wave in state.waves:
-            if (state.lost[wave.first:wave.last] < 0).any():
-                job, _kept = self.job(state, wave, segment)
-                wave.card.launch(state.chosen.program, state.chosen.threads(job.count), state.chosen.shared, job)
-                if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
-                    self._note_lost(state, wave)
-                    self._home(state, wave)
-                    wave.arrays = None
-        for wave in state.waves:
-            if wave.arrays is not None:
+        moved = [wave for wave in state.waves if wave.alive]
+        for wave in moved:
+            job, _kept = self.job(state, wave, segment)
+            wave.card.launch(state.chosen.program, state.chosen.threads(job.count), state.chosen.shared, job)
+            wave.noted = False
+            if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
+                self._counted(wave)
+                self._home(state, wave)
                 self._note_lost(state, wave)
+                wave.arrays = None
+        for wave in moved:
+            if wave.arrays is not None:
+                self._counted(wave)
+
+    @staticmethod
+    def _counted(wave):
+        """Wait for a launch and take over how many networks are left; the card counts, whatever their number."""
+        before = wave.alive
+        wave.alive, wave.unsettled = wave.card.tally(wave.arrays["lost"], (ALIVE, UNSETTLED))
+        if wave.alive != before:
+            wave.arrays.pop("who")
 
     @staticmethod
     def _away(state, wave):
         """Bring a wave's networks to their card."""
-        plan, put, part = state.plan, wave.card.put, slice(wave.first, wave.last)
+        plan, put, part = state.plan, wave.card.put, wave.part
         dtype = plan.run.dtype
         arrays = {"W": state.weights[part], "buffers": state.buffers[part], "lost": state.lost[part],
                   "ids": plan.ids[part], "base": plan.base[part].astype(dtype), "row": plan.row[part]}
@@ -108,39 +129,36 @@ class CUDA(Backend):
         for name, (base, row, _) in plan.noises.items():
             short = name.partition("_")[0]
             arrays |= {f"{short}_base": base[part].astype(dtype), f"{short}_row": row[part]}
-        wave.arrays, wave.living = {name: put(a) for name, a in arrays.items()}, None
+        wave.arrays = {name: put(a) for name, a in arrays.items()}
 
     @staticmethod
     def _home(state, wave):
         """Copy a wave's networks into the arrays at home."""
-        part = slice(wave.first, wave.last)
-        state.weights[part] = wave.arrays["W"].get()
+        state.weights[wave.part] = wave.arrays["W"].get()
         if state.buffers.size:
-            state.buffers[part] = wave.arrays["buffers"].get()
+            state.buffers[wave.part] = wave.arrays["buffers"].get()
 
     @staticmethod
     def _note_lost(state, wave):
-        """Take over what a launch says of those that it ran; what was lost before stays as it is."""
-        here = state.lost[wave.first:wave.last]
-        np.copyto(here, wave.arrays["lost"].get(), where=here < 0)
+        if not wave.noted:
+            state.lost[wave.part], wave.noted = wave.arrays["lost"].get(), True
 
     def job(self, state, wave, segment):
         """(struct of a launch of a wave's living networks over a segment, the arrays that it points to)."""
         plan, run, one = state.plan, state.plan.run, wave.card
         if wave.arrays is None:
             self._away(state, wave)
-        living = np.flatnonzero(state.lost[wave.first:wave.last] < 0)
-        if not np.array_equal(living, wave.living):
-            wave.arrays["who"], wave.living = one.put(living), living
+        if "who" not in wave.arrays:
+            wave.arrays["who"] = one.positions(wave.arrays["lost"], ALIVE)
         made = {"multiplier": one.put(segment.multiplier)}
         made |= {f"{name.partition('_')[0]}_multiplier": one.put(a) for name, a in segment.noise.items()}
         made |= self._samples(state, wave, segment)
         arrays = state.data[one] | wave.arrays | made
         job = Launch(**{name: a.pointer for name, a in arrays.items() if a.dtype.itemsize * np.prod(a.shape)})
         if state.chosen.rows:
-            arrays["scratch"] = one.empty((state.chosen.scratch(len(living)),), np.uint8)
+            arrays["scratch"] = one.empty((state.chosen.scratch(wave.alive),), np.uint8)
             job.scratch = arrays["scratch"].pointer
-        job.count, job.t0, job.t1, job.seed = len(living), segment.t0, segment.t1, run.seed
+        job.count, job.t0, job.t1, job.seed = wave.alive, segment.t0, segment.t1, run.seed
         job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
         job.batch = run.data.n if run.rule.full else plan.batch
         job.index_rows = arrays["indices"].shape[0] if "indices" in arrays else 0
@@ -154,7 +172,7 @@ class CUDA(Backend):
     def _samples(state, wave, segment):
         """Arrays on the card that replace the data or order of a stretch: of a Stream, a Replay, permutations."""
         plan, run, one = state.plan, state.plan.run, wave.card
-        part = slice(wave.first, wave.last)
+        part = wave.part
         if segment.samples is not None:  # a Stream: this stretch is a data set of its own, gone through in order
             X, y = (a[part] for a in segment.samples)
             rows = np.arange(X.shape[0] * X.shape[1] * X.shape[2], dtype=np.uint32).reshape(X.shape[:3])
@@ -175,7 +193,21 @@ class CUDA(Backend):
         return {"indices": out}
 
     def lost(self, state):
+        for wave in state.waves:
+            self._note_lost(state, wave)
         return state.lost
+
+    def set_lost(self, state, lost):
+        state.lost[:] = lost
+        for wave in state.waves:
+            flags, wave.noted = state.lost[wave.part], True
+            wave.alive, wave.unsettled = np.count_nonzero(flags == ALIVE), np.count_nonzero(flags == UNSETTLED)
+            if wave.arrays is not None:
+                wave.arrays["lost"] = wave.card.put(flags)
+                wave.arrays.pop("who", None)
+
+    def tally(self, state):
+        return sum(wave.alive for wave in state.waves), sum(wave.unsettled for wave in state.waves)
 
     def read(self, state):
         for wave in state.waves:
@@ -227,5 +259,5 @@ def _waves(N, here, chosen, rooms):
                             "backend='cpu'")
         if first < last:
             size = -(-(last - first) // -(-(last - first) // most))
-            waves += [Wave(one, at, min(last, at + size)) for at in range(first, last, size)]
+            waves += [Wave(one, at, min(last, at + size), 0) for at in range(first, last, size)]
     return waves

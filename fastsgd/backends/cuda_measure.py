@@ -10,7 +10,7 @@ import numpy as np
 
 from ..cuda.launch import HeldLaunch, MetricLaunch
 from ..cuda.metric_programs import held
-from .cpu import CPU, home
+from .cpu import Host, kernels_of_host
 from .cuda_metrics import task
 from .cuda_programs import RESIDENT, local_bytes
 
@@ -39,11 +39,11 @@ class Room:
         return self.points + self.once
 
 
-def room(run, N, card, home=None):
-    """The Room of N networks on a card. home: the CPU's state; None to ask for sizes and words alone."""
+def room(run, N, card, host=None):
+    """The Room of N networks on a card. host: a Host; None to ask for sizes and words alone."""
     share, tasks, refused, local, points, wish = int(SHARE * card.free()), {}, {}, 0, 0, 0
     for metric in run.metrics:
-        found = task(run, metric, card, home)
+        found = task(run, metric, card, host)
         if found is None:
             continue
         own, size = local_bytes(found.program.local, card), points + found.points.nbytes
@@ -75,7 +75,8 @@ def _blocks(found, M, card):
 
 def explain(run, here):
     """Lines of a plan, for a card with the Room `here`."""
-    hosts = {metric: CPU().explain_metric(run, metric) for metric in run.metrics}  # refuses what is not possible
+    host = kernels_of_host()
+    hosts = {metric: host.explain_metric(run, metric) for metric in run.metrics}  # refuses what is not possible
     return tuple(filter(None, (_explain(metric, here, host) for metric, host in hosts.items())))
 
 
@@ -98,18 +99,18 @@ def _explain(metric, here, host):
 
 
 class Measured:
-    """What measuring a plan's networks on the cards `here` needs: the CPU backend's state, tasks, points on cards."""
+    """What measuring a plan's networks on the cards `here` needs: the Host, tasks, points on cards."""
 
     def __init__(self, plan, here):
-        self.home, share = home(plan), -(-plan.N // len(here))
-        self.rooms = {one: room(plan.run, share, one, self.home) for one in here}
+        self.host, share = Host(plan), -(-plan.N // len(here))
+        self.rooms = {one: room(plan.run, share, one, self.host) for one in here}
         self.points = {}  # {(metric, card): Array}
 
     def measure(self, metric, weights):
         """Records of networks `weights` [M, P]; equal parts of them on each card that can."""
         here = [one for one, room in self.rooms.items() if metric in room.tasks]
         if not here or not len(weights):
-            return CPU().measure(self.home, metric, weights)
+            return self.host.measure(metric, weights)
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         given = np.ascontiguousarray(self.rooms[here[0]].tasks[metric].given.made(weights))
         part = -(-len(weights) // len(here))

@@ -26,7 +26,7 @@ from ..spec.constant import EPS, constant_within, least_correlation
 from ..spec.kinds import kind_of
 from . import general, jacobians, linear
 from .base import float64_params
-from .cpu import CPU, padded, shape_of
+from .cpu import CPU, kernels_of_host, padded, shape_of
 from .cuda_programs import STAGED, block, dense_text, kept_numbers, shape_text
 
 HELD = 80  # rows up to which columns of a Gram matrix are held in registers
@@ -69,8 +69,8 @@ class Task:
     how: str
 
 
-def task(run, metric, card, home):
-    """The Task of a metric, None where the host measures it. home: the CPU's state; None to ask for the words alone."""
+def task(run, metric, card, host):
+    """The Task of a metric, None where the host measures it. host: a Host; None to ask for the words alone."""
     kind = kind_of(metric)
     if kind in (TrainLoss, TestLoss):
         return _loss(run, metric, card)
@@ -81,7 +81,7 @@ def task(run, metric, card, home):
     if kind is FeatureSparsity:
         return _sparsity(run, metric, card)
     if kind is JacobianRank or kind is JacobianSpectrum:
-        return _jacobian(run, metric, card, home)
+        return _jacobian(run, metric, card, host)
     return None
 
 
@@ -179,32 +179,32 @@ def _sparsity(run, metric, card):
                  number=least_correlation(metric.tau), finish=(lambda a, read: a) if len(layers) > 1 else _first)
 
 
-def _jacobian(run, metric, card, home):
+def _jacobian(run, metric, card, host):
     X = metric.where(run.model, run.data)
     method, why = jacobians.choose(metric, run.model, len(X))
-    if method == "count":
-        return _count(run, metric, X, why, home)
+    if method == "count" and isinstance(kernels_of_host(), CPU):  # which packs the points
+        return _count(run, metric, X, why, host)
     if method == "gram" and len(X) * run.model.outputs <= MOST_ROWS:
-        return _gram(run, metric, X, why, card, home)
-    return _values(run, metric, X, why, card) if method == "jacobi" else None
+        return _gram(run, metric, X, why, card, host)
+    return _values(run, metric, X, why, card) if method in ("jacobi", "count") else None
 
 
-def _count(run, metric, X, why, home):
+def _count(run, metric, X, why, host):
     model, d = run.model, run.model.d
-    points = (np.zeros(4 + 2 * d + 2 * d * d) if home is None else
-              jacobians.diagonal_points(home.module, X).packed())
+    points = (np.zeros(4 + 2 * d + 2 * d * d) if host is None else
+              jacobians.diagonal_points(host.module, X).packed())
     return _task(kernels.diagonal_ranks(d, _scales(model)), points, len(X), d, _parts(model), 1, f"'count': {why}",
                  number=metric.rtol, finish=lambda count, read: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
 
 
-def _gram(run, metric, X, why, card, home):
+def _gram(run, metric, X, why, card, host):
     shape, sizes = _dense(run.model)
 
     def finish(count, read):
         count = count[:, 0].copy()
         doubtful = count < 0
         if doubtful.any():
-            count[doubtful] = CPU().measure(home, metric, read()[doubtful])
+            count[doubtful] = host.records(metric, read()[doubtful])
         return count
 
     return _task(kernels.gram_ranks(shape, sizes, run.model.P, len(X), HELD, card.shared),

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import BackendUnavailable, PlanError
+from ..errors import PlanError
 from ..losses import CrossEntropy, Hinge, Logistic, Squared
-from ..native import default_threads, native
+from ..native import default_threads
 from ..portable import interpreted, why_none
 from ..rules import GD, SAM, SDE, SGD, Adam
 from ..spec.kinds import kind_of, unknown
 from ..spec.problem import Dataset
 from .base import Backend
-from .cpu import CPU, home
+from .cpu import Host, kernels_of_host
 from .packing import MOST_ENTRIES, hyper, packing, padded, stride, terms
 
 RULES = (SGD, GD, SAM, Adam, SDE)
@@ -45,7 +45,7 @@ class State:
     sigma: tuple
     sway: tuple
     points: dict
-    home: object = None  # the CPU backend's state, for what is measured there
+    host: object = None  # a Host, for what is measured there
 
 
 class Triton(Backend):
@@ -118,8 +118,7 @@ class Triton(Backend):
     def explain_metric(self, run, metric):
         from . import tiles
 
-        elsewhere = CPU() if _compiled() else super()
-        return tiles.explain(run, metric) or elsewhere.explain_metric(run, metric)
+        return tiles.explain(run, metric) or kernels_of_host().explain_metric(run, metric)
 
     def measure_held(self, state, metric, who):
         import torch
@@ -137,10 +136,10 @@ class Triton(Backend):
         with _on(state.device):
             values = tiles.measure(state, metric, lambda: torch.from_numpy(
                 state.packing.pack(np.asarray(weights))).to(state.device))
-        if values is None and _compiled():  # what has no kernel here may have one there
-            if state.home is None:
-                state.home = home(state.plan)
-            values = CPU().measure(state.home, metric, weights)
+        if values is None:  # what has no kernel here may have one there
+            if state.host is None:
+                state.host = Host(state.plan)
+            values = state.host.measure(metric, weights)
         return values
 
 
@@ -174,14 +173,6 @@ def _on(device):
     import torch
 
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _compiled():
-    """Whether the CPU's compiled module is there."""
-    try:
-        return native() is not None
-    except BackendUnavailable:
-        return False
 
 
 def _no_kernel(run):

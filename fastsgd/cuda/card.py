@@ -1,5 +1,6 @@
 """Owns a card: its memory and stream, which are torch's, and launches of programs on it."""
 
+import warnings
 from contextlib import suppress
 from functools import cache
 
@@ -10,6 +11,7 @@ from .compiler import built, compiled
 from .driver import driver
 
 BITS = {"uint32": "int32", "uint64": "int64", "bool": "uint8"}  # dtypes that torch lacks or stores otherwise
+PINNED = 16 << 20  # bytes of each of two buffers through which large arrays go: one is filled, the other is sent
 
 
 class Array:
@@ -51,15 +53,45 @@ class Card:
     def put(self, array):
         """A copy of a NumPy array on the card."""
         array = np.ascontiguousarray(array)
-        flat = array.reshape(-1).view(BITS.get(array.dtype.name, array.dtype.name))
-        with self.torch.cuda.device(self.index):
-            return Array(self.torch.from_numpy(flat.copy()).cuda(), array.shape, array.dtype)
+        out = self.empty(array.shape, array.dtype)
+        with self.torch.cuda.device(self.index), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
+            flat = self.torch.from_numpy(array.reshape(-1).view(BITS.get(array.dtype.name, array.dtype.name)))
+            if array.nbytes < PINNED:
+                out.tensor.copy_(flat)
+            else:
+                self._send(flat.view(self.torch.uint8), out.tensor.view(self.torch.uint8))
+        return out
+
+    def _send(self, flat, out):
+        """Copy bytes to the card through pinned memory, which the card reads by itself and faster."""
+        torch = self.torch
+        buffers = [torch.empty(PINNED, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
+        sent = [torch.cuda.Event() for _ in buffers]
+        for number, at in enumerate(range(0, len(flat), PINNED)):
+            part, event = flat[at:at + PINNED], sent[number % 2]
+            event.synchronize()  # returns at once where nothing was sent
+            buffer = buffers[number % 2][:len(part)]
+            buffer.copy_(part)
+            out[at:at + PINNED].copy_(buffer, non_blocking=True)
+            event.record()
+        for event in sent:
+            event.synchronize()
 
     def empty(self, shape, dtype):
         """An array on the card with whatever lies there."""
         dtype = np.dtype(dtype)
         kind = getattr(self.torch, BITS.get(dtype.name, dtype.name))
         return Array(self.torch.empty(int(np.prod(shape)), dtype=kind, device=f"cuda:{self.index}"), shape, dtype)
+
+    def tally(self, array, values):
+        """How often each of `values` stands in an array; waits for what was launched."""
+        return self.torch.stack([(array.tensor == value).sum() for value in values]).tolist()
+
+    def positions(self, array, value):
+        """Where `value` stands in an array, ascending, as an Array of int64."""
+        found = self.torch.nonzero(array.tensor == value).view(-1)
+        return Array(found, tuple(found.shape), np.int64)
 
     def launch(self, program, count, shared, job):
         """Launch a program on `count` threads, on torch's current stream; returns at once.
@@ -76,16 +108,17 @@ class Card:
         """The kernel of a program, compiled and loaded if that was not done before."""
         known = program.key, shared
         if known not in self.kernels:
-            self.torch.zeros(1, device=f"cuda:{self.index}")  # the context is made, and current
-            self.kernels[known] = self._load(program, shared)
+            with self.torch.cuda.device(self.index):
+                self.torch.zeros(1, device=f"cuda:{self.index}")  # the context is made, and current
+                self.kernels[known] = self._load(program, shared)
         return self.kernels[known]
 
     def _load(self, program, shared):
         code = built(program)
         if code is not None:
             with suppress(BackendUnavailable):  # built for newer cards than this one
-                return driver().load(code, shared)
-        return driver().load(compiled(program, self.arch), shared)
+                return driver().load(code, program.threads, shared)
+        return driver().load(compiled(program, self.arch), program.threads, shared)
 
     def finish(self):
         """Wait for what was launched."""

@@ -52,6 +52,12 @@ class FiberCard:
         dtype = np.dtype(dtype)
         return Array(np.frombuffer(b"\xcd" * (int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape).copy())
 
+    def tally(self, array, values):
+        return [int(np.count_nonzero(array.array == value)) for value in values]
+
+    def positions(self, array, value):
+        return Array(np.flatnonzero(array.array == value))
+
     def launch(self, program, count, shared, job):
         library = self.prepare(program, shared)
         library.fastsgd_backwards(self.backwards)
