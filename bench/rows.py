@@ -58,13 +58,16 @@ def read(path=PATH):
 
 
 def _commit():
-    """Short hash of the checked-out commit, with a + if files differ from it; FASTSGD_COMMIT where git knows none."""
+    """FASTSGD_COMMIT, else the short hash of the checked-out commit, with a + if files differ from it."""
+    if os.environ.get("FASTSGD_COMMIT"):  # a tree that travelled without its history
+        return os.environ["FASTSGD_COMMIT"]
+
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=PATH.parents[2], check=True,
                               capture_output=True, text=True).stdout
 
     try:
         head, changed = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):  # no git, or a tree without its history
-        return os.environ.get("FASTSGD_COMMIT", "none")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
     return head.strip() + "+" * bool(changed.strip())

@@ -205,7 +205,7 @@ def _measured(plan, backend, state, metric, taken, pace):
     points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
     most = max(4 * (plan.tuning.threads or 1), PART // (24 * run.model.P + 48 * points * run.model.outputs))
     while at < len(taken.who):
-        size = min(pace.networks.get(metric.name, 64), most)
+        size = min(pace.networks.get(metric.name) or backend.first_measured(state, metric), most)
         who = taken.who[at:at + size]
         began = time.perf_counter()
         with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value

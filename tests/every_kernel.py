@@ -23,6 +23,10 @@ GENERAL = ("everything_relu2", "sam_each_relu2", "adamw_relu2", "reshuffle_net",
 TOGETHER = {"everything_relu2": 64, "sam_each_relu2": 32, "normalised_relu2": 32, "autoencoder": 64, "product_3": 32,
             "power_3": 64, "fresh_batch": 64, "gradient_signs_relu2": 32, "one_label_two_outputs": 64}  # a block each
 
+CARRIED = (("diagonal_13", fs.rules.SGD(momentum=0.5, nesterov=True, weight_decay=0.1, average=0.5), 4),
+           ("relu2_7_70", fs.rules.SGD(momentum=0.5), 16),
+           ("relu2_3_21", fs.rules.SGD(average=0.9, weight_decay=0.1), 1))
+
 
 def unstaged(n=6000, d=3):
     """More data than shared memory holds."""
@@ -39,6 +43,8 @@ def runs():
     yield request("relu2_3_21", "minibatch", "float32", 9), 4
     yield request("relu2_2_20_plain", "gd", "float64", 9), 1
     yield unstaged(), 8
+    for name, rule, team in CARRIED:
+        yield request(name, "sgd", "float32", 9).replace(rule=rule), team
     for name in GENERAL:
         yield general(name, "float32", steps=6), 1
     for name, threads in TOGETHER.items():

@@ -30,7 +30,9 @@ def teams(model):
 FUSED = [(model, rule, dtype, team) for model in MODELS for team in teams(model)
          for rule, dtype in (("sgd", "float32"), ("minibatch", "float32"), ("gd", "float64"))]
 FUSED += [(model, "sgd", "float64", teams(model)[-1]) for model in MODELS]
-BLOCKS = {name: None if fused(general(name)) else (32, 64)[k // 2 % 2] for k, name in enumerate(CASES)}
+CARRIED = {name for name in CASES if cuda_programs.in_fused_loop(general(name))}  # lanes of a warp, not a block
+BLOCKS = {name: None if fused(general(name)) else 8 if name in CARRIED else (32, 64)[k // 2 % 2]
+          for k, name in enumerate(CASES)}
 GENERAL = [(name, DTYPES[k % 2], team and 1) for k, (name, team) in enumerate(BLOCKS.items())]
 GENERAL += [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items()) if team]
 
@@ -59,7 +61,7 @@ def at_once(monkeypatch, networks):
     monkeypatch.setattr(cuda_programs, "choose", lambda *given: replace(choose(*given), at_once=networks))
 
 
-@pytest.mark.parametrize(("name", "team"), [("momentum_relu2", 1), ("reshuffle_net", 1), ("sam_two_outputs", 64)])
+@pytest.mark.parametrize(("name", "team"), [("normalised_relu2", 1), ("reshuffle_net", 1), ("sam_two_outputs", 64)])
 def test_who_is_done_with_a_network_takes_another(monkeypatch, name, team):
     run = general(name, "float32", networks=70, step_size=0.05)
     want = everything(fs.train(run.replace(backend="cpu")))
@@ -85,7 +87,7 @@ class Hopper:
     (fs.models.ReLU2(10, 100), 128, None, "more than the first-level cache")])
 def test_rows_of_threads_fit_the_first_cache(model, threads, blocks, word):
     data = fs.Dataset(np.ones((9, model.d), np.float32), np.ones(9, np.float32))
-    run = fs.Run(model, data, fs.rules.SGD(momentum=0.5), 0.1, 10, networks=10**6)
+    run = fs.Run(model, data, fs.rules.SGD(momentum=0.5, batch_size=2), 0.1, 10, networks=10**6)
     chosen = cuda_programs.choose(run, 10**6, Hopper, fs.Tuning())
     assert word in chosen.why and chosen.lanes == threads, chosen.why
     assert chosen.threads(10**6) == (132 * blocks * 128 if blocks else 10**6 * threads)
@@ -222,7 +224,7 @@ def test_metrics_that_a_card_has_no_memory_for_are_left_to_the_host(fiber_card):
 @pytest.mark.skipif(REAL, reason="needs cards of chosen memory")
 def test_local_memory_that_does_not_fit(fiber_card):
     """Rows of all threads of a card: a block a network instead, or a refusal where a thread was asked for."""
-    run = general({"model": RELU, "rule": fs.rules.SGD(momentum=0.5)}, backend="cuda")
+    run = general({"model": RELU, "rule": fs.rules.SGD(momentum=0.5, batch_size=2)}, backend="cuda")
     with fibers.in_place(fibers.FiberCard(fiber_card.folder, 1 << 20)):
         assert "32 thread(s) a network, local memory for all threads would be" in fs.plan(run).explain()
         assert everything(fs.train(run)) == everything(fs.train(run.replace(backend="cpu")))
@@ -264,6 +266,8 @@ def test_what_explain_says():
                  "1 wave(s)"):
         assert word in text, text
     text = fs.plan(general("momentum_relu2", "float32", backend="cuda")).explain()
+    assert "lane(s) a network" in text and ", carries" in text
+    text = fs.plan(general("nesterov_relu2", "float32", backend="cuda")).explain()
     assert "the general loop, 1 thread(s) a network" in text and "local memory" in text
 
 
@@ -276,7 +280,7 @@ def test_tuning_that_is_not_possible(tuning, why):
 
 
 def test_the_general_loop_has_a_thread_or_a_block_for_a_network():
-    run = general({"model": RELU, "rule": fs.rules.SGD(momentum=0.5)}, backend="cuda")
+    run = general({"model": RELU, "rule": fs.rules.SGD(momentum=0.5, batch_size=2)}, backend="cuda")
     with pytest.raises(fs.PlanError, match="a thread a network"):
         fs.plan(run, fs.Tuning(team=2))
     large = general({"model": fs.models.MLP(D, (200, 200))}, backend="cuda")

@@ -24,8 +24,8 @@ NCU = ["ncu", "--clock-control", "none", "--kernel-name", "fastsgd", "--launch-s
            "SpeedOfLight", "Occupancy", "LaunchStats", "SchedulerStats", "WarpStateStats", "InstructionStats",
            "MemoryWorkloadAnalysis", "MemoryWorkloadAnalysis_Tables"))]
 SANITIZERS = {"memcheck": 4, "racecheck": 4, "synccheck": 3, "initcheck": 3}  # shares of the cases, side by side
-FIRST = {"kernels": 60, "whole": 40, "ranks": 30, "steps": 20, "jax": 35, "torch": 35}  # parts of speed: their boxes
-LATER = {"teams": 30, "shapes": 30}
+FIRST = {"kernels": 60, "whole": 40, "ranks": 40, "steps": 25, "jax": 35, "torch": 40}  # parts of speed: their boxes
+LATER = {"teams": 40, "shapes": 70}
 
 
 class Job:
@@ -130,7 +130,7 @@ def run(session):
         jobs = [session.start(f"bits-{k}", "bits", "every", k, sized(5, 2), box=75) for k in range(sized(5, 2))]
         jobs += [session.start("bits-large", "bits", "large", box=75)]
         jobs += [session.start(f"bits-random-{k}", "bits", "random", sized(30, 1), k, box=70, OMP_NUM_THREADS="1")
-                 for k in range(sized(4, 1))]
+                 for k in range(sized(10, 1))]
         if not REHEARSAL:
             jobs += [session.start("warm-torch", "opponents", "warm", box=75, **nowhere),
                      session.start("warm-jax", "opponents", "jax", box=75, **nowhere)]
@@ -143,7 +143,7 @@ def run(session):
                 session.wait(session.start(f"ncu-{case}", "profiled", case, box=20, before=NCU))
     _speed(session, LATER)
     if session.wants("triton"):
-        session.wait(session.start("triton", "portable", "speed", box=40))
+        session.wait(session.start("triton", "portable", "speed", box=90))
     if session.wants("sanitize") and shutil.which("compute-sanitizer"):
         # Tensors are allocated one by one, else what lies beyond one is inside torch's pool; torch asks the driver for
         # functions that it lacks, which is no error.

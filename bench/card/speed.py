@@ -103,18 +103,23 @@ def kernels():
     """The fused loops at every number of networks; what matters most comes first."""
     for N in sized((1_000_000, 100_000, 10_000, 1000, 300_000), (200,)):
         for name, system in systems().items():
-            attempt(kernel, name, run_of(system, N, CHECKED, init=start_of(system, N)))
+            run = run_of(system, N, CHECKED, init=start_of(system, N))
+            attempt(kernel, name, run)
+            if N in sized((1_000_000, 100_000), (200,)):
+                attempt(kernel, f"{name}, momentum", with_momentum(run), target=0.1)
 
 
 def teams():
-    """Each number of lanes a network, and the general loop with momentum."""
+    """Each number of lanes a network, plain and with momentum; the general loop, with Adam."""
     N = sized(100_000, CHECKED)
     for name, system in systems().items():
         run = run_of(system, N, CHECKED, init=start_of(system, N))
-        for team in (None, 1, 32):
-            attempt(kernel, f"{name}, momentum", with_momentum(run), fs.Tuning(team=team), 0.1)
-        for team in (1, 2, 4, 8):
-            attempt(kernel, f"{name}, {team} lane(s) asked for", run, fs.Tuning(team=team), 0.1)
+        adam = run.replace(rule=fs.rules.Adam(), step_size=1e-3)
+        for case, asked, lanes in ((f"{name}, momentum", with_momentum(run), (1, 2, 4, 8)),
+                                   (f"{name}, Adam", adam, (None, 1, 32)), (name, run, (1, 2, 4, 8))):
+            for team in lanes:
+                attempt(kernel, case if team is None else f"{case}, {team} lane(s) asked for", asked,
+                        fs.Tuning(team=team), 0.1)
 
 
 def shapes():
@@ -149,6 +154,7 @@ def ranks():
 def whole():
     """Wall time of whole calls of `fs.train`: starting weights, copies and launches beside the kernel."""
     system = systems()["diagonal d=30"]
+    fs.train(run_of(system, CHECKED, CHECKED))  # a process's first use of a card takes seconds
     for N, T in sized(((1_000_000, 100_000), (100_000, 20_000), (1_000_000, 2000)), ((CHECKED, 300),)):
         launches, began = [], time.perf_counter()
         result = fs.train(run_of(system, N, T), progress=lambda t, *_, seen=launches: seen.append(t))

@@ -1,18 +1,22 @@
-// Owns the fused training loop on a GPU: plain SGD and GD on squared losses of diagonal and two-layer networks.
+// Owns the fused training loop on a GPU: SGD and GD on squared losses of diagonal and two-layer networks, plain, or
+// with what a rule carries from step to step (momentum, an average) and adds (decay), one sample a step.
 //
 // Parallel over networks: a team of L lanes of a warp runs one from t0 to t1. A lane keeps in registers its share of
 // the parameters (`rows`), of the sample in hand, of the hidden units, and four draws. The data lie in shared memory
 // where they fit, else they are read through the caches. The step is `sgd` or the mean gradient of core/rules/step.h:
-//   w <- w - eta(t) / B sum_b slope (h(x_b) - y_b) grad h(x_b).
+//   w <- w - eta(t) / B sum_b slope (h(x_b) - y_b) grad h(x_b);
+// a rule that carries something takes its step by core/rules/update.h, with the bits of the general loop.
 // No lane leaves the loop before its warp: a lost network is written back and runs on unheeded, until the whole warp is
 // lost or the launch ends; the next launch leaves it out.
 //
 // Spec: T, L, model(), SPREADS (whether inputs are spread over the team), HOLDS (whether they are held in registers),
-// BATCHES, FULL, TABLE (order from a table), STAGED (data in shared memory).
+// PACKS (whether a lane's inputs lie in packs of 16 bytes), BATCHES, FULL, TABLE (order from a table), STAGED (data in
+// shared memory), CARRIES, and then update() and BUFFERS.
 #pragma once
 #include "../core/models/diagonal.h"
 #include "../core/models/relu2.h"
 #include "../core/rules/step.h"
+#include "../core/rules/update.h"
 #include "ahead.h"
 
 namespace fs {
@@ -28,8 +32,15 @@ struct Fused {
                        SIZE = Spec::SPREADS ? Tm::vectors(INPUTS) : INPUTS;
   // Column of a row's label; where inputs are spread, each lane has one of its own from here on.
   static constexpr int LABEL = Spec::SPREADS ? L * SIZE : INPUTS;
+  // Inputs of one lane that lie side by side, to be loaded at once; a lane's other inputs are L apart.
+  static constexpr int PACK = Spec::PACKS ? 16 / int(sizeof(T)) : 1, PACKED = Spec::PACKS ? SIZE / PACK * PACK : 0;
+  struct alignas(PACK * sizeof(T)) Pack {
+    T a[PACK];
+  };
   using X = Either<Spec::HOLDS, Held<Tm, SIZE>, Lying<Tm>>;
   using Order = Either<Spec::TABLE, Listed<T>, Drawn<T, L>>;
+  using Alone = Team<T, 1, 1>;  // a rule works on each parameter by itself
+  static constexpr int CARRIED = Spec::CARRIES ? Spec::BUFFERS * ROWS : 0;
   using Items = Either<Spec::FULL, All, Either<Spec::TABLE, ListedItems<T>, DrawnItems<T, L>>>;
   template <int ODD>
   struct Parity {
@@ -41,7 +52,7 @@ struct Fused {
   i64 k;
   int lane;
   bool alive;
-  V w[ROWS], kept[KEPT];
+  V w[ROWS], kept[KEPT], carried[CARRIED + 1], hyper[Spec::CARRIES ? HYPERS : 1];
 
   FS_DEVICE explicit Fused(const Launch<T>& job_) : job(job_) {
     x = job.X;
@@ -60,6 +71,21 @@ struct Fused {
       const int p = model().at(r, lane);
       w[r] = V::set(p >= 0 ? from[p] : T(0));
     }
+    if constexpr (Spec::CARRIES) {
+      FS_UNROLL
+      for (int h = 0; h < HYPERS; ++h) hyper[h] = V::set(job.hyper[h] ? job.hyper[h][k] : T(0));
+      each_carried([&](V& mine, T* canonical) { mine = V::set(canonical ? *canonical : T(0)); });
+    }
+  }
+
+  // f(row, where it lies in the job or null) for everything that the rule carries.
+  template <class F>
+  FS_DEVICE void each_carried(F f) {
+    FS_UNROLL_ROWS
+    for (int i = 0; i < CARRIED; ++i) {
+      const int p = model().at(i % ROWS, lane);
+      f(carried[i], p >= 0 ? job.buffers + (k * Spec::BUFFERS + i / ROWS) * model().P() + p : nullptr);
+    }
   }
 
   // Write the network back if `done`, lost at step t or alive (-1). One with a parameter that is not finite, which it
@@ -70,6 +96,8 @@ struct Fused {
     V sum = V::set(0);
     FS_UNROLL_ROWS
     for (int r = 0; r < ROWS; ++r) sum = fma(V::set(0), w[r], sum);
+    FS_UNROLL_ROWS
+    for (int i = 0; i < CARRIED; ++i) sum = fma(V::set(0), carried[i], sum);
     const bool broken = beyond(Tm::sum(sum), T(0));
     if (!done) return;
     T* to = job.W + k * model().P();
@@ -78,6 +106,10 @@ struct Fused {
       const int p = model().at(r, lane);
       if (p >= 0 && !broken) to[p] = w[r].a;
     }
+    if (!broken)
+      each_carried([](V& mine, T* canonical) {
+        if (canonical) *canonical = mine.a;
+      });
     if (lane == 0) job.lost[k] = broken ? UNSETTLED : t;
     alive = false;
   }
@@ -88,7 +120,13 @@ struct Fused {
     if constexpr (Spec::HOLDS) {
       X held;
       FS_UNROLL_ROWS
-      for (int c = 0; c < SIZE; ++c) held.x[c] = V::set(row[Spec::SPREADS ? c * L : c]);
+      for (int c = 0; c < PACKED; c += PACK) {
+        const Pack pack = *reinterpret_cast<const Pack*>(row + lane * (PACK - 1) + c * L);
+        FS_UNROLL
+        for (int i = 0; i < PACK; ++i) held.x[c + i] = V::set(pack.a[i]);
+      }
+      FS_UNROLL_ROWS
+      for (int c = PACKED; c < SIZE; ++c) held.x[c] = V::set(row[Spec::SPREADS ? c * L : c]);
       return held;
     } else {
       return X{row};
@@ -135,6 +173,33 @@ struct Fused {
     if (t != end) step(Parity<1>{}, t, even, odd, multiplier[0]);
   }
 
+  // Batch 1, with a rule that carries something: the gradient, then what the rule makes of it.
+  FS_DEVICE void ruled() {
+    const V slope = V::set(job.slope);
+    const T bound = job.bound, base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
+    const u32 end = u32(job.t1);
+    Order order(job, k, lane);
+    V gradient[ROWS];
+    auto step = [&](auto parity, u32 t) {
+      const T* row = x + order.template take<parity.value>(t);
+      const X in = input(row);
+      const V r = model().value(w, in, kept) - V::set(row[LABEL]);
+      const bool bad = beyond(r, bound);
+      if (any_team<L>(bad)) retire(bad, job.t0 + (t - u32(job.t0)));
+      model().derivative(w, in, slope * r, kept, gradient);
+      update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), i64(t));
+    };
+    u32 t = u32(job.t0);
+    if (t % 2 && t != end) step(Parity<1>{}, t++);
+    FS_NO_UNROLL
+    for (; end - t >= 2; t += 2) {
+      if (finished(t)) return;
+      step(Parity<0>{}, t);
+      step(Parity<1>{}, t + 1);
+    }
+    if (t != end) step(Parity<0>{}, t);
+  }
+
   // Minibatches and full batches: the mean gradient, then one step.
   FS_DEVICE void batches() {
     const V slope = V::set(job.slope);
@@ -162,7 +227,8 @@ struct Fused {
   }
 
   FS_DEVICE void run() {
-    if constexpr (Spec::BATCHES) batches();
+    if constexpr (Spec::CARRIES) ruled();
+    else if constexpr (Spec::BATCHES) batches();
     else steps();
     retire(true, -1);
   }

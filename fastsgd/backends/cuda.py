@@ -218,9 +218,18 @@ class CUDA(Backend):
     def measure(self, state, metric, weights):
         return state.measured.measure(metric, weights)
 
+    def first_measured(self, state, metric):
+        return 1 << 16 if state.measured.on_cards(metric) else super().first_measured(state, metric)
+
     def measure_held(self, state, metric, who):
         shares = self._shares(state, who)
-        return shares and state.measured.measure_held(metric, shares, lambda: self.read(state)[0][who])
+        return shares and state.measured.measure_held(metric, shares, lambda some: self._rows(state, who[some]))
+
+    @staticmethod
+    def _rows(state, who):
+        """Weights [m, P] of the networks `who`, ascending, all of them on cards."""
+        P = state.weights.shape[1]
+        return np.concatenate([one.rows(W, P, where) for one, W, where in CUDA._shares(state, who)])
 
     @staticmethod
     def _shares(state, who):

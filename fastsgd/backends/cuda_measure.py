@@ -106,6 +106,10 @@ class Measured:
         self.rooms = {one: room(plan.run, share, one, self.host) for one in here}
         self.points = {}  # {(metric, card): Array}
 
+    def on_cards(self, metric):
+        """Whether every card measures a metric."""
+        return all(metric in room.tasks for room in self.rooms.values())
+
     def measure(self, metric, weights):
         """Records of networks `weights` [M, P]; equal parts of them on each card that can."""
         here = [one for one, room in self.rooms.items() if metric in room.tasks]
@@ -118,12 +122,13 @@ class Measured:
         for c, one in enumerate(here):
             mine = given[c * part:(c + 1) * part]
             works.append((one, len(mine), lambda first, last, one=one, mine=mine: one.put(mine[first:last])))
-        return self._run(metric, works, lambda: weights)
+        return self._run(metric, works, lambda some: weights[some])
 
     def measure_held(self, metric, shares, read):
         """The same of networks that lie on cards; None where a card does not measure it, or not from what lies there.
 
-        shares: (card, W [..., P] there, positions [m] in it) of networks one after another; read(): weights [M, P]
+        shares: (card, W [..., P] there, positions [m] in it) of networks one after another
+        read: function of positions among those that gives weights [m, P]
         """
         tasks = [self.rooms[one].tasks.get(metric) for one, _, _ in shares]
         if not tasks or any(found is None or found.given.factors is None for found in tasks):

@@ -54,7 +54,7 @@ class Task:
 
     program; points: what is the same for all networks, one array; n, stride, number: of the launch
     given: what the kernel reads of networks; width: doubles of its answer a network
-    finish: function of (answers [M, width], function that gives the weights [M, P]) that gives the records
+    finish: function of (answers [M, width], function of positions that gives weights [m, P]) that gives the records
     how: for people
     """
 
@@ -204,7 +204,7 @@ def _gram(run, metric, X, why, card, host):
         count = count[:, 0].copy()
         doubtful = count < 0
         if doubtful.any():
-            count[doubtful] = host.records(metric, read()[doubtful])
+            count[doubtful] = host.records(metric, read(np.flatnonzero(doubtful)))
         return count
 
     return _task(kernels.gram_ranks(shape, sizes, run.model.P, len(X), HELD, card.shared),

@@ -7,7 +7,10 @@ import numpy as np
 from ..cuda import program as programs
 from ..cuda.launch import HYPERS
 from ..errors import PlanError
-from ..spec.problem import Fresh, Stream
+from ..losses import Squared
+from ..rules import SGD
+from ..spec.kinds import kind_of
+from ..spec.problem import Dataset, Fresh, Stream
 from . import general
 from .cpu import fused, one_label, permuted, shape_of
 
@@ -61,12 +64,29 @@ def tabled(run):
 
 def why_not(run):
     """None, or a sentence saying why there is no program for this run."""
-    return None if fused(run) else general.why_not(run)
+    return None if in_fused_loop(run) else general.why_not(run)
 
 
 def choose(run, N, card, tuning):
     """The Chosen of a run on a card. Raises PlanError for a team that is not possible."""
-    return (_fused if fused(run) else _general)(run, N, card, tuning)
+    return (_fused if in_fused_loop(run) else _general)(run, N, card, tuning)
+
+
+def in_fused_loop(run):
+    """Whether the fused loop runs it: what the CPU fuses, and one sample a step with a rule that keeps to a parameter.
+
+    The CPU has the general loop for those rules; the bits are the same.
+    """
+    return fused(run) or _carries(run)
+
+
+def _carries(run):
+    """Whether the fused loop takes a step by core/rules/update.h: SGD with momentum, an average, or decay."""
+    rule, loss = run.rule, run.loss
+    return (shape_of(run.model) is not None and kind_of(rule) is SGD and rule.batch(run.data.n) == 1
+            and not (rule.plain() or rule.noises() or rule.normalised or "balance_penalty" in rule.numbers())
+            and kind_of(loss) is Squared and loss.weights is None and kind_of(run.order) is not None
+            and kind_of(run.data) in (Dataset, Stream))
 
 
 def _network_bytes(run):
@@ -116,10 +136,12 @@ class _Layout:
         self.batches = run.rule.full or run.rule.batch(run.data.n) > 1
         self.words = np.dtype(run.dtype).itemsize // 4
         self.holds = self.size * self.words <= HELD
+        self.packs = self.spreads and self.holds and lanes * self.words >= 4  # rows then begin at 16 bytes
         held = self.size * (1 if self.batches else 2) if self.holds else 0
         sums = min(8, self.partials // lanes)
+        more = len(run.rule.buffers()) + (self.batches or not run.rule.plain())  # arrays beside the parameters
         spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
-        self.registers = (self.rows * (2 if self.batches else 1) + self.kept + held + sums) * self.words + spare
+        self.registers = (self.rows * (1 + more) + self.kept + held + sums) * self.words + spare
 
     @property
     def label(self):
@@ -130,6 +152,14 @@ class _Layout:
     def stride(self):
         """Words apart of rows of X, so that the rows of different teams lie in different banks."""
         return self.lanes * (self.size + 1 | 1) if self.spreads else self.inputs + 1 | 1
+
+    def pack(self, rows):
+        """Reorder columns of `rows` [n, stride] in place: a lane's inputs that are loaded at once lie side by side."""
+        if self.packs:
+            pack = 4 // self.words
+            whole = self.size // pack * pack * self.lanes
+            part = rows[:, :whole].reshape(len(rows), -1, pack, self.lanes)
+            rows[:, :whole] = part.swapaxes(2, 3).reshape(len(rows), whole)
 
 
 def _fused(run, N, card, tuning):
@@ -151,11 +181,17 @@ def _fused(run, N, card, tuning):
     staged = _stages(run, size, card)
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
-                          staged=staged, batches=layout.batches, full=run.rule.full, table=tabled(run), rolled=rolled)
+                          packs=layout.packs, staged=staged, batches=layout.batches, full=run.rule.full,
+                          table=tabled(run), rolled=rolled, **_carried(run))
     local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
     return Chosen(made, layout.lanes, size if staged else 0, layout.stride, size, _network_bytes(run),
                   f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(run, size, staged)}", local)
+
+
+def _carried(run):
+    """What the program of a rule that is not plain is told besides."""
+    return {} if run.rule.plain() else {"update": _update(run), "buffers": len(run.rule.buffers())}
 
 
 def _best(layouts, N, card):
@@ -324,11 +360,12 @@ def samples(run, X, y, chosen):
     """
     rows = np.zeros((len(X), chosen.stride), run.dtype)
     rows[:, :run.data.d] = X
-    if not fused(run):
+    if not in_fused_loop(run):
         return {"X": rows, "y": np.array(y, run.dtype).reshape(len(X), -1)}
     layout = _Layout(run, chosen.lanes)
     rows[:, run.data.d:layout.inputs] = 1
     rows[:, layout.label:layout.label + (layout.lanes if layout.spreads else 1)] = np.reshape(y, (-1, 1))
+    layout.pack(rows)
     return {"X": rows}
 
 
@@ -336,7 +373,7 @@ def data(run, chosen):
     """{name: array} of everything that is the same for all networks."""
     given = run.data
     out = samples(run, given.X, given.y, chosen) if given.n else {}
-    if fused(run):
+    if in_fused_loop(run):
         return out
     weights, fixed = getattr(run.loss, "weights", None), general.fixed(run.model)
     if weights is not None:

@@ -25,7 +25,60 @@ class Array:
         return self.tensor.data_ptr()
 
     def get(self):
-        return self.tensor.cpu().numpy().view(self.dtype).reshape(self.shape)
+        return fetched(self.tensor).numpy().view(self.dtype).reshape(self.shape)
+
+
+def send(tensor, out):
+    """Copy a flat tensor to one on a card through pinned memory, which the card reads by itself and faster."""
+    import torch
+
+    source, target = tensor.view(torch.uint8), out.view(torch.uint8)
+    sent = [torch.cuda.Event(), torch.cuda.Event()]
+    for number, (at, buffer, event) in enumerate(_parts(len(source), sent)):
+        if number > 1:
+            event.synchronize()
+        part = buffer[:len(source) - at]
+        part.copy_(source[at:at + PINNED])
+        target[at:at + PINNED].copy_(part, non_blocking=True)
+        event.record()
+    for event in sent:
+        event.synchronize()
+
+
+def fetched(tensor):
+    """A copy of a flat tensor of a card on the host, likewise."""
+    import torch
+
+    out = torch.empty(tensor.shape, dtype=tensor.dtype)
+    if out.nbytes < PINNED:
+        return out.copy_(tensor)
+    source, target = tensor.view(torch.uint8), out.view(torch.uint8)
+    with torch.cuda.device(tensor.device):
+        before = None
+        for at, buffer, event in _parts(len(source), [torch.cuda.Event(), torch.cuda.Event()]):
+            part = buffer[:len(source) - at]
+            part.copy_(source[at:at + PINNED], non_blocking=True)
+            event.record()
+            if before:
+                _arrived(*before, target)
+            before = at, part, event
+        _arrived(*before, target)
+    return out
+
+
+def _arrived(at, part, event, target):
+    """Wait for a part and put it in its place, while the next is under way."""
+    event.synchronize()
+    target[at:at + PINNED].copy_(part)
+
+
+def _parts(size, events):
+    """(where a part begins, a pinned buffer, an event), two buffers and events by turns."""
+    import torch
+
+    buffers = [torch.empty(PINNED, dtype=torch.uint8, pin_memory=True) for _ in events]
+    for number, at in enumerate(range(0, size, PINNED)):
+        yield at, buffers[number % 2], events[number % 2]
 
 
 class Card:
@@ -60,23 +113,9 @@ class Card:
             if array.nbytes < PINNED:
                 out.tensor.copy_(flat)
             else:
-                self._send(flat.view(self.torch.uint8), out.tensor.view(self.torch.uint8))
+                send(flat, out.tensor)
         return out
 
-    def _send(self, flat, out):
-        """Copy bytes to the card through pinned memory, which the card reads by itself and faster."""
-        torch = self.torch
-        buffers = [torch.empty(PINNED, dtype=torch.uint8, pin_memory=True) for _ in range(2)]
-        sent = [torch.cuda.Event() for _ in buffers]
-        for number, at in enumerate(range(0, len(flat), PINNED)):
-            part, event = flat[at:at + PINNED], sent[number % 2]
-            event.synchronize()  # returns at once where nothing was sent
-            buffer = buffers[number % 2][:len(part)]
-            buffer.copy_(part)
-            out[at:at + PINNED].copy_(buffer, non_blocking=True)
-            event.record()
-        for event in sent:
-            event.synchronize()
 
     def empty(self, shape, dtype):
         """An array on the card with whatever lies there."""
@@ -92,6 +131,11 @@ class Card:
         """Where `value` stands in an array, ascending, as an Array of int64."""
         found = self.torch.nonzero(array.tensor == value).view(-1)
         return Array(found, tuple(found.shape), np.int64)
+
+    def rows(self, array, width, where):
+        """Rows `where` of an array of so many numbers a row, as NumPy."""
+        index = self.torch.from_numpy(where).to(array.tensor.device)
+        return array.tensor.view(-1, width)[index].cpu().numpy().view(array.dtype)
 
     def launch(self, program, count, shared, job):
         """Launch a program on `count` threads, on torch's current stream; returns at once.

@@ -69,19 +69,23 @@ def partials(count):
     return 8 if count <= 64 else 32
 
 
-def fused(family, sizes, dtype, *, lanes, blocks, holds, staged, batches, full, table, rolled):
+def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches, full, table, rolled, update=None,
+          buffers=0):
     """The fused loop of csrc/cuda/fused.h.
 
     family: "diagonal" with sizes (d,), or "relu2" with (d, h, hidden_bias, output_bias)
     lanes: of a team, dividing the partial sums; blocks: on a multiprocessor that registers must suffice for
-    holds: inputs in registers; staged: data in shared memory; rolled: parameters in local memory
+    holds: inputs in registers; packs: loaded in packs of 16 bytes; staged: data in shared memory
+    rolled: parameters in local memory
     batches, full, table: more than a sample a step; all of them; an order from a table
+    update: C++ of a fs::Update's fields where the rule is not plain; buffers: arrays that it carries
     """
     kind, spread = ("Diagonal", sizes[0]) if family == "diagonal" else ("ReLU2", sizes[1])
     T = C_TYPES[dtype]
-    flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "BATCHES": batches, "FULL": full, "TABLE": table,
-             "STAGED": staged}
-    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes)}\n"
+    flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "PACKS": packs, "BATCHES": batches, "FULL": full,
+             "TABLE": table, "STAGED": staged, "CARRIES": update is not None}
+    rule = "" if update is None else f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
+    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes, BUFFERS=buffers)}\n{rule}"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
             f"    return fs::{kind}<Tm, {partials(spread)}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
@@ -136,13 +140,13 @@ def common():
     """
     plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
     out = [orders()]
-    for family, sizes, chosen in (  # chosen: lanes, blocks, whether the data are staged
-            ("diagonal", (30,), {"float32": (1, 3, True), "float64": (2, 3, True)}),
-            ("diagonal", (100,), {"float32": (4, 3, True), "float64": (8, 3, True)}),
-            ("diagonal", (200,), {"float32": (8, 3, True), "float64": (16, 3, False)}),
-            ("relu2", (2, 20, 0, 0), {"float32": (1, 3, True), "float64": (2, 3, True)}),
-            ("relu2", (1, 100, 1, 0), {"float32": (4, 3, True), "float64": (16, 4, True)}),
-            ("relu2", (10, 100, 1, 1), {"float32": (32, 3, True), "float64": (32, 2, True)})):
-        out += [fused(family, sizes, dtype, lanes=lanes, blocks=blocks, staged=staged, **plain)
-                for dtype, (lanes, blocks, staged) in chosen.items()]
+    for family, sizes, chosen in (  # chosen: lanes, blocks, whether inputs are packed, whether the data are staged
+            ("diagonal", (30,), {"float32": (1, 3, False, True), "float64": (2, 3, True, True)}),
+            ("diagonal", (100,), {"float32": (4, 3, True, True), "float64": (8, 3, True, True)}),
+            ("diagonal", (200,), {"float32": (8, 3, True, True), "float64": (16, 3, True, False)}),
+            ("relu2", (2, 20, 0, 0), {"float32": (1, 3, False, True), "float64": (2, 3, False, True)}),
+            ("relu2", (1, 100, 1, 0), {"float32": (4, 3, False, True), "float64": (16, 4, False, True)}),
+            ("relu2", (10, 100, 1, 1), {"float32": (32, 3, False, True), "float64": (32, 2, False, True)})):
+        out += [fused(family, sizes, dtype, lanes=lanes, blocks=blocks, packs=packs, staged=staged, **plain)
+                for dtype, (lanes, blocks, packs, staged) in chosen.items()]
     return out

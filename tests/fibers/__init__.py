@@ -58,6 +58,9 @@ class FiberCard:
     def positions(self, array, value):
         return Array(np.flatnonzero(array.array == value))
 
+    def rows(self, array, width, where):
+        return array.array.reshape(-1, width)[where]
+
     def launch(self, program, count, shared, job):
         library = self.prepare(program, shared)
         library.fastsgd_backwards(self.backwards)

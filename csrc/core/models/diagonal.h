@@ -71,6 +71,17 @@ struct Diagonal {
     }
   }
 
+  // to = g grad h(x), row by row, as the general loop forms it.
+  template <class X>
+  FS_HD void derivative(const V* w, X x, V g, const V*, V* to) const {
+    const V *u = w, *v = w + C(), zero = V::set(0);
+    FS_UNROLL_ROWS
+    for (int c = 0; c < C(); ++c) {
+      const V e = g * x.own(c);
+      to[c] = fma(e, v[c], zero), to[C() + c] = fma(e, u[c], zero);
+    }
+  }
+
   // w += g grad h(x), g = -eta dloss/dh, then value(w, next), in one sweep over the parameters.
   template <class X>
   FS_HD V pull_value(V* w, X x, V g, V*, X next) const {

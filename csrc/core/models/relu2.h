@@ -121,6 +121,21 @@ struct ReLU2 {
     for (int r = 0; r < rows(); ++r) w[r] = fma(rate, sum[r], w[r]);
   }
 
+  // to = g grad h(x), row by row, as the general loop forms it: relu' is a factor, 0 or 1.
+  template <class X>
+  FS_HD void derivative(const V* w, X x, V g, const V* kept, V* to) const {
+    const V zero = V::set(0), one = V::set(1);
+    FS_UNROLL_ROWS
+    for (int c = 0; c < C(); ++c) {
+      const int row = c * (D() + 1);
+      const V e = gate(kept[c], one) * (g * w[row + D()]);
+      FS_UNROLL_ROWS
+      for (int j = 0; j < D(); ++j) to[row + j] = fma(e, x.shared(j), zero);
+      to[row + D()] = fma(g, kept[c], zero);
+    }
+    to[C() * (D() + 1)] = output_bias ? zero + g : zero;
+  }
+
   // w += g grad h(x), g = -eta dloss/dh, then value(w, next), in one sweep over the parameters.
   template <class X>
   FS_HD V pull_value(V* w, X x, V g, V* kept, X next) const {

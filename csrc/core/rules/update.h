@@ -82,9 +82,11 @@ FS_HD V raised(V x, i64 exponent) {
 template <class Tm, class V>
 FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t) {
   const V one = V::set(1), zero = V::set(0);
-  if (u.has(DECAY) && !u.decoupled)
+  if (u.has(DECAY) && !u.decoupled) {
+    FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step())
       if (u.free(p)) g[p] = fma(hyper[DECAY], w[p], g[p]);
+  }
   if (u.has(BALANCE)) {  // gradient of (mu / 4) sum_j (u_j^2 - v_j^2)^2
     Tm::sync();
     for (int p = Tm::first(); p < P / 2; p += Tm::step()) {
