@@ -15,6 +15,36 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is first imported
 
 
+@pytest.fixture(scope="session", autouse=True)
+def language_is_patched_once_a_launch():
+    """Triton's interpreter patches its language at every call of a function in a kernel: half of its time."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from triton.runtime import interpreter
+
+    patch, done = interpreter._patch_lang, set()
+
+    def once(fn):
+        modules = frozenset(id(fn.__globals__[name]) for name in ("tl", "core") if name in fn.__globals__)
+        if modules in done:
+            return interpreter._LangPatchScope()
+        scope = patch(fn)
+        restore = scope.restore
+
+        def restored():
+            done.clear()
+            restore()
+
+        done.add(modules)
+        scope.restore = restored  # called by the launch alone
+        return scope
+
+    interpreter._patch_lang = once
+    yield
+    interpreter._patch_lang = patch
+
+
 @pytest.fixture
 def nothing_runs(monkeypatch):
     """Every backend explodes as soon as anything is loaded or advanced."""
