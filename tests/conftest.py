@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,15 @@ if not torch.cuda.is_available():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def language_is_patched_once_a_launch():
-    """Triton's interpreter patches its language at every call of a function in a kernel: half of its time."""
+def the_interpreter_does_what_is_needed():
+    """Triton's interpreter patches its language at every call of a function in a kernel, and checks integers for an
+    overflow of which it says nothing: most of its time. Once a launch, and not at all, will do."""
     if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
         yield
         return
     from triton.runtime import interpreter
 
-    patch, done = interpreter._patch_lang, set()
+    patch, done, options = interpreter._patch_lang, set(), interpreter.interpreter_builder.options
 
     def once(fn):
         modules = frozenset(id(fn.__globals__[name]) for name in ("tl", "core") if name in fn.__globals__)
@@ -41,8 +43,9 @@ def language_is_patched_once_a_launch():
         return scope
 
     interpreter._patch_lang = once
+    interpreter.interpreter_builder.options = replace(options, sanitize_overflow=False)
     yield
-    interpreter._patch_lang = patch
+    interpreter._patch_lang, interpreter.interpreter_builder.options = patch, options
 
 
 @pytest.fixture
