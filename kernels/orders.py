@@ -39,7 +39,7 @@ def distinct(table, who, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, 
     """
     e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     b = e % batch
-    t = (e // batch) % steps + t0
+    t = ((e // batch) % steps).to(tl.int64) + t0
     live = e < count
     ids = tl.load(who + e // (batch * steps), mask=live, other=0).to(tl.uint32)
     if EPOCHS:

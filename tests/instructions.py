@@ -8,11 +8,16 @@ import sys
 
 import numpy as np
 
-N, SHORT, LONG = 16, 64, 192  # networks: whole vectors of both dtypes; steps, whose difference leaves the loop alone
+N = 16  # networks: whole vectors of both dtypes
+
+
+def steps(name):
+    """(few, many) steps of a run, whose difference leaves the loop alone; few where a step takes 10^5 instructions."""
+    return (8, 24) if "scalar" in name else (64, 192)
 
 
 def kernels():
-    """{name: (run of T steps, tuning)} of the loops whose instructions are pinned; AVX2, one thread."""
+    """(name, run of T steps, tuning) of the loops whose instructions are pinned; AVX2, one thread."""
     import fastsgd as fs
 
     rng = np.random.default_rng(0)
@@ -32,7 +37,7 @@ def kernels():
     for name, (model, rule, layout) in listed.items():
         for dtype in ("float32", "float64"):
             wide = layouts.get(layout, {}).get(dtype)
-            tuning = fs.Tuning(threads=1, segment=LONG, **({layout: wide} if wide else {"lanes": 1, "team": 1}))
+            tuning = fs.Tuning(threads=1, segment=192, **({layout: wide} if wide else {"lanes": 1, "team": 1}))
             yield f"{name}.{dtype}", lambda T, m=model, r=rule, d=dtype: run(m, r, d, T), tuning
 
 
@@ -41,13 +46,13 @@ def main():
     import fastsgd as fs
     from fastsgd.execute import execute
 
+    plans = [(name, T, fs.plan(run(T), tuning)) for name, run, tuning in kernels()
+             for T in (1, *steps(name))]  # the first of them brings in what is loaded late
     library.start()
-    for name, run, tuning in kernels():
-        for T in (1, SHORT, LONG):  # the first of them brings in what is loaded late
-            plan = fs.plan(run(T), tuning)
-            library.dump(b"between")
-            execute(plan)
-            library.dump(f"{name} {T}".encode())
+    for name, T, plan in plans:
+        library.dump(b"between")
+        execute(plan)
+        library.dump(f"{name} {T}".encode())
 
 
 if __name__ == "__main__":

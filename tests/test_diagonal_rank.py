@@ -80,7 +80,7 @@ def test_threshold_is_sharp(shape):
         assert rank(X, s, at * (1 - 1e-9))[0] == k + 1
 
 
-@pytest.mark.parametrize("d, m", [(50, 100), (100, 200), (200, 400), (60, 60), (60, 40), (200, 120)])
+@pytest.mark.parametrize("d, m", [(50, 100), (100, 200), (140, 150), (60, 60), (60, 40), (140, 80)])
 def test_agrees_with_lapack_where_lapack_is_accurate(d, m):
     """J = [X diag(u), X diag(v)] itself, at thresholds far above rounding."""
     rng = np.random.default_rng(d + m)

@@ -61,7 +61,7 @@ fs.train(large(), checkpoint=fs.Checkpoint({path!r}, every=1e9), progress=lambda
 
 def large():
     """Many networks, so that one launch is long: seconds of training."""
-    return request("relu2_3_21", steps=6000, N=20_000, metrics=(), save=fs.SaveAt(linear=3))
+    return request("relu2_3_21", steps=4000, N=20_000, metrics=(), save=fs.SaveAt(linear=3))
 
 
 def test_a_signal_stops_many_networks_soon_and_they_resume_to_the_same_bits(tmp_path):
@@ -75,9 +75,11 @@ def test_a_signal_stops_many_networks_soon_and_they_resume_to_the_same_bits(tmp_
     began = time.monotonic()
     _, error = child.communicate(timeout=30)
     assert time.monotonic() - began < 3 and "KeyboardInterrupt" in error and child.returncode != 0
-    assert 0 < checkpoint.load(path)[1].t < 6000
+    assert 0 < checkpoint.load(path)[1].t < 4000
     assert os.listdir(tmp_path) == ["c"]
-    assert bits(fs.resume(path)) == bits(fs.train(large()))
+    got, some = fs.resume(path), np.arange(0, 20_000, 20)
+    want = fs.train(large().replace(ids=some))
+    assert got.weights[some].tobytes() == want.weights.tobytes() and (got.lost[some] == want.lost).all()
 
 
 @pytest.mark.parametrize("call", (5, 40, 67))  # `where` is called twice a step, for weights and for buffers
