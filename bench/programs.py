@@ -15,6 +15,7 @@ from fastsgd.backends import cuda_programs
 from fastsgd.cuda.compiler import nvrtc
 
 from . import sass
+from .banks import expected
 
 ROOT = Path(__file__).parents[1]
 TABLE, PAGE = ROOT / "bench" / "data" / "programs.csv", ROOT / "docs" / "cuda.md"
@@ -53,14 +54,29 @@ class Row:
     def measure(self):
         chosen = self.chosen
         report = sass.report(nvrtc().compile(chosen.program, Hopper.arch), chosen.lanes)
-        floor, bound = _floor(self.model, chosen.lanes, self.dtype), report.bound
+        waited = self._waited(chosen, report)
+        floor, bound = _floor(self.model, chosen.lanes, self.dtype), report.bound(waited)
         return {"program": f"{self.title}, {self.dtype}, {chosen.lanes} lane(s)", "registers": report.registers,
                 "spilled bytes": report.spilled, "shared bytes": chosen.shared,
                 "warps a multiprocessor": 4 * report.occupancy(chosen.program.threads, chosen.shared),
                 "instructions a step": round(report.issue), "arithmetic": round(report.of(sass.MATH | sass.DOUBLE)),
                 "shuffles": round(report.of({"SHFL"})), "loads": round(report.of({"LDS", "LDG", "LD"})),
-                "bound G steps/s": round(bound / 1e9, 1), "floor G steps/s": round(floor / 1e9, 1),
-                "share": round(bound / floor, 2)}
+                "bank conflicts": round(waited), "bound G steps/s": round(bound / 1e9, 1),
+                "floor G steps/s": round(floor / 1e9, 1), "share": round(bound / floor, 2)}
+
+
+    def _waited(self, chosen, report):
+        """Cycles of a step that the loads of shared memory take beyond one each."""
+        if not chosen.shared:
+            return 0
+        item, lanes = np.dtype(self.dtype).itemsize // 4, chosen.lanes
+        spreads = isinstance(self.model, fs.models.DiagonalLinear)
+        single = expected(self.n, lanes, chosen.stride * item, item, item if spreads else 0) - 1
+        if not chosen.packs:
+            return report.of({"LDS"}) * single
+        packs = -(-self.model.d // lanes) // (4 // item)  # 16 bytes a lane, where the others read item words
+        pack = expected(self.n, lanes, chosen.stride * item, 4, 4) - 1
+        return packs * pack + (report.of({"LDS"}) - packs) * single
 
 
 def _floor(model, lanes, dtype):

@@ -73,10 +73,12 @@ class Report:
         per_warp = -(-self.registers * 32 // 256) * 256
         return min(65536 // (per_warp * threads // 32), 227 * 1024 // max(shared + 1024, 1), 2048 // threads, 32)
 
-    @property
-    def bound(self):
-        """Network-steps a second of a whole card that the instructions of a step allow."""
-        warps = min(4 / self.issue, 4 / self.math, 2 / max(self.integers, 1e-9), 1 / max(self.memory, 1e-9))
+    def bound(self, waited=0):
+        """Network-steps a second of a whole card that the instructions of a step allow.
+
+        waited: cycles of a step in which shared memory answers a load again, for lanes that its banks kept waiting
+        """
+        warps = min(4 / self.issue, 4 / self.math, 2 / max(self.integers, 1e-9), 1 / max(self.memory + waited, 1e-9))
         return PROCESSORS * CLOCK * warps * 32 / self.lanes
 
 

@@ -2,9 +2,11 @@
 
 from math import log2
 
+import numpy as np
 import pytest
 
-from bench import programs, sass
+import fastsgd as fs
+from bench import banks, programs, sass
 from fastsgd.cuda import compiler
 from fastsgd.errors import BackendUnavailable
 
@@ -54,3 +56,22 @@ def test_instructions_are_counted_where_they_are(lanes):
     assert step["FMUL"] == 2.5 and step["BRA"] == 1.5 and "EXIT" not in step
     assert not {"STG", "MOV", "BSYNC"} & set(step), "what is skipped unless a network is lost"
     assert step["LOP3"] == 16 / (4 * lanes)
+
+
+@pytest.mark.parametrize(("model", "rule"), [
+    (fs.models.DiagonalLinear(30), fs.rules.SGD(momentum=0.9)), (fs.models.DiagonalLinear(30), fs.rules.Adam()),
+    (programs.TS2, fs.rules.SGD(momentum=0.9, nesterov=True, weight_decay=0.1))])
+def test_what_a_rule_carries_is_in_registers(model, rule):
+    chosen = programs.Row("carried", model, 20, rule=rule).chosen
+    assert "carries" in chosen.program.name
+    report = sass.report(compiler.nvrtc().compile(chosen.program, "sm_90"), chosen.lanes)
+    assert report.spilled == 0 and not report.of({"LDL", "STL"}) and report.registers <= 168
+
+
+def test_cycles_of_a_load_are_those_of_its_busiest_bank():
+    lane = np.arange(32)
+    assert banks.cycles(lane, 1) == banks.cycles(0 * lane, 1) == 1 and banks.cycles(32 * lane, 1) == 32
+    assert banks.cycles(2 * lane, 1) == 2 and banks.cycles(2 * lane, 2) == 2 and banks.cycles(4 * lane, 4) == 4
+    assert banks.cycles(32 * lane, 4) == 32
+    assert banks.expected(7, 8, 217, 1, 1) > 1 == banks.expected(7, 32, 217, 1, 1)
+    assert banks.expected(7, 8, 216, 4, 4) == 4, "eight lanes of a team are a phase of their own"

@@ -1,5 +1,5 @@
-// Owns the fused training loop on a GPU: SGD and GD on squared losses of diagonal and two-layer networks, plain, or
-// with what a rule carries from step to step (momentum, an average) and adds (decay), one sample a step.
+// Owns the fused training loop on a GPU: squared losses of diagonal and two-layer networks, SGD and GD, plain, or one
+// sample a step with what a rule carries from step to step (momentum, Adam's moments, an average) and adds (decay).
 //
 // Parallel over networks: a team of L lanes of a warp runs one from t0 to t1. A lane keeps in registers its share of
 // the parameters (`rows`), of the sample in hand, of the hidden units, and four draws. The data lie in shared memory
@@ -180,24 +180,23 @@ struct Fused {
     const u32 end = u32(job.t1);
     Order order(job, k, lane);
     V gradient[ROWS];
-    auto step = [&](auto parity, u32 t) {
-      const T* row = x + order.template take<parity.value>(t);
+    FS_NO_UNROLL
+    for (u32 t = u32(job.t0); t != end; ++t) {
+      if (finished(t)) return;
+      const T* row = x + (t % 2 ? order.template take<1>(t) : order.template take<0>(t));
       const X in = input(row);
       const V r = model().value(w, in, kept) - V::set(row[LABEL]);
       const bool bad = beyond(r, bound);
-      if (any_team<L>(bad)) retire(bad, job.t0 + (t - u32(job.t0)));
+      const i64 now = job.t0 + (t - u32(job.t0));
+      if (any_team<L>(bad)) retire(bad, now);
       model().derivative(w, in, slope * r, kept, gradient);
-      update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), i64(t));
-    };
-    u32 t = u32(job.t0);
-    if (t % 2 && t != end) step(Parity<1>{}, t++);
-    FS_NO_UNROLL
-    for (; end - t >= 2; t += 2) {
-      if (finished(t)) return;
-      step(Parity<0>{}, t);
-      step(Parity<1>{}, t + 1);
+      update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now);
+      if constexpr (Spec::update().adam) {  // a row without a parameter is 0 / (0 + epsilon), and epsilon may vanish
+        FS_UNROLL_ROWS
+        for (int r = 0; r < ROWS; ++r)
+          if (model().at(r, L - 1) < 0 && model().at(r, lane) < 0) w[r] = V::set(0);
+      }
     }
-    if (t != end) step(Parity<0>{}, t);
   }
 
   // Minibatches and full batches: the mean gradient, then one step.

@@ -8,7 +8,7 @@ from ..cuda import program as programs
 from ..cuda.launch import HYPERS
 from ..errors import PlanError
 from ..losses import Squared
-from ..rules import SGD
+from ..rules import SGD, Adam
 from ..spec.kinds import kind_of
 from ..spec.problem import Dataset, Fresh, Stream
 from . import general
@@ -33,6 +33,7 @@ class Chosen:
 
     at_once: networks that run at a time, if not all; whoever is done with one takes another
     rows: bytes of global memory of a network that runs, for which shared memory has no room
+    packs: whether a lane's inputs are loaded 16 bytes at a time
     local: what the card sets aside for the local memory of all threads that it could run
     """
 
@@ -46,6 +47,7 @@ class Chosen:
     local: int = 0
     at_once: int = 1 << 40
     rows: int = 0
+    packs: bool = False
 
     def threads(self, networks):
         """Threads of a launch."""
@@ -81,9 +83,9 @@ def in_fused_loop(run):
 
 
 def _carries(run):
-    """Whether the fused loop takes a step by core/rules/update.h: SGD with momentum, an average, or decay."""
+    """Whether the fused loop takes a step by core/rules/update.h: SGD with momentum, an average, or decay; Adam."""
     rule, loss = run.rule, run.loss
-    return (shape_of(run.model) is not None and kind_of(rule) is SGD and rule.batch(run.data.n) == 1
+    return (shape_of(run.model) is not None and kind_of(rule) in (SGD, Adam) and rule.batch(run.data.n) == 1
             and not (rule.plain() or rule.noises() or rule.normalised or "balance_penalty" in rule.numbers())
             and kind_of(loss) is Squared and loss.weights is None and kind_of(run.order) is not None
             and kind_of(run.data) in (Dataset, Stream))
@@ -136,7 +138,7 @@ class _Layout:
         self.batches = run.rule.full or run.rule.batch(run.data.n) > 1
         self.words = np.dtype(run.dtype).itemsize // 4
         self.holds = self.size * self.words <= HELD
-        self.packs = self.spreads and self.holds and lanes * self.words >= 4  # rows then begin at 16 bytes
+        self.packs = self.spreads and self.holds and lanes >= 4  # a row then begins at 16 bytes
         held = self.size * (1 if self.batches else 2) if self.holds else 0
         sums = min(8, self.partials // lanes)
         more = len(run.rule.buffers()) + (self.batches or not run.rule.plain())  # arrays beside the parameters
@@ -185,8 +187,9 @@ def _fused(run, N, card, tuning):
                           table=tabled(run), rolled=rolled, **_carried(run))
     local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
-    return Chosen(made, layout.lanes, size if staged else 0, layout.stride, size, _network_bytes(run),
-                  f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(run, size, staged)}", local)
+    why = f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(run, size, staged)}"
+    return Chosen(made, layout.lanes, size if staged else 0, layout.stride, size, _network_bytes(run), why, local,
+                  packs=layout.packs)
 
 
 def _carried(run):
