@@ -19,6 +19,7 @@ from .rows import attempt, keep
 
 STEPS = "network-steps/s"
 GRAPH = 64  # launches of a CUDA graph
+BATCHED = fs.rules.SGD(momentum=0.9, batch_size=2)  # a rule of the general loop
 M = fs.models
 SHAPES = {  # {case: (model, n, dtype)}
     "diagonal d=30, n=40": (M.DiagonalLinear(30), 40, "float32"),
@@ -110,16 +111,17 @@ def kernels():
 
 
 def teams():
-    """Each number of lanes a network, plain and with momentum; the general loop, with Adam."""
+    """Each number of lanes a network, plain, with momentum, with Adam; the general loop, a thread and a block a network."""
     N = sized(100_000, CHECKED)
     for name, system in systems().items():
         run = run_of(system, N, CHECKED, init=start_of(system, N))
         adam = run.replace(rule=fs.rules.Adam(), step_size=1e-3)
         for case, asked, lanes in ((f"{name}, momentum", with_momentum(run), (1, 2, 4, 8)),
-                                   (f"{name}, Adam", adam, (None, 1, 32)), (name, run, (1, 2, 4, 8))):
+                                   (f"{name}, Adam", adam, (1, 2, 4, 8)),
+                                   (f"{name}, momentum, 2 a step", run.replace(rule=BATCHED, step_size=1e-3), (1, 32)),
+                                   (name, run, (1, 2, 4, 8))):
             for team in lanes:
-                attempt(kernel, case if team is None else f"{case}, {team} lane(s) asked for", asked,
-                        fs.Tuning(team=team), 0.1)
+                attempt(kernel, f"{case}, {team} lane(s) asked for", asked, fs.Tuning(team=team), 0.1)
 
 
 def shapes():
