@@ -111,7 +111,7 @@ def kernels():
 
 
 def teams():
-    """Each number of lanes a network, plain, with momentum, with Adam; the general loop, a thread and a block a network."""
+    """Each number of lanes a network, plain, with momentum, with Adam; the general loop by threads and by blocks."""
     N = sized(100_000, CHECKED)
     for name, system in systems().items():
         run = run_of(system, N, CHECKED, init=start_of(system, N))

@@ -180,23 +180,35 @@ struct Fused {
     const u32 end = u32(job.t1);
     Order order(job, k, lane);
     V gradient[ROWS];
-    FS_NO_UNROLL
-    for (u32 t = u32(job.t0); t != end; ++t) {
-      if (finished(t)) return;
-      const T* row = x + (t % 2 ? order.template take<1>(t) : order.template take<0>(t));
-      const X in = input(row);
-      const V r = model().value(w, in, kept) - V::set(row[LABEL]);
+    auto step = [&](u32 t, u32 from) {
+      const X in = input(x + from);
+      const V r = model().value(w, in, kept) - V::set(x[from + LABEL]);
       const bool bad = beyond(r, bound);
       const i64 now = job.t0 + (t - u32(job.t0));
       if (any_team<L>(bad)) retire(bad, now);
       model().derivative(w, in, slope * r, kept, gradient);
       update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now);
-      if constexpr (Spec::update().adam) {  // a row without a parameter is 0 / (0 + epsilon), and epsilon may vanish
+    };
+    u32 t = u32(job.t0);
+    if constexpr (Spec::update().adam) {  // too long a step to stand in the code twice
+      FS_NO_UNROLL
+      for (; t != end; ++t) {
+        if (finished(t)) return;
+        step(t, t % 2 ? order.template take<1>(t) : order.template take<0>(t));
         FS_UNROLL_ROWS
-        for (int r = 0; r < ROWS; ++r)
+        for (int r = 0; r < ROWS; ++r)  // a row without a parameter is 0 / (0 + epsilon), and epsilon may vanish
           if (model().at(r, L - 1) < 0 && model().at(r, lane) < 0) w[r] = V::set(0);
       }
+      return;
     }
+    if (t % 2 && t != end) step(t, order.template take<1>(t)), ++t;
+    FS_NO_UNROLL
+    for (; end - t >= 2; t += 2) {
+      if (finished(t)) return;
+      step(t, order.template take<0>(t));
+      step(t + 1, order.template take<1>(t + 1));
+    }
+    if (t != end) step(t, order.template take<0>(t));
   }
 
   // Minibatches and full batches: the mean gradient, then one step.
