@@ -12,6 +12,7 @@ import torch
 from fastsgd.cuda import card as cards
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the first compiled module is loaded
+torch.set_num_threads(1)  # the suite's workers take all processors; threads of tiny problems wait for each other
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is first imported
 

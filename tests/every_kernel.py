@@ -35,8 +35,8 @@ def unstaged(n=6000, d=3):
     return fs.Run(fs.models.ReLU2(d, 5), data, fs.rules.SGD(), 0.01, 6, networks=3)
 
 
-def runs():
-    """(run, team) for every kernel."""
+def runs(few=False):
+    """(run, team) for every kernel; `few`: one program of a case, where a compile takes seconds."""
     yield request("diagonal_13", "sgd", "float32", 9), 1
     yield request("diagonal_13", "sgd", "float64", 9), 8
     yield request("relu2_7_70", "sgd", "float32", 9), 16
@@ -46,6 +46,8 @@ def runs():
     for name, rule, team in CARRIED:
         yield request(name, "sgd", "float32", 9).replace(rule=rule), team
     for name in GENERAL:
+        if few and name in TOGETHER:
+            continue
         yield general(name, "float32", steps=6), 1
     for name, threads in TOGETHER.items():
         yield general(name, "float32", steps=6), threads
@@ -98,7 +100,8 @@ def main(folder=None, planted=None):
         cuda_programs.choose = lambda *given: replace(made := choose(*given), shared=made.shared - 8)
     card, wrong = fibers.FiberCard(folder, sanitize=True) if folder else None, []
     with fibers.in_place(card) if card else nullcontext():
-        cases = [(same_weights, case) for case in runs()] + [(same_records, case) for case in measured()]
+        cases = [(same_weights, case) for case in runs(few=folder is not None)]
+        cases += [(same_records, case) for case in measured()]
         for number, (compare, case) in enumerate(cases[:1] if planted else cases):
             what = f"{number}: {type(case[0].model).__name__}, {compare.__name__}"
             try:

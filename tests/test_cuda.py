@@ -27,14 +27,16 @@ def teams(model):
     return (1, 2, 4, 8) if items <= 64 else (1, 2, 4, 8, 16, 32)
 
 
-FUSED = [(model, rule, dtype, team) for model in MODELS for team in teams(model)
-         for rule, dtype in (("sgd", "float32"), ("minibatch", "float32"), ("gd", "float64"))]
+FUSED = [(model, rule, dtype, team) for number, model in enumerate(MODELS) for k, team in enumerate(teams(model))
+         for rule, dtype in (("sgd", "float32"), (("minibatch", "float32"), ("gd", "float64"))[(number + k) % 2])]
 FUSED += [(model, "sgd", "float64", teams(model)[-1]) for model in MODELS]
 CARRIED = {name for name in CASES if cuda_programs.in_fused_loop(general(name))}  # lanes of a warp, not a block
 BLOCKS = {name: None if fused(general(name)) else 8 if name in CARRIED else (32, 64)[k // 2 % 2]
           for k, name in enumerate(CASES)}
-GENERAL = [(name, DTYPES[k % 2], team and 1) for k, (name, team) in enumerate(BLOCKS.items())]
-GENERAL += [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items()) if team]
+ALONE = ("everything", "sam_each", "adamw", "gradient_signs", "one_label", "reshuffle", "fresh", "cross", "auto")
+GENERAL = [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items())]  # a block a network
+GENERAL += [(name, DTYPES[k % 2], 1) for k, (name, team) in enumerate(BLOCKS.items())
+            if team and (k % 2 or name.startswith(ALONE))]  # a thread: the text is nearer to the CPU's
 
 
 def everything(result):

@@ -14,7 +14,7 @@ from fastsgd import limits, native
 MIB = 1 << 20
 PROGRAM = """
 import resource, sys
-import numpy as np, torch, fastsgd as fs
+import numpy as np, fastsgd as fs
 
 M, R, Q = fs.models, fs.rules, fs.metrics
 data = fs.data.sparse_regression(40, 30, 5, n_test=20, seed=0, dtype="float32")

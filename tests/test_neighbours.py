@@ -12,17 +12,6 @@ NOT_FOUND = {  # these small versions differ here, and docs/neighbours.md says s
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Metrics of tiny networks: threads of torch would only wait for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("name", NEIGHBOURS)
 def test_known_results_are_found_again(name, tmp_path):
     done = NEIGHBOURS[name].make(quick=True)
