@@ -8,7 +8,7 @@ import numpy as np
 from . import archive
 from .errors import SpecError
 from .spec import codec
-from .spec.fields import swept
+from .spec.fields import alone, swept
 from .spec.record import described
 from .spec.run import DEVICE
 
@@ -21,6 +21,11 @@ def _origin(provenance):
     if not (isinstance(device, str) and DEVICE.fullmatch(device)):
         raise SpecError("file: its provenance does not say on which device it was computed")
     return provenance
+
+
+def _named(ids):
+    """What a file says of its networks' numbers: their run knows them no more, it has the fields of these alone."""
+    return codec.digest("ids", {"ids": ids})[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +123,7 @@ class Result:
         if self.saved_weights is not None:
             for name, a in self.run.model.unflatten(self.saved_weights).items():
                 data[f"saved_{name}"] = (("net", "step", *(f"{name}_{k}" for k in range(a.ndim - 2))), a)
-        for name, a in swept(self.run, self.ids).items():
+        for name, a in swept(self.run).items():
             labels[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
         labels |= {"net": self.ids, "step": self.steps, "step_size": ("net", self.base), "lost": ("net", self.lost)}
         attributes = {k: str(v) for k, v in self.provenance.items()}
@@ -128,16 +133,20 @@ class Result:
     def save(self, path, classes=()):
         """Write everything to one npz file, whole or not at all.
 
+        Of per-network fields the file has the values of these networks alone: the run that `load` gives back has no
+        `ids` but `keys`, which say whose draws each network has, and the same bits.
+
         classes: dataclasses of your own that the run holds (a model, a rule, a loss, a metric); `load` needs them too
         Raises SpecError if `load` could not read the file, or if `path` is not the name of a file; OSError if the
         system refuses.
         """
         codec.require_readable(self.run, classes)
+        run = alone(self.run)
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        archive.validate(self.run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
+        archive.validate(run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
                          taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base)
-        archive.write(path, {"kind": "result", "provenance": _origin(self.provenance)}, self.run, arrays, self.records,
-                      self.saved_weights)
+        header = {"kind": "result", "provenance": _origin(self.provenance), "ids": _named(self.ids)}
+        archive.write(path, header, run, arrays, self.records, self.saved_weights)
 
     @classmethod
     def load(cls, path, classes=()):
@@ -151,4 +160,6 @@ class Result:
         parts = dict(zip(ARRAYS, arrays, strict=True))
         archive.validate(run, parts["lost"], parts["weights"], records, saved_weights, t=run.steps,
                          taken=len(parts["steps"]), **{name: parts[name] for name in ("ids", "steps", "base")})
+        if header.get("ids", _named(parts["ids"])) != _named(parts["ids"]):
+            raise SpecError("file: ids are not those of the run")
         return cls(run=run, records=records, saved_weights=saved_weights, provenance=provenance, **parts)

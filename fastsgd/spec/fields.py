@@ -40,14 +40,16 @@ def lengths(run):
     table = getattr(run.order, "table", ())
     if len(table) > 1:
         given["order"] = len(table)
+    if run.keys is not None:
+        given["keys"] = len(run.keys)
     if run.networks is not None:
         given["networks"] = run.networks
     return given
 
 
-def swept(run, ids):
-    """{dotted name: values [N] or [N, m] of the networks `ids`} of the hyper-parameters that were given per network."""
-    population = next(iter(lengths(run).values()), None)
+def swept(run):
+    """{dotted name: values [N] or [N, m] of a run's networks} of the hyper-parameters that were given per network."""
+    population, ids = next(iter(lengths(run).values()), None), slice(None) if run.ids is None else run.ids
     out = {}
     for part in ("step_size", "rule", "model"):
         for name, array in arrays(getattr(run, part), part):
@@ -74,3 +76,37 @@ def chosen(value, ids, population):
         if name in vars(value):
             copy.__dict__[name] = chosen(vars(value)[name], ids, population)
     return copy
+
+
+def alone(run):
+    """The Run of the networks `run.ids` and no others, of the same bits: fields hold their values, `keys` their draws.
+
+    It is `run` itself where that says nothing of ids, or has a model that cannot be cut.
+    """
+    if run.ids is None:
+        return run
+    ids, shapes = run.ids, run.model.shapes()
+    population = next(iter(lengths(run).values()), None)
+    model = run.model if population is None else chosen(run.model, ids, population)
+    if not _has(model, run.model, ids):
+        return run
+    changes = {"ids": None, "networks": None, "keys": ids if run.keys is None else run.keys[ids], "model": model}
+    if population is not None:
+        changes |= {"step_size": chosen(run.step_size, ids, population), "rule": chosen(run.rule, ids, population)}
+    if run.init is not None:
+        changes["init"] = {name: a[ids] if name in shapes and a.ndim > len(shapes[name]) else a
+                           for name, a in run.init.items()}
+    if len(getattr(run.order, "table", ())) > 1:
+        changes["order"] = type(run.order)(run.order.order[ids])
+    return run.replace(**changes)
+
+
+def _has(part, model, ids):
+    """Whether `part` is the model of the networks `ids` alone: a model of the user's own may hold any arrays."""
+    def scales(of, pick):
+        return [np.broadcast_to(a[pick] if np.ndim(a) else a, len(ids)) for pair in of.scales().values() for a in pair]
+    try:
+        return part.shapes() == model.shapes() and all(map(np.array_equal, scales(part, slice(None)),
+                                                           scales(model, ids)))
+    except Exception:  # of code that is not ours
+        return False
