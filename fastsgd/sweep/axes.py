@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from ..errors import SpecError
+from ..errors import SpecError, UnknownField
 from ..spec.check import as_array, shown
 from ..spec.fields import lengths
 from ..spec.record import Record, in_a_line
@@ -81,7 +81,7 @@ def put(run, name, value):
     legal = [f.name for f in fields(run) if f.name not in FIXED]
     if first not in legal:
         why = " is not for a sweep to vary" if first in FIXED else " is no field of a run"
-        raise SpecError(f"sweep: {name!r}{why}; {_near(first, legal)}")
+        raise UnknownField(f"sweep: {name!r}{why}; {_near(first, legal)}", first)
     if first == "step_size" and not rest and hasattr(run.step_size, "base") and np.ndim(value) < 2 and not is_dataclass(
             value):
         rest = "base"
@@ -95,13 +95,13 @@ def _put(record, path, value, name):
     first, _, rest = path.partition(".")
     if isinstance(record, dict):
         if first not in record:
-            raise SpecError(f"sweep: {name!r}: {_near(first, list(record))}")
+            raise UnknownField(f"sweep: {name!r}: {_near(first, list(record))}", first)
         return record | {first: _put(record[first], rest, value, name)}
     if not is_dataclass(record):
         raise SpecError(f"sweep: {name!r} leads into {in_a_line(record)}, which has no fields")
     legal = [f.name for f in fields(record) if f.init]
     if first not in legal:
-        raise SpecError(f"sweep: {name!r}: {type(record).__name__} has no such field; {_near(first, legal)}")
+        raise UnknownField(f"sweep: {name!r}: {type(record).__name__} has no such field; {_near(first, legal)}", first)
     given = _given(record) | {first: _put(getattr(record, first), rest, value, name)}
     return type(record)(**given)
 

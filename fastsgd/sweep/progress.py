@@ -36,15 +36,16 @@ class Progress(Record):
         if self.rate:
             lines.append(f"pace      {self.rate:.3g} network-steps a second")
         if self.left is not None and self.done < self.ranges:
-            lines.append(f"left      about {_time(self.left)}")
+            lines.append(f"left      about {in_words(self.left)}")
         return "\n".join(lines)
 
 
-def _time(seconds):
+def in_words(seconds):
+    """A time in words."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return f"{seconds:.3g} seconds"
 
 
 def of(store):

@@ -227,31 +227,30 @@ def create(path, sweep, size=None, classes=()):
     if path.exists() and (not path.is_dir() or any(name not in (*FOLDERS, "zarr.json") and not name.startswith(
             (".", "g")) for name in os.listdir(path))):
         raise SpecError(f"path: {str(path)!r} is there and is no sweep's store; give another name")
-    made = []
-    for group in sweep.groups:
-        plan = make_plan(group_run(sweep, group))
-        seconds = sum(plan.expected.values()) / plan.N if plan.expected else None
-        record = sum(8 * len(plan.saves) * prod(map(len, (metric.axes(group.run.model, group.run.data) or {}).values()))
-                     for metric in group.run.metrics)
-        shape = tuple(map(len, group.members))
-        networks = prod(shape) * sweep.replicas
-        stride = 1 if sweep.keep.networks is None else max(1, sweep.networks // sweep.keep.networks)
-        one = layout.Layout(group.name, size or layout.size(networks, sweep.replicas, seconds, record), stride, [])
-        one.grow((*shape, sweep.replicas))
-        made.append(one)
-    store = Store(path, sweep, made, classes)
+    store = Store(path, sweep, [planned(sweep, group, size)[0] for group in sweep.groups], classes)
     _publish(store)
     return store
 
 
-def group_run(sweep, group, networks=256):
-    """A run of some networks of a group, to plan with."""
-    run = group.run
+def planned(sweep, group, size=None):
+    """(Layout of a group, seconds that one of its networks is expected to take, None if nobody knows).
+
+    size: networks of a range
+    """
+    run, some = group.run, 256
     for axis, members in zip(sweep.axes, group.members, strict=True):
         for name, values in axis.columns.items():
             if name in group.vector:
-                run = put(run, name, np.resize(values[members], networks))
-    return run.replace(keys=np.arange(networks))
+                run = put(run, name, np.resize(values[members], some))
+    plan = make_plan(run.replace(keys=np.arange(some)))
+    seconds = sum(plan.expected.values()) / some if plan.expected else None
+    record = sum(8 * len(plan.saves) * prod(map(len, (metric.axes(run.model, run.data) or {}).values()))
+                 for metric in run.metrics)
+    shape = (*map(len, group.members), sweep.replicas)
+    stride = 1 if sweep.keep.networks is None else max(1, sweep.networks // sweep.keep.networks)
+    one = layout.Layout(group.name, size or layout.size(prod(shape), sweep.replicas, seconds, record), stride, [])
+    one.grow(shape)
+    return one, seconds
 
 
 def _publish(store):

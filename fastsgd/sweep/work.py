@@ -117,6 +117,8 @@ def work(store, *, tuning=None, stale=STALE, shard=None, seconds=None, thorough=
     """
     store = store if isinstance(store, Store) else open_store(store, classes)
     shards.needed()
+    if not (isinstance(stale, (int, float)) and stale > 0):
+        raise SpecError(f"stale: {stale!r} given, expected seconds > 0")
     if not os.access(store.path / "claims", os.W_OK | os.X_OK):
         raise SpecError(f"path: the store {str(store.path)!r} may not be written to")
     mine, began, count = _mine(store, shard), time.monotonic(), 0
