@@ -120,7 +120,7 @@ def test_changes_stand_above_the_file(toml):
 def test_run_work_status(toml, fastsgd, tmp_path):
     pytest.importorskip("zarr")
     status, out, _ = fastsgd("sweep", "run", toml, "--dry-run", "--size", 6)
-    assert status == 0 and "24 networks in 6 cells" in out and "4 ranges" in out
+    assert status == 0 and "24 networks in 6 cells" in out and "6 ranges" in out
     assert not (tmp_path / "phase.zarr").exists() and fastsgd("sweep", "plan", toml, "--size", 6)[1] == out
     store = tmp_path / "phase.zarr"
     status, out, _ = fastsgd("sweep", "create", toml, store, "--size", 4)

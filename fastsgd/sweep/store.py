@@ -13,6 +13,7 @@ from .. import archive, storage  # noqa: F401  archive fills codec.KINDS
 from ..errors import SpecError
 from ..plan import plan as make_plan
 from ..spec import codec
+from ..spec.check import whole
 from ..spec.record import Record, described
 from . import layout, reduce, shards
 from .axes import put, scalar
@@ -248,7 +249,11 @@ def planned(sweep, group, size=None):
                  for metric in run.metrics)
     shape = (*map(len, group.members), sweep.replicas)
     stride = 1 if sweep.keep.networks is None else max(1, sweep.networks // sweep.keep.networks)
-    one = layout.Layout(group.name, size or layout.size(prod(shape), sweep.replicas, seconds, record), stride, [])
+    if size is None:
+        size = layout.size(prod(shape), sweep.replicas, seconds, record)
+    else:
+        size = max(whole(size, "size", 1, 2**32) // sweep.replicas * sweep.replicas, min(size, sweep.replicas))
+    one = layout.Layout(group.name, size, stride, [])
     one.grow(shape)
     return one, seconds
 
