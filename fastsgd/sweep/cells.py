@@ -92,7 +92,7 @@ def reduced(store, allow_incomplete=False):
         for name, state in all_states[reduction.name].items():
             members = store.groups[name].members
             for variable, (more, a) in reduction.finish(state).items():
-                a = a.reshape(*map(len, members), *a.shape[1:])
+                a = a.reshape((*map(len, members), *a.shape[1:]))
                 if variable not in data:
                     data[variable] = (*dims, *more), np.full((*store.sweep.shape[:-1], *a.shape[len(members):]), np.nan)
                 if members:
