@@ -6,7 +6,7 @@ from . import data, linalg, losses, metrics, models, orders, rules, sweep
 from .checkpoint import Checkpoint, resume
 from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
 from .plan import plan
-from .result import Result
+from .result import Result, concat
 from .spec.noise import GradientNoise, LabelNoise
 from .spec.planned import Plan, Tuning
 from .spec.problem import Dataset
@@ -22,8 +22,8 @@ _LAZY = ("lr_schedulers", "modules")  # these import torch, so they are imported
 __all__ = [
     "BackendUnavailable", "Checkpoint", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise", "Keep",
     "LabelNoise", "Plan", "PlanError", "Result", "Run", "SaveAt", "SlowBackendWarning", "SpecError", "StepSize",
-    "StepTable", "Sweep", "Tuning", "Warmup", "data", "linalg", "losses", "lr_schedulers", "metrics", "models",
-    "modules", "orders", "plan", "reduce", "resume", "rules", "sweep", "train",
+    "StepTable", "Sweep", "Tuning", "Warmup", "concat", "data", "linalg", "losses", "lr_schedulers", "metrics",
+    "models", "modules", "orders", "plan", "reduce", "resume", "rules", "sweep", "train",
 ]
 
 

@@ -22,8 +22,8 @@ def whole(tmp_path_factory):
 
 def test_a_page_figures_a_table_and_numbers(whole, tmp_path, fastsgd):  # noqa: F811
     pytest.importorskip("matplotlib")
-    status, out, _ = fastsgd("report", whole.path, "--out", tmp_path / "r", "--over", "u0,step_size", "--by", "momentum",
-                             "--svg")
+    status, out, _ = fastsgd("report", whole.path, "--out", tmp_path / "r", "--over", "u0,step_size", "--by",
+                             "momentum", "--metric", "test_loss", "--svg")
     assert status == 0 and "240 of 240 done" in out and "lost by step_size: 0.05: 0%" in out
     assert {path.name for path in (tmp_path / "r").iterdir()} == {
         f"{name}.{kind}" for name in ("maps", "curves", "survival") for kind in ("png", "svg")} | {
@@ -71,9 +71,9 @@ def test_steps_that_differ_and_one_axis(tmp_path):
 
 
 def test_bad_names_are_refused(whole, tmp_path, fastsgd):  # noqa: F811
-    for more in (("--over", "u0,x"), ("--by", "x"), ("--metric", "x"), ("--over", "u0,u0"), ("--over", "u0,step_size,x")):
+    for more in (("--over", "u0,x"), ("--by", "x"), ("--metric", "x"), ("--over", "u0,u0")):
         status, _, err = fastsgd("report", whole.path, "--out", tmp_path / "r", *more)
-        assert status == 2 and "there is no" in err or "two axes" in err
+        assert status == 2 and ("there is no" in err or "two axes" in err)
     path = tmp_path / "r.npz"
     fs.train(RUN.replace(step_size=SIZES)).save(path)
     assert fastsgd("report", path, "--by", "x")[0] == 2 and fastsgd("report", path)[0] == 0

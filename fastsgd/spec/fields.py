@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..errors import SpecError
+
 PLAIN = (float, int, str, type(None))  # bool is an int
 
 
@@ -110,3 +112,36 @@ def _has(part, model, ids):
                                                            scales(model, ids)))
     except Exception:  # of code that is not ours
         return False
+
+
+def joined(values, counts, name):
+    """One value for the networks of several runs: itself where all are equal, else arrays [N] of all their networks.
+
+    values: what each run has in the place of one per-network field, or of a record of such
+    counts: networks of each; name: what messages call it
+    Raises SpecError where values differ that are not per network.
+    """
+    first, kinds = values[0], {type(value) for value in values}
+    if kinds == {np.ndarray}:
+        own = [value.ndim > 0 and len(value) == N for value, N in zip(values, counts, strict=True)]
+        if not any(own) and all(np.array_equal(value, first) for value in values):
+            return first
+        shape = next((value.shape[1:] for value, wide in zip(values, own, strict=True) if wide), ())
+        if all(value.shape[1:] == shape if wide else value.ndim == 0 and shape == ()
+               for value, wide in zip(values, own, strict=True)):
+            return np.concatenate([value if wide else np.full(N, value)
+                                   for value, wide, N in zip(values, own, counts, strict=True)])
+    elif len(kinds) == 1 and hasattr(first, "__dataclass_fields__"):
+        made = object.__new__(type(first))
+        made.__dict__.update(vars(first))
+        for field in first.__dataclass_fields__:
+            if field in vars(first):
+                made.__dict__[field] = joined([vars(value)[field] for value in values], counts, f"{name}.{field}")
+        return made
+    elif kinds == {dict} and all(set(value) == set(first) for value in values):
+        return {key: joined([value[key] for value in values], counts, f"{name}['{key}']") for key in first}
+    elif kinds == {tuple} and len({len(value) for value in values}) == 1:
+        return tuple(joined(items, counts, f"{name}[{k}]") for k, items in enumerate(zip(*values, strict=True)))
+    elif all(value is first or (type(value) is type(first) and value == first) for value in values):
+        return first
+    raise SpecError(f"{name} differs between the results, and is not for each network")
