@@ -149,7 +149,7 @@ class Result:
         Raises SpecError if `load` could not read the file, or if `path` is not the name of a file; OSError if the
         system refuses.
         """
-        if Path(path).suffix in tables.SUFFIXES:
+        if isinstance(path, (str, Path)) and Path(path).suffix in tables.SUFFIXES:
             return tables.write(self, path)
         codec.require_readable(self.run, classes)
         run = alone(self.run)

@@ -15,6 +15,7 @@ from ..spec.record import Record
 
 SUB = 4  # bins of a histogram within a factor of two
 LEAST = -256  # exponent of the smallest number that has a bin of its own
+DENSE = 1 << 20  # bins that are counted in a table
 INFINITE = 2**30  # bin of what has no logarithm
 
 
@@ -238,10 +239,19 @@ def bounds(bin):
 
 def _counted(metric, bin, step, count):
     """Equal (bin, step) added up, in order."""
-    pairs, where = np.unique(np.stack([bin, step]).astype(np.int64), axis=1, return_inverse=True)
-    sums = np.zeros(pairs.shape[1], np.int64)
-    np.add.at(sums, where.reshape(-1), count)
-    return {f"{metric}.bin": pairs[0], f"{metric}.step": pairs[1], f"{metric}.count": sums}
+    steps = int(step.max(initial=0)) + 1
+    code = bin.astype(np.int64) * steps + step
+    low, high = (int(code.min()), int(code.max())) if len(code) else (0, 0)
+    if high - low < DENSE:  # counting is quicker than sorting
+        sums = np.zeros(high - low + 1, np.int64)
+        np.add.at(sums, code - low, count)
+        kinds = np.flatnonzero(sums)
+        kinds, sums = kinds + low, sums[kinds]
+    else:
+        kinds, where = np.unique(code, return_inverse=True)
+        sums = np.zeros(len(kinds), np.int64)
+        np.add.at(sums, where.reshape(-1), count)
+    return {f"{metric}.bin": kinds // steps, f"{metric}.step": kinds % steps, f"{metric}.count": sums}
 
 
 def _metrics(state, key):
