@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+from claims_simulated import World
 from sweeps import ONE, shards, small, some_work, sums
 
 import fastsgd as fs
@@ -185,6 +186,16 @@ def test_claims_of_the_dead_are_taken_over_at_once_and_of_the_living_not(tmp_pat
     assert other.take(lambda: ["r"]) == ("r", 2)
     assert other.force("r") == ("r", 3) and other.force("s") == ("s", 0)
     assert sorted(os.listdir(tmp_path)) == ["r.0", "r.1", "r.2", "r.3", "s.0"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_many_workers_lose_nothing_and_do_little_twice(seed):
+    world = World(60, 700, seed).run()
+    assert set(world.finished) == set(world.names)
+    assert world.crashes > 1 and world.pauses > 0
+    assert world.crashes <= world.taken  # whoever fell silent was relieved
+    assert world.twice <= world.taken - world.crashes + world.pauses and world.twice <= 2 * world.pauses
+    assert world.refused < 10 * len(world.names)
 
 
 def test_owners_are_known_on_their_machine():
