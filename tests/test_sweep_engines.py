@@ -188,9 +188,8 @@ def test_claims_of_the_dead_are_taken_over_at_once_and_of_the_living_not(tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["r.0", "r.1", "r.2", "r.3", "s.0"]
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_many_workers_lose_nothing_and_do_little_twice(seed):
-    world = World(60, 700, seed).run()
+def test_many_workers_lose_nothing_and_do_little_twice():
+    world = World(50, 500, seed=2).run()
     assert set(world.finished) == set(world.names)
     assert world.crashes > 1 and world.pauses > 0
     assert world.crashes <= world.taken  # whoever fell silent was relieved

@@ -207,7 +207,7 @@ def test_a_folder_that_may_not_be_written_is_said_so(copy, monkeypatch):
 
 def test_a_shard_of_the_ranges_and_a_limit_of_time(copy, tmp_path):
     one = small().store(tmp_path / "a", size=50)
-    assert fs.sweep.work(one, seconds=0) == 0
+    assert one.work(seconds=0) == 0
     assert fs.sweep.work(one, shard=(2, 3)) == len(one.names[1::3]) and set(one.names) - set(one.missing()) == set(
         one.names[1::3])
     for shard in ((0, 3), (4, 3)):

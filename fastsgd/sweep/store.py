@@ -195,9 +195,9 @@ class Store:
 
     def work(self, **given):
         """Compute what is missing, in this process; see `fastsgd.sweep.work`."""
-        from . import work
+        from .work import work
 
-        return work.work(self, **given)
+        return work(self, **given)
 
 
 def sealed(record):
