@@ -118,6 +118,29 @@ def sweep_run(config: Annotated[Path, typer.Argument(help="TOML file with a tabl
     typer.echo(f"{store.progress()}\nwrote {out}")
 
 
+@sweeps.command("preset")
+def sweep_preset(name: Annotated[str, typer.Argument(help="phase: step size x decay time x start scale of row S7; "
+                                                          "grokking: weight decay x step size x width")],
+                 out: Annotated[Path | None, typer.Option(help="folder of the store, by default NAME.zarr; its report "
+                                                               "is written beside it")] = None,
+                 replicas: Annotated[int | None, typer.Option(help="networks of each cell")] = None,
+                 dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would compute")] = False):
+    """Do a sweep that comes with fastsgd, and write its report to OUT without its ending."""
+    from .report import store as pages
+    from .sweep import outline
+    from .sweep.presets import preset
+
+    request = preset(name, replicas)
+    if dry_run:
+        typer.echo(outline.text(request))
+        return
+    out = Path(f"{name}.zarr") if out is None else out
+    store = request.run(out, progress=True)
+    over = ["weight_decay", "step_size"] if name == "grokking" else None
+    paths = pages.write(store, out.with_suffix(""), over, over and over[0])
+    typer.echo(f"{pages.text(store)}\nwrote {out}, {paths[-1]}")
+
+
 @sweeps.command("plan")
 def sweep_plan(config: Annotated[Path, typer.Argument(help="TOML file with a table [sweep]")], changes: Set = None,
                size: Annotated[int | None, typer.Option(help="networks of a range")] = None):

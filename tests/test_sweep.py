@@ -56,6 +56,14 @@ def test_what_a_field_follows_from_another_follows_in_a_sweep():
         assert np.array_equal(run.model.start(0, [0]), fs.models.MLP(**wanted).start(0, [0]))
 
 
+def test_fields_that_need_each_other_stay():
+    decays = RUN.replace(step_size=fs.StepSize(0.1, decay_at=0.5, decay_by=4.0, warmup=fs.Warmup(3.0, until=0.2)))
+    for name, value in (("step_size", 0.2), ("step_size.decay_at", 0.3), ("step_size.warmup.factor", 2.0)):
+        step = put(decays, name, value).step_size
+        assert (step.decay_by, step.warmup.until) == (4.0, 0.2)
+        assert (step.base, step.decay_at, step.warmup.factor)[("0.2", "0.3", "2.0").index(str(value))] == value
+
+
 def test_groups_are_what_one_kernel_runs():
     sweep = small()
     assert sweep.shape == (3, 2, 4, 10) and len(sweep.groups) == 2  # a momentum of zero is no momentum

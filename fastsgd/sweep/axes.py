@@ -121,13 +121,20 @@ def _given(record):
     for f in fields(record):
         value = given.get(f.name)
         if f.init and f.default is None and value is not None:
-            made = type(record)(**{**given, f.name: None})
-            if _text(getattr(made, f.name)) == _text(value):
+            if _text(_without(record, given, f.name)) == _text(value):
                 given[f.name] = None
         elif isinstance(value, tuple) and value and f.default is not MISSING and not isinstance(f.default, tuple):
             if all(item is value[0] for item in value):
                 given[f.name] = value[0]
     return given
+
+
+def _without(record, given, name):
+    """What a field becomes that is not given; None where it must be."""
+    try:
+        return getattr(type(record)(**{**given, name: None}), name)
+    except SpecError:
+        return None
 
 
 def together(run, name, values):

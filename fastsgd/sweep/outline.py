@@ -4,6 +4,7 @@ from math import prod
 
 import numpy as np
 
+from .axes import scalar
 from .progress import in_words
 from .store import Store, planned
 
@@ -39,7 +40,7 @@ def _told(sweep, group):
     for axis, members in zip(sweep.axes, group.members, strict=True):
         for name, values in axis.columns.items():
             if name not in group.vector:
-                out.append(f"{name} = {values[members[0]]!r:.60}")
+                out.append(f"{name} = {scalar(values[members[0]])!r:.60}")
             elif name.startswith("rule.") and len(members) < len(axis):
                 out.append(f"{name} {'=' if values[members[0]] == 0 else '!='} 0")
     return ", ".join(out)
