@@ -114,7 +114,7 @@ $(VENV)/package: $(VENV)/base
 
 $(VENV)/ready: $(VENV)/package
 	@echo "installing what the tests need (about a minute)"
-	@$(call INSTALL,--no-build-isolation -e ".[test$(,)plots$(,)labels]")
+	@$(call INSTALL,--no-build-isolation -e ".[test$(,)plots$(,)labels$(,)sweep]")
 	@touch $@
 
 clean:

@@ -109,6 +109,8 @@ def _networks(request, N, ids, base):
     lengths = request.step_size.lengths() | request.rule.lengths()
     if request.networks is not None:
         lengths["networks"] = request.networks
+    if request.keys is not None:
+        lengths["keys"] = len(request.keys)
     sizes = set(lengths.values())
     whole = request.ids is None
     if N == 0 or len(sizes) > 1 or (sizes - {N} if whole else len(request.ids) != N or min(
@@ -116,11 +118,17 @@ def _networks(request, N, ids, base):
         raise SpecError(f"file: has {N} networks, which is not what its run has")
     if ids is None:
         return
-    if not (ids.dtype == np.int64 and np.array_equal(ids, np.arange(N) if whole else request.ids)):
+    wanted = request.ids if not whole else np.arange(N) if request.keys is None else None
+    if wanted is None:  # networks by their keys, whose numbers are those of the population that they were chosen from
+        wrong = ids.dtype != np.int64 or ids.shape != (N,) or ids.min() < 0 or ids.max() >= 2**32 or len(
+            np.unique(ids)) < N
+    else:
+        wrong = ids.dtype != np.int64 or not np.array_equal(ids, wanted)
+    if wrong:
         raise SpecError("file: ids are not those of the run")
     given = np.asarray(getattr(request.step_size, "base", 1.0))
     _expect("base", base, "float64", (N,))
-    if not np.array_equal(base, given[ids] if given.size > 1 else np.broadcast_to(given, (N,))):
+    if not np.array_equal(base, (given if whole else given[ids]) if given.size > 1 else np.broadcast_to(given, (N,))):
         raise SpecError("file: base is not the step size of the run")
 
 

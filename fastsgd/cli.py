@@ -14,11 +14,20 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   help="Train thousands to millions of small networks at once, each by its own SGD.")
 
 
+sweeps = typer.Typer(no_args_is_help=True, help="Runs over any fields, on any number of machines, in a store that "
+                                                "keeps what is done.")
+app.add_typer(sweeps, name="sweep")
+Set = Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE, e.g. rule.momentum=0.5; stands above "
+                                                            "CONFIG; may be repeated")]
+
+
 @app.command()
 def run(config: Annotated[Path, typer.Argument(help="TOML file that describes the run")],
         out: Annotated[Path, typer.Option(help="file for the labelled result")] = Path("result.npz"),
         checkpoint: Annotated[Path | None, typer.Option(help="file for the progress; one that holds this run is gone "
-                                                             "on with, any other is refused")] = None):
+                                                             "on with, any other is refused")] = None,
+        changes: Set = None,
+        ids: Annotated[str | None, typer.Option(help="networks of the population to run: 0:1000, or 3,5,8")] = None):
     """Train what CONFIG describes and write the result."""
     from . import config as configs
     from .checkpoint import Stopped, stoppable
@@ -28,7 +37,9 @@ def run(config: Annotated[Path, typer.Argument(help="TOML file that describes th
 
     _apart(config=config, out=out, checkpoint=checkpoint)
     writable(out, "out")
-    request = configs.read(config)
+    request = configs.read(config, changes or ())
+    if ids is not None:
+        request = request.replace(ids=_ids(ids))
     try:
         with stoppable():
             result = train(request, progress=True, checkpoint=checkpoint)
@@ -39,6 +50,19 @@ def run(config: Annotated[Path, typer.Argument(help="TOML file that describes th
         raise typer.Exit(stop.code if isinstance(stop, Stopped) else 130) from None
     typer.echo(summary.text(result))
     typer.echo(f"wrote {out}")
+
+
+def _ids(text):
+    """Numbers of networks that a text such as 0:1000 or 3,5,8 names."""
+    import numpy as np
+
+    try:
+        parts = [[int(word) for word in part.split(":")] for part in text.split(",")]
+        if any(len(part) > 2 or (len(part) == 2 and not 0 <= part[0] < part[1] <= 2**32) for part in parts):
+            raise ValueError
+        return np.concatenate([np.arange(*part) if len(part) == 2 else part for part in parts])
+    except ValueError:
+        raise SpecError(f"--ids: {text!r} given, expected e.g. 0:1000 or 3,5,8") from None
 
 
 def _save(result, out, checkpoint):
@@ -63,12 +87,122 @@ def _apart(**paths):
 
 
 @app.command()
-def plan(config: Annotated[Path, typer.Argument(help="TOML file that describes the run")]):
+def plan(config: Annotated[Path, typer.Argument(help="TOML file that describes the run")], changes: Set = None):
     """Say how CONFIG would be run, and why, without running it."""
     from . import config as configs
     from .plan import plan as make_plan
 
-    typer.echo(make_plan(configs.read(config)).explain())
+    typer.echo(make_plan(configs.read(config, changes or ())).explain())
+
+
+@sweeps.command("run")
+def sweep_run(config: Annotated[Path, typer.Argument(help="TOML file with a table [sweep]")],
+              out: Annotated[Path | None, typer.Option(help="folder of the store, by default CONFIG's name with "
+                                                            ".zarr; one that holds this sweep is gone on with")] = None,
+              workers: Annotated[int | None, typer.Option(help="processes; by default one, with all threads")] = None,
+              changes: Set = None,
+              size: Annotated[int | None, typer.Option(help="networks of a range, by default about two seconds of "
+                                                            "work")] = None,
+              dry_run: Annotated[bool, typer.Option("--dry-run", help="print cells, ranges, bytes and expected time, "
+                                                                      "and do nothing")] = False):
+    """Do what is missing of the sweep that CONFIG describes; any number may do so at a time."""
+    from . import config as configs
+    from .sweep import outline
+
+    request = configs.read_sweep(config, changes or ())
+    if dry_run:
+        typer.echo(outline.text(request, size))
+        return
+    out = config.with_suffix(".zarr") if out is None else out
+    store = request.run(out, None if workers is None else "local", workers=workers, size=size, progress=True)
+    typer.echo(f"{store.progress()}\nwrote {out}")
+
+
+@sweeps.command("preset")
+def sweep_preset(name: Annotated[str, typer.Argument(help="phase: step size x decay time x start scale of row S7; "
+                                                          "grokking: weight decay x step size x width")],
+                 out: Annotated[Path | None, typer.Option(help="folder of the store, by default NAME.zarr; its report "
+                                                               "is written beside it")] = None,
+                 replicas: Annotated[int | None, typer.Option(help="networks of each cell")] = None,
+                 dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would compute")] = False):
+    """Do a sweep that comes with fastsgd, and write its report to OUT without its ending."""
+    from .report import store as pages
+    from .sweep import outline
+    from .sweep.presets import preset
+
+    request = preset(name, replicas)
+    if dry_run:
+        typer.echo(outline.text(request))
+        return
+    out = Path(f"{name}.zarr") if out is None else out
+    store = request.run(out, progress=True)
+    over = ["weight_decay", "step_size"] if name == "grokking" else None
+    paths = pages.write(store, out.with_suffix(""), over, over and over[0])
+    typer.echo(f"{pages.text(store)}\nwrote {out}, {paths[-1]}")
+
+
+@sweeps.command("plan")
+def sweep_plan(config: Annotated[Path, typer.Argument(help="TOML file with a table [sweep]")], changes: Set = None,
+               size: Annotated[int | None, typer.Option(help="networks of a range")] = None):
+    """Say what the sweep of CONFIG would compute and write, as `sweep run --dry-run` does."""
+    from . import config as configs
+    from .sweep import outline
+
+    typer.echo(outline.text(configs.read_sweep(config, changes or ()), size))
+
+
+@sweeps.command("create")
+def sweep_create(config: Annotated[Path, typer.Argument(help="TOML file with a table [sweep]")],
+                 out: Annotated[Path, typer.Argument(help="folder of the store")], changes: Set = None,
+                 size: Annotated[int | None, typer.Option(help="networks of a range")] = None):
+    """Make the store of a sweep, or let one grow to what CONFIG says, and compute nothing: workers do."""
+    from . import config as configs
+
+    store = configs.read_sweep(config, changes or ()).store(out, size)
+    typer.echo(f"{out}: {len(store.missing())} of {len(store.names)} ranges are missing; `fastsgd sweep work {out}`")
+
+
+@sweeps.command("work")
+def sweep_work(store: Annotated[Path, typer.Argument(help="folder of a store")],
+               threads: Annotated[int | None, typer.Option(help="of this worker, by default all")] = None,
+               stale: Annotated[float, typer.Option(help="seconds without a sign of life after which a worker of "
+                                                         "another machine counts as gone")] = 240.0,
+               shard: Annotated[str | None, typer.Option(help="only part k of K of the ranges: 3/16")] = None,
+               seconds: Annotated[float | None, typer.Option(help="begin nothing new after so long")] = None,
+               check: Annotated[bool, typer.Option("--check", help="read all that is done and compare checksums "
+                                                                   "first")] = False):
+    """Do ranges of a STORE until none is missing, beside any number of other workers, anywhere."""
+    from .spec.planned import Tuning
+    from .sweep import work
+
+    tuning = None if threads is None else Tuning(threads=threads)
+    done = work(store, tuning=tuning, stale=stale, shard=_part(shard), seconds=seconds, thorough=check, progress=True)
+    typer.echo(f"{done} ranges done here")
+
+
+def _part(text):
+    """(3, 16) of "3/16"."""
+    if text is None:
+        return None
+    words = text.split("/")
+    if len(words) != 2 or not all(word.isascii() and word.isdecimal() for word in words):
+        raise SpecError(f"--shard: {text!r} given, expected k/K, e.g. 3/16")
+    return int(words[0]), int(words[1])
+
+
+@sweeps.command("status")
+def sweep_status(store: Annotated[Path, typer.Argument(help="folder of a store")],
+                 check: Annotated[bool, typer.Option("--check", help="read all that is done and compare "
+                                                                     "checksums")] = False):
+    """Say how far a STORE is, and which ranges are damaged."""
+    from .sweep import open as open_store
+
+    opened = open_store(store)
+    typer.echo(str(opened.progress()))
+    bad = opened.check(check)
+    if bad:
+        typer.echo(f"damaged   {len(bad)} ranges: {', '.join(bad[:5])}; `fastsgd sweep work {store}` does them anew")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -103,11 +237,30 @@ def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or a
 
 
 @app.command()
-def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd run`")]):
-    """Print a table of a RESULT: every record's median and quantiles over survivors, and what was lost."""
+def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd run`, or a sweep's store")],
+           out: Annotated[Path | None, typer.Option(help="of a store: folder for a page, figures, CSV and "
+                                                         "JSON")] = None,
+           over: Annotated[str | None, typer.Option(help="of a store: two axes of heat maps, e.g. "
+                                                         "step_size,momentum")] = None,
+           by: Annotated[str | None, typer.Option(help="of a store: the axis whose values are curves")] = None,
+           metric: Annotated[list[str] | None, typer.Option(help="of a store: only this one; may be repeated")] = None,
+           svg: Annotated[bool, typer.Option("--svg", help="of a store: figures as SVG too")] = False):
+    """Print a table of a RESULT; of a sweep's store, finished or not, how far it is, and write its figures to OUT."""
+    if result.is_dir():
+        from .report import store as pages
+        from .sweep import open as open_store
+
+        opened = open_store(result)
+        typer.echo(pages.text(opened))
+        if out is not None:
+            pairs = [word.strip() for word in over.split(",")] if over else None
+            typer.echo("wrote " + ", ".join(map(str, pages.write(opened, out, pairs, by, metric, svg))))
+        return
     from .report import summary
     from .result import Result
 
+    if out is not None or over is not None or by is not None or metric:
+        raise SpecError(f"report: --out, --over, --by and --metric are for stores, which {str(result)!r} is not")
     typer.echo(summary.text(Result.load(result)))
 
 

@@ -1,10 +1,15 @@
-"""Owns configuration files: a TOML table becomes a Run."""
+"""Owns configuration files: a TOML table becomes a Run, or a Sweep over one."""
 
 import sys
+from contextlib import contextmanager
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 
-from . import data, losses, metrics, models, orders, rules, storage
-from .errors import FastsgdError, SpecError
+import numpy as np
+
+from . import data, losses, metrics, models, orders, rules, storage, sweep
+from .errors import FastsgdError, SpecError, UnknownField
 from .spec import codec
 from .spec.check import as_array, one_of
 from .spec.noise import GradientNoise, LabelNoise
@@ -21,7 +26,7 @@ else:
 SHELVES = {"model": models, "rule": rules, "order": orders, "loss": losses}
 
 
-def read(path):
+def read(path, changes=()):
     """The Run that a TOML file describes.
 
     Tables [model], [data], [rule], [order], [loss] name a record by `type` and give its fields; [step_size] and [save]
@@ -29,14 +34,134 @@ def read(path):
     of tables with `type`; Run's other fields stand at the top. [data] has type = "sparse_regression", "teacher_student"
     or "Fresh" (with a table `teacher` like [model] and one of its `weights`), or file = "data.npz" with arrays X, y,
     X_test, y_test. Noises of [rule] are amplitudes or tables, and an amplitude may be a table like [step_size].
-    Raises SpecError naming the field.
+
+    changes: texts such as "rule.momentum=0.5" that stand above what the file says
+    Raises SpecError naming the field, and the line of a key that no table has.
     """
+    with _lines(path):
+        table = _loaded(path, changes)
+        if "sweep" in table:
+            raise SpecError(f"config: {str(path)!r} describes a sweep; see `fastsgd sweep run`")
+        return _run(table, path)
+
+
+def read_sweep(path, changes=()):
+    """The Sweep that a TOML file describes: a run as in `read`, and a table [sweep].
+
+    [sweep.grid] and [sweep.zip] name fields of the run and their values: a list, {logspace = [from, to, how many]} or
+    {linspace = [...]}; [[sweep.cases]] are tables of values; [sweep.random] has `points`, `seed` and a table `fields`
+    of {log = [low, high]} or {linear = [low, high]}; `replicas`, `draws`, `keep = {networks = 1000}` and `reduce`, a
+    list of names or of tables with `type`, are as in fs.Sweep.
+    """
+    with _lines(path):
+        table = _loaded(path, changes)
+        given = _table(table.pop("sweep", None) or {}, "sweep")
+        base = _run(table, path)
+        fields = {name: _flat(_table(given.pop(name), f"sweep.{name}"), f"sweep.{name}")
+                  for name in ("grid", "zip") if name in given}
+        if "cases" in given:
+            cases = given.pop("cases")
+            fields["cases"] = [_flat(_table(case, "sweep.cases"), "sweep.cases", False)
+                               for case in (cases if isinstance(cases, list) else [cases])]
+        if "random" in given:
+            random = _table(given.pop("random"), "sweep.random")
+            ranges = _flat(_table(random.get("fields", {}), "sweep.random.fields"), "sweep.random", False)
+            random = random | {"fields": {name: _ends(ends, name) for name, ends in ranges.items()}}
+            fields["random"] = _make(sweep.Random, random, "sweep.random")
+        if "keep" in given:
+            fields["keep"] = _make(sweep.Keep, given.pop("keep"), "sweep.keep")
+        if "reduce" in given:
+            listed = given.pop("reduce")
+            kinds = {kind.__name__: kind for kind in sweep.KINDS}
+            fields["reduce"] = tuple(_named(kinds, one, "sweep.reduce")
+                                     for one in (listed if isinstance(listed, list) else [listed]))
+        return _make(sweep.Sweep, fields | given, "sweep", base)
+
+
+@contextmanager
+def _lines(path):
+    """Say in which line of a file a key stands that no table has."""
+    try:
+        yield
+    except UnknownField as error:
+        lines = Path(path).read_text().splitlines()
+        found = [k for k, line in enumerate(lines, 1) if error.key in _keys(line)]
+        where = f" (line {found[0]} of {str(path)!r})" if len(found) == 1 else ""
+        raise SpecError(f"{error}{where}") from None
+
+
+def _keys(line):
+    """Words of a line that may be keys: what stands before a `=`, or in the brackets of a table."""
+    text = line.split("#")[0]
+    parts = text.strip("[] ").split(".") if text.strip().startswith("[") else [
+        word for part in text.split("=")[:-1] for word in part.replace("{", ",").split(",")[-1].split(".")]
+    return {part.strip().strip("'\"") for part in parts}
+
+
+def _loaded(path, changes):
+    """The tables of a file, with changes made."""
     try:
         table = tomllib.loads(Path(path).read_text())
     except OSError as error:
         raise SpecError(f"config: cannot read {str(path)!r} ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise SpecError(f"config: {str(path)!r} is no TOML ({error})") from None
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals or not all(part.strip() for part in name.split(".")):
+            raise SpecError(f"--set: {change!r} given, expected FIELD=VALUE, e.g. rule.momentum=0.5")
+        try:
+            value = tomllib.loads(f"x = {text}")["x"]
+        except ValueError:
+            value = text.strip()  # a word needs no quotes here
+        *path_, last = [part.strip() for part in name.split(".")]
+        inner = table
+        for part in path_:
+            below = inner.setdefault(part, {})
+            if not isinstance(below, dict):
+                if part != "step_size":
+                    raise SpecError(f"--set: {change!r}: {part} is {below!r}, which has no {last}")
+                below = inner[part] = {"base": below}
+            inner = below
+        inner[last] = value
+    return table
+
+
+def _flat(table, field, listed=True, name=""):
+    """{dotted name: values} of tables within tables."""
+    out = {}
+    for key, value in table.items():
+        whole = f"{name}.{key}" if name else key
+        if isinstance(value, dict) and not set(value) & {"logspace", "linspace", "log", "linear"}:
+            out |= _flat(value, field, listed, whole)
+        else:
+            out[whole] = _values(value, whole, field) if listed else value
+    return out
+
+
+def _values(value, name, field):
+    """A list as it is; {logspace = [from, to, how many]} and the like as the numbers that they are."""
+    if not isinstance(value, dict):
+        return value
+    kind, ends = next(iter(value.items()))
+    number = isinstance(ends, list) and len(ends) == 3 and all(
+        isinstance(x, (int, float)) and not isinstance(x, bool) for x in ends) and isinstance(ends[2], int)
+    if len(value) != 1 or kind not in ("logspace", "linspace") or not number or ends[2] < 1 or (
+            kind == "logspace" and min(ends[:2]) <= 0):
+        raise SpecError(f"{field}.{name}: {value!r} given, expected a list, {{logspace = [from, to, how many]}} or "
+                        "{linspace = [...]}")
+    return (np.geomspace if kind == "logspace" else np.linspace)(*ends)
+
+
+def _ends(value, name):
+    kinds = [kind for kind in ("log", "linear") if isinstance(value, dict) and kind in value]
+    if len(kinds) != 1 or len(value) != 1 or not isinstance(value[kinds[0]], list) or len(value[kinds[0]]) != 2:
+        raise SpecError(f"sweep.random.{name}: {value!r} given, expected {{log = [low, high]}} or {{linear = [...]}}")
+    return (kinds[0], *value[kinds[0]])
+
+
+def _run(table, path):
+    """The Run of a file's tables."""
     if isinstance(table.get("rule"), dict):
         table["rule"] = _rule(table["rule"])
     fields = {name: _record(shelf, table.pop(name), name) for name, shelf in SHELVES.items() if name in table}
@@ -86,9 +211,21 @@ def _record(shelf, table, field):
     table = dict(table) if isinstance(table, dict) else {"type": table}
     name = table.pop("type", None)
     legal = {name: kind for name, kind in codec.records_on(shelf).items() if codec.kept_whole(kind)}
+    return _named(legal, table | {"type": name}, field)
+
+
+def _named(legal, table, field):
+    """The record that a table, or its type alone, describes, of the classes {name: class}."""
+    table = dict(table) if isinstance(table, dict) else {"type": table}
+    name = table.pop("type", None)
     if not isinstance(name, str) or name not in legal:
-        raise SpecError(f"{field}.type: {name!r} given, expected one of {', '.join(legal)}")
+        raise SpecError(f"{field}.type: {name!r} given, expected one of {', '.join(legal)}" + _near(name, legal))
     return _make(legal[name], table, field)
+
+
+def _near(word, legal):
+    close = get_close_matches(str(word), list(legal), 3, 0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _data(table, folder, dtype):
@@ -112,10 +249,17 @@ def _table(value, field):
     return value
 
 
-def _make(kind, fields, field):
+def _make(kind, fields, field, *first):
+    """kind(*first, **fields)."""
     fields = _table(fields, field)
+    legal = list(signature(kind).parameters)[len(first):]
+    unknown = [name for name in fields if name not in legal]
+    if unknown:
+        what = "a run" if kind is Run else kind.__name__
+        raise UnknownField(f"{field}: {what} has no {unknown[0]!r}, it has {', '.join(legal)}"
+                           + _near(unknown[0], legal), unknown[0])
     try:
-        return kind(**fields)
+        return kind(*first, **fields)
     except FastsgdError:
         raise
     except TypeError as error:

@@ -19,3 +19,11 @@ class BackendUnavailable(FastsgdError, RuntimeError):
 
 class SlowBackendWarning(UserWarning):
     """`backend="auto"` found no kernel for a run and takes the reference backend, some thousand times slower."""
+
+
+class UnknownField(SpecError):
+    """A name that a record or a table does not have; `key` is it."""
+
+    def __init__(self, message, key):
+        super().__init__(message)
+        self.key = key

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from . import backends
+from . import backends, origin
 from .backends.base import float64_params
 from .errors import SpecError
 from .plan import PART
@@ -238,7 +238,7 @@ def _machine():
 def _provenance(plan, done):
     from . import __version__
 
-    return {"fastsgd": __version__, **_machine(), "backend": plan.backend, "device": _device(plan),
+    return {"fastsgd": __version__, **_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan),
             "tuning": {name: value for name, value in vars(plan.tuning).items() if value is not None},
             "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
             "network_steps": int(np.where(done.lost < 0, plan.run.steps, done.lost).sum())}

@@ -49,20 +49,21 @@ def plan(run, tuning=None):
     memory |= _memory(run, N, saves)
     _fit(N, memory)
     ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
+    keys = ids if run.keys is None else run.keys[ids]
     own = run if run.ids is None else _members(run, ids, population)
     base, row, table = _schedule(own.step_size.compile(N, run.steps), N)
     _representable(base, run.dtype)
     numbers = {name: np.array(np.broadcast_to(np.asarray(a, dtype=np.float64), (N,)))
                for name, a in own.rule.numbers().items()}
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
-    made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, start=None, base=base, row=row,
-                table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises, memory=memory,
-                cost=partial(cost.expected, run, backend.name, N, saves, tuning))
+    made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
+                base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
+                memory=memory, cost=partial(cost.expected, run, backend.name, N, saves, tuning))
     each = backend.table_bytes(made)
     steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
     memory["tables of a launch"] = steps * (each + made.made_bytes)
     _fit(N, memory)
-    object.__setattr__(made, "start", _start(own, ids))  # last, since it takes memory
+    object.__setattr__(made, "start", _start(own, ids, keys))  # last, since it takes memory
     return made
 
 
@@ -308,27 +309,36 @@ def _depth():
     return depth
 
 
-def _start(run, ids):
+def _start(run, ids, keys):
     """Starting weights [N, P] in the run's dtype, made for some networks at a time."""
     model, N = run.model, len(ids)
     start, at_once = np.empty((N, model.P), run.dtype), max(1, PART // (32 * model.P))
     with np.errstate(over="ignore"):
         for k in range(0, N, at_once):
-            part = ids[k:k + at_once]
-            start[k:k + at_once] = (_drawn_start(model, run.seed, part) if run.init is None else
-                                    _given_start(run, slice(k, k + at_once), N))
+            part = slice(k, k + at_once)
+            start[part] = (_drawn_start(run, ids[part], keys[part]) if run.init is None else
+                           _given_start(run, part, N))
     if not np.isfinite(start).all():
         raise PlanError(f"{'model' if run.init is None else 'init'}: starting weights overflow {run.dtype}; choose "
                         "smaller ones, or pass dtype='float64'")
     return start
 
 
-def _drawn_start(model, seed, ids):
-    flat = model.start(seed, ids)
+def _drawn_start(run, ids, keys):
+    model = run.model
+    flat = model.start(run.seed, ids) if run.keys is None else _keyed_start(model, run.seed, ids, keys)
     if np.shape(flat) != (len(ids), model.P):
         raise PlanError(f"model.start: {type(model).__name__} returned shape {np.shape(flat)}, expected "
                         f"{(len(ids), model.P)}, a row for each network")
     return flat
+
+
+def _keyed_start(model, seed, ids, keys):
+    try:
+        return model.start(seed, ids, keys)
+    except TypeError as error:
+        raise PlanError(f"keys: {type(model).__name__} has a start of its own, which must take (seed, ids, keys) for "
+                        f"draws by keys ({error})") from None
 
 
 def _given_start(run, which, N):

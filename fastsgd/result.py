@@ -1,15 +1,14 @@
 """Owns the result: labelled records with their provenance, in and out of files."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from . import archive
+from . import archive, tables
 from .errors import SpecError
 from .spec import codec
-from .spec.fields import swept
-from .spec.record import described
+from .spec.fields import alone
 from .spec.run import DEVICE
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
@@ -21,6 +20,11 @@ def _origin(provenance):
     if not (isinstance(device, str) and DEVICE.fullmatch(device)):
         raise SpecError("file: its provenance does not say on which device it was computed")
     return provenance
+
+
+def _named(ids):
+    """What a file says of its networks' numbers: their run knows them no more, it has the fields of these alone."""
+    return codec.digest("ids", {"ids": ids})[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,43 +105,59 @@ class Result:
         """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray.
 
         Hyper-parameters that were given per network are coordinates by their dotted names, such as rule.weight_decay,
-        model.W_scale or step_size.decay_at. Attributes: `request`, the Run as JSON (large arrays by dtype and shape),
-        `seed`, and the provenance. Records and final parameters have their names, parameters at the saved steps a
-        `saved_` before it. Records of more than a number have the axes and labels that their metric gives them.
+        model.W_scale or step_size.decay_at, and so are keys. Attributes: `request`, the Run as JSON (large arrays by
+        dtype and shape), `seed`, and the provenance: host, date, commit of the checkout, versions. Records and final
+        parameters have their names, parameters at the saved steps a `saved_` before it. Records of more than a number
+        have the axes and labels that their metric gives them.
         """
-        import xarray
+        return tables.to_xarray(self)
 
-        data, labels = {}, {}
-        axes = {metric.name: metric.axes(self.run.model, self.run.data) for metric in self.run.metrics}
-        for name, a in self.records.items():
-            own = axes.get(name) or {f"{name}_{k}": range(size) for k, size in enumerate(a.shape[2:])}
-            data[name] = (("net", "step", *own), a)
-            labels |= {axis: list(values) for axis, values in own.items()}
-        for name, a in self.run.model.unflatten(self.weights).items():
-            data[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
-        if self.saved_weights is not None:
-            for name, a in self.run.model.unflatten(self.saved_weights).items():
-                data[f"saved_{name}"] = (("net", "step", *(f"{name}_{k}" for k in range(a.ndim - 2))), a)
-        for name, a in swept(self.run, self.ids).items():
-            labels[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
-        labels |= {"net": self.ids, "step": self.steps, "step_size": ("net", self.base), "lost": ("net", self.lost)}
-        attributes = {k: str(v) for k, v in self.provenance.items()}
-        attributes |= {"request": json.dumps(described(self.run)), "seed": self.run.seed}
-        return xarray.Dataset(data, coords=labels, attrs=attributes)
+    def to_pandas(self):
+        """A pandas.DataFrame in long form: a row for each network and saved step. Needs pandas.
+
+        Columns are net, step, step_size, lost, the hyper-parameters that were given per network, and the records that
+        are one number.
+        """
+        return tables.to_pandas(self)
+
+    def select(self, mask=None, **labels):
+        """The Result of some of the networks, in their order, or in that of the places given.
+
+        mask: [N] true or false, or places [M], e.g. result.survived
+        labels: values of the networks' labels, one or several: net=3, step_size=[0.1, 0.2], momentum=0.9 (by the last
+            word of a dotted name, or all of it in **{"rule.momentum": 0.9})
+        Its run is that of these networks alone: no `ids`, and `keys` that say whose draws each has.
+        Raises SpecError for a label that there is not, or if no network is left.
+        """
+        places = tables.positions(self, mask, labels)
+        if not len(places):
+            raise SpecError("select: no network is left")
+        saved = None if self.saved_weights is None else self.saved_weights[places]
+        return replace(self, run=tables.members(self.run, places), ids=self.ids[places], base=self.base[places],
+                       lost=self.lost[places], weights=self.weights[places], saved_weights=saved,
+                       records={name: a[places] for name, a in self.records.items()})
 
     def save(self, path, classes=()):
-        """Write everything to one npz file, whole or not at all.
+        """Write everything to one npz file, whole or not at all; or what `to_xarray` gives to NAME.zarr or NAME.nc.
+
+        `load` reads npz files alone. The others are compressed, for other tools, and need zarr, or netCDF4 or h5netcdf.
+
+        Of per-network fields the file has the values of these networks alone: the run that `load` gives back has no
+        `ids` but `keys`, which say whose draws each network has, and the same bits.
 
         classes: dataclasses of your own that the run holds (a model, a rule, a loss, a metric); `load` needs them too
         Raises SpecError if `load` could not read the file, or if `path` is not the name of a file; OSError if the
         system refuses.
         """
+        if isinstance(path, (str, Path)) and Path(path).suffix in tables.SUFFIXES:
+            return tables.write(self, path)
         codec.require_readable(self.run, classes)
+        run = alone(self.run)
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        archive.validate(self.run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
+        archive.validate(run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
                          taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base)
-        archive.write(path, {"kind": "result", "provenance": _origin(self.provenance)}, self.run, arrays, self.records,
-                      self.saved_weights)
+        header = {"kind": "result", "provenance": _origin(self.provenance), "ids": _named(self.ids)}
+        archive.write(path, header, run, arrays, self.records, self.saved_weights)
 
     @classmethod
     def load(cls, path, classes=()):
@@ -151,4 +171,32 @@ class Result:
         parts = dict(zip(ARRAYS, arrays, strict=True))
         archive.validate(run, parts["lost"], parts["weights"], records, saved_weights, t=run.steps,
                          taken=len(parts["steps"]), **{name: parts[name] for name in ("ids", "steps", "base")})
+        if header.get("ids", _named(parts["ids"])) != _named(parts["ids"]):
+            raise SpecError("file: ids are not those of the run")
         return cls(run=run, records=records, saved_weights=saved_weights, provenance=provenance, **parts)
+
+
+def concat(results):
+    """One Result of several, networks one after the other: shards of a population, or runs that differ by network.
+
+    results: Results of runs that differ in per-network fields, ids and keys alone, and have no network number twice,
+        or else are numbered anew
+    Raises PlanError where their runs differ in anything else, SpecError if there is none.
+    """
+    results = list(results)
+    if not results or not all(isinstance(result, Result) for result in results):
+        raise SpecError("concat: expected a list of one or more Results")
+    first, counts = results[0], [len(result.ids) for result in results]
+    run = tables.together([result.run for result in results], counts)
+    ids = np.concatenate([result.ids for result in results])
+    if len(np.unique(ids)) < len(ids):
+        ids = np.arange(len(ids))
+
+    def put(name):
+        return np.concatenate([getattr(result, name) for result in results])
+
+    records = {name: np.concatenate([result.records[name] for result in results]) for name in first.records}
+    saved = None if first.saved_weights is None else put("saved_weights")
+    return Result(run=run, steps=first.steps, ids=ids, base=put("base"), lost=put("lost"), weights=put("weights"),
+                  records=records, saved_weights=saved, provenance=first.provenance | {"parts": [
+                      result.provenance for result in results]})

@@ -8,15 +8,15 @@ from .spec.run import Run
 
 
 def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=None, init=None, order=None, save=None,
-          metrics=(), loss=None, dtype="float32", backend="auto", device=None, seed=0, ids=None, progress=None,
-          checkpoint=None, tuning=None):
+          metrics=(), loss=None, dtype="float32", backend="auto", device=None, seed=0, ids=None, keys=None,
+          progress=None, checkpoint=None, tuning=None):
     """Train many small networks, each by its own trajectory, and measure them on the way.
 
     w_k <- w_k - eta_k(t) * mean over the batch of grad loss(h_{w_k}(x_i), y_i),   t = 0 .. T-1,  k = 0 .. N-1
 
     model: a family from fs.models; or a whole fs.Run or fs.plan(run), and then none of the fields below
-    data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids: as in
-        fs.Run
+    data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids, keys:
+        as in fs.Run
     progress: None (silent), True (a bar on stderr), or a function called with (t, T, number lost) after each launch
     checkpoint: path or fs.Checkpoint. A file that holds this very run is gone on with, and a warning says from which
         step; any other file is refused. Ctrl-C, SIGTERM and SIGHUP leave the progress there
@@ -24,7 +24,7 @@ def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=N
     Returns a Result. Raises SpecError, PlanError or BackendUnavailable before anything runs.
     """
     if isinstance(model, (Run, Plan)):
-        fields = (data, rule, step_size, steps, networks, init, order, save, loss, device, ids)
+        fields = (data, rule, step_size, steps, networks, init, order, save, loss, device, ids, keys)
         if any(f is not None for f in fields) or metrics or (dtype, backend, seed) != ("float32", "auto", 0):
             raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
         if isinstance(model, Plan) and tuning is not None:
@@ -35,5 +35,5 @@ def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=N
             if value is None:
                 raise SpecError(f"{name}: missing")
         plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
-                             backend, device, seed, ids), tuning)
+                             backend, device, seed, ids, keys), tuning)
     return run_with(plan, checkpoint, progress)

@@ -41,11 +41,14 @@ def of_modules():
 
 
 ELSEWHERE = {"docs/neighbours.md"}  # tests/test_neighbours.py makes what it makes, which takes seconds each
+NEEDS = {"docs/sweeps.md": ("zarr", "xarray")}
 GIVEN = {"docs/metrics.md": lambda: {"fs": fs, "run": relu_run()}, "docs/modules.md": of_modules}
 
 
 @pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if blocks and page not in ELSEWHERE])
 def test_code_runs_as_written(page, tmp_path, monkeypatch):
+    for module in NEEDS.get(page, ()):
+        pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
     names = GIVEN.get(page, dict)()
     for number, block in enumerate(BLOCKS[page]):

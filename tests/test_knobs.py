@@ -56,6 +56,7 @@ KNOBS = {
     "Run.dtype": {"dtype": "float32", "data": DATA.astype("float32")},
     "Run.seed": {"seed": 4},
     "Run.ids": {"ids": [2, 1, 0]},
+    "Run.keys": {"keys": [0, 1, 1]},
     "Dataset.X": {"data": points(X=1)},
     "Dataset.y": {"data": points(y=1)},
     "Dataset.X_test": {"data": points(X_test=1)},

@@ -11,10 +11,11 @@ import fastsgd as fs
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
-    ["errors", "limits"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg"],
+    ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"],
-    ["archive"], ["result"], ["backends"], ["cost"], ["trial"], ["plan"], ["settle"], ["execute"], ["watch"],
-    ["checkpoint"], ["train"], ["calibrate"], ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
+    ["archive"], ["tables"], ["result"], ["backends"], ["cost"], ["trial"], ["plan"], ["settle"], ["execute"],
+    ["watch"], ["checkpoint"], ["train"], ["sweep"], ["calibrate"], ["report", "config"], ["reproduce"], ["cli"],
+    ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 

@@ -76,7 +76,7 @@ class State:
         if segment.indices is not None or not permuted(run):
             return self.X, self.y, segment.indices
         network = getattr(run.order, "network", None)
-        ids = plan.ids if network is None else np.array([network])
+        ids = plan.keys if network is None else np.array([network])
         order = self.module.permuted_order(run.seed, ids.astype(np.uint32), segment.t0, segment.t1, run.data.n,
                                            1 if run.rule.full else plan.batch, isinstance(run.order, Reshuffle),
                                            plan.tuning.threads)
@@ -146,7 +146,7 @@ class CPU(Backend):
         X, y, indices = state.samples(segment)
         getattr(state.module, f"advance_{run.dtype}")(
             shape=shape_of(run.model), layout=(plan.tuning.lanes, plan.tuning.team), threads=plan.tuning.threads,
-            ids=plan.ids, W=state.weights, lost=state.lost, base=plan.base.astype(run.dtype), row=plan.row,
+            ids=plan.keys, W=state.weights, lost=state.lost, base=plan.base.astype(run.dtype), row=plan.row,
             t0=segment.t0, t1=segment.t1, multiplier=segment.multiplier, X=X, y=y,
             indices=indices, batch=plan.batch, full=run.rule.full,
             common=run.order.network if isinstance(run.order, Common) else -1, seed=run.seed,

@@ -124,7 +124,7 @@ class CUDA(Backend):
         plan, put, part = state.plan, wave.card.put, wave.part
         dtype = plan.run.dtype
         arrays = {"W": state.weights[part], "buffers": state.buffers[part], "lost": state.lost[part],
-                  "ids": plan.ids[part], "base": plan.base[part].astype(dtype), "row": plan.row[part]}
+                  "ids": plan.keys[part], "base": plan.base[part].astype(dtype), "row": plan.row[part]}
         arrays |= {name: a[part].astype(dtype) for name, a in plan.numbers.items()}
         for name, (base, row, _) in plan.noises.items():
             short = name.partition("_")[0]

@@ -65,7 +65,7 @@ def advance(state, segment):
     weights = getattr(run.loss, "weights", None)
     getattr(state.module, f"advance_general_{dtype}")({
         "shape": family(run.model), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
-        "t0": segment.t0, "t1": segment.t1, "ids": plan.ids, "W": state.weights, "buffers": state.buffers,
+        "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": state.buffers,
         "buffer_count": len(rule.buffers()), "lost": state.lost,
         "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         **rule.traits(), "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()},

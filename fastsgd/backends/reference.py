@@ -83,7 +83,7 @@ class _Samples:
         run, plan = self.plan.run, self.plan
         self.draws, self.made = None, segment.samples
         if isinstance(run.data, Fresh):
-            X = run.data.draw(run.seed, plan.ids, segment.t0, segment.t1, plan.batch)
+            X = run.data.draw(run.seed, plan.keys, segment.t0, segment.t1, plan.batch)
             y = run.data.labels(X.reshape(-1, run.data.d)).reshape(*X.shape[:3], -1)
             self.made = X.astype(run.dtype), (y[..., 0] if run.model.outputs == 1 else y).astype(run.dtype)
         elif self.made is None and not run.rule.full:
@@ -92,7 +92,7 @@ class _Samples:
     def _order(self, batch):
         run, plan, segment = self.plan.run, self.plan, self.segment
         order = segment.indices if segment.indices is not None else run.order.indices(
-            run.seed, plan.ids, segment.t0, segment.t1, run.data.n, batch)
+            run.seed, plan.keys, segment.t0, segment.t1, run.data.n, batch)
         return np.broadcast_to(order.astype(np.int64), (plan.N, *order.shape[1:]))
 
     def at(self, s):
@@ -139,13 +139,13 @@ class _Stepper:
         run, t = self.plan.run, self.segment.t0 + s
         draw = draws.normals if run.rule.noises()["label_noise"].kind == "gaussian" else draws.signs
         items = range(int(np.prod(shape)))
-        z = np.concatenate([draw(run.seed, self.plan.ids, t, t + 1, "label_noise", item) for item in items], axis=1)
+        z = np.concatenate([draw(run.seed, self.plan.keys, t, t + 1, "label_noise", item) for item in items], axis=1)
         return self._scaled("label_noise", s, z).reshape(-1, *shape)
 
     def _gradient_noise(self, s):
         """Noise [N, P] on the gradient."""
         run, t, name = self.plan.run, self.segment.t0 + s, "gradient_noise"
-        z = draws.noise_vector(run.seed, self.plan.ids, t, run.model.P, run.rule.noises()[name].kind, name)
+        z = draws.noise_vector(run.seed, self.plan.keys, t, run.model.P, run.rule.noises()[name].kind, name)
         return self.free * self._scaled(name, s, z)
 
     def _scaled(self, name, s, z):
@@ -191,7 +191,7 @@ class _Stepper:
 
         run, plan = self.plan.run, self.plan
         t = self.segment.t0 + s
-        which = run.order.indices(run.seed, plan.ids, t, t + 1, run.data.n, 1)[:, 0, 0]
+        which = run.order.indices(run.seed, plan.keys, t, t + 1, run.data.n, 1)[:, 0, 0]
         who, which = torch.arange(plan.N), torch.from_numpy(np.broadcast_to(which, (plan.N,)).copy())
         x, label = X[who, which][:, None], y[who, which][:, None]
         noisy = label + self._label_noise(s, label.shape[1:])

@@ -89,7 +89,7 @@ class Triton(Backend):
                        for name in ("label_noise", "gradient_noise"))
         return State(plan, packed, device, W=put(packed.pack(weights)), slots=put(packed.slots),
                      buffers=put(packed.pack_rows(buffers)), lost=np.array(lost),
-                     X=put(padded(run.data.X), run.dtype), y=put(padded(run.data.y), run.dtype), ids=put(plan.ids),
+                     X=put(padded(run.data.X), run.dtype), y=put(padded(run.data.y), run.dtype), ids=put(plan.keys),
                      base=step[0], row=step[1], numbers=put(terms(run), run.dtype), hyper=put(hyper(plan)), sigma=sigma,
                      sway=sway, points={})
 

@@ -49,12 +49,16 @@ class Model(Record, ABC):
         return {f"model ({what} of the starting {name})": len(a) for name, pair in self.scales().items()
                 for what, a in zip(("mean", "deviation"), pair, strict=True) if np.ndim(a)}
 
-    def start(self, seed, ids):
-        """Starting weights [N, P] float64 of the networks `ids`: mean + deviation * normal draw (seed, id, j)."""
+    def start(self, seed, ids, keys=None):
+        """Starting weights [N, P] float64 of the networks `ids`: mean + deviation * normal draw (seed, key, j).
+
+        keys [N]: whose draws they have; by default their own
+        """
         ids = np.asarray(ids)
+        keys = ids if keys is None else np.asarray(keys)
         scales = {name: [a[ids, None] if np.ndim(a) else a for a in pair] for name, pair in self.scales().items()}
         drawn = any(np.any(deviation) for _, deviation in scales.values())
-        out, at = _normals(seed, ids, self.P) if drawn else np.zeros((len(ids), self.P)), 0
+        out, at = _normals(seed, keys, self.P) if drawn else np.zeros((len(ids), self.P)), 0
         for name, shape in self.shapes().items():
             part, (mean, deviation) = out[:, at:at + prod(shape)], scales[name]
             np.multiply(part, deviation, out=part)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..errors import SpecError
+
 PLAIN = (float, int, str, type(None))  # bool is an int
 
 
@@ -40,14 +42,16 @@ def lengths(run):
     table = getattr(run.order, "table", ())
     if len(table) > 1:
         given["order"] = len(table)
+    if run.keys is not None:
+        given["keys"] = len(run.keys)
     if run.networks is not None:
         given["networks"] = run.networks
     return given
 
 
-def swept(run, ids):
-    """{dotted name: values [N] or [N, m] of the networks `ids`} of the hyper-parameters that were given per network."""
-    population = next(iter(lengths(run).values()), None)
+def swept(run):
+    """{dotted name: values [N] or [N, m] of a run's networks} of the hyper-parameters that were given per network."""
+    population, ids = next(iter(lengths(run).values()), None), slice(None) if run.ids is None else run.ids
     out = {}
     for part in ("step_size", "rule", "model"):
         for name, array in arrays(getattr(run, part), part):
@@ -74,3 +78,70 @@ def chosen(value, ids, population):
         if name in vars(value):
             copy.__dict__[name] = chosen(vars(value)[name], ids, population)
     return copy
+
+
+def alone(run):
+    """The Run of the networks `run.ids` and no others, of the same bits: fields hold their values, `keys` their draws.
+
+    It is `run` itself where that says nothing of ids, or has a model that cannot be cut.
+    """
+    if run.ids is None:
+        return run
+    ids, shapes = run.ids, run.model.shapes()
+    population = next(iter(lengths(run).values()), None)
+    model = run.model if population is None else chosen(run.model, ids, population)
+    if not _has(model, run.model, ids):
+        return run
+    changes = {"ids": None, "networks": None, "keys": ids if run.keys is None else run.keys[ids], "model": model}
+    if population is not None:
+        changes |= {"step_size": chosen(run.step_size, ids, population), "rule": chosen(run.rule, ids, population)}
+    if run.init is not None:
+        changes["init"] = {name: a[ids] if name in shapes and a.ndim > len(shapes[name]) else a
+                           for name, a in run.init.items()}
+    if len(getattr(run.order, "table", ())) > 1:
+        changes["order"] = type(run.order)(run.order.order[ids])
+    return run.replace(**changes)
+
+
+def _has(part, model, ids):
+    """Whether `part` is the model of the networks `ids` alone: a model of the user's own may hold any arrays."""
+    def scales(of, pick):
+        return [np.broadcast_to(a[pick] if np.ndim(a) else a, len(ids)) for pair in of.scales().values() for a in pair]
+    try:
+        return part.shapes() == model.shapes() and all(map(np.array_equal, scales(part, slice(None)),
+                                                           scales(model, ids)))
+    except Exception:  # of code that is not ours
+        return False
+
+
+def joined(values, counts, name):
+    """One value for the networks of several runs: itself where all are equal, else arrays [N] of all their networks.
+
+    values: what each run has in the place of one per-network field, or of a record of such
+    counts: networks of each; name: what messages call it
+    Raises SpecError where values differ that are not per network.
+    """
+    first, kinds = values[0], {type(value) for value in values}
+    if kinds == {np.ndarray}:
+        own = [value.ndim > 0 and len(value) == N for value, N in zip(values, counts, strict=True)]
+        if not any(own) and all(np.array_equal(value, first) for value in values):
+            return first
+        shape = next((value.shape[1:] for value, wide in zip(values, own, strict=True) if wide), ())
+        if all(value.shape[1:] == shape if wide else value.ndim == 0 and shape == ()
+               for value, wide in zip(values, own, strict=True)):
+            return np.concatenate([value if wide else np.full(N, value)
+                                   for value, wide, N in zip(values, own, counts, strict=True)])
+    elif len(kinds) == 1 and hasattr(first, "__dataclass_fields__"):
+        made = object.__new__(type(first))
+        made.__dict__.update(vars(first))
+        for field in first.__dataclass_fields__:
+            if field in vars(first):
+                made.__dict__[field] = joined([vars(value)[field] for value in values], counts, f"{name}.{field}")
+        return made
+    elif kinds == {dict} and all(set(value) == set(first) for value in values):
+        return {key: joined([value[key] for value in values], counts, f"{name}['{key}']") for key in first}
+    elif kinds == {tuple} and len({len(value) for value in values}) == 1:
+        return tuple(joined(items, counts, f"{name}[{k}]") for k, items in enumerate(zip(*values, strict=True)))
+    elif all(value is first or (type(value) is type(first) and value == first) for value in values):
+        return first
+    raise SpecError(f"{name} differs between the results, and is not for each network")

@@ -75,7 +75,8 @@ class Plan(Record):
 
     run: the request
     backend: backend name; reasons: why it was chosen
-    ids [N] int64: the networks to run; start [N, P] in the run's dtype: their starting weights
+    ids [N] int64: the networks to run; keys [N] int64: the network word of their draws
+    start [N, P] in the run's dtype: their starting weights
     base [N], row [N] int32: step size base and schedule row of each network; table(t0, t1) -> [Q, t1 - t0] float64
     saves [S] int64: saved steps
     numbers {name: [N] float64}: the rule's hyper-parameters in use
@@ -89,6 +90,7 @@ class Plan(Record):
     backend: str
     reasons: tuple
     ids: np.ndarray
+    keys: np.ndarray
     start: np.ndarray
     base: np.ndarray
     row: np.ndarray
@@ -149,7 +151,7 @@ class Plan(Record):
             indices = np.ascontiguousarray(rows, dtype=np.uint32)
         noise = {name: np.ascontiguousarray(table(t0, t1), dtype=run.dtype)
                  for name, (_, _, table) in self.noises.items()}
-        samples = run.data.draw(self.ids, t0, t1, self.batch, run.dtype) if isinstance(run.data, Stream) else None
+        samples = run.data.draw(self.keys, t0, t1, self.batch, run.dtype) if isinstance(run.data, Stream) else None
         return Segment(t0, t1, np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype), indices, noise, samples)
 
     def fresh_buffers(self):

@@ -43,6 +43,8 @@ class Run(Record):
         backend's own)
     seed: 0 <= seed < 2**64, key of every draw
     ids: which members of the population to run, [M] distinct, default all; member k has the same bits in any company
+    keys [N]: whose draws each network of the population has, 0 <= key < 2**32, repeats allowed; by default its own
+        number k. Networks of one key see one sample order, start and noise, whatever else they differ in
     Raises SpecError if a field is illegal by itself; the plan checks fields against each other.
     """
 
@@ -62,6 +64,7 @@ class Run(Record):
     device: str | None = None
     seed: int = 0
     ids: np.ndarray | None = None
+    keys: np.ndarray | None = None
 
     def __post_init__(self):
         put = object.__setattr__
@@ -97,6 +100,8 @@ class Run(Record):
         put(self, "seed", whole(self.seed, "seed", 0, 2**64 - 1))
         if self.ids is not None:
             put(self, "ids", _ids(self.ids))
+        if self.keys is not None:
+            put(self, "keys", _numbers(self.keys, "keys"))
 
     def _need(self, name, *attributes, what):
         value = getattr(self, name)
@@ -151,11 +156,18 @@ def _is_function(metric):
 
 
 def _ids(ids):
-    ids = as_array(ids, "ids", ndim=1, kinds="iu")
-    if ids.size == 0:
-        raise SpecError("ids: zero networks given, expected at least one")
-    if ids.min() < 0 or ids.max() >= 2**32:
-        raise SpecError(f"ids: holds {ids.min() if ids.min() < 0 else ids.max()}, expected 0 <= id < 2**32")
+    ids = _numbers(ids, "ids")
     if len(np.unique(ids)) != len(ids):
-        raise SpecError("ids: a network occurs twice, expected distinct ids")
-    return frozen(ids.astype(np.int64))
+        raise SpecError("ids: a network occurs twice, expected distinct ids; for repeats of draws see keys")
+    return ids
+
+
+def _numbers(array, field):
+    """Numbers of networks, [M] int64."""
+    array = as_array(array, field, ndim=1, kinds="iu")
+    if array.size == 0:
+        raise SpecError(f"{field}: zero networks given, expected at least one")
+    if array.min() < 0 or array.max() >= 2**32:
+        raise SpecError(f"{field}: holds {array.min() if array.min() < 0 else array.max()}, expected numbers >= 0 "
+                        "and < 2**32")
+    return frozen(array.astype(np.int64))

@@ -1,0 +1,28 @@
+"""Owns where and when something was computed: host, date, and the commit of a checkout."""
+
+import platform
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+
+
+def here():
+    """{"host", "date" in UTC, "commit" of the checkout that this package is in, or None}."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"host": platform.node(), "date": now, "commit": commit(Path(__file__).parents[1] / ".git")}
+
+
+@cache
+def commit(folder):
+    """The commit that a .git folder is at, 40 hex digits; None where there is none, or it cannot be read."""
+    try:
+        head = (folder / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head[5:]
+        if (folder / name).is_file():
+            return (folder / name).read_text().strip()
+        packed = (folder / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in packed if line.split()[1:] == [name]), None)
+    except (OSError, ValueError):
+        return None

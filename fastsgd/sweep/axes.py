@@ -1,0 +1,178 @@
+"""Owns the axes of a sweep: any field of any record by its dotted name, and which of them one kernel takes together."""
+
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+
+import numpy as np
+
+from ..errors import SpecError, UnknownField
+from ..spec.check import as_array, shown
+from ..spec.fields import lengths
+from ..spec.record import Record, in_a_line
+
+FIXED = ("ids", "keys", "networks", "save", "metrics", "backend", "device")  # what a sweep has one of, or makes itself
+TAKEN = {"replica", "step", "lost", "network", "networks", "quantile", "weights", "saved_step", "point", "case",
+         "sample"}  # names that labelled results have for other things
+
+
+@dataclass(frozen=True, eq=False)
+class Axis(Record):
+    """One axis of a sweep: values of one field, or of several that go together.
+
+    dim: its name in labelled results; columns {dotted name: values [V], an array of numbers or a tuple of anything}
+    """
+
+    dim: str
+    columns: dict
+
+    def __len__(self):
+        return len(next(iter(self.columns.values())))
+
+    def text(self, k):
+        """Value k as text: what the same value has in any sweep, and no other."""
+        return "; ".join(f"{name}={_text(column[k])}" for name, column in self.columns.items())
+
+
+def _text(value):
+    if is_dataclass(value) and not isinstance(value, type):
+        inside = (f"{f.name}={_text(getattr(value, f.name))}" for f in fields(value))
+        return f"{type(value).__name__}({', '.join(inside)})"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.tolist()}"
+    value = value.item() if isinstance(value, np.generic) else value
+    if type(value) is int and abs(value) <= 2**53:
+        value = float(value)  # 1 and 1.0 are one value
+    return repr(value)
+
+
+def column(values, name):
+    """Values of one field: whole numbers and floats as an array, all else as a tuple. Raises SpecError if empty."""
+    if isinstance(values, (str, bytes, dict)) or (not hasattr(values, "__len__") and not hasattr(values, "__iter__")):
+        raise SpecError(f"sweep: {name}: {shown(values)} given, expected a list or an array of values")
+    if isinstance(values, np.ndarray) or hasattr(values, "detach"):
+        values = as_array(values, f"sweep: {name}", ndim=1)
+    values = values if isinstance(values, np.ndarray) else tuple(values)
+    if not len(values):
+        raise SpecError(f"sweep: {name}: no values given, expected at least one")
+    kinds = {type(value) for value in values} if isinstance(values, tuple) else {values.dtype.type}
+    if all(issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool for kind in kinds):
+        whole = all(issubclass(kind, (int, np.integer)) for kind in kinds)
+        values = np.array(values, np.int64 if whole else np.float64)
+        values.setflags(write=False)
+    return values
+
+
+def short(names, taken=()):
+    """{dotted name: label}: its last word, or all of it where two share that or it is `taken`."""
+    last = {name: _last(name) for name in names}
+    alone = {word for word in last.values() if list(last.values()).count(word) == 1} - TAKEN - set(taken)
+    return {name: word if word in alone else "_".join(["sweep", *name.split(".")][name.count(".") > 0:])
+            for name, word in last.items()}
+
+
+def _last(name):
+    words = [word for word in name.split(".") if word not in ("base", "value", "sigma")] or [name]
+    return words[-1]
+
+
+def put(run, name, value):
+    """The Run with the field called `name`, such as rule.momentum, changed. Raises SpecError if there is none."""
+    first, _, rest = name.partition(".")
+    legal = [f.name for f in fields(run) if f.name not in FIXED]
+    if first not in legal:
+        why = " is not for a sweep to vary" if first in FIXED else " is no field of a run"
+        raise UnknownField(f"sweep: {name!r}{why}; {_near(first, legal)}", first)
+    if first == "step_size" and not rest and hasattr(run.step_size, "base") and np.ndim(value) < 2 and not is_dataclass(
+            value):
+        rest = "base"
+    return run.replace(**{first: _put(getattr(run, first), rest, value, name)})
+
+
+def _put(record, path, value, name):
+    """`record` with what `path` leads to changed; `record` may be a dict."""
+    if not path:
+        return value
+    first, _, rest = path.partition(".")
+    if isinstance(record, dict):
+        if first not in record:
+            raise UnknownField(f"sweep: {name!r}: {_near(first, list(record))}", first)
+        return record | {first: _put(record[first], rest, value, name)}
+    if not is_dataclass(record):
+        raise SpecError(f"sweep: {name!r} leads into {in_a_line(record)}, which has no fields")
+    legal = [f.name for f in fields(record) if f.init]
+    if first not in legal:
+        raise UnknownField(f"sweep: {name!r}: {type(record).__name__} has no such field; {_near(first, legal)}", first)
+    given = _given(record) | {first: _put(getattr(record, first), rest, value, name)}
+    return type(record)(**given)
+
+
+def _near(word, legal):
+    close = get_close_matches(word, legal, 3, 0.5)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"legal are {', '.join(legal)}"
+
+
+def _given(record):
+    """Fields that a record may be made from anew when one of them changes: what follows from others is left to them.
+
+    Such are a field that is None by default, if it holds what None becomes (an MLP's W_scale follows from its widths),
+    and a tuple of one value for each of some parts, if that value was given once for all.
+    """
+    given = {f.name: getattr(record, f.name) for f in fields(record) if f.init}
+    for f in fields(record):
+        value = given.get(f.name)
+        if f.init and f.default is None and value is not None:
+            if _text(_without(record, given, f.name)) == _text(value):
+                given[f.name] = None
+        elif isinstance(value, tuple) and value and f.default is not MISSING and not isinstance(f.default, tuple):
+            if all(item is value[0] for item in value):
+                given[f.name] = value[0]
+    return given
+
+
+def _without(record, given, name):
+    """What a field becomes that is not given; None where it must be."""
+    try:
+        return getattr(type(record)(**{**given, name: None}), name)
+    except SpecError:
+        return None
+
+
+def together(run, name, values):
+    """Whether kernels take the field called `name` per network: then its values are one run's. Checks each value.
+
+    Raises SpecError for a value that the field cannot have.
+    """
+    if isinstance(values, np.ndarray):
+        try:
+            two = put(run, name, np.array([values[0], values[-1]]))
+            if set(lengths(two).values()) == {2}:
+                put(run, name, values)
+                return True
+        except (SpecError, TypeError, ValueError):
+            pass
+    for value in {_text(value): value for value in values}.values():
+        put(run, name, scalar(value))
+    return False
+
+
+def scalar(value):
+    """A value as a record's field takes it."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def classes(run, axis):
+    """(class [V] int, names of the columns that are per network) of an axis: one run has values of one class.
+
+    Values of fields that are not per network tell classes apart; so does whether a number of the rule is zero, since a
+    rule without momentum, say, is another kernel than one with.
+    """
+    vector = [name for name, values in axis.columns.items() if together(run, name, values)]
+    keys = []
+    for name, values in axis.columns.items():
+        if name not in vector:
+            keys.append([_text(value) for value in values])
+        elif name.startswith("rule."):
+            keys.append((values == 0).tolist())
+    rows = list(zip(*keys, strict=True)) if keys else [()] * len(axis)
+    known = {}
+    return np.array([known.setdefault(row, len(known)) for row in rows]), vector

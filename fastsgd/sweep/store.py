@@ -1,0 +1,371 @@
+"""Owns the store of a sweep: a folder of zarr arrays, of markers of what is done, and of what the sweep asks for."""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from .. import archive, storage  # noqa: F401  archive fills codec.KINDS
+from ..errors import SpecError
+from ..plan import plan as make_plan
+from ..spec import codec
+from ..spec.check import whole
+from ..spec.record import Record, described
+from . import layout, reduce, shards
+from .axes import put, scalar
+from .request import Keep, Random, Sweep
+
+FORMAT = 1
+MANIFEST = "sweep.npz"
+FOLDERS = ("claims", "done", "parts")
+KINDS = (Sweep, Keep, Random, reduce.Moments, reduce.Quantiles, reduce.LostShare, reduce.Survival, reduce.Histogram)
+codec.KINDS |= {codec.name_of(kind): kind for kind in KINDS}
+
+
+@dataclass(frozen=True, eq=False)
+class Array(Record):
+    """One array of a group: its name, its shape and axes after the first, dtype, rows of a shard and of a chunk.
+
+    records: whether only networks whose records are kept have rows
+    """
+
+    name: str
+    shape: tuple
+    dims: tuple
+    dtype: str
+    rows: int
+    chunk: int
+    records: bool
+
+
+class Store:
+    """A sweep in a folder, finished or not. Nothing is computed here; see `fastsgd.sweep.work`.
+
+    path: folder; sweep: what it holds, in the order in which values were added
+    """
+
+    def __init__(self, path, sweep, layouts, classes=()):
+        self.path, self.sweep, self.classes = Path(path), sweep, tuple(classes)
+        self.layouts = {one.name: one for one in layouts}
+        self.groups = {group.name: group for group in sweep.groups}
+
+    def __repr__(self):
+        return f"Store({str(self.path)!r}, networks={self.sweep.networks}, ranges={len(self.names)})"
+
+    # ---- what there is
+
+    @cached_property
+    def names(self):
+        """Names of all ranges."""
+        return [name for one in self.layouts.values() for name in one.names()]
+
+    def range(self, name):
+        """The Range called `name`."""
+        group, _, number = name.partition(".")
+        return self.layouts[group].range(int(number))
+
+    @cached_property
+    def fingerprint(self):
+        """What tells this store from those of other sweeps, and of other reductions."""
+        return codec.digest(self.sweep.fingerprint() + codec.digest(*codec.encode(self.sweep.reductions)), {})[:16]
+
+    def arrays(self, name):
+        """The arrays of the group called `name`."""
+        run, one = self.groups[name].run, self.layouts[name]
+        S = len(run.save.resolve(run.steps))
+        out = [Array("lost", (), (), "int64", one.size, one.chunk(one.size, 8), False)]
+        for metric in run.metrics:
+            axes = metric.axes(run.model, run.data) or {}
+            shape = (S, *map(len, axes.values()))
+            out.append(Array(metric.name, shape, ("step", *axes), "float64", one.kept_size,
+                             one.chunk(one.kept_size, 8 * prod(shape)), True))
+        if self.sweep.keep.weights:
+            shape = (run.model.P,)
+            out.append(Array("weights", shape, ("parameter",), run.dtype, one.size,
+                             one.chunk(one.size, prod(shape) * np.dtype(run.dtype).itemsize), False))
+        return out
+
+    def shard(self, array, range_):
+        """The file of a range's shard of an array."""
+        return self.path / range_.group / array.name / shards.key(range_.number, 1 + len(array.shape))
+
+    # ---- markers
+
+    def marker(self, name):
+        """What was said when the range called `name` was done, None if it is not done, or not whole.
+
+        A marker of another store, one that is damaged, and one whose files have other sizes than it says do not count.
+        """
+        try:
+            record = json.loads((self.path / "done" / f"{name}.json").read_text())
+            check = record.pop("check")
+            if check != sealed(record) or record["store"] != self.fingerprint or record["range"] != name:
+                return None
+            for file, (size, _) in record["files"].items():
+                if os.stat(self.path / file).st_size != size:
+                    return None
+            return record
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def done(self):
+        """Names of the ranges that have a marker; whether their files are whole is for `marker` to say."""
+        return {name[:-5] for name in os.listdir(self.path / "done") if name.endswith(".json")} & set(self.names)
+
+    def missing(self):
+        """Names of the ranges that are not done, in order."""
+        done = self.done()
+        return [name for name in self.names if name not in done]
+
+    def check(self, thorough=False):
+        """Names of the ranges that have a marker but are not whole: files that lack, or have another size.
+
+        thorough: whether each file is read and its numbers are compared with the checksum that the marker has
+        """
+        bad = []
+        for name in sorted(self.done()):
+            record = self.marker(name)
+            if record is None or (thorough and not self._sound(name, record)):
+                bad.append(name)
+        return bad
+
+    def _sound(self, name, record):
+        range_ = self.range(name)
+        try:
+            for array in self.arrays(range_.group):
+                file = self.shard(array, range_)
+                values = shards.decoded(file.read_bytes(), array.rows, array.chunk, array.shape, array.dtype)
+                if checksum(values) != record["files"][str(file.relative_to(self.path))][1]:
+                    return False
+            part = self.part(name)
+            return codec.digest(name, part) == record["files"][f"parts/{name}.npz"][1]
+        except (OSError, ValueError, KeyError, SpecError):
+            return False
+
+    def repair(self, thorough=True):
+        """Let damaged ranges be done anew: their markers go. Returns their names."""
+        bad = self.check(thorough)
+        for name in bad:
+            (self.path / "done" / f"{name}.json").unlink(missing_ok=True)
+            for claim in (self.path / "claims").glob(f"{name}.*"):
+                claim.unlink(missing_ok=True)  # whoever had them is done with them
+        return bad
+
+    def part(self, name):
+        """What the reductions made of a range: {"REDUCTION/key": array}. Raises SpecError if it cannot be read."""
+        header, arrays = storage.read(self.path / "parts" / f"{name}.npz", "part of a sweep")
+        if header.get("store") != self.fingerprint or header.get("range") != name:
+            raise SpecError(f"sweep: parts/{name}.npz is of another store or range")
+        return arrays
+
+    # ---- conveniences, which have rooms of their own
+
+    def open(self, allow_incomplete=False):
+        """The records as an xarray.Dataset, read when they are asked for; see fastsgd/sweep/view.py."""
+        from . import view
+
+        return view.open(self, allow_incomplete)
+
+    def reduced(self, allow_incomplete=False):
+        """What the reductions say of each cell, as an xarray.Dataset; see fastsgd/sweep/cells.py."""
+        from . import cells
+
+        return cells.reduced(self, allow_incomplete)
+
+    def progress(self):
+        """How far the sweep is: a record that prints as a few lines; see fastsgd/sweep/progress.py."""
+        from . import progress
+
+        return progress.of(self)
+
+    def replay(self, replica=0, save=None, **values):
+        """The Result of one network's run, with all steps saved and the sweep's bits.
+
+        values: one for each axis, by its label or its number of a compound axis, e.g. step_size=0.1 or case=3; a label
+            of one value may be left out
+        save: fs.SaveAt, by default every step
+        """
+        from . import view
+
+        return view.replay(self, replica, save, values)
+
+    def work(self, **given):
+        """Compute what is missing, in this process; see `fastsgd.sweep.work`."""
+        from .work import work
+
+        return work(self, **given)
+
+
+def sealed(record):
+    """The checksum of a marker."""
+    return codec.digest(json.dumps(record, sort_keys=True), {})[:16]
+
+
+def checksum(values):
+    """The checksum of a shard's numbers, NaN for NaN."""
+    return codec.digest("values", {"values": values})[:32]
+
+
+def create(path, sweep, size=None, classes=()):
+    """The Store of a sweep in the folder `path`: made if nothing is there, grown if it has fewer values of this sweep.
+
+    size: networks of a range, by default about two seconds of work
+    classes: dataclasses of your own that the sweep's run holds
+    Raises SpecError where `path` holds anything else.
+    """
+    if not isinstance(sweep, Sweep):
+        raise SpecError(f"sweep: {type(sweep).__name__} given, expected fs.Sweep(...)")
+    shards.needed()
+    codec.require_readable(sweep, classes)
+    path = Path(path)
+    if (path / MANIFEST).exists():
+        return _grown(open_store(path, classes), sweep)
+    sweep = replace(sweep, reduce=sweep.reductions)  # which stay when it grows
+    if path.exists() and (not path.is_dir() or any(name not in (*FOLDERS, "zarr.json") and not name.startswith(
+            (".", "g")) for name in os.listdir(path))):
+        raise SpecError(f"path: {str(path)!r} is there and is no sweep's store; give another name")
+    store = Store(path, sweep, [planned(sweep, group, size)[0] for group in sweep.groups], classes)
+    _publish(store)
+    return store
+
+
+def planned(sweep, group, size=None):
+    """(Layout of a group, seconds that one of its networks is expected to take, None if nobody knows).
+
+    size: networks of a range
+    """
+    run, some = group.run, 256
+    for axis, members in zip(sweep.axes, group.members, strict=True):
+        for name, values in axis.columns.items():
+            if name in group.vector:
+                run = put(run, name, np.resize(values[members], some))
+    plan = make_plan(run.replace(keys=np.arange(some)))
+    seconds = sum(plan.expected.values()) / some if plan.expected else None
+    record = sum(8 * len(plan.saves) * prod(map(len, (metric.axes(run.model, run.data) or {}).values()))
+                 for metric in run.metrics)
+    shape = (*map(len, group.members), sweep.replicas)
+    stride = 1 if sweep.keep.networks is None else max(1, sweep.networks // sweep.keep.networks)
+    if size is None:
+        size = layout.size(prod(shape), sweep.replicas, seconds, record)
+    else:
+        size = max(whole(size, "size", 1, 2**32) // sweep.replicas * sweep.replicas, min(size, sweep.replicas))
+    one = layout.Layout(group.name, size, stride, [])
+    one.grow(shape)
+    return one, seconds
+
+
+def _publish(store):
+    """Make a store's folders and arrays, and its manifest last."""
+    sweep, path = store.sweep, store.path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in FOLDERS:
+            (path / name).mkdir(exist_ok=True)
+        shards.write(path / "zarr.json", shards.group({"fastsgd_sweep": described(sweep.base)}))
+        for one in store.layouts.values():
+            (path / one.name).mkdir(exist_ok=True)
+            shards.write(path / one.name / "zarr.json", shards.group({}))
+            for array in store.arrays(one.name):
+                (path / one.name / array.name).mkdir(exist_ok=True)
+                dims = ("kept" if array.records and one.stride > 1 else "network", *array.dims)
+                text = shards.array((one.ranges * array.rows, *array.shape), array.rows, array.chunk, array.dtype, dims)
+                shards.write(path / one.name / array.name / "zarr.json", text)
+        text, arrays = codec.encode(sweep)
+        header = {"kind": "sweep", "store_format": FORMAT, "store": store.fingerprint, "sweep": text, "layouts": [
+            {"name": one.name, "size": one.size, "stride": one.stride,
+             "blocks": [[block.low, block.high, block.first] for block in one.blocks]}
+            for one in store.layouts.values()]}
+        storage.write(path / MANIFEST, header, arrays)
+    except OSError as error:
+        raise SpecError(f"path: the store {str(path)!r} cannot be written ({error.strerror or error})") from None
+
+
+def open_store(path, classes=()):
+    """The Store in the folder `path`. Raises SpecError if there is none, or it is damaged or of a newer format."""
+    path = Path(path)
+    if not path.is_dir():
+        raise SpecError(f"path: there is no store {str(path)!r}")
+    if not (path / MANIFEST).exists():
+        raise SpecError(f"path: {str(path)!r} is no sweep's store (it has no {MANIFEST})")
+    header, arrays = storage.read(path / MANIFEST, "sweep")
+    if header.get("store_format") != FORMAT:
+        raise SpecError(f"path: {str(path)!r} is a store of format {header.get('store_format')!r:.50}, this fastsgd "
+                        f"has {FORMAT}; a newer one may read it")
+    try:
+        sweep = codec.decode(header["sweep"], arrays, classes)
+        made = [layout.Layout(one["name"], int(one["size"]), int(one["stride"]), [
+            layout.Block(tuple(low), tuple(high), int(first)) for low, high, first in one["blocks"]])
+            for one in header["layouts"]]
+        store = Store(path, sweep, made, classes)
+        sound = isinstance(sweep, Sweep) and set(store.layouts) == set(store.groups) and all(
+            made.size > 0 and made.stride > 0 and made.blocks for made in made) and all(
+            os.path.isdir(path / name) for name in FOLDERS)
+        if not sound or header.get("store") != store.fingerprint:
+            raise SpecError("its parts do not fit each other")
+    except SpecError as error:
+        raise SpecError(f"path: {str(path)!r} cannot be read: {error}") from None
+    except Exception as error:
+        raise SpecError(f"path: {str(path)!r} cannot be read ({type(error).__name__}: {str(error)[:200]})") from None
+    return store
+
+
+def _grown(store, sweep):
+    """The store with what `sweep` asks for and it lacks."""
+    other = sweep.reduce is not None and codec.encode(sweep.reduce) != codec.encode(store.sweep.reduce)
+    if other or store.sweep.fingerprint() != sweep.fingerprint():
+        raise SpecError(f"path: {str(store.path)!r} holds another sweep (of another run, other axes, reductions or "
+                        "kept records); remove it, or give another name")
+    merged = _merged(store.sweep, sweep)
+    if merged is store.sweep:
+        return store
+    made = []
+    for group in merged.groups:
+        one, shape = store.layouts.get(group.name), (*map(len, group.members), merged.replicas)
+        if one is None:
+            fresh = next(iter(store.layouts.values()))
+            one = layout.Layout(group.name, fresh.size, fresh.stride, [])
+        else:
+            one = layout.Layout(one.name, one.size, one.stride, list(one.blocks))
+        one.grow(shape)
+        made.append(one)
+    grown = Store(store.path, merged, made, store.classes)
+    _publish(grown)
+    return grown
+
+
+def _merged(old, new):
+    """A sweep with the values of `old`, then those of `new` that it lacks; `old` itself if there are none."""
+    given = {}
+    for field in ("grid", "zip", "cases"):
+        before, after = getattr(old, field), getattr(new, field)
+        if before is None:
+            given[field] = None
+        elif field == "grid":
+            given[field] = {name: _joined({name: before[name]}, {name: after[name]})[name] for name in before}
+        else:
+            given[field] = _joined(before, {name: after[name] for name in before})
+    random = old.random and Random(old.random.fields, max(old.random.points, new.random.points), old.random.seed)
+    merged = Sweep(old.base, **given, random=random, replicas=max(old.replicas, new.replicas), keep=old.keep,
+                   reduce=old.reduce, draws=old.draws)
+    return old if merged.shape == old.shape else merged
+
+
+def _joined(before, after):
+    """Columns that go together, with the rows of `after` that `before` lacks put behind."""
+    from .axes import Axis
+
+    one, two = Axis("", before), Axis("", after)
+    known = {one.text(k) for k in range(len(one))}
+    more = []
+    for k in range(len(two)):
+        if two.text(k) not in known:
+            known.add(two.text(k))
+            more.append(k)
+    return {name: [scalar(value) for value in before[name]] + [scalar(after[name][k]) for k in more]
+            for name in before}
+
+

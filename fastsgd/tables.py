@@ -1,0 +1,154 @@
+"""Owns results as other tools have them: labelled arrays, long tables, zarr and netCDF; and several made one."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from .errors import BackendUnavailable, PlanError, SpecError
+from .files import writable
+from .spec import codec
+from .spec.fields import alone, joined, lengths, swept
+from .spec.record import described
+
+PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys")  # fields of a run that may be
+SUFFIXES = {".zarr": "zarr", ".nc": "netCDF"}
+
+
+def to_xarray(result):
+    """See `Result.to_xarray`."""
+    import xarray
+
+    run, data, labels = result.run, {}, {}
+    axes = {metric.name: metric.axes(run.model, run.data) for metric in run.metrics}
+    for name, a in result.records.items():
+        own = axes.get(name) or {f"{name}_{k}": range(size) for k, size in enumerate(a.shape[2:])}
+        data[name] = (("net", "step", *own), a)
+        labels |= {axis: list(values) for axis, values in own.items()}
+    for name, a in run.model.unflatten(result.weights).items():
+        data[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
+    if result.saved_weights is not None:
+        for name, a in run.model.unflatten(result.saved_weights).items():
+            data[f"saved_{name}"] = (("net", "step", *(f"{name}_{k}" for k in range(a.ndim - 2))), a)
+    for name, a in swept(run).items():
+        labels[name] = (("net", *(f"{name}_{k}" for k in range(a.ndim - 1))), a)
+    keys = result.ids if run.keys is None else run.keys if run.ids is None else run.keys[run.ids]
+    if not np.array_equal(keys, result.ids):
+        labels["key"] = "net", keys
+    labels |= {"net": result.ids, "step": result.steps, "step_size": ("net", result.base), "lost": ("net", result.lost)}
+    attributes = {k: str(v) for k, v in result.provenance.items()}
+    attributes |= {"request": json.dumps(described(run)), "seed": run.seed}
+    return xarray.Dataset(data, coords=labels, attrs=attributes)
+
+
+def to_pandas(result):
+    """See `Result.to_pandas`."""
+    import pandas
+
+    N, S = len(result.ids), len(result.steps)
+    columns = {"net": np.repeat(result.ids, S), "step": np.tile(result.steps, N),
+               "step_size": np.repeat(result.base, S), "lost": np.repeat(result.lost, S)}
+    columns |= {name: np.repeat(a, S) for name, a in swept(result.run).items() if a.ndim == 1 and name not in columns}
+    columns |= {name: a.reshape(-1) for name, a in result.records.items() if a.ndim == 2}
+    return pandas.DataFrame(columns)
+
+
+def write(result, path):
+    """Write the labelled arrays of a result to PATH.zarr or PATH.nc, compressed, whole or not at all."""
+    path = Path(path)
+    dataset, made = to_xarray(result), None
+    dataset.attrs["seed"] = str(result.run.seed)  # netCDF has no number that large
+    if path.suffix == ".nc":
+        writable(path, "path")
+    elif path.exists() and not (path / "zarr.json").exists():
+        raise SpecError(f"path: {str(path)!r} is there and is no zarr store")
+    folder = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        made = Path(folder) / path.name
+        if path.suffix == ".zarr":
+            dataset.to_zarr(made, mode="w", consolidated=False, zarr_format=3)  # which zarr compresses by itself
+            if path.exists():
+                os.rename(path, Path(folder) / "old")
+        else:
+            numbers = {name: {"zlib": True, "complevel": 4} for name, a in dataset.variables.items()
+                       if a.ndim and a.dtype.kind in "fiu"}
+            dataset.to_netcdf(made, engine=_engine(), encoding=numbers)
+        os.replace(made, path)
+    except ImportError as error:
+        raise BackendUnavailable(f"path: {SUFFIXES[path.suffix]} files need {error.name or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _engine():
+    """Who writes netCDF here."""
+    from importlib.util import find_spec
+
+    for name, engine in (("netCDF4", "netcdf4"), ("h5netcdf", "h5netcdf")):
+        if find_spec(name):
+            return engine
+    raise ImportError("netCDF4 or h5netcdf", name="netCDF4 or h5netcdf")
+
+
+def positions(result, mask, labels):
+    """Positions [M] of the networks that a mask, or places, and values of labels choose."""
+    N = len(result.ids)
+    chosen = np.ones(N, bool)
+    known = swept(result.run) | {"net": result.ids, "step_size": result.base, "lost": result.lost}
+    for name, wanted in labels.items():
+        match = [full for full in known if full == name or full.rpartition(".")[2] == name]
+        if len(match) != 1:
+            raise SpecError(f"select: {name!r} given, the networks' labels are {', '.join(sorted(known))}")
+        values = known[match[0]]
+        if values.ndim > 1:
+            raise SpecError(f"select: {name!r} has {values.shape[1]} values for each network; choose by a mask")
+        chosen &= np.isin(values, np.atleast_1d(wanted))
+    if mask is None:
+        return np.flatnonzero(chosen)
+    mask = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
+    if mask.dtype == bool and mask.shape == (N,):
+        return np.flatnonzero(chosen & mask)
+    if mask.dtype.kind not in "iu" or mask.ndim != 1 or (mask.size and (mask.min() < -N or mask.max() >= N)) or len(
+            np.unique(mask % N)) < len(mask):
+        raise SpecError(f"select: a mask of shape {mask.shape}, {mask.dtype} given, expected [{N}] true or false, or "
+                        f"different places in 0 .. {N - 1}")
+    return (mask % N)[chosen[mask % N]]
+
+
+def members(run, places):
+    """The Run of the networks at `places` of a run's own."""
+    population = next(iter(lengths(run).values()), 1)
+    ids = np.arange(population) if run.ids is None else run.ids
+    return alone(run.replace(ids=ids[places]))
+
+
+def together(runs, counts):
+    """One Run of the networks of several, which may differ in per-network fields alone. Raises PlanError."""
+    runs = [alone(run) for run in runs]
+    runs = [run if run.keys is not None else run.replace(keys=np.arange(N), networks=None)
+            for run, N in zip(runs, counts, strict=True)]
+    fields = {}
+    for name in type(runs[0]).__dataclass_fields__:
+        values = [getattr(run, name) for run in runs]
+        table = name == "order" and len(getattr(values[0], "table", ())) < 2  # an order [T] has no networks
+        if name in PER_NETWORK and not table:
+            try:
+                fields[name] = joined(values, counts, name)
+            except SpecError as error:
+                raise PlanError(f"concat: {error}") from None
+        elif name == "networks" or all(value is values[0] or _text(value) == _text(values[0]) for value in values):
+            fields[name] = None if name == "networks" else values[0]
+        else:
+            raise PlanError(f"concat: {name} differs between the results, and is not for each network")
+    return type(runs[0])(**fields)
+
+
+def _text(value):
+    """What tells values of one field apart."""
+    try:
+        return codec.digest(*codec.encode(value))
+    except SpecError:  # functions
+        return id(value)
