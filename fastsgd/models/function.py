@@ -124,7 +124,8 @@ class Function(Model):
             f = self._f(params, torch.from_numpy(0.3 * rng.standard_normal(self.d)))
             return tuple(f.shape)
         except Exception as error:
-            raise SpecError(f"model.function: raised {type(error).__name__}: {error}") from error
+            raise SpecError(f"model.function: raised {type(error).__name__}: {error} "
+                            f"({programs.line_of(error)})") from error
 
     def _f(self, params, x):
         out = self.function(params, x)
@@ -243,8 +244,11 @@ def from_module(module: object, d: int | None = None, start: dict | None = None)
     own = deepcopy(module).double()
     params = {name: a for name, a in own.named_parameters() if a.requires_grad}
 
+    rest = {name: a for name, a in (*own.named_parameters(), *own.named_buffers()) if name not in params}
+
     def function(p, x):
-        return torch.func.functional_call(own, p, (x,))
+        others = {name: a.detach().to(x.dtype) if a.is_floating_point() else a for name, a in rest.items()}
+        return torch.func.functional_call(own, others | p, (x,))
 
     values = {name: a.detach().numpy().copy() for name, a in params.items()}
     given = start or {}

@@ -35,6 +35,8 @@ def picks(r, name, args):
         traced = [a for a in args[1] if a is not None and id(a) in r.nodes]
     if not traced or name not in ("index", "index_select", "gather", "take"):
         return None
+    if any(a.dtype == torch.bool for a in traced):
+        refuse(f"torch.{name}", "a mask makes a shape that depends on the data; say it with torch.where")
     return {"index": _index, "index_select": _index_select, "gather": _gather}.get(name) or refuse(
         f"torch.{name}", "the index depends on the data")
 
@@ -56,8 +58,6 @@ def _index(r, args, out):
     if len(axes) != 1:
         refuse("torch.index", "the index depends on the data on more than one axis")
     index, axis = r.node(given[axes[0]]), axes[0]
-    if "bool" in str(given[axis].dtype):
-        refuse("torch.index", "a mask makes a shape that depends on the data; say it with torch.where")
     tail = a.shape[axis + 1:]
     entries = []
     for part in along(a, axis):

@@ -8,7 +8,7 @@ import numpy as np
 from . import emit, recorder
 from .graph import INPUT, SEED, apply, const, from_text, leaf, order, reshape, shared, to_text
 from .interpreter import evaluate
-from .recorder import Untraceable
+from .recorder import Untraceable, line_of
 from .reverse import gradients
 
 FEATURE = "feature."  # before the names of hidden layers among a graph's outputs
@@ -123,5 +123,5 @@ def penalty_program(graph, shapes, trained):
                    layout)
 
 
-__all__ = ["FEATURE", "INPUT", "SEED", "Program", "Untraceable", "from_text", "loss_graph", "loss_program", "model_graph",
-           "model_program", "order", "penalty_graph", "penalty_program", "to_text"]
+__all__ = ["FEATURE", "INPUT", "SEED", "Program", "Untraceable", "from_text", "line_of", "loss_graph", "loss_program",
+           "model_graph", "model_program", "order", "penalty_graph", "penalty_program", "to_text"]

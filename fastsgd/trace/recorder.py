@@ -21,6 +21,11 @@ class Untraceable(Exception):
     """A function has no graph: what it does, where, and why that has no kernel."""
 
 
+def line_of(error):
+    """The user's line at which an exception was raised."""
+    return where(_traceback(error))
+
+
 def where(frames):
     """The user's line, out of (file, line) pairs with the innermost last."""
     import torch
@@ -50,7 +55,7 @@ def _traceback(error):
 
 def refuse(operator, why):
     """Raise Untraceable for an operator at the user's line."""
-    raise Untraceable(f"{where(_stack())}: {operator}: {why}; {PAGE}")
+    raise Untraceable(f"{where(_stack())}: {operator.replace('torch._', 'torch.')}: {why}; {PAGE}")
 
 
 def trace(function, leaves):
@@ -133,10 +138,10 @@ def _recorder_class():
             flat, _ = tree_flatten((args, kwargs))
             traced = [a for a in flat if isinstance(a, torch.Tensor) and id(a) in self.nodes]
             if not traced:
-                return func(*args, **kwargs)
+                return self.made_beside(func, args, kwargs)
             if name in ("_local_scalar_dense", "is_nonzero", "equal"):
-                refuse(f"torch.{name.strip('_')}", "Python would go on with a number, and a branch, a loop or a shape "
-                       "could depend on it; say it with torch.where")
+                refuse("a number out of a tensor (.item(), float(), if, while)", "a branch, a loop or a shape could "
+                       "depend on it; say it with torch.where")
             if func._schema.is_mutable:
                 refuse(f"torch.{name}", "it changes a tensor in place; say it without")
             dtypes = {kwargs.get("dtype")} | {a.dtype for a in traced}
@@ -159,6 +164,16 @@ def _recorder_class():
             for tensor, one in pairs:
                 if one is not None:
                     self.put(tensor, one)
+            return out
+
+        def made_beside(self, func, args, kwargs):
+            """What depends on no argument: computed, and where it is wanted beside them, a constant."""
+            if str(kwargs.get("device")) != "meta":
+                return func(*args, **kwargs)
+            with _quiet():
+                real = func(*args, **(kwargs | {"device": "cpu"}))
+                out = real.to("meta")
+            self.put(out, self.node(real))
             return out
 
         def taken_apart(self, func, name, args, kwargs):
