@@ -112,6 +112,22 @@ def test_labels_of_several_numbers_and_classes():
     same(mine, fs.train(general(fields | {"loss": fs.losses.CrossEntropy()})))
 
 
+def test_ranks_and_spectra_of_traced_networks_are_those_of_the_definition():
+    Q = fs.metrics
+    metrics = [Q.JacobianRank(), Q.JacobianRank(rtol=1e-3, method="gram", name="gram"), Q.JacobianSpectrum(k=3),
+               Q.JacobianRank(rtol=1e-7, method="jacobi", name="jacobi"), Q.JacobianRank(method="svd", name="svd")]
+    for model in (sine_model(), TRAINED["two_outputs"]["model"]):
+        loss = fs.losses.Squared()
+        run = general({"model": model, "loss": loss, "rule": fs.rules.SGD(average=0.5)}, metrics=metrics)
+        text = fs.plan(run).explain()
+        assert "rank by 'gram'" in text and "spectrum by 'jacobi'" in text and "svd by 'svd'" in text
+        same(fs.train(run), fs.train(run.replace(backend="reference", metrics=[
+            Q.JacobianRank(), Q.JacobianRank(rtol=1e-3, name="gram"), Q.JacobianSpectrum(k=3),
+            Q.JacobianRank(rtol=1e-7, name="jacobi"), Q.JacobianRank(name="svd")])))
+    with pytest.raises(fs.PlanError, match="rtol is 0"):
+        fs.plan(general({"model": sine_model()}, metrics=[Q.JacobianRank(rtol=0)]))
+
+
 def test_teachers_are_traced_too():
     @dataclass(frozen=True, eq=False)
     class Teacher(fs.models.MLP):

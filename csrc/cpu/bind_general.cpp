@@ -185,17 +185,20 @@ i64 bind_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int pe
   return general_bytes(all);
 }
 
-py::array_t<double> bind_predict(const py::dict& shape, int threads, const py::array& W, const py::array& X) {
+// What networks W [N, P] have at points X [n, stride]: predictions [N, n, o], or Jacobians [N, n o, P].
+template <bool PREDICTIONS>
+py::array_t<double> bind_at_points(const py::dict& shape, int threads, const py::array& W, const py::array& X) {
   const FamilyShape s = family_of(shape);
   const auto model = family<double, 1>(s);
-  const i64 N = W.size() / model->P, n = X.shape(0), stride = X.shape(1);
-  if (stride < model->inputs) throw std::invalid_argument("X: too few columns");
+  const i64 N = W.size() / model->P, n = X.shape(0), stride = X.shape(1), o = model->outputs;
+  if (threads < 1 || stride < model->inputs) throw std::invalid_argument("X: too few columns");
   const auto* w = data<const double>(W, "W", N * model->P);
   const auto* x = data<const double>(X, "X", n * stride);
-  py::array_t<double> out({N, n, i64(model->outputs)});
+  py::array_t<double> out =
+      PREDICTIONS ? py::array_t<double>({N, n, o}) : py::array_t<double>({N, n * o, i64(model->P)});
   double* to = out.mutable_data();
   py::gil_scoped_release release;
-  predict(s, threads, N, w, x, n, stride, to);
+  (PREDICTIONS ? predict : jacobians)(s, threads, N, w, x, n, stride, to);
   return out;
 }
 
@@ -206,5 +209,6 @@ void bind_general(py::module_& m) {
   m.def("advance_general_float64", &bind_advance<double>);
   m.def("general_bytes_float32", &bind_bytes<float>);
   m.def("general_bytes_float64", &bind_bytes<double>);
-  m.def("predict", &bind_predict);
+  m.def("predict", &bind_at_points<true>);
+  m.def("jacobians", &bind_at_points<false>);
 }
