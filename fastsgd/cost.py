@@ -90,7 +90,7 @@ def _general_work(run, batch):
     hidden = sum(getattr(model, "sizes", (0, 0))[1:-1])
     smooth = getattr(model, "activation", "relu") in ("tanh", "erf", "sigmoid", "softplus")
     drawn = sum(model.P if name == "gradient_noise" else batch for name in noises)
-    family = general.family(model)
+    family = general.family(model) or {"family": "dense"}  # what is traced takes no longer
     kind = f"{family['family']}{' deep' if family.get('depth', 0) > 2 else ''}"  # of two factors: a loop of its own
     return {"step": 1, "pass": passes, kind: passes * model.P, "moved": moved,
             "adam": model.P if traits["adam"] else 0, "smooth": passes * hidden if smooth else 0,

@@ -1,5 +1,97 @@
-"""The public names of losses."""
+"""The public names of losses; and losses that are a torch function."""
 
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+
+from .errors import SpecError
 from .spec.loss import CrossEntropy, Hinge, Logistic, Loss, Squared
+from .trace import programs
+from .trace.interpreter import evaluate
 
-__all__ = ["CrossEntropy", "Hinge", "Logistic", "Loss", "Squared"]
+__all__ = ["CrossEntropy", "Function", "Hinge", "Logistic", "Loss", "Squared"]
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Loss):
+    """A loss of one sample given by a torch function, factor * function(h, y), a number.
+
+    function: (h [] or [o], y [] or [k]) -> tensor []: of one sample's outputs and labels, in torch's operators;
+        docs/own.md lists them. Labels are numbers of the run's dtype; classes are had by y.long()
+    factor: c > 0
+    graph: what was traced, as text; a plan makes it, and files keep it
+    A run is lost where |h| exceeds the rule's `lost_above`, as with any loss that is not squared.
+    """
+
+    function: object = field(default=None, metadata={"in_files": False}, repr=False)
+    factor: float = 1.0
+    outputs: int | None = field(default=None, repr=False)
+    labels: tuple | None = field(default=None, repr=False)
+    graph: str | None = field(default=None, repr=False)
+    name = "function"
+    noisy = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        nodes = None
+        if self.graph is not None:
+            nodes = programs.from_text(self.graph)
+            legal = {"f": () if self.outputs == 1 else (self.outputs,), "y": tuple(self.labels or ())}
+            if set(nodes) != {"value", "gap"} or nodes["value"].shape != () or any(
+                    node.op == "leaf" and legal.get(node.attr) != node.shape
+                    for node in programs.order(nodes.values())):
+                raise SpecError("loss.graph: is not that of a loss with these outputs and labels")
+        elif not callable(self.function):
+            raise SpecError("loss.function: expected a function of (h, y)")
+        object.__setattr__(self, "_nodes", nodes)
+        object.__setattr__(self, "_why", None)
+
+    def bound_to(self, outputs, labels):
+        """The same loss with its graph for so many outputs and labels of this shape; without one it knows why."""
+        if self.graph is not None and (self.outputs, self.labels) == (outputs, labels):
+            return self
+        if self.function is None:
+            raise SpecError(f"loss.function: files keep no functions, and this loss was traced for {self.outputs} "
+                            f"output(s) and labels {list(self.labels)}; give it again")
+        try:
+            graph, why = programs.to_text(programs.loss_graph(self._one, None, outputs, labels)), None
+        except programs.Untraceable as error:
+            graph, why = None, str(error)
+        made = replace(self, outputs=outputs, labels=labels, graph=graph)
+        object.__setattr__(made, "_why", why)
+        return made
+
+    def why_not(self):
+        """None, or a sentence saying why there is no graph."""
+        return self._why
+
+    def nodes(self):
+        """{"value", "gap": node} of the graph, None if there is none."""
+        return self._nodes
+
+    def _one(self, f, y):
+        return self.factor * self.function(f, y)
+
+    def value(self, f, y, outputs=1):
+        lead = f.ndim - (outputs > 1)
+        numpy = isinstance(f, np.ndarray)
+        if self._nodes is not None and (numpy or self.function is None):
+            y = y if numpy else y.to(f.dtype)
+            return evaluate([self._nodes["value"]], {"f": f, "y": y})[0]
+        import torch
+
+        f, y = (torch.from_numpy(np.array(a)) if numpy else a for a in (f, y))
+        shape, tail = tuple(f.shape[:lead]), tuple(y.shape[lead:])
+        y = y.to(f.dtype).expand(*shape, *tail)
+        count = prod(shape)
+        each = torch.func.vmap(lambda a, b: self._one(a, b).reshape(()))(
+            f.reshape(count, *f.shape[lead:]), y.reshape(count, *tail)).reshape(shape)
+        return each.numpy() if numpy else each
+
+    def refuse(self, outputs, y):
+        if self.outputs is not None and y is not None and self.function is None:
+            if (self.outputs, self.labels) != (outputs, tuple(y.shape[1:])):
+                return (f"loss.function: was traced for {self.outputs} output(s) and labels {list(self.labels)}, and "
+                        "files keep no functions; give it again")
+        return None

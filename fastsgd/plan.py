@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from . import backends, cost, limits
+from .backends.traced import bound
 from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
 from .spec import draws
 from .spec.check import other_dtype
@@ -43,6 +44,7 @@ def plan(run, tuning=None):
         raise PlanError(str(error)) from None
     trial(run)
     _agree(run)
+    run = bound(run)
     N, population = _count(run)
     backend, reasons = _backend(run)
     tuning, memory, more = backend.choose(run, N, tuning)

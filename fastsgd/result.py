@@ -7,7 +7,9 @@ import numpy as np
 
 from . import archive, tables
 from .errors import SpecError
+from .models.function import Function, to_module
 from .spec import codec
+from .spec.check import whole
 from .spec.fields import alone
 from .spec.run import DEVICE
 
@@ -84,6 +86,17 @@ class Result:
     def params(self):
         """Final parameters {name: [N, ...]} as torch tensors."""
         return self.run.model.unflatten(self._tensor(self.weights))
+
+    def to_module(self, k: int, module: object = None) -> object:
+        """The torch.nn.Module of network number k, of a model from `fs.models.from_module`, in the run's dtype.
+
+        module: the module that the model was made of, which files do not keep; a copy gets the parameters
+        Raises SpecError for another model, or a module with other parameters.
+        """
+        if not isinstance(self.run.model, Function):
+            raise SpecError(f"to_module: {type(self.run.model).__name__} was not made of a torch.nn.Module")
+        k = whole(k, "k", 0, len(self.weights) - 1)
+        return to_module(self.run.model, self.run.model.unflatten(self.weights[k]), self.run.dtype, module)
 
     @property
     def saved_params(self):

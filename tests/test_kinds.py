@@ -144,18 +144,46 @@ def doubled(model):
     return type("Doubled", (Twice, type(model)), {"__module__": __name__})(model.d)
 
 
-OTHERS = {"model": doubled(M.DiagonalLinear(3)), "shapes": Constant(3), "loss": Steep(), "rule": Half(),
-          "order": First(), "data": Ones(3, M.DiagonalLinear(3), {"u": np.ones(3), "v": np.ones(3)})}
+class Sorted(M.DiagonalLinear):
+    """A forward pass that has no kernel: nothing of torch's that sorts has one."""
+
+    def forward(self, params, X):
+        return super().forward(params, X.sort(dim=-1).values)
+
+
+class Median(L.Squared):
+    def value(self, f, y, outputs=1):
+        return super().value(f, y, outputs) + 0 * f.median()
+
+
+OTHERS = {"model": Sorted(3), "loss": Median(), "rule": Half(), "order": First(),
+          "data": Ones(3, M.DiagonalLinear(3), {"u": np.ones(3), "v": np.ones(3)})}
+TRACED = {"model": doubled(M.DiagonalLinear(3)), "shapes": Constant(3), "loss": Steep()}
 FIELD = {"shapes": "model"}
+
+
+def other_run(other, name):
+    fields = {"model": M.DiagonalLinear(3, u0=0.5), "data": problem(3), "rule": R.SGD(), "step_size": 0.05, "steps": 6,
+              "dtype": "float64"} | {name: other}
+    assert kind_of(other) is None
+    return fs.Run(**fields)
+
+
+@pytest.mark.parametrize("what", TRACED)
+def test_other_models_and_losses_are_traced_and_what_they_say_is_computed(what):
+    run = other_run(TRACED[what], FIELD.get(what, what))
+    plan = fs.plan(run)
+    assert plan.backend == "cpu" and "traced: " in plan.explain()
+    np.testing.assert_allclose(fs.train(plan).weights, fs.train(run.replace(backend="reference")).weights, rtol=1e-12)
+    for backend in ("cuda", "triton"):
+        with pytest.raises(fs.BackendUnavailable, match=backend):
+            fs.plan(run.replace(backend=backend))
 
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_other_mathematics_go_to_the_reference_and_it_is_said(what):
-    other, name = OTHERS[what], FIELD.get(what, what)
-    fields = {"model": M.DiagonalLinear(3, u0=0.5), "data": problem(3), "rule": R.SGD(), "step_size": 0.05, "steps": 6,
-              "dtype": "float64"} | {name: other}
-    run = fs.Run(**fields)
-    assert kind_of(other) is None
+    other = OTHERS[what]
+    run = other_run(other, what)
     with pytest.warns(fs.SlowBackendWarning, match=f"thousand times.*{type(other).__name__}") as caught:
         plan = fs.plan(run)
     assert len(caught) == 1 and caught[0].filename == __file__ and plan.backend == "reference"

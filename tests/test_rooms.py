@@ -11,7 +11,7 @@ import fastsgd as fs
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
-    ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg"],
+    ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"],
     ["archive"], ["tables"], ["result"], ["backends"], ["cost"], ["trial"], ["plan"], ["settle"], ["execute"],
     ["watch"], ["checkpoint"], ["train"], ["sweep"], ["calibrate"], ["report", "config"], ["reproduce"], ["cli"],

@@ -88,8 +88,8 @@ def test_a_right_forward_is_taken(outputs, dtype):
 
 def test_numpy_is_not_asked_where_nothing_needs_it():
     model = Sine(spoil=numpy_only(fails))
-    assert planned(model).backend == "reference"
-    assert planned(model, metrics=[fs.metrics.JacobianRank(), fs.metrics.ParameterNorm()]).backend == "reference"
+    assert planned(model).backend == "cpu"
+    assert planned(model, metrics=[fs.metrics.JacobianRank(), fs.metrics.ParameterNorm()]).backend == "cpu"
 
 
 def test_one_point_and_samples_made_on_the_way_are_tried_too(nothing_runs):
@@ -142,7 +142,7 @@ def test_own_losses(changes, words, nothing_runs):
 
 
 def test_a_right_loss_is_taken():
-    assert planned(loss=Mine(), metrics=LOSSES).backend == "reference"
+    assert planned(loss=Mine(), metrics=LOSSES).backend == "cpu"
 
 
 RULES = [({"batch": lambda self, n: 2.5}, "rule.batch: returned 2.5"),

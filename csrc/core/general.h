@@ -47,6 +47,7 @@ struct GeneralJob {
   const T* hyper[HYPERS];  // [N] each, or null
   Noise<T> label_noise, gradient_noise;
   Fresh<T> fresh;
+  TracedPenalty penalty;  // on top of what the rule adds
 
   // Whether label noise is on one sample, drawn in the run's order, on top of a full step.
   FS_HD bool one_label() const { return label_noise.one && label_noise.amplitude.base; }
@@ -66,9 +67,10 @@ struct GeneralRows {
   V *guide, *guided;  // the teacher's [P] and [kept], if there is one
 };
 
-// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs.  Teacher: the same; null if there is
-// none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for inputs made here.
-// Tm: one lane alone on each network, or all lanes of a block on one.
+// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs; slope(loss, f, y, g) and
+// penalise(penalty, w, kept, to), since either may have been traced with it.  Teacher: the same; null if there is none.
+// Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for inputs made here. Tm: one
+// lane alone on each network, or all lanes of a block on one.
 template <class Tm, class Model, class Teacher, class Feed>
 class General {
   using T = typename Tm::T;
@@ -200,7 +202,7 @@ class General {
       for (int k = 0; k < all.labels; ++k) r.taught[k] = r.y[k] + scale * label_noise(t, u32(b * all.labels + k));
       labels = r.taught;
     }
-    const u32 bad = all.loss.slope(r.out, labels, model.outputs, r.slope);
+    const u32 bad = model.slope(all.loss, r.out, labels, r.slope);
     for (int k = 0; k < model.outputs; ++k) r.slope[k] = share * r.slope[k];
     return bad;
   }
@@ -235,7 +237,7 @@ class General {
   FS_HD void step(i64 t) {
     if (t == job.t0 || t % 4 == 0) feed.draw(member, t);
     const V rate = -amplitude(job.base, job.row, job.multiplier, t);
-    const bool noisy = all.gradient_noise.amplitude.base || all.one_label();
+    const bool noisy = all.gradient_noise.amplitude.base || all.one_label() || all.penalty.pull;
     if (rule.plain() && job.batch == 1 && !noisy) {
       fetch(t, 0);
       const u32 bad = sample(r.w, t, 0, V::set(1)) & alive;
@@ -252,17 +254,18 @@ class General {
     bad &= alive;
     if (__builtin_expect(bad != 0, 0)) retire(bad, t);
     add_noise(t);
+    model.penalise(all.penalty, r.w, r.kept, r.gradient);
     update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t);
   }
   FS_HD void add_noise(i64 t) {
     if (all.one_label()) {
       feed.take(feed.which(t, 0), all.labels, r.y);
       model.forward(r.w, feed.inputs(), r.kept, r.out);
-      all.loss.slope(r.out, r.y, model.outputs, r.slope);
+      model.slope(all.loss, r.out, r.y, r.slope);
       for (int k = 0; k < all.labels; ++k) r.taught[k] = r.slope[k];
       const V scale = amplitude(all.label_noise.amplitude, t);
       for (int k = 0; k < all.labels; ++k) r.y[k] = r.y[k] + scale * label_noise(t, u32(k));
-      all.loss.slope(r.out, r.y, model.outputs, r.slope);
+      model.slope(all.loss, r.out, r.y, r.slope);
       for (int k = 0; k < all.labels; ++k) r.slope[k] = r.slope[k] - r.taught[k];
       model.pull(r.w, feed.inputs(), r.slope, r.kept, r.gradient);
     }

@@ -4,18 +4,18 @@
 // hinge      c max(0, 1 - y f), y = +-1       cross-entropy  c (log sum_k exp(f_k) - f_y), y the number of a class
 #pragma once
 #include "math.h"
+#include "traced.h"
 #include "vec.h"
 
 namespace fs {
 
 template <class T>
 struct Loss {
-  enum Kind { SQUARED, LOGISTIC, HINGE, CROSS_ENTROPY } kind;
+  enum Kind { SQUARED, LOGISTIC, HINGE, CROSS_ENTROPY, TRACED } kind;
   T factor;          // c
   const T* weights;  // m [o], or null for ones
   T bound;           // |f - y| of a squared loss, |f| of any other, beyond which a run is lost
-
-  FS_HD int labels(int outputs) const { return kind == SQUARED ? outputs : 1; }
+  Entry traced;      // of TRACED, where it is compiled elsewhere
 
   // g_k = dloss/df_k of outputs f [o] and labels y; returns a bit for each lane that is out of bounds.
   template <class V>

@@ -47,7 +47,7 @@ void each_row(const GeneralJob<T>& all, const Family<T, W>& m, const Family<T, W
               F f) {
   for (auto* one : {&rows.w, &rows.gradient, &rows.point, &rows.own}) f(m.P, *one);
   f(m.P * i64(all.update.buffers), rows.buffers);
-  f(m.kept, rows.kept);
+  f(m.kept > all.penalty.kept ? m.kept : all.penalty.kept, rows.kept);
   for (auto* one : {&rows.out, &rows.slope}) f(m.outputs, *one);
   for (auto* one : {&rows.y, &rows.taught}) f(all.labels, *one);
   f(all.label_noise.amplitude.base ? 4 * Loop<T, W>::KEPT : 0, rows.drawn);

@@ -16,9 +16,23 @@ extern template std::unique_ptr<Family<double, 1>> fs::family<double, 1>(const F
 
 namespace {
 
+// Addresses of a compiled function, (of numbers, of vectors).
+Entry entry_of(const py::object& given) {
+  const auto two = given.cast<std::pair<u64, u64>>();
+  if (!two.first || !two.second) throw std::invalid_argument("internal: no function");
+  return {{reinterpret_cast<const void*>(two.first), reinterpret_cast<const void*>(two.second)}};
+}
+
 FamilyShape family_of(const py::dict& d) {
   FamilyShape s{};
-  s.kind = one_of<FamilyShape::Kind>(d["family"], {"dense", "product", "power", "autoencoder"});
+  s.kind = one_of<FamilyShape::Kind>(d["family"], {"dense", "product", "power", "autoencoder", "traced"});
+  if (s.kind == FamilyShape::TRACED) {
+    s.traced = {d["P"].cast<int>(),    d["inputs"].cast<int>(), d["outputs"].cast<int>(),
+                d["kept"].cast<int>(), entry_of(d["forward"]),  entry_of(d["pull"])};
+    if (s.traced.P < 1 || s.traced.inputs < 1 || s.traced.outputs < 1 || s.traced.kept < 0)
+      throw std::invalid_argument("sizes are off");
+    return s;
+  }
   if (s.kind != FamilyShape::DENSE) {
     s.d = d["d"].cast<int>(), s.depth = d["depth"].cast<int>(), s.h = d["h"].cast<int>(), s.on = d["on"].cast<int>();
     return s;
@@ -106,12 +120,22 @@ void bind_advance(const py::dict& d) {
   const int needed = 2 * all.update.adam + all.update.has(MOMENTUM) + all.update.has(AVERAGE);
   if (needed != all.update.buffers) throw std::invalid_argument("internal: buffers");
 
-  all.loss.kind = one_of<typename Loss<T>::Kind>(d["loss"], {"squared", "logistic", "hinge", "cross_entropy"});
+  all.loss.kind =
+      one_of<typename Loss<T>::Kind>(d["loss"], {"squared", "logistic", "hinge", "cross_entropy", "traced"});
   all.loss.factor = T(d["factor"].cast<double>());
   all.loss.weights = read.optional("loss_weights", model->outputs);
   const double bound = d["bound"].cast<double>(), most = sizeof(T) == 4 ? 3.402823466e38 : 1.7976931348623157e308;
   all.loss.bound = T(bound < most ? bound : most);
-  all.labels = all.loss.labels(model->outputs);
+  all.labels = d["labels"].cast<int>();
+  const bool each = all.loss.kind == Loss<T>::SQUARED;  // output has its label
+  if (all.loss.kind == Loss<T>::TRACED) all.loss.traced = entry_of(d["slope"]);
+  else if (all.labels != (each ? model->outputs : 1)) throw std::invalid_argument("labels: wrong number");
+  if (all.labels < 1) throw std::invalid_argument("labels: wrong number");
+  if (!d["penalty"].is_none()) {
+    const auto penalty = d["penalty"].cast<py::dict>();
+    all.penalty = {penalty["kept"].cast<int>(), entry_of(penalty["penalty"])};
+    if (all.penalty.kept < 0) throw std::invalid_argument("sizes are off");
+  }
   all.label_noise = noise_of(read, "label_noise"), all.gradient_noise = noise_of(read, "gradient_noise");
 
   FamilyShape teacher;
@@ -154,23 +178,27 @@ void bind_advance(const py::dict& d) {
 }
 
 template <class T>
-i64 bind_bytes(const py::dict& shape, int buffers, int labels, i64 batch) {
+i64 bind_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
+  all.penalty.kept = penalty_kept;
   return general_bytes(all);
 }
 
-py::array_t<double> bind_predict(const py::dict& shape, int threads, const py::array& W, const py::array& X) {
+// What networks W [N, P] have at points X [n, stride]: predictions [N, n, o], or Jacobians [N, n o, P].
+template <bool PREDICTIONS>
+py::array_t<double> bind_at_points(const py::dict& shape, int threads, const py::array& W, const py::array& X) {
   const FamilyShape s = family_of(shape);
   const auto model = family<double, 1>(s);
-  const i64 N = W.size() / model->P, n = X.shape(0), stride = X.shape(1);
-  if (stride < model->inputs) throw std::invalid_argument("X: too few columns");
+  const i64 N = W.size() / model->P, n = X.shape(0), stride = X.shape(1), o = model->outputs;
+  if (threads < 1 || stride < model->inputs) throw std::invalid_argument("X: too few columns");
   const auto* w = data<const double>(W, "W", N * model->P);
   const auto* x = data<const double>(X, "X", n * stride);
-  py::array_t<double> out({N, n, i64(model->outputs)});
+  py::array_t<double> out =
+      PREDICTIONS ? py::array_t<double>({N, n, o}) : py::array_t<double>({N, n * o, i64(model->P)});
   double* to = out.mutable_data();
   py::gil_scoped_release release;
-  predict(s, threads, N, w, x, n, stride, to);
+  (PREDICTIONS ? predict : jacobians)(s, threads, N, w, x, n, stride, to);
   return out;
 }
 
@@ -181,5 +209,6 @@ void bind_general(py::module_& m) {
   m.def("advance_general_float64", &bind_advance<double>);
   m.def("general_bytes_float32", &bind_bytes<float>);
   m.def("general_bytes_float64", &bind_bytes<double>);
-  m.def("predict", &bind_predict);
+  m.def("predict", &bind_at_points<true>);
+  m.def("jacobians", &bind_at_points<false>);
 }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "../core/losses.h"
 #include "../core/models/autoencoder.h"
 #include "../core/models/dense.h"
 #include "../core/models/family.h"
@@ -21,6 +22,15 @@ struct Family {
   virtual void forward(const V* w, const V* x, V* kept, V* out) const = 0;
   // to += sum_j g_j dh_j/dw; `to` may be w itself.
   virtual void pull(const V* w, const V* x, const V* g, V* kept, V* to) const = 0;
+
+  u32 slope(const Loss<T>& loss, const V* f, const V* y, V* g) const {
+    if (__builtin_expect(loss.kind == Loss<T>::TRACED, 0))
+      return loss.traced.template as<TracedSlope<V, T>, V>()(f, y, loss.bound, g);
+    return loss.slope(f, y, outputs, g);
+  }
+  void penalise(const TracedPenalty& penalty, const V* w, V* kept, V* to) const {
+    if (penalty.pull) penalty.pull.template as<TracedPenaltyPull<V>, V>()(w, kept, to);
+  }
 };
 
 template <class T, int W, class Model>
@@ -38,6 +48,20 @@ struct FamilyOf final : Family<T, W> {
   }
 };
 
+// A model that was traced, compiled in a library of its own.
+template <class T, int W>
+struct TracedFamily final : Family<T, W> {
+  using V = Vec<T, W>;
+  TracedForward<V> forward_;
+  TracedPull<V> pull_;
+  explicit TracedFamily(const TracedShape& s)
+      : forward_(s.forward.as<TracedForward<V>, V>()), pull_(s.pull.as<TracedPull<V>, V>()) {
+    this->P = s.P, this->inputs = s.inputs, this->outputs = s.outputs, this->kept = s.kept;
+  }
+  void forward(const V* w, const V* x, V* kept, V* out) const override { forward_(w, x, kept, out); }
+  void pull(const V* w, const V* x, const V* g, V* kept, V* to) const override { pull_(w, x, g, kept, to); }
+};
+
 template <class T, int W>
 std::unique_ptr<Family<T, W>> family(const FamilyShape& s) {
   using Tm = Team<T, W, 1>;
@@ -49,6 +73,7 @@ std::unique_ptr<Family<T, W>> family(const FamilyShape& s) {
     case FamilyShape::PRODUCT: return made(Product<Tm>{s.d, s.depth});
     case FamilyShape::POWER: return made(Power<Tm>{s.d, s.depth, s.on});
     case FamilyShape::AUTOENCODER: return made(Autoencoder<Tm>{s.d, s.h, s.on});
+    case FamilyShape::TRACED: return std::make_unique<TracedFamily<T, W>>(s.traced);
   }
   throw std::invalid_argument("internal: no such family");
 }

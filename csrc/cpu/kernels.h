@@ -22,6 +22,10 @@ struct FamilyShape;
 void predict(const FamilyShape& shape, int threads, i64 N, const double* W, const double* X, i64 n, i64 stride,
              double* out);
 
+// out [N, n o, P] = their Jacobians, all outputs of a point after each other.
+void jacobians(const FamilyShape& shape, int threads, i64 N, const double* W, const double* X, i64 n, i64 stride,
+               double* out);
+
 // loss[k] = factor / n * sum_i (h_k(x_i) - y_i)^2, samples added in order.  W [N, P], X [n, stride], y [n].
 void mean_losses(const Shape& shape, int threads, i64 N, const double* W, const double* X, const double* y, i64 n,
                  i64 stride, double factor, double* loss);

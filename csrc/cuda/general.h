@@ -39,6 +39,11 @@ struct Whole {
   FS_DEVICE void pull(const V* w, const V* x, const V* g, V* keep, V* to) const {
     model().pull(w, Columns<Tm>{x}, g, keep, Accumulate<V>{to});
   }
+  template <class L>
+  FS_DEVICE u32 slope(const L& loss, const V* f, const V* y, V* g) const {
+    return loss.slope(f, y, outputs, g);
+  }
+  FS_DEVICE void penalise(const TracedPenalty&, const V*, V*, V*) const {}
 };
 
 // The samples of one network.

@@ -24,7 +24,7 @@ from ..orders import Common, PerNetwork, Reshuffle
 from ..rules import GD, SGD
 from ..spec.kinds import kind_of
 from ..spec.problem import Dataset, Stream
-from . import general, jacobians, linear
+from . import general, jacobians, linear, traced
 from .base import Backend, float64_params
 
 
@@ -90,16 +90,15 @@ class CPU(Backend):
     worth_a_launch = 256  # to fetch a network into the cache and take it back costs as much as a dozen
 
     def supports(self, run):
-        why_not = None if fused(run) else general.why_not(run)
+        why_not = None if fused(run) else general.why_not(run, own=True)
         if why_not:
             return why_not
         try:
-            native()
+            return traced.why_not(run, native())
         except BackendUnavailable as error:
             if os.environ.get("FASTSGD_ISA"):  # a named instruction set runs or raises
                 raise
             return str(error)
-        return None
 
     def choose(self, run, N, tuning):
         self.refuse(tuning, ("networks", "warps"))
@@ -126,7 +125,7 @@ class CPU(Backend):
                   "data": (data.n * item + (data.n + n_test) * 8) * (stride + 1), "scratch": threads * block}
         reasons = (f"x86-64-{module.isa}, {threads} thread(s), {layout[0]} network(s) a vector, {layout[1]} lane(s) a "
                    f"network: {why}", f"scratch of a block of networks: {block / 1024:.1f} KiB a thread",
-                   *self.explain_metrics(run))
+                   *traced.explain(run, module), *self.explain_metrics(run))
         return replace(tuning, threads=threads, lanes=layout[0], team=layout[1], isa=module.isa), memory, reasons
 
     def load(self, plan, weights, lost, buffers):
@@ -194,7 +193,7 @@ class CPU(Backend):
         weights = np.ascontiguousarray(weights, dtype="float64")
         if shape_of(run.model) and plain:
             return state.module.losses(shape_of(run.model), threads, weights, X, y, run.loss.factor)
-        f, o = state.module.predict(general.family(run.model), threads, weights, X), run.model.outputs
+        f, o = state.module.predict(general.told(run, state.module, "float64"), threads, weights, X), run.model.outputs
         return run.loss.value(f if o > 1 else f[..., 0], y, o).mean(axis=-1)
 
 

@@ -86,7 +86,8 @@ def _carries(run):
     """Whether the fused loop takes a step by core/rules/update.h: SGD with momentum, an average, or decay; Adam."""
     rule, loss = run.rule, run.loss
     return (shape_of(run.model) is not None and kind_of(rule) in (SGD, Adam) and rule.batch(run.data.n) == 1
-            and not (rule.plain() or rule.noises() or rule.normalised or "balance_penalty" in rule.numbers())
+            and not (rule.plain() or rule.noises() or rule.normalised or rule.penalty)
+            and "balance_penalty" not in rule.numbers()
             and kind_of(loss) is Squared and loss.weights is None and kind_of(run.order) is not None
             and kind_of(run.data) in (Dataset, Stream))
 

@@ -5,11 +5,12 @@ import numpy as np
 from ..errors import PlanError
 from ..metrics import JacobianRank
 from ..spec.kinds import kind_of
-from . import general, linear
+from . import general, linear, traced
 
 LEAST_COUNTED = 1e-300  # the count of diagonal networks compares relative sizes; it takes 0 as well
 LEAST_GRAM = 1e-6  # legal for the Gram matrix: right to a relative 1e-10 + 1e-14 / rtol^2 around the threshold
 SAFE_GRAM = 1e-5  # chosen by "auto": right to a relative 1e-4 around the threshold
+STACKED = 64 << 20  # bytes of the Jacobians of traced networks at a time
 MOST_ROWS = 4096  # of a Gram matrix in a thread's scratch: 128 MiB
 
 
@@ -24,15 +25,16 @@ def choose(metric, model, points):
     rank = kind_of(metric) is JacobianRank
     diagonal, shape = linear.is_linear(model), dense_shape(model)
     rows = points * model.outputs
+    compiled = diagonal or shape or traced.own_model(model)
     rounded = "rtol is 0, and rounding leaves no singular value at zero" if rank and metric.rtol == 0 else None
     reasons = {"svd": None}  # method: why it is not possible
-    reasons["jacobi"] = rounded if diagonal or shape else f"there is no kernel for {type(model).__name__}"
+    reasons["jacobi"] = rounded if compiled else f"there is no kernel for {type(model).__name__}"
     if rank:
         reasons["count"] = (None if diagonal and (metric.rtol == 0 or metric.rtol >= LEAST_COUNTED) else
                             f"rtol is below {LEAST_COUNTED:g}" if diagonal else
                             f"{type(model).__name__} is no diagonal network")
         reasons["gram"] = ("diagonal networks are counted, method='count'" if diagonal else
-                           f"there is no kernel for {type(model).__name__}" if not shape else
+                           f"there is no kernel for {type(model).__name__}" if not compiled else
                            f"rtol={metric.rtol:g} is below {LEAST_GRAM:g}, and the Gram matrix has squared singular "
                            "values" if metric.rtol < LEAST_GRAM else
                            f"the Jacobian has {rows} rows, a thread holds at most {MOST_ROWS}" if rows > MOST_ROWS
@@ -60,6 +62,9 @@ def explain(module, metric, run):
     d, shape = run.data.d, dense_shape(run.model)
     if method == "svd":
         size = 8 * points * run.model.outputs * run.model.P
+    elif traced.own_model(run.model):
+        rows, P = points * run.model.outputs, run.model.P  # the Jacobian, and its smaller Gram matrix or its rotations
+        size = 8 * (rows * P + min(rows, P)**2)
     elif shape:
         size = (module.dense_ranks_bytes if method == "gram" else module.dense_values_bytes)(shape, points)
     else:
@@ -78,6 +83,8 @@ def prepare(module, metric, run):
     """(method, points [m, d], what its kernel takes of model and points): all that networks have in common."""
     model, X = run.model, metric.where(run.model, run.data)
     method, _ = choose(metric, model, len(X))
+    if traced.own_model(model):
+        return method, np.ascontiguousarray(X), general.told(run, module, "float64") if method != "svd" else None
     if method == "count":
         return method, X, diagonal_points(module, X)
     if linear.is_linear(model):
@@ -95,6 +102,8 @@ def measure(module, metric, run, weights, threads, kept):
     model, (method, X, common) = run.model, kept[metric]
     if method == "svd":
         return None
+    if traced.own_model(model):
+        return _stacked(module, metric, model, method, common, X, weights, threads)
     if method == "count":
         count = module.diagonal_rank(common, linear.parts(model, weights), metric.rtol, threads)
         return np.where(count < 0, np.nan, count)  # -1: u and v are finite, but their size is not
@@ -106,6 +115,25 @@ def measure(module, metric, run, weights, threads, kept):
             return _gram(module, metric, common, X, weights, threads)
         values = module.dense_values(common, X, weights, threads)
     return of_values(metric, run, *values)
+
+
+def _stacked(module, metric, model, method, shape, X, weights, threads):
+    """Ranks or spectra of Jacobians that a traced network's own code makes, some networks at a time."""
+    free = np.concatenate([np.full(int(np.prod(size, dtype=int)), model.trained(name))
+                           for name, size in model.shapes().items()])
+    at_once, out = max(1, STACKED // (8 * len(X) * model.outputs * model.P)), []
+    weights = np.ascontiguousarray(weights, dtype=np.float64)
+    for k in range(0, len(weights), at_once):
+        J = module.jacobians(shape, threads, weights[k:k + at_once], X)
+        J = J if free.all() else np.ascontiguousarray(J[..., free])
+        known = np.isfinite(J).all(axis=(1, 2))
+        J = np.where(known[:, None, None], J, 0.0)
+        if method == "gram":
+            made = module.gram_ranks(J, metric.rtol, threads).astype(np.float64)
+        else:
+            made = metric.of(*module.jacobi_values(J, threads))
+        out.append(np.where(known.reshape(-1, *(1,) * (made.ndim - 1)), made, np.nan))
+    return np.concatenate(out)
 
 
 def of_values(metric, run, sigma, exponents):

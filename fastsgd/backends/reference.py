@@ -125,6 +125,10 @@ class _Stepper:
         names = run.model.shapes()
         self.free = torch.cat([torch.full((int(np.prod(shape)),), float(run.model.trained(name)),
                                           dtype=getattr(torch, run.dtype)) for name, shape in names.items()])
+        self.penalty = None
+        if run.rule.penalty is not None:
+            self.penalty = torch.func.vmap(torch.func.grad(
+                lambda w: run.rule.penalty.value(run.model.unflatten(w)).reshape(())))
         self.gradient = torch.func.vmap(torch.func.grad(self._loss, has_aux=True))
         self.each = torch.func.vmap(torch.func.vmap(torch.func.grad(self._loss, has_aux=True), in_dims=(None, 0, 0)))
         self.at_each = torch.func.vmap(torch.func.vmap(torch.func.grad(self._loss, has_aux=True)))
@@ -204,6 +208,8 @@ class _Stepper:
         carried = dict(zip(names, buffers.unbind(dim=1), strict=True))
         if "weight_decay" in number and not self.trait["decoupled"]:
             grad = grad + self.free * number["weight_decay"] * weights
+        if self.penalty is not None:
+            grad = grad + self.free * self.penalty(weights)
         if "balance_penalty" in number:
             u, v = weights.chunk(2, dim=1)
             grad = grad + number["balance_penalty"] * torch.cat([u * (u**2 - v**2), -v * (u**2 - v**2)], dim=1)

@@ -184,6 +184,8 @@ def _no_kernel(run):
         return f"it has no kernel for the rule {type(rule).__name__}; it has {', '.join(r.__name__ for r in RULES)}"
     if kind_of(loss) not in LOSSES:
         return f"it has no kernel for the loss {type(loss).__name__}; it has {', '.join(k.__name__ for k in LOSSES)}"
+    if rule.penalty is not None:
+        return "it has no kernel for a penalty of your own"
     if kind_of(run.data) is not Dataset:
         return f"it has no kernel for {type(run.data).__name__}, data made on the way"
     why_not = unknown(order=run.order)

@@ -84,7 +84,7 @@ class Model(Record, ABC):
         out, at = {}, 0
         for name, shape in self.shapes().items():
             size = prod(shape)
-            out[name] = flat[..., at:at + size].reshape(*flat.shape[:-1], *shape)
+            out[name] = flat[..., at:at + size].reshape((*flat.shape[:-1], *shape))
             at += size
         return out
 

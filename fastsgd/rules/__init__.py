@@ -3,8 +3,9 @@
 from .adam import Adam
 from .base import Descent, Rule
 from .gd import GD
+from .penalty import Penalty
 from .sam import SAM
 from .sde import SDE
 from .sgd import SGD
 
-__all__ = ["GD", "SAM", "SDE", "SGD", "Adam", "Descent", "Rule"]
+__all__ = ["GD", "SAM", "SDE", "SGD", "Adam", "Descent", "Penalty", "Rule"]

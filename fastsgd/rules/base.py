@@ -8,6 +8,7 @@ import numpy as np
 from ..spec.check import BELOW_ONE, flag, per_network, real, whole
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
+from .penalty import Penalty
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -15,6 +16,7 @@ class Rule(Record, ABC):
     """An update rule. With g the gradient of the mean loss over the step's samples, in this order:
 
     g <- g + sigma_t z                                        gradient_noise
+    g <- g + d penalty(p) / dp                                of a function of your own
     g <- g + weight_decay w                                   the gradient of (weight_decay / 2) ||w||^2
     g <- g + balance_penalty (u (u^2 - v^2), -v (u^2 - v^2))  that of (balance_penalty / 4) sum_j (u_j^2 - v_j^2)^2
     g <- g / ||g||                                            normalised
@@ -28,6 +30,7 @@ class Rule(Record, ABC):
     normalised: whether the gradient is scaled to length 1 (a zero gradient stays zero)
     label_noise: fs.LabelNoise or its sigma, noise on the labels of the step's samples
     gradient_noise: fs.GradientNoise or its sigma
+    penalty: a torch function of one network's parameters {name: tensor} -> [], or a fs.rules.Penalty
     average [] or [N]: in [0, 1), or None for no averaging; `SaveAt(of="average")` measures the average
     """
 
@@ -38,6 +41,7 @@ class Rule(Record, ABC):
     label_noise: object = None
     gradient_noise: object = None
     average: float | np.ndarray | None = None
+    penalty: object = None
 
     def __post_init__(self):
         put = object.__setattr__
@@ -47,6 +51,8 @@ class Rule(Record, ABC):
         put(self, "normalised", flag(self.normalised, "rule.normalised"))
         put(self, "label_noise", noise(self.label_noise, "rule.label_noise", LabelNoise))
         put(self, "gradient_noise", noise(self.gradient_noise, "rule.gradient_noise", GradientNoise))
+        if self.penalty is not None and not isinstance(self.penalty, Penalty):
+            put(self, "penalty", Penalty(self.penalty))
         if self.average is not None:
             put(self, "average", per_network(self.average, "rule.average", 0, high=BELOW_ONE))
 
@@ -81,7 +87,7 @@ class Rule(Record, ABC):
 
     def plain(self):
         """Whether a step is w - eta_t g with nothing added."""
-        return not (self.numbers() or self.buffers() or self.noises() or self.normalised)
+        return not (self.numbers() or self.buffers() or self.noises() or self.normalised or self.penalty)
 
     def lengths(self):
         """{field: number of networks it was given for}."""

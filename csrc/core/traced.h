@@ -1,0 +1,40 @@
+// Owns how the general loop calls what was traced and compiled elsewhere: a model, a loss, a penalty.
+//
+// On a CPU they are functions of a library of their own, one for plain numbers and one for vectors. On a card they are
+// part of the program.
+#pragma once
+#include "vec.h"
+
+namespace fs {
+
+// The addresses of a function: of numbers, and of vectors.
+struct Entry {
+  const void* of[2];
+  FS_HD explicit operator bool() const { return of[0]; }
+  template <class F, class V>
+  FS_HD F as() const {
+    return reinterpret_cast<F>(const_cast<void*>(of[sizeof(V) > 8]));
+  }
+};
+
+struct TracedShape {
+  int P, inputs, outputs, kept;
+  Entry forward, pull;
+};
+
+// to += the gradient of a penalty at w; kept: numbers that it writes on the way.
+struct TracedPenalty {
+  int kept;
+  Entry pull;
+};
+
+template <class V>
+using TracedForward = void (*)(const V* w, const V* x, V* kept, V* out);
+template <class V>
+using TracedPull = void (*)(const V* w, const V* x, const V* g, V* kept, V* to);
+template <class V, class T>
+using TracedSlope = u32 (*)(const V* f, const V* y, T bound, V* g);
+template <class V>
+using TracedPenaltyPull = void (*)(const V* w, V* kept, V* to);
+
+}  // namespace fs

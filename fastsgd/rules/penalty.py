@@ -1,0 +1,63 @@
+"""Owns penalties that are a torch function of the parameters."""
+
+from dataclasses import dataclass, field, replace
+
+from ..errors import SpecError
+from ..spec.record import Record
+from ..trace import programs
+from ..trace.interpreter import evaluate
+
+
+@dataclass(frozen=True, eq=False)
+class Penalty(Record):
+    """A number that is added to the loss of every step, function(p), of one network's parameters; a rule's `penalty`.
+
+    function: (p {name: tensor}) -> tensor [], in torch's operators; docs/own.md lists them
+    graph: what was traced, as text; a plan makes it, and files keep it
+    """
+
+    function: object = field(default=None, metadata={"in_files": False}, repr=False)
+    shapes: dict | None = field(default=None, repr=False)
+    graph: str | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        put, nodes = object.__setattr__, None
+        if self.graph is not None:
+            nodes, legal = programs.from_text(self.graph), self.shapes or {}
+            if set(nodes) != {"value"} or nodes["value"].shape != () or any(
+                    node.op == "leaf" and tuple(legal.get(node.attr, (-1,))) != node.shape
+                    for node in programs.order(nodes.values())):
+                raise SpecError("rule.penalty.graph: is not that of a penalty of these parameters")
+        elif not callable(self.function):
+            raise SpecError("rule.penalty: expected a function of the parameters {name: tensor}")
+        put(self, "_nodes", nodes)
+        put(self, "_why", None)
+
+    def bound_to(self, shapes):
+        """The same penalty with its graph for parameters of these shapes; without one it knows why."""
+        if self.graph is not None and self.shapes == shapes:
+            return self
+        if self.function is None:
+            raise SpecError("rule.penalty: files keep no functions, and this one was traced for other parameters; give "
+                            "it again")
+        try:
+            graph, why = programs.to_text(programs.penalty_graph(self.function, shapes)), None
+        except programs.Untraceable as error:
+            graph, why = None, str(error)
+        made = replace(self, shapes=dict(shapes), graph=graph)
+        object.__setattr__(made, "_why", why)
+        return made
+
+    def why_not(self):
+        """None, or a sentence saying why there is no graph."""
+        return self._why
+
+    def nodes(self):
+        """{"value": node} of the graph, None if there is none."""
+        return self._nodes
+
+    def value(self, params):
+        """The penalty [] of parameters {name: tensor} of one network."""
+        if self.function is not None:
+            return self.function(params)
+        return evaluate([self._nodes["value"]], params)[0]

@@ -1,0 +1,1 @@
+"""Own models, losses and penalties: a torch function becomes a graph, a graph becomes compiled code."""

@@ -1,0 +1,155 @@
+"""Owns how C++ of a traced program becomes functions to call: g++ at run time, one library a text, dtype and machine.
+
+A library in the cache is named by a hash of everything it was made from: text, headers, flags, and the compiler's path
+and version. It is written whole or not at all, so that processes may share the folder.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from ..cuda.program import C_TYPES, source_folder
+from ..errors import BackendUnavailable
+from ..files import cache_folder, keep
+
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
+MACHINE = {"v3": ("-march=x86-64-v3",), "v4": ("-march=x86-64-v4",)}  # as setup.py builds the modules
+KINDS = {"Model": ("FS_TRACED_MODEL", ("forward", "pull")), "Loss": ("FS_TRACED_LOSS", ("slope",)),
+         "Penalty": ("FS_TRACED_PENALTY", ("penalty",))}
+
+
+@dataclass(eq=False)
+class Library:
+    """A compiled text: addresses of its functions for one number and for a vector; seconds it took, 0 from the cache.
+
+    checked: whether its results have been compared with the graph's
+    """
+
+    key: str
+    entries: dict
+    seconds: float
+    path: Path
+    checked: bool = False
+    handle: object = field(default=None, repr=False)
+
+    def note_checked(self):
+        """Remember, on disk too, that this library computes what its graph says."""
+        self.checked = True
+        with suppress(OSError):
+            keep(self.path.with_suffix(".checked"), _digest(self.path.read_bytes()).encode())
+
+
+@cache
+def compiler():
+    """(path, version) of the C++ compiler: FASTSGD_CXX, or g++. Raises BackendUnavailable without one."""
+    wanted = os.environ.get("FASTSGD_CXX") or "g++"
+    path = shutil.which(wanted)
+    if path is None:
+        raise BackendUnavailable(f"there is no C++ compiler ({wanted!r} is not to be found), which own models, losses "
+                                 "and penalties need; install g++, or set FASTSGD_CXX")
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BackendUnavailable(f"the C++ compiler {path} does not run ({error})") from None
+    if done.returncode:
+        raise BackendUnavailable(f"the C++ compiler {path} does not run: {done.stderr.strip()[:300]}")
+    return path, done.stdout
+
+
+@cache
+def headers():
+    """A hash of every header that a traced program may include."""
+    digest, root = hashlib.sha256(), source_folder()
+    for path in sorted([*(root / "core").rglob("*.h"), *(root / "traced").rglob("*.h")]):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def source(text, kind, dtype, width):
+    """A translation unit of the struct `kind` in `text`."""
+    macro, _ = KINDS[kind]
+    T = C_TYPES[dtype]
+    return (f'#include "traced/cpu.h"\nnamespace {{\nusing namespace fs;\n{text}}}\n'
+            f"{macro}({kind}, {T}, 1)\n{macro}({kind}, {T}, {width})\n")
+
+
+_LOADED = {}
+
+
+def library(text, kind, dtype, isa, width):
+    """The Library of a struct. Raises BackendUnavailable where it cannot be compiled."""
+    unit = source(text, kind, dtype, width)
+    path, version = compiler()
+    command = [path, *FLAGS, *MACHINE[isa], f"-I{source_folder()}"]
+    key = _digest("\0".join((unit, headers(), *FLAGS, *MACHINE[isa], path, version)).encode())[:32]
+    if key not in _LOADED:
+        made, began = _kept(key), time.perf_counter()
+        seconds = 0.0
+        if made is None:
+            made = _compile(command, unit, key)
+            seconds = time.perf_counter() - began
+        try:
+            handle = ctypes.CDLL(str(made))
+        except OSError as error:
+            raise BackendUnavailable(f"a traced program cannot be loaded ({error})") from None
+        entries = {name: tuple(ctypes.cast(getattr(handle, f"{name}_{w}"), ctypes.c_void_p).value for w in (1, width))
+                   for name in KINDS[kind][1]}
+        checked = False
+        with suppress(OSError):
+            checked = made.with_suffix(".checked").read_text() == _digest(made.read_bytes())
+        _LOADED[key] = Library(key, entries, seconds, made, checked, handle)
+    return _LOADED[key]
+
+
+def folder():
+    """Where compiled programs are kept."""
+    return cache_folder() / "traced"
+
+
+def _digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def _kept(key):
+    """The library in the cache, None if it is not there or not whole."""
+    made = folder() / f"{key}.so"
+    with suppress(OSError):
+        if (folder() / f"{key}.hash").read_text() == _digest(made.read_bytes()):
+            return made
+    return None
+
+
+def _compile(command, unit, key):
+    """The library of a unit, in the cache if that can be written to."""
+    with tempfile.TemporaryDirectory(prefix="fastsgd-") as scratch:
+        text, made = Path(scratch) / "traced.cpp", Path(scratch) / "traced.so"
+        text.write_text(unit)
+        done = subprocess.run([*command, str(text), "-o", str(made)], capture_output=True, text=True)
+        if done.returncode:
+            raise BackendUnavailable(f"{command[0]} could not compile a traced program: {done.stderr.strip()[:1000]}")
+        code = made.read_bytes()
+        try:
+            kept = folder() / f"{key}.so"
+            keep(kept, code)
+            keep(folder() / f"{key}.hash", _digest(code).encode())
+            return kept
+        except OSError:  # a cache that cannot be written is no reason to stop
+            own = Path(_own_folder()) / f"{key}.so"
+            own.write_bytes(code)
+            return own
+
+
+@cache
+def _own_folder():
+    """A folder of this process, for where there is no cache."""
+    made = tempfile.TemporaryDirectory(prefix="fastsgd-traced-")
+    _LOADED["folder"] = made  # taken away when the process ends
+    return made.name

@@ -1,0 +1,206 @@
+"""Owns C++ of a traced model, loss or penalty: the struct that csrc/core/general.h's loop takes."""
+
+import numpy as np
+
+from .graph import INPUT, SEED, leaf, order, positions, shared
+from .loops import Loops, kept_nodes
+from .reverse import gradients
+
+UNROLLED = 400  # entries computed by a function up to which its loops are written out
+LOCAL = 512  # vectors of arrays that a function may have for itself; more go to the rows it is given
+
+
+class Layout:
+    """Where parameters {name: shape} lie in the rows of a network: {name: first row}, and the number P of rows."""
+
+    def __init__(self, shapes):
+        self.shapes, self.first, self.P = dict(shapes), {}, 0
+        for name, shape in shapes.items():
+            self.first[name] = self.P
+            self.P += int(np.prod(shape, dtype=int))
+
+    def reads(self):
+        """How loops read parameters."""
+        return {name: (lambda at, first=first: f"w[{_plus(at, first)}]") for name, first in self.first.items()}
+
+
+def _plus(at, first):
+    return f"{at} + {first}" if first else at
+
+
+class Part:
+    """One function of a struct: its loops, and where its arrays are."""
+
+    def __init__(self, read, loops=None):
+        self.loops, self.heads, self.local = Loops(read), [], 0
+        if loops is not None:
+            self.loops.arrays.update(loops.arrays)
+
+    def keep(self, node, padded, rows):
+        """Compute a node into an array of its own: in `kept` from row `rows` on, local if that is None."""
+        size, name = node.size + padded, f"a{len(self.loops.arrays)}"
+        self.heads.append(f"V {name}[{size}];" if rows is None else f"V *const {name} = kept + {rows};")
+        self.loops.keep(node, name, padded)
+        return size
+
+    def text(self, more=()):
+        """The statements of the function."""
+        unroll = "FS_UNROLL" if self.loops.work <= UNROLLED else "FS_UNROLL_ROWS"
+        lines = [*self.loops.declarations(), *self.heads, *more, *self.loops.lines]
+        return "\n".join("    " + part for line in lines for part in line.split("\n")).replace("FS_TRACED_LOOP", unroll)
+
+
+def model(f, layout, trained, d):
+    """(C++ of `template <class Tm> struct Model`, rows that forward leaves for pull) of a network with output f.
+
+    f: node of leaves that are parameters of `layout` and INPUT [d]; trained: names of the parameters that move
+    """
+    o = f.size
+    given = [leaf(name, layout.shapes[name]) for name in trained]
+    ends = shared([f, *given])
+    f, given = ends[0], {one.attr: one for one in ends[1:]}
+    grads = gradients([f], [leaf(SEED, f.shape)], [given[name] for name in trained])
+    moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
+    f, *grads = shared([f, *(grad for grad in grads if grad is not None)])
+    kept, padded = kept_nodes([f, *grads])
+    read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
+    forward, rows, first = Part(read), 0, {id(node) for node in order([f])}
+    for node in kept:
+        if id(node) in first:
+            rows += forward.keep(node, id(node) in padded, rows)
+    where = positions(f).reshape(-1)
+    forward.loops.loop((o,), [(f, where)], lambda made, to: [f"out[{to(where)}] = {made[0]};"])
+    pull, heads = Part(read, forward.loops), list(forward.heads)
+    rows = _sinks(pull, [node for node in kept if id(node) not in first], padded, dict(zip(moved, grads, strict=True)),
+                  layout, rows, in_place=True)
+    used = [head for head in heads if any(_name(head) + "[" in line for line in pull.loops.lines)]
+    return f"""template <class Tm>
+struct Model {{
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  FS_HD constexpr int P() const {{ return {layout.P}; }}
+  FS_HD constexpr int inputs() const {{ return {d}; }}
+  FS_HD constexpr int outputs() const {{ return {o}; }}
+  FS_HD constexpr int kept() const {{ return {rows}; }}
+  template <class X>
+  FS_HD void forward(const V* w, X x, V* kept, V* out) const {{
+{forward.text()}
+  }}
+  template <class X, class Sink>
+  FS_HD void pull(const V* w, X x, const V* g, V* kept, Sink sink) const {{
+{pull.text(used)}
+  }}
+}};
+""", rows
+
+
+def _name(head):
+    """The array that a declaration makes."""
+    return head.partition("const ")[2].partition(" ")[0]
+
+
+def _sinks(part, kept, padded, grads, layout, rows, in_place):
+    """Write derivatives {parameter: node} to the sink; returns the rows in use.
+
+    in_place: whether the sink may change the very parameters that are read
+    """
+    local = sum(node.size + 1 for node in kept) <= LOCAL
+    size = 0
+    for node in kept:
+        size += part.keep(node, id(node) in padded, None if local else rows + size)
+    groups = {}
+    for name, grad in grads.items():
+        shape, first = layout.shapes[name], layout.first[name]
+        own = [layout.first[read] + index for read, index in part.loops.reads(grad, positions(grad))
+               if read in layout.first]
+        if in_place and own and not all(_beside(index, shape, layout) for index in own):
+            size += part.keep(grad, False, None if grad.size <= LOCAL else rows + size)
+            own = []
+        groups.setdefault((shape, "together") if own else name, []).append((name, grad, first, shape))
+    for members in groups.values():
+        where = [positions(grad) for _, grad, _, _ in members]
+
+        def statements(made, to, members=members, where=where):
+            if len(made) == 1:
+                return [f"sink({to(where[0] + members[0][2])}, {', '.join(made[0])});"]
+            lines = [f"const V {', '.join(f'e{k}_{m} = {text}' for m, text in enumerate(parts))};"
+                     for k, parts in enumerate(made)]  # all are read before any moves
+            return ["{", *lines, *(f"sink({to(where[k] + member[2])}, "
+                                   f"{', '.join(f'e{k}_{m}' for m in range(len(made[k])))});"
+                                   for k, member in enumerate(members)), "}"]
+
+        part.loops.loop(members[0][3], [(grad, at) for (_, grad, _, _), at in zip(members, where, strict=True)],
+                        statements, products=True)
+    return rows + (0 if local and not size else size)
+
+
+def _beside(index, shape, layout):
+    """Whether rows that are read are those of one parameter of this shape, entry by entry."""
+    if index.shape != tuple(shape):
+        return False
+    return any(other == shape and np.array_equal(index, layout.first[name] + np.arange(index.size).reshape(shape))
+               for name, other in layout.shapes.items())
+
+
+def loss(value, gaps, outputs, labels):
+    """C++ of `struct Loss` with slope(f, y, bound, g), of a loss of leaves "f" and "y" and what its bound holds for."""
+    ends = shared([value, gaps, leaf("f", _leaf_shape(value, gaps, "f", outputs))])
+    value, gaps, f = ends
+    grad = gradients([value], [_one(value)], [f])[0]
+    wanted = shared([gaps] if grad is None else [gaps, grad])
+    kept, padded = kept_nodes(wanted)
+    part = Part({"f": lambda at: f"f[{at}]", "y": lambda at: f"y[{at}]"})
+    for node in kept:
+        part.keep(node, id(node) in padded, None)
+    at = positions(wanted[0]).reshape(-1)
+    part.loops.loop((len(at),), [(wanted[0], at)], lambda made, to: [f"bad |= beyond({made[0]}, bound);"])
+    where = np.arange(outputs)
+    if grad is None:
+        part.loops.loop((outputs,), [], lambda made, to: [f"g[{to(where)}] = V::set(0);"])
+    else:
+        part.loops.loop((outputs,), [(wanted[1], where)], lambda made, to: [f"g[{to(where)}] = {made[0]};"])
+    return f"""template <class Tm>
+struct Loss {{
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  static constexpr int labels = {labels};
+  FS_HD fs::u32 slope(const V* f, const V* y, T bound, V* g) const {{
+    fs::u32 bad = 0;
+{part.text()}
+    return bad;
+  }}
+}};
+"""
+
+
+def _leaf_shape(value, gaps, name, size):
+    return next((node.shape for node in order([value, gaps]) if node.op == "leaf" and node.attr == name), (size,))
+
+
+def _one(value):
+    from .graph import const
+
+    return const(np.ones(value.shape))
+
+
+def penalty(value, layout, trained):
+    """(C++ of `struct Penalty` with pull(w, kept, sink), rows that it needs) of a number that depends on parameters."""
+    given = [leaf(name, layout.shapes[name]) for name in trained]
+    value, *given = shared([value, *given])
+    grads = gradients([value], [_one(value)], given)
+    moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
+    grads = shared([grad for grad in grads if grad is not None])
+    kept, padded = kept_nodes(grads)
+    part = Part(layout.reads())
+    rows = _sinks(part, kept, padded, dict(zip(moved, grads, strict=True)), layout, 0, in_place=False)
+    return f"""template <class Tm>
+struct Penalty {{
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  FS_HD constexpr int kept() const {{ return {rows}; }}
+  template <class Sink>
+  FS_HD void pull(const V* w, V* kept, Sink sink) const {{
+{part.text()}
+  }}
+}};
+""", rows

@@ -1,0 +1,197 @@
+"""Graphs, their derivatives and their C++: equal to torch.func on a table of networks and on 200 random functions."""
+
+import ctypes
+import random
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from traced_nets import LOSSES, NETS
+
+from fastsgd.cuda.program import C_TYPES, source_folder
+from fastsgd.native import native
+from fastsgd.trace import check, graph, programs
+from fastsgd.trace.compiler import KINDS, MACHINE, Library
+from fastsgd.trace.graph import INPUT
+from fastsgd.trace.interpreter import evaluate
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+SAME = 1e-10
+QUICK = ["-O0", "-DFS_HD=inline"]
+COMPILED = 5  # of the random functions, one in so many: compilers take their time
+
+
+def shaped(shapes):
+    return {name: shape if isinstance(shape, tuple) else (shape,) for name, shape in shapes.items()}
+
+
+def net(name):
+    function, d, shapes = NETS[name]
+    shapes = shaped(shapes)
+    nodes, _ = programs.model_graph(function, shapes, d)
+    return function, programs.model_program(nodes["f"], shapes, list(shapes), d)
+
+
+def loss(name):
+    function, outputs, labels = LOSSES[name]
+    return function, programs.loss_program(programs.loss_graph(function, None, outputs, labels), outputs, labels)
+
+
+def together(made, dtype, width, flags, folder):
+    """Libraries of many programs, compiled as one unit."""
+    unit = '#include "traced/cpu.h"\n'
+    for k, program in enumerate(made):
+        macro, names = KINDS[program.kind]
+        unit += f"namespace {{ namespace n{k} {{ using namespace fs;\n{program.text}}} }}\n"
+        for w in (1, width):
+            words = [f"{name}_{w}" for name in names]
+            unit += "".join(f"#define {word} {word}_{k}\n" for word in words)
+            unit += f"{macro}(n{k}::{program.kind}, {C_TYPES[dtype]}, {w})\n"
+            unit += "".join(f"#undef {word}\n" for word in words)
+    (folder / "unit.cpp").write_text(unit)
+    isa = native().isa
+    command = ["g++", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w", *flags,
+               *MACHINE[isa], f"-I{source_folder()}", str(folder / "unit.cpp"), "-o", str(folder / f"{dtype}.so")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:2000]
+    handle = ctypes.CDLL(str(folder / f"{dtype}.so"))
+    return [Library(str(k), {name: tuple(ctypes.cast(getattr(handle, f"{name}_{w}_{k}"), ctypes.c_void_p).value
+                                         for w in (1, width)) for name in KINDS[program.kind][1]}, 0.0, folder,
+                    handle=handle) for k, program in enumerate(made)]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_graph_of_a_network_is_torchs(name):
+    function, program = net(name)
+    outcome = check.against_torch(program, lambda leaves: function(leaves, leaves[INPUT]))
+    assert outcome.points >= 5 and outcome.worst < SAME and not program.unused
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_graph_of_a_loss_is_torchs(name):
+    function, program = loss(name)
+    outcome = check.against_torch(program, lambda leaves: function(leaves["f"], leaves["y"]))
+    assert outcome.points == 6 and outcome.worst < SAME
+
+
+def test_a_graph_is_text_and_comes_back():
+    rng = np.random.default_rng(0)
+    for function, d, shapes in NETS.values():
+        shapes = shaped(shapes)
+        nodes, _ = programs.model_graph(function, shapes, d)
+        text = graph.to_text(nodes)
+        again = graph.from_text(text)
+        assert graph.to_text(again) == text == graph.to_text(programs.model_graph(function, shapes, d)[0])
+        leaves = {name: rng.standard_normal((3, 1, *shape)) for name, shape in shapes.items()}
+        leaves[INPUT] = rng.standard_normal((5, d))
+        (here,) = evaluate([again["f"]], leaves)
+        (there,) = evaluate([again["f"]], {name: torch.from_numpy(a) for name, a in leaves.items()})
+        assert here.shape[:2] == (3, 5)
+        np.testing.assert_allclose(here, there.numpy(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"nodes":[["map",[],[0],"sin"]],"outputs":{"f":0}}',
+                                  '{"nodes":[["leaf",[2],[],"w"],["view",[1],[0],[2]]],"outputs":{"f":1}}',
+                                  '{"nodes":[["leaf",[2],[],"w"],["map",[2],[0],"system"]],"outputs":{"f":1}}',
+                                  '{"nodes":[["leaf",[2],[],"w"],["sum",[2],[0],null]],"outputs":{"f":1}}',
+                                  '{"nodes":[["leaf",[2],[],"w"],["cat",[3],[0],null]],"outputs":{"f":1}}',
+                                  '{"nodes":[["leaf",[2],[],"w"]],"outputs":{"f":7}}',
+                                  '{"nodes":[["leaf",[99999,99999],[],"w"]],"outputs":{"f":0}}'])
+def test_another_text_is_refused(text):
+    with pytest.raises(ValueError, match="graph"):
+        graph.from_text(text)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_compiled_code_computes_its_graph(dtype, tmp_path):
+    made = [net(name)[1] for name in NETS] + [loss(name)[1] for name in LOSSES]
+    width = native().lanes[dtype]
+    for program, library in zip(made, together(made, dtype, width, QUICK if dtype == "float32" else ["-O1"],
+                                          tmp_path), strict=True):
+        outcome = check.compiled(program, library, dtype, width)
+        assert outcome.points >= 4 + 4 * width - 2
+
+
+def test_a_fault_of_the_code_is_found(tmp_path):
+    _, program = net("sine")
+    program.text = program.text.replace("sin(", "cos(", 1)
+    (library,) = together([program], "float64", native().lanes["float64"], QUICK, tmp_path)
+    with pytest.raises(RuntimeError, match="compiled code differs"):
+        check.compiled(program, library, "float64", native().lanes["float64"])
+
+
+# ---- random functions
+
+UNARY = [torch.sin, torch.cos, torch.tanh, torch.sigmoid, torch.relu, torch.square, torch.abs, F.softplus, F.gelu,
+         torch.neg, torch.erf, F.silu, F.elu, lambda a: torch.exp(-a * a), lambda a: torch.log1p(a.abs()),
+         lambda a: torch.expm1(a.clamp(-2, 1)), lambda a: torch.sqrt(a.abs() + 0.1), lambda a: (a * a + 1).rsqrt(),
+         lambda a: a**3, lambda a: F.leaky_relu(a, 0.2), lambda a: a / (1 + a.abs()), lambda a: F.hardtanh(a),
+         lambda a: (a.abs() + 0.2)**1.7]
+AXIS = [lambda a, k: a.sum(k), lambda a, k: a.mean(k), lambda a, k: a.amax(k), lambda a, k: a.amin(k),
+        lambda a, k: torch.softmax(a, k), lambda a, k: torch.log_softmax(a, k), lambda a, k: torch.logsumexp(a, k),
+        lambda a, k: a.cumsum(k), lambda a, k: a.flip(k), lambda a, k: a.roll(1, k), lambda a, k: a.unsqueeze(k),
+        lambda a, k: a.narrow(k, 0, (a.shape[k] + 1) // 2), lambda a, k: torch.cat([a, -a], k),
+        lambda a, k: torch.stack([a, a * a], k), lambda a, k: a.max(k).values, lambda a, k: a.norm(dim=k),
+        lambda a, k: (a - a.mean(k, keepdim=True)) / (a.var(k, keepdim=True, correction=0) + 1).sqrt(),
+        lambda a, k: a.transpose(k, 0), lambda a, k: a.index_select(k, torch.tensor([a.shape[k] - 1, 0])),
+        lambda a, k: a.unfold(k, (a.shape[k] + 1) // 2, 1), lambda a, k: a.tanh().prod(k)]
+BINARY = [torch.add, torch.sub, torch.mul, torch.maximum, torch.minimum, lambda a, b: a / (1 + b * b),
+          lambda a, b: torch.where(a > b, a, 2 * b), lambda a, b: torch.logaddexp(a, b), lambda a, b: a.lerp(b, 0.3)]
+
+
+def random_net(seed):
+    """(function, d, shapes) of a program that draws its operators and shapes."""
+    draw = random.Random(seed)
+    d = draw.randint(1, 6)
+    shapes = {f"p{k}": tuple(draw.randint(1, 5) for _ in range(draw.randint(0, 2))) for k in range(draw.randint(1, 3))}
+    plan = [(draw.random(), draw.randrange(10**6), draw.randrange(10**6), draw.randrange(10**6))
+            for _ in range(draw.randint(3, 9))]
+
+    def function(p, x):
+        pool = [*(p[name] for name in shapes), x]
+        for kind, op, first, second in plan:
+            a, b = pool[first % len(pool)], pool[second % len(pool)]
+            if kind < 0.35:
+                made = UNARY[op % len(UNARY)](a)
+            elif kind < 0.6 and a.dim():
+                made = AXIS[op % len(AXIS)](a, second % a.dim())
+            elif kind < 0.75 and a.dim() == 2:
+                made = a @ (b if b.dim() in (1, 2) and b.shape[0] == a.shape[1] else a.T)
+            else:
+                try:
+                    torch.broadcast_shapes(a.shape, b.shape)
+                except RuntimeError:
+                    b = b.sum()
+                made = BINARY[op % len(BINARY)](a, b)
+            if made.numel() <= 200:
+                pool.append(made)
+        return torch.stack([torch.tanh(0.1 * a).sum() for a in pool[-4:]]).sum() + sum(
+            p[name].sum() * x[0] for name in shapes)
+
+    return function, d, shapes
+
+
+RANDOM = {}  # {seed: program}, filled by the first test below and compiled by the second
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.integers(0, 2**40))
+def test_random_functions_have_torchs_values_and_derivatives(seed):
+    function, d, shapes = random_net(seed)
+    nodes, _ = programs.model_graph(function, shapes, d)
+    program = programs.model_program(nodes["f"], shapes, list(shapes), d)
+    outcome = check.against_torch(program, lambda leaves: function(leaves, leaves[INPUT]))
+    assert outcome.worst < SAME
+    RANDOM[seed] = program
+
+
+def test_random_functions_compile_to_what_their_graphs_say(tmp_path):
+    if not RANDOM:
+        test_random_functions_have_torchs_values_and_derivatives()
+    made, width = list(RANDOM.values())[::COMPILED], native().lanes["float64"]
+    for program, library in zip(made, together(made, "float64", width, QUICK, tmp_path), strict=True):
+        check.compiled(program, library, "float64", width)
