@@ -1,6 +1,7 @@
 """What a sweep computes: each cell's own run, with draws of its own whatever else the sweep holds."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sweeps import DATA, RUN, SIZES, small, sums
 
 import fastsgd as fs
+from fastsgd.spec import codec
 from fastsgd.sweep import Random, layout
 from fastsgd.sweep.axes import put
 
@@ -54,6 +56,13 @@ def test_what_a_field_follows_from_another_follows_in_a_sweep():
         wanted |= {name.partition(".")[2]: value}
         assert repr(run.model) == repr(fs.models.MLP(**wanted))
         assert np.array_equal(run.model.start(0, [0]), fs.models.MLP(**wanted).start(0, [0]))
+
+
+def test_records_come_out_of_a_pickle_as_they_went_in():
+    run = pickle.loads(pickle.dumps(RUN.replace(init={"u": np.ones(6), "v": np.ones(6)}, keys=[1])))
+    for array in (run.data.X, run.init["u"], run.keys, run.model.u0):
+        assert not array.flags.writeable
+    assert codec.fingerprint(pickle.loads(pickle.dumps(small()))) == codec.fingerprint(small())
 
 
 def test_fields_that_need_each_other_stay():

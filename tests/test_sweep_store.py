@@ -210,6 +210,11 @@ def test_a_shard_of_the_ranges_and_a_limit_of_time(copy, tmp_path):
     assert one.work(seconds=0) == 0
     assert fs.sweep.work(one, shard=(2, 3)) == len(one.names[1::3]) and set(one.names) - set(one.missing()) == set(
         one.names[1::3])
+    other = small().store(tmp_path / "b", size=50)
+    for k in (1, 3):
+        other.work(shard=(k, 3))
+    shutil.copytree(other.path, one.path, dirs_exist_ok=True)  # parts of one sweep that were made apart
+    assert sums(one) == sums(copy) and shards(one) == shards(copy)
     for shard in ((0, 3), (4, 3)):
         with pytest.raises(fs.SpecError, match="shard"):
             fs.sweep.work(one, shard=shard)

@@ -15,6 +15,13 @@ class Record:
         if "__repr__" not in vars(cls):
             cls.__repr__ = Record.__repr__  # before `dataclass` makes one that prints arrays in full
 
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        for value in state.values():  # pickle makes arrays that may be written to; those of records may not
+            for array in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,):
+                if isinstance(array, np.ndarray):
+                    array.setflags(write=False)
+
     def __repr__(self):
         shown = (f"{name}={in_a_line(value)}" for name, value in _fields(self)
                  if value is not None and self.__dataclass_fields__[name].repr)

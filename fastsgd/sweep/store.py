@@ -1,7 +1,9 @@
 """Owns the store of a sweep: a folder of zarr arrays, of markers of what is done, and of what the sweep asks for."""
 
+import fcntl
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -222,15 +224,24 @@ def create(path, sweep, size=None, classes=()):
     shards.needed()
     codec.require_readable(sweep, classes)
     path = Path(path)
-    if (path / MANIFEST).exists():
-        return _grown(open_store(path, classes), sweep)
-    sweep = replace(sweep, reduce=sweep.reductions)  # which stay when it grows
-    if path.exists() and (not path.is_dir() or any(name not in (*FOLDERS, "zarr.json") and not name.startswith(
-            (".", "g")) for name in os.listdir(path))):
+    there = os.listdir(path) if path.is_dir() else []
+    ours = all(name in (*FOLDERS, "zarr.json") or name.startswith((".", "g")) for name in there)
+    if path.exists() and MANIFEST not in there and not (path.is_dir() and ours):
         raise SpecError(f"path: {str(path)!r} is there and is no sweep's store; give another name")
-    store = Store(path, sweep, [planned(sweep, group, size)[0] for group in sweep.groups], classes)
-    _publish(store)
-    return store
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = open(path / ".lock", "a")
+    except OSError as error:
+        raise SpecError(f"path: the store {str(path)!r} cannot be written ({error.strerror or error})") from None
+    with file:
+        with suppress(OSError):  # some file systems lock nothing
+            fcntl.flock(file, fcntl.LOCK_EX)  # two that make or grow a store at once
+        if (path / MANIFEST).exists():
+            return _grown(open_store(path, classes), sweep)
+        sweep = replace(sweep, reduce=sweep.reductions)  # which stay when it grows
+        store = Store(path, sweep, [planned(sweep, group, size)[0] for group in sweep.groups], classes)
+        _publish(store)
+        return store
 
 
 def planned(sweep, group, size=None):
