@@ -196,6 +196,8 @@ def test_classes_of_ones_own_are_named(tmp_path):
 STOPPED = """
 import signal, sys, warnings
 import fastsgd as fs
+for number in (signal.SIGTERM, signal.SIGHUP):  # who started this, nohup for one, may have had them ignored
+    signal.signal(number, signal.SIG_DFL)
 {before}
 model, data = fs.models.ReLU2(3, 21), fs.data.teacher_student(n=9, d=3, teacher_width=2, n_test=2)
 try:
@@ -214,7 +216,10 @@ def ended_by(path, *numbers, before=""):
     for number in numbers:
         out += child.stdout.readline() + child.stdout.readline()
         child.send_signal(number)
-    return child.wait(), out + child.stdout.read()
+    try:
+        return child.wait(60), out + child.stdout.read()
+    finally:
+        child.kill()
 
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGHUP))
