@@ -196,6 +196,7 @@ def test_classes_of_ones_own_are_named(tmp_path):
 STOPPED = """
 import signal, sys, warnings
 import fastsgd as fs
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup would have it ignored, and this run respects that
 {before}
 model, data = fs.models.ReLU2(3, 21), fs.data.teacher_student(n=9, d=3, teacher_width=2, n_test=2)
 try:
@@ -214,7 +215,7 @@ def ended_by(path, *numbers, before=""):
     for number in numbers:
         out += child.stdout.readline() + child.stdout.readline()
         child.send_signal(number)
-    return child.wait(), out + child.stdout.read()
+    return child.wait(timeout=60), out + child.stdout.read()
 
 
 @pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGHUP))
