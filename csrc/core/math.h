@@ -45,12 +45,12 @@ FS_HD Vec<T, 1> sqrt(Vec<T, 1> x) {
   return {sqrt1(x.a)};
 }
 #if defined(__AVX2__) && defined(__FMA__)
-FS_HD Vec<float, 8> sqrt(Vec<float, 8> x) { return {(Vec<float, 8>::N)_mm256_sqrt_ps((__m256)x.a)}; }
-FS_HD Vec<double, 4> sqrt(Vec<double, 4> x) { return {(Vec<double, 4>::N)_mm256_sqrt_pd((__m256d)x.a)}; }
+FS_HD Vec<float, 8> sqrt(Vec<float, 8> x) { return {__builtin_ia32_sqrtps256(x.a)}; }
+FS_HD Vec<double, 4> sqrt(Vec<double, 4> x) { return {__builtin_ia32_sqrtpd256(x.a)}; }
 #endif
 #if defined(__AVX512F__)
-FS_HD Vec<float, 16> sqrt(Vec<float, 16> x) { return {(Vec<float, 16>::N)_mm512_sqrt_ps((__m512)x.a)}; }
-FS_HD Vec<double, 8> sqrt(Vec<double, 8> x) { return {(Vec<double, 8>::N)_mm512_sqrt_pd((__m512d)x.a)}; }
+FS_HD Vec<float, 16> sqrt(Vec<float, 16> x) { return {__builtin_ia32_sqrtps512_mask(x.a, x.a, ALL16, ROUND)}; }
+FS_HD Vec<double, 8> sqrt(Vec<double, 8> x) { return {__builtin_ia32_sqrtpd512_mask(x.a, x.a, ALL8, ROUND)}; }
 #endif
 
 // How T lies in its word, and the constants of the reductions.

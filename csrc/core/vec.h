@@ -4,9 +4,6 @@
 // a fused multiply-add happens exactly where `fma` is written, and one text has the same bits on every machine.
 #pragma once
 #include "macros.h"
-#if defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
-#endif
 
 namespace fs {
 
@@ -159,62 +156,71 @@ FS_HD void transpose(Vec<T, W> (&r)[W]) {
 }
 #endif
 
+// GCC does not always fold the element loops above into single instructions; these say it outright, by the names that
+// GCC itself gives them: reading immintrin.h would take longer than reading all of our headers.
 #if defined(__AVX2__) && defined(__FMA__)
-// GCC does not always fold the element loops above into single instructions; these say it outright.
+typedef float F8 __attribute__((vector_size(32)));
+typedef double D4 __attribute__((vector_size(32)));
+constexpr int GREATER = 0x1e, NOT_BELOW = 0x16;  // comparisons: false for a NaN; true for a NaN
+
 FS_HD Vec<float, 8> fma(Vec<float, 8> x, Vec<float, 8> y, Vec<float, 8> z) {
-  return {(Vec<float, 8>::N)_mm256_fmadd_ps((__m256)x.a, (__m256)y.a, (__m256)z.a)};
+  return {__builtin_ia32_vfmaddps256(x.a, y.a, z.a)};
 }
 FS_HD Vec<double, 4> fma(Vec<double, 4> x, Vec<double, 4> y, Vec<double, 4> z) {
-  return {(Vec<double, 4>::N)_mm256_fmadd_pd((__m256d)x.a, (__m256d)y.a, (__m256d)z.a)};
+  return {__builtin_ia32_vfmaddpd256(x.a, y.a, z.a)};
 }
 FS_HD Vec<float, 8> relu(Vec<float, 8> x) {
-  return {(Vec<float, 8>::N)_mm256_max_ps((__m256)x.a, _mm256_setzero_ps())};  // a NaN gives the second operand
+  return {__builtin_ia32_maxps256(x.a, F8{})};  // a NaN gives the second operand
 }
-FS_HD Vec<double, 4> relu(Vec<double, 4> x) {
-  return {(Vec<double, 4>::N)_mm256_max_pd((__m256d)x.a, _mm256_setzero_pd())};
-}
+FS_HD Vec<double, 4> relu(Vec<double, 4> x) { return {__builtin_ia32_maxpd256(x.a, D4{})}; }
 FS_HD Vec<float, 8> gate(Vec<float, 8> h, Vec<float, 8> y) {
-  return {(Vec<float, 8>::N)_mm256_and_ps((__m256)y.a, _mm256_cmp_ps((__m256)h.a, _mm256_setzero_ps(), _CMP_GT_OQ))};
+  return {__builtin_ia32_andps256(y.a, __builtin_ia32_cmpps256(h.a, F8{}, GREATER))};
 }
 FS_HD Vec<double, 4> gate(Vec<double, 4> h, Vec<double, 4> y) {
-  return {(Vec<double, 4>::N)_mm256_and_pd((__m256d)y.a, _mm256_cmp_pd((__m256d)h.a, _mm256_setzero_pd(), _CMP_GT_OQ))};
+  return {__builtin_ia32_andpd256(y.a, __builtin_ia32_cmppd256(h.a, D4{}, GREATER))};
 }
-FS_HD u32 beyond(Vec<float, 8> x, float bound) {
-  __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), (__m256)x.a);
-  return _mm256_movemask_ps(_mm256_cmp_ps(size, _mm256_set1_ps(bound), _CMP_NLE_UQ));
+FS_HD u32 beyond(Vec<float, 8> x, float b) {
+  F8 size = __builtin_ia32_andnps256(F8{-0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f}, x.a);
+  return __builtin_ia32_movmskps256(__builtin_ia32_cmpps256(size, F8{b, b, b, b, b, b, b, b}, NOT_BELOW));
 }
-FS_HD u32 beyond(Vec<double, 4> x, double bound) {
-  __m256d size = _mm256_andnot_pd(_mm256_set1_pd(-0.0), (__m256d)x.a);
-  return _mm256_movemask_pd(_mm256_cmp_pd(size, _mm256_set1_pd(bound), _CMP_NLE_UQ));
+FS_HD u32 beyond(Vec<double, 4> x, double b) {
+  D4 size = __builtin_ia32_andnpd256(D4{-0.0, -0.0, -0.0, -0.0}, x.a);
+  return __builtin_ia32_movmskpd256(__builtin_ia32_cmppd256(size, D4{b, b, b, b}, NOT_BELOW));
 }
 #endif
 
 #if defined(__AVX512F__)
+typedef float F16 __attribute__((vector_size(64)));
+typedef double D8 __attribute__((vector_size(64)));
+typedef int I16 __attribute__((vector_size(64)));
+typedef long long L8 __attribute__((vector_size(64)));
+constexpr unsigned short ALL16 = 0xffff;
+constexpr unsigned char ALL8 = 0xff;
+constexpr int ROUND = 4;  // as everything else is
+
 FS_HD Vec<float, 16> fma(Vec<float, 16> x, Vec<float, 16> y, Vec<float, 16> z) {
-  return {(Vec<float, 16>::N)_mm512_fmadd_ps((__m512)x.a, (__m512)y.a, (__m512)z.a)};
+  return {__builtin_ia32_vfmaddps512_mask(x.a, y.a, z.a, ALL16, ROUND)};
 }
 FS_HD Vec<double, 8> fma(Vec<double, 8> x, Vec<double, 8> y, Vec<double, 8> z) {
-  return {(Vec<double, 8>::N)_mm512_fmadd_pd((__m512d)x.a, (__m512d)y.a, (__m512d)z.a)};
+  return {__builtin_ia32_vfmaddpd512_mask(x.a, y.a, z.a, ALL8, ROUND)};
 }
-FS_HD Vec<float, 16> relu(Vec<float, 16> x) {
-  return {(Vec<float, 16>::N)_mm512_maskz_max_ps(0xFFFF, (__m512)x.a, _mm512_setzero_ps())};
-}
-FS_HD Vec<double, 8> relu(Vec<double, 8> x) {
-  return {(Vec<double, 8>::N)_mm512_maskz_max_pd(0xFF, (__m512d)x.a, _mm512_setzero_pd())};
-}
+FS_HD Vec<float, 16> relu(Vec<float, 16> x) { return {__builtin_ia32_maxps512_mask(x.a, F16{}, F16{}, ALL16, ROUND)}; }
+FS_HD Vec<double, 8> relu(Vec<double, 8> x) { return {__builtin_ia32_maxpd512_mask(x.a, D8{}, D8{}, ALL8, ROUND)}; }
 FS_HD Vec<float, 16> gate(Vec<float, 16> h, Vec<float, 16> y) {
-  __mmask16 on = _mm512_cmp_ps_mask((__m512)h.a, _mm512_setzero_ps(), _CMP_GT_OQ);
-  return {(Vec<float, 16>::N)_mm512_maskz_mov_ps(on, (__m512)y.a)};
+  unsigned short on = __builtin_ia32_cmpps512_mask(h.a, F16{}, GREATER, ALL16, ROUND);
+  return {__builtin_ia32_movaps512_mask(y.a, F16{}, on)};
 }
 FS_HD Vec<double, 8> gate(Vec<double, 8> h, Vec<double, 8> y) {
-  __mmask8 on = _mm512_cmp_pd_mask((__m512d)h.a, _mm512_setzero_pd(), _CMP_GT_OQ);
-  return {(Vec<double, 8>::N)_mm512_maskz_mov_pd(on, (__m512d)y.a)};
+  unsigned char on = __builtin_ia32_cmppd512_mask(h.a, D8{}, GREATER, ALL8, ROUND);
+  return {__builtin_ia32_movapd512_mask(y.a, D8{}, on)};
 }
-FS_HD u32 beyond(Vec<float, 16> x, float bound) {
-  return _mm512_cmp_ps_mask(_mm512_abs_ps((__m512)x.a), _mm512_set1_ps(bound), _CMP_NLE_UQ);
+FS_HD u32 beyond(Vec<float, 16> x, float b) {
+  F16 size = (F16)((I16)x.a & 0x7fffffff), most = {b, b, b, b, b, b, b, b, b, b, b, b, b, b, b, b};
+  return (unsigned short)__builtin_ia32_cmpps512_mask(size, most, NOT_BELOW, ALL16, ROUND);
 }
-FS_HD u32 beyond(Vec<double, 8> x, double bound) {
-  return _mm512_cmp_pd_mask(_mm512_abs_pd((__m512d)x.a), _mm512_set1_pd(bound), _CMP_NLE_UQ);
+FS_HD u32 beyond(Vec<double, 8> x, double b) {
+  D8 size = (D8)((L8)x.a & 0x7fffffffffffffffLL), most = {b, b, b, b, b, b, b, b};
+  return (unsigned char)__builtin_ia32_cmppd512_mask(size, most, NOT_BELOW, ALL8, ROUND);
 }
 #endif
 

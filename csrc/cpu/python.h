@@ -3,9 +3,6 @@
 #ifndef FASTSGD_PYTHON_H
 #define FASTSGD_PYTHON_H
 #include <omp.h>
-#if defined(__AVX2__)
-#include <immintrin.h>  // of core/vec.h
-#endif
 
 #include <cstdlib>
 #include <initializer_list>
