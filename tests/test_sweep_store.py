@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from sweeps import RUN, SIZES, shards, small, sums
 
 import fastsgd as fs
 from fastsgd import storage
-from fastsgd.sweep import claims, store
+from fastsgd.spec import codec
+from fastsgd.sweep import claims, request, store
 from fastsgd.sweep import shards as files
 
 zarr = pytest.importorskip("zarr")
@@ -139,6 +141,17 @@ def test_another_sweeps_store_is_refused(whole, change, nothing_runs):
         fs.Sweep(base, **given).run(whole.path)
 
 
+def test_a_store_outlives_the_fields_of_its_records(copy, monkeypatch):
+    one = codec.encode  # as if records had a field more than when the store was made
+    monkeypatch.setattr(request, "codec", SimpleNamespace(encode=lambda r: (one(r)[0] + "more", one(r)[1]),
+                                                          digest=codec.digest))
+    assert {group.name for group in small().groups}.isdisjoint(copy.layouts)
+    again = fs.sweep.open(copy.path)
+    assert again.names == copy.names and not again.missing() and not again.check(thorough=True)
+    grown = small(replicas=12).run(copy.path)
+    assert set(copy.names) < set(grown.names) and set(grown.layouts) == set(copy.layouts) and not grown.missing()
+
+
 def test_a_store_grows_but_does_not_shrink_in_silence(copy):
     assert small(replicas=3).store(copy.path).sweep.replicas == 10  # nothing of it is missing
 
@@ -154,7 +167,7 @@ def test_what_is_no_store_is_refused(copy, tmp_path, nothing_runs):
             fs.sweep.open(tmp_path / path)
     manifest = copy.path / store.MANIFEST
     header, arrays = storage.read(manifest, "sweep")
-    for change, words in (({"store_format": 2}, "newer"), ({"store": "0"}, "do not fit"),
+    for change, words in (({"store_format": 2}, "newer"), ({"store": 0}, "do not fit"),
                           ({"layouts": []}, "do not fit"), ({"sweep": "{"}, "cannot be read"),
                           ({"layouts": [{}]}, "cannot be read")):
         storage.write(manifest, header | change, arrays)

@@ -176,10 +176,16 @@ def _values(data, dim):
     return np.unique(np.linspace(0, n - 1, min(n, len(COLOURS))).round().astype(int))
 
 
-def _steps(data):
-    if "step" in data.coords:
-        return data["step"].values, "step"
-    return np.arange(data.sizes["step"]), "saved step, number"
+def _against_steps(axis, data):
+    """The look of a panel against the step, whose places are returned; its logarithm where steps are saved by that."""
+    if "step" not in data.coords:
+        axis.set_xlabel("saved step, number")
+        return np.arange(data.sizes["step"])
+    steps = data["step"].values
+    axis.set_xlabel("step")
+    if len(steps) > 4 and 0 < 10 * steps[len(steps) // 2] < steps[-1]:
+        axis.set_xscale("symlog", linthresh=steps[steps > 0][0])
+    return steps
 
 
 def _curves(data, by, names):
@@ -188,8 +194,8 @@ def _curves(data, by, names):
         return None
     columns = min(3, len(names))
     figure, axes, _ = canvas(-(-len(names) // columns), columns, 4.6, 3.9)
-    steps, words = _steps(data)
     for axis, name in zip(axes, names, strict=False):
+        steps = _against_steps(axis, data)
         band, ends = data[f"{name}_band"], []
         for colour, k in zip(COLOURS, _values(data, by) if by else [None], strict=False):
             own = _middle(band if k is None else band.isel({by: k}), ("quantile", "step")).values
@@ -199,7 +205,6 @@ def _curves(data, by, names):
         if 0 < 30 * min(ends) < max(ends):
             axis.set_yscale("log")
             _plain_ticks(axis.yaxis)
-        axis.set_xlabel(words)
         axis.set_ylabel(name)
         axis.grid(alpha=0.2)
     for axis in axes[len(names):]:
@@ -218,12 +223,11 @@ def _survival(data, by):
     if "survival" not in data:
         return None
     figure, axes, _ = canvas(1, 1, 5.6, 3.6)
-    steps, words = _steps(data)
+    steps = _against_steps(axes[0], data)
     for colour, k in zip(COLOURS, _values(data, by) if by else [None], strict=False):
         own = data["survival"] if k is None else data["survival"].isel({by: k})
         axes[0].plot(steps, own.mean(_others(own, ("step",))), color=colour, linewidth=1.8, drawstyle="steps-post",
                      label=None if k is None else _label(data, by, k))
-    axes[0].set_xlabel(words)
     axes[0].set_ylabel("share of networks not lost")
     axes[0].set_ylim(-0.02, 1.02)
     axes[0].grid(alpha=0.2)

@@ -61,12 +61,14 @@ class Layout(Record):
     """The ranges of one group.
 
     name: of the group; size: networks of a shard; stride: every which network's records are kept; blocks: a list
+    first: for each axis, the first of its values that the group has: what tells it from others, whatever its name
     """
 
     name: str
     size: int
     stride: int
     blocks: list
+    first: tuple = ()
 
     def pieces(self, block):
         """(cells a range, ranges a cell) of a block, one of them 1."""

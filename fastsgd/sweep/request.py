@@ -86,7 +86,7 @@ class Random(Record):
 class Group(Record):
     """Cells that share a kernel: one run cut into ranges.
 
-    name: what the same group is called in any sweep; run: with the values that these cells share
+    name: what a store calls it that is made now; run: with the values that these cells share
     members: for each axis, which of its values [v]; vector: names of the fields that are per network
     """
 
@@ -94,6 +94,11 @@ class Group(Record):
     run: Run
     members: tuple
     vector: tuple
+
+    @property
+    def first(self):
+        """The first of its values on each axis, which no other group has all of and no growth changes."""
+        return tuple(int(members[0]) for members in self.members)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,10 +50,14 @@ class Store:
     path: folder; sweep: what it holds, in the order in which values were added
     """
 
-    def __init__(self, path, sweep, layouts, classes=()):
+    def __init__(self, path, sweep, layouts, classes=(), fingerprint=None):
         self.path, self.sweep, self.classes = Path(path), sweep, tuple(classes)
         self.layouts = {one.name: one for one in layouts}
-        self.groups = {group.name: group for group in sweep.groups}
+        groups = {group.first: group for group in sweep.groups}
+        self.groups = {one.name: groups[one.first] for one in layouts}
+        # what tells this store's files from those of others: made once, since records get new fields in time
+        self.fingerprint = fingerprint or codec.digest(
+            sweep.fingerprint() + codec.digest(*codec.encode(sweep.reductions)), {})[:16]
 
     def __repr__(self):
         return f"Store({str(self.path)!r}, networks={self.sweep.networks}, ranges={len(self.names)})"
@@ -69,11 +73,6 @@ class Store:
         """The Range called `name`."""
         group, _, number = name.partition(".")
         return self.layouts[group].range(int(number))
-
-    @cached_property
-    def fingerprint(self):
-        """What tells this store from those of other sweeps, and of other reductions."""
-        return codec.digest(self.sweep.fingerprint() + codec.digest(*codec.encode(self.sweep.reductions)), {})[:16]
 
     def arrays(self, name):
         """The arrays of the group called `name`."""
@@ -264,7 +263,7 @@ def planned(sweep, group, size=None):
         size = layout.size(prod(shape), sweep.replicas, seconds, record)
     else:
         size = max(whole(size, "size", 1, 2**32) // sweep.replicas * sweep.replicas, min(size, sweep.replicas))
-    one = layout.Layout(group.name, size, stride, [])
+    one = layout.Layout(group.name, size, stride, [], group.first)
     one.grow(shape)
     return one, seconds
 
@@ -287,7 +286,7 @@ def _publish(store):
                 shards.write(path / one.name / array.name / "zarr.json", text)
         text, arrays = codec.encode(sweep)
         header = {"kind": "sweep", "store_format": FORMAT, "store": store.fingerprint, "sweep": text, "layouts": [
-            {"name": one.name, "size": one.size, "stride": one.stride,
+            {"name": one.name, "size": one.size, "stride": one.stride, "first": one.first,
              "blocks": [[block.low, block.high, block.first] for block in one.blocks]}
             for one in store.layouts.values()]}
         storage.write(path / MANIFEST, header, arrays)
@@ -308,15 +307,15 @@ def open_store(path, classes=()):
                         f"has {FORMAT}; a newer one may read it")
     try:
         sweep = codec.decode(header["sweep"], arrays, classes)
-        made = [layout.Layout(one["name"], int(one["size"]), int(one["stride"]), [
-            layout.Block(tuple(low), tuple(high), int(first)) for low, high, first in one["blocks"]])
-            for one in header["layouts"]]
-        store = Store(path, sweep, made, classes)
-        sound = isinstance(sweep, Sweep) and set(store.layouts) == set(store.groups) and all(
-            made.size > 0 and made.stride > 0 and made.blocks for made in made) and all(
-            os.path.isdir(path / name) for name in FOLDERS)
-        if not sound or header.get("store") != store.fingerprint:
+        made = [layout.Layout(str(one["name"]), int(one["size"]), int(one["stride"]), [
+            layout.Block(tuple(low), tuple(high), int(first)) for low, high, first in one["blocks"]],
+            tuple(one["first"])) for one in header["layouts"]]
+        sound = isinstance(sweep, Sweep) and {one.first for one in made} == {group.first for group in sweep.groups}
+        sound = sound and all(one.size > 0 and one.stride > 0 and one.blocks for one in made) and isinstance(
+            header["store"], str) and all(os.path.isdir(path / name) for name in FOLDERS)
+        if not sound:
             raise SpecError("its parts do not fit each other")
+        store = Store(path, sweep, made, classes, header["store"])
     except SpecError as error:
         raise SpecError(f"path: {str(path)!r} cannot be read: {error}") from None
     except Exception as error:
@@ -333,17 +332,14 @@ def _grown(store, sweep):
     merged = _merged(store.sweep, sweep)
     if merged is store.sweep:
         return store
-    made = []
+    known, made = {one.first: one for one in store.layouts.values()}, []
+    like = next(iter(store.layouts.values()))
     for group in merged.groups:
-        one, shape = store.layouts.get(group.name), (*map(len, group.members), merged.replicas)
-        if one is None:
-            fresh = next(iter(store.layouts.values()))
-            one = layout.Layout(group.name, fresh.size, fresh.stride, [])
-        else:
-            one = layout.Layout(one.name, one.size, one.stride, list(one.blocks))
-        one.grow(shape)
+        one = known.get(group.first) or layout.Layout(group.name, like.size, like.stride, [], group.first)
+        one = replace(one, blocks=list(one.blocks))
+        one.grow((*map(len, group.members), merged.replicas))
         made.append(one)
-    grown = Store(store.path, merged, made, store.classes)
+    grown = Store(store.path, merged, made, store.classes, store.fingerprint)
     _publish(grown)
     return grown
 
