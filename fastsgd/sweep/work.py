@@ -22,7 +22,7 @@ from .claims import STALE, Claims, Folder
 from .reduce import Part
 from .store import MANIFEST, Store, checksum, open_store, sealed
 
-WAIT = 1.0  # seconds before a worker that finds no free range looks again
+WAIT = 0.1, 10.0  # seconds before a worker that finds no free range looks again, at first and at most
 
 
 def run_of(store, range_):
@@ -121,7 +121,7 @@ def work(store, *, tuning=None, stale=STALE, shard=None, seconds=None, thorough=
         raise SpecError(f"stale: {stale!r} given, expected seconds > 0")
     if not os.access(store.path / "claims", os.W_OK | os.X_OK):
         raise SpecError(f"path: the store {str(store.path)!r} may not be written to")
-    mine, began, count = _mine(store, shard), time.monotonic(), 0
+    mine, began, count, wait = _mine(store, shard), time.monotonic(), 0, WAIT[0]
     store.repair(thorough)
     claims = Claims(Folder(store.path / "claims"), stale)
 
@@ -133,9 +133,10 @@ def work(store, *, tuning=None, stale=STALE, shard=None, seconds=None, thorough=
         if claim is None:
             if not missing():
                 break
-            time.sleep(min(WAIT, stale / 4))
+            time.sleep(min(wait, stale / 4))
+            wait = min(2 * wait, WAIT[1])
             continue
-        name = claim[0]
+        name, wait = claim[0], WAIT[0]
         if (store.path / "done" / f"{name}.json").exists():
             continue  # somebody was quicker than our list
         with claims.alive(claim):
