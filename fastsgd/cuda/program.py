@@ -114,7 +114,8 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
                   ("Loss", own_loss), ("Penalty", penalty_rows is not None)) if there))
     made = f"namespace fs {{\nnamespace own {{\n{own}}}\n}}\n" if own else ""
     made += "".join(f"struct {name} : fs::NothingOwn {{\n{traced if own else ''}"
-                    f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {shape};\n  }}\n}};\n" for name, shape in shapes.items())
+                    f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {shape};\n  }}\n}};\n"
+                    for name, shape in shapes.items())
     flags = {"SHARES": shares, "taught": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
              "STAGED": staged, "FRESH": inputs is not None, "ONE": one}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
