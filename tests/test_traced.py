@@ -124,6 +124,24 @@ def test_a_fault_of_the_code_is_found(tmp_path):
         check.compiled(program, library, "float64", native().lanes["float64"])
 
 
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_elementary_functions_are_right_to_the_last_digits(dtype, tmp_path):
+    def function(p, x):
+        z = p["w"] * x
+        return torch.stack([z.sin(), z.cos(), z.expm1(), z.abs().log1p(), z.floor(), z.trunc(), z.round()]).flatten()
+
+    d = 50
+    nodes, _ = programs.model_graph(function, {"w": (d,)}, d)
+    program, width = programs.model_program(nodes["f"], {"w": (d,)}, ["w"], d), native().lanes[dtype]
+    (library,) = together([program], dtype, width, QUICK, tmp_path)
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((width, d)) * 10.0**rng.uniform(-6, 1.5, (width, d))
+    leaves = {"w": np.ones((width, d)), INPUT: x.astype(dtype).astype(np.float64)}
+    got, _ = check.Compiled(program, library, dtype, width)(leaves, np.ones((width, 7 * d)))
+    want, _ = program.evaluate(leaves, np.ones((width, 7 * d)))
+    np.testing.assert_allclose(got, want, rtol=3 * np.finfo(dtype).eps, atol=0)
+
+
 # ---- random functions
 
 UNARY = [torch.sin, torch.cos, torch.tanh, torch.sigmoid, torch.relu, torch.square, torch.abs, F.softplus, F.gelu,
