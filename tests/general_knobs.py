@@ -12,6 +12,7 @@ AVERAGE = fs.SaveAt(linear=3, of="average")
 SHARED = {  # fields of every rule: what else the rule has, the new value
     "lost_above": ({}, 0.5), "weight_decay": ({}, 0.1), "balance_penalty": ({}, 0.5), "normalised": ({}, True),
     "label_noise": ({}, 0.3), "gradient_noise": ({}, 0.3), "average": ({"average": 0.5}, 0.9),
+    "penalty": ({}, lambda p: (p["u"]**2).sum()),
 }
 DESCENT = {"momentum": ({}, 0.5), "nesterov": ({"momentum": 0.5}, True)}
 OWN = {

@@ -175,9 +175,8 @@ def test_other_models_and_losses_are_traced_and_what_they_say_is_computed(what):
     plan = fs.plan(run)
     assert plan.backend == "cpu" and "traced: " in plan.explain()
     np.testing.assert_allclose(fs.train(plan).weights, fs.train(run.replace(backend="reference")).weights, rtol=1e-12)
-    for backend in ("cuda", "triton"):
-        with pytest.raises(fs.BackendUnavailable, match=backend):
-            fs.plan(run.replace(backend=backend))
+    with pytest.raises(fs.BackendUnavailable, match="triton"):
+        fs.plan(run.replace(backend="triton"))
 
 
 @pytest.mark.parametrize("what", OTHERS)

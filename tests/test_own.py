@@ -281,3 +281,32 @@ def test_what_is_done_is_explained():
     assert "model traced: 5 operations, equal to torch.func at " in text and "compiled" in text
     assert "nothing depends on spare" in text and "loss traced" in text
     assert POINTS == 7
+
+
+# ---- cards
+
+
+def test_a_card_has_the_same_bits(a_card):
+    """The same text in the program of the general loop, by fibers where there is no card."""
+    run = own("float32", metrics=[fs.metrics.TrainLoss()])
+    here, there = fs.train(run), fs.train(run.replace(backend="cuda"))
+    assert there.provenance["backend"] == "cuda" and bits(there)[0] == bits(here)[0]
+    np.testing.assert_allclose(there.numpy("train_loss"), here.numpy("train_loss"), rtol=1e-12)
+    assert "a thread a network" in fs.plan(run.replace(backend="cuda")).explain()
+    with pytest.raises(fs.PlanError, match="a thread a network"):
+        fs.plan(run.replace(backend="cuda"), fs.Tuning(team=32))
+
+
+def test_a_penalty_of_a_family_on_a_card(a_card):
+    model = fs.models.DiagonalLinear(D, u0=0.5, v0=0.2)
+    rule = fs.rules.SGD(momentum=0.4, penalty=lambda p: 0.1 * (p["u"] * p["v"]).sum())
+    run = general({"model": model, "rule": rule}, metrics=())
+    here, there = fs.train(run), fs.train(run.replace(backend="cuda"))
+    assert there.saved_weights.tobytes() == here.saved_weights.tobytes()
+    assert np.abs(here.weights - fs.train(run.replace(rule=fs.rules.SGD(momentum=0.4))).weights).max() > 1e-4
+
+
+def test_what_a_card_has_no_room_or_program_for_is_refused(a_card):
+    wide = fs.models.Function(lambda p, x: p["W2"] @ torch.sin(p["W1"] @ x), d=D, shapes={"W1": (3000, D), "W2": 3000})
+    with pytest.raises(fs.BackendUnavailable, match="holds at most 64 KiB"):
+        fs.plan(general({"model": wide}, backend="cuda", metrics=()))

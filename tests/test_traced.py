@@ -124,6 +124,24 @@ def test_a_fault_of_the_code_is_found(tmp_path):
         check.compiled(program, library, "float64", native().lanes["float64"])
 
 
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+def test_elementary_functions_are_right_to_the_last_digits(dtype, tmp_path):
+    def function(p, x):
+        z = p["w"] * x
+        return torch.stack([z.sin(), z.cos(), z.expm1(), z.abs().log1p(), z.floor(), z.trunc(), z.round()]).flatten()
+
+    d = 50
+    nodes, _ = programs.model_graph(function, {"w": (d,)}, d)
+    program, width = programs.model_program(nodes["f"], {"w": (d,)}, ["w"], d), native().lanes[dtype]
+    (library,) = together([program], dtype, width, QUICK, tmp_path)
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((width, d)) * 10.0**rng.uniform(-6, 1.5, (width, d))
+    leaves = {"w": np.ones((width, d)), INPUT: x.astype(dtype).astype(np.float64)}
+    got, _ = check.Compiled(program, library, dtype, width)(leaves, np.ones((width, 7 * d)))
+    want, _ = program.evaluate(leaves, np.ones((width, 7 * d)))
+    np.testing.assert_allclose(got, want, rtol=3 * np.finfo(dtype).eps, atol=0)
+
+
 # ---- random functions
 
 UNARY = [torch.sin, torch.cos, torch.tanh, torch.sigmoid, torch.relu, torch.square, torch.abs, F.softplus, F.gelu,
@@ -195,3 +213,64 @@ def test_random_functions_compile_to_what_their_graphs_say(tmp_path):
     made, width = list(RANDOM.values())[::COMPILED], native().lanes["float64"]
     for program, library in zip(made, together(made, "float64", width, QUICK, tmp_path), strict=True):
         check.compiled(program, library, "float64", width)
+
+
+# ---- what docs/own.md says is allowed: functions of a matrix W [4, 6] and a vector x [6]
+
+ALLOWED = {
+    **{name: (lambda W, x, name=name: getattr(torch, name)((W @ x).abs() + 0.3)) for name in (
+        "neg abs sign square sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p sin cos tan cosh tanh erf "
+        "sigmoid floor ceil round trunc").split()},
+    **{name: (lambda W, x, name=name: getattr(F, name)(W @ x)) for name in (
+        "relu leaky_relu elu selu celu gelu silu mish softplus logsigmoid hardtanh relu6 softsign tanhshrink "
+        "softshrink hardshrink").split()},
+    "glu": lambda W, x: F.glu(W @ x), "threshold": lambda W, x: F.threshold(W @ x, 0.2, 0.1),
+    "prelu": lambda W, x: F.prelu(W @ x, W[0, :1]), "gelu_tanh": lambda W, x: F.gelu(W @ x, approximate="tanh"),
+    "powers": lambda W, x: W**2 + (W.abs() + 1)**-1.5 + W**7 + (x**2 + 1)**0.3 + 2**x,
+    "lerp": lambda W, x: torch.lerp(x, x * x, 0.3) + torch.lerp(x, x * x, W[0]),
+    "addc": lambda W, x: torch.addcmul(x, W, W, value=0.5) + torch.addcdiv(x, W, W * W + 1),
+    "alpha": lambda W, x: torch.add(x, W, alpha=2) - torch.sub(x, W, alpha=3) + (1 - x) + 2 / (1 + x * x),
+    "choices": lambda W, x: torch.where((W > 0) & ~(x > 0.5) | (W < -1), W, x).masked_fill(W > 1, 0.5),
+    "extremes": lambda W, x: torch.maximum(W, x) + torch.minimum(W, x) + W.clamp(-0.5, 0.5) + W.clamp(min=0) + (
+        W.clamp_max(0.3) + torch.clamp(W, max=0.2)),
+    "views": lambda W, x: W.T[1:, ::2].permute(1, 0).flip(0).roll(1, 1) + W.reshape(2, 2, 6)[:, 0, :5],
+    "pieces": lambda W, x: torch.cat([*W.split(2), x[None]]) + torch.stack([x] * 5) + F.pad(W, (0, 0, 0, 1)),
+    "diagonals": lambda W, x: W.diagonal().sum() + torch.diag(x).sum(0) + x.unfold(0, 3, 2).sum() + W.tril().sum() + (
+        W.triu(1).sum()),
+    "known_indices": lambda W, x: W[:, torch.tensor([0, 3, 3])].sum(1) + W[torch.tensor([1, 1, 0, 2]),
+                                                                        torch.tensor([0, 1, 1, 5])] + W[..., -1],
+    "repeats": lambda W, x: x.repeat(2, 2).sum() + x.expand(4, 6) + x.repeat_interleave(2).reshape(2, 6).sum(0),
+    "constants": lambda W, x: x * torch.arange(6.0) + torch.zeros_like(x) + torch.ones(6, device=x.device) + (
+        torch.full_like(x, 0.3) + x.new_zeros(6) + torch.eye(6)[2]),
+    "data_index": lambda W, x: W[(x[:2] > 0).long()].sum() + W.index_select(1, (x[:1].abs() > 1).long()).sum(),
+    "sums": lambda W, x: W.sum() + W.mean(0, keepdim=True) + W.sum(1)[:, None] + W.prod(0) + W.cumsum(1),
+    "largest": lambda W, x: W.amax(1) + W.amin(1) + W.max() + W.max(1).values + W.min(1)[0] + W.amax((0, 1)),
+    "spread": lambda W, x: W.var(1) + W.std(1, correction=0) + W.var() + W.norm(dim=1) + W.norm(p=1) + (
+        torch.linalg.vector_norm(W, float("inf")) + torch.linalg.norm(x)),
+    "softmax": lambda W, x: W.softmax(1) + F.log_softmax(W, 0) + W.logsumexp(0) + F.softmin(W, 1),
+    "products": lambda W, x: W @ W.T @ W + torch.outer(W @ x, x) + torch.einsum("ij,j,k->ik", W, x, x) + (
+        torch.bmm(W[None], torch.eye(6, dtype=W.dtype)[None])[0] + F.linear(x, W.T @ W, x) + torch.dot(x, x)),
+    "addmm": lambda W, x: torch.addmm(W @ W.T, W, W.T, beta=0.5, alpha=2) + torch.addmv(W @ x, W, x),
+    "tensordot": lambda W, x: torch.tensordot(W, W, dims=([1], [1])) + torch.matmul(W[None], x)[0] + W.matmul(W.mT),
+    "norms": lambda W, x: F.layer_norm(W, (6,)) + F.group_norm(W[None], 2, eps=1e-3)[0] + F.normalize(W, dim=1),
+    "windows": lambda W, x: F.conv1d(W[None], W[:2, :4, None].expand(2, 4, 2), dilation=2, stride=2).sum() + (
+        F.conv1d(W[None], W[:, None, :3], groups=4, padding=1).sum() + F.avg_pool1d(W[None], 2).sum() + F.max_pool1d(
+            W[None], 3).sum() + F.conv2d(W[None, None], W[None, None, :2, :2], padding="same").sum() + F.avg_pool2d(
+                W[None], 2).sum() + F.max_pool2d(W[None], 2).sum()),
+    "attention": lambda W, x: F.scaled_dot_product_attention(W[None], W[None], W[None]).sum(),
+    "losses": lambda W, x: F.mse_loss(x, W[0]) + F.l1_loss(x, W[1]) + F.huber_loss(x, W[2]) + F.smooth_l1_loss(
+        x, W[0], beta=0.5) + F.binary_cross_entropy_with_logits(x, W[1].sigmoid()) + F.cross_entropy(
+            W[0], torch.tensor(2)) + F.cross_entropy(W, torch.tensor([0, 1, 2, 5])),
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_the_page_allows_is_taken(name):
+    function, shapes = ALLOWED[name], {"W": (4, 6)}
+
+    def net(p, x):
+        return (torch.tanh(0.3 * function(p["W"], x))).sum() + p["W"].sum()
+
+    nodes, _ = programs.model_graph(net, shapes, 6)
+    program = programs.model_program(nodes["f"], shapes, ["W"], 6)
+    assert check.against_torch(program, lambda leaves: net(leaves, leaves[INPUT])).worst < SAME

@@ -1,8 +1,12 @@
 // Owns more functions over vectors, for models that are traced: sin, cos, expm1, log1p, rounding to whole numbers.
 //
-// As core/math.h: IEEE +, -, *, /, fma and bits alone, no branch between lanes, the same bits at any width. Errors in
-// ulp of the exact value (float against double on 4e6 arguments, double against long double on 4e6): sin and cos 1.5
-// away from their zeros, and below 1e-7 (float), 2e-16 (double) everywhere; expm1 2.6, log1p 1.7.
+// As core/math.h: IEEE +, -, *, /, fma and bits alone, no branch between lanes, the same bits at any width. The largest
+// errors seen, in ulp of the exact value (float against double, double against long double, 1.8e6 arguments each; of
+// sin and cos up to 1e5):
+//
+//            sin    cos    expm1  log1p
+//   float    1.44   1.46   1.42   1.44
+//   double   1.46   1.47   2.04   2.42
 #pragma once
 #include "math.h"
 

@@ -67,10 +67,10 @@ struct GeneralRows {
   V *guide, *guided;  // the teacher's [P] and [kept], if there is one
 };
 
-// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs; slope(loss, f, y, g) and
-// penalise(penalty, w, kept, to), since either may have been traced with it.  Teacher: the same; null if there is none.
-// Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for inputs made here. Tm: one
-// lane alone on each network, or all lanes of a block on one.
+// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs; slope(loss, f, y, g),
+// penalised(penalty) and penalise(penalty, w, kept, to), since either may have been traced with it.  Teacher: the same;
+// null if there is none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for
+// inputs made here. Tm: one lane alone on each network, or all lanes of a block on one.
 template <class Tm, class Model, class Teacher, class Feed>
 class General {
   using T = typename Tm::T;
@@ -237,7 +237,7 @@ class General {
   FS_HD void step(i64 t) {
     if (t == job.t0 || t % 4 == 0) feed.draw(member, t);
     const V rate = -amplitude(job.base, job.row, job.multiplier, t);
-    const bool noisy = all.gradient_noise.amplitude.base || all.one_label() || all.penalty.pull;
+    const bool noisy = all.gradient_noise.amplitude.base || all.one_label() || model.penalised(all.penalty);
     if (rule.plain() && job.batch == 1 && !noisy) {
       fetch(t, 0);
       const u32 bad = sample(r.w, t, 0, V::set(1)) & alive;

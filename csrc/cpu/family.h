@@ -28,6 +28,7 @@ struct Family {
       return loss.traced.template as<TracedSlope<V, T>, V>()(f, y, loss.bound, g);
     return loss.slope(f, y, outputs, g);
   }
+  static bool penalised(const TracedPenalty& penalty) { return bool(penalty.pull); }
   void penalise(const TracedPenalty& penalty, const V* w, V* kept, V* to) const {
     if (penalty.pull) penalty.pull.template as<TracedPenaltyPull<V>, V>()(w, kept, to);
   }

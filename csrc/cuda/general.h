@@ -12,6 +12,7 @@
 // straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, 1
 // Gaussian, 2 signs), ONE.
 #pragma once
+#include "../core/functions.h"
 #include "../core/general.h"
 #include "../core/models/autoencoder.h"
 #include "../core/models/dense.h"
@@ -26,12 +27,20 @@ namespace fs {
 template <class T, int LANES>
 using Work = Either<LANES == 1, Team<T, 1, 1>, Together<T, LANES>>;
 
-// A model as the general loop sees it; Made::model() is its shape, known to the compiler.
+// What a program has of traced losses and penalties, unless it says otherwise.
+struct NothingOwn {
+  static constexpr bool OWN_LOSS = false, OWN_PENALTY = false;
+  static constexpr int KEPT = 0;  // rows that a penalty needs
+};
+
+// A model as the general loop sees it; Made::model() is its shape, known to the compiler. OWN_LOSS, OWN_PENALTY:
+// whether Made::Loss and Made::Penalty, which were traced, stand for the loss and come on top of the rule.
 template <class Tm, class Made>
 struct Whole {
   using V = typename Tm::V;
   FS_HD static constexpr auto model() { return Made::template model<Tm>(); }
-  static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs(), kept = model().kept();
+  static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs();
+  static constexpr int kept = model().kept() > Made::KEPT ? model().kept() : Made::KEPT;
 
   FS_DEVICE void forward(const V* w, const V* x, V* keep, V* out) const {
     model().forward(w, Columns<Tm>{x}, keep, out);
@@ -41,9 +50,13 @@ struct Whole {
   }
   template <class L>
   FS_DEVICE u32 slope(const L& loss, const V* f, const V* y, V* g) const {
-    return loss.slope(f, y, outputs, g);
+    if constexpr (Made::OWN_LOSS) return typename Made::template Loss<Tm>().slope(f, y, loss.bound, g);
+    else return loss.slope(f, y, outputs, g);
   }
-  FS_DEVICE void penalise(const TracedPenalty&, const V*, V*, V*) const {}
+  FS_DEVICE static constexpr bool penalised(const TracedPenalty&) { return Made::OWN_PENALTY; }
+  FS_DEVICE void penalise(const TracedPenalty&, const V* w, V* keep, V* to) const {
+    if constexpr (Made::OWN_PENALTY) typename Made::template Penalty<Tm>().pull(w, keep, Accumulate<V>{to});
+  }
 };
 
 // The samples of one network.

@@ -6,12 +6,13 @@ import numpy as np
 
 from ..cuda import program as programs
 from ..cuda.launch import HYPERS
-from ..errors import PlanError
+from ..errors import BackendUnavailable, PlanError
 from ..losses import Squared
+from ..native import native
 from ..rules import SGD, Adam
 from ..spec.kinds import kind_of
 from ..spec.problem import Dataset, Fresh, Stream
-from . import general
+from . import general, traced
 from .cpu import fused, one_label, permuted, shape_of
 
 REGISTERS = 64 << 10  # of a multiprocessor, 32 bits each
@@ -66,7 +67,27 @@ def tabled(run):
 
 def why_not(run):
     """None, or a sentence saying why there is no program for this run."""
-    return None if in_fused_loop(run) else general.why_not(run)
+    if in_fused_loop(run):
+        return None
+    why = general.why_not(run, own=True)
+    if why or not _own(run):
+        return why
+    if "teacher" in _own(run):
+        return "it has no kernel for a teacher of your own"
+    try:
+        why = traced.why_not(run, native())  # the same text is compiled and checked on the CPU first
+    except BackendUnavailable as error:
+        return str(error)
+    size = np.dtype(run.dtype).itemsize * _general_rows(run) if why is None else 0
+    if size > ROWS_BYTES:
+        return (f"what is traced has a thread a network, which holds at most {ROWS_BYTES >> 10} KiB of rows, here "
+                f"{size / 1024:.1f}")
+    return why
+
+
+def _own(run):
+    """{what: Program} of what of a run is traced."""
+    return {what: part.program for what, part in traced.parts(run).items()}
 
 
 def choose(run, N, card, tuning):
@@ -113,7 +134,7 @@ def local_bytes(each, card):
 
 def _labels(run):
     """Numbers in a row of y."""
-    return run.model.outputs if run.loss.name == "squared" else 1
+    return general.labels(run)
 
 
 def _stages(run, size, card):
@@ -220,6 +241,8 @@ def _best(layouts, N, card):
 def shape_text(model):
     """C++ of a family's shape, for csrc/cuda/general.h."""
     shape = general.family(model)
+    if shape is None:
+        return "fs::own::Model<Tm>{}"
     kind = shape["family"]
     if kind == "dense":
         return f"fs::Dense<Tm, {_activation(shape)}>{{{dense_text(shape)}}}"
@@ -273,7 +296,10 @@ def _general_rows(run):
     perturb, teacher = run.rule.traits()["perturb"], getattr(run.data, "teacher", None)
     arrays = 1 + (not _plain(run)) + (perturb != "none") + (perturb == "sample") + len(run.rule.buffers())
     taught = teacher.P + kept_numbers(teacher) if teacher else 0
-    return arrays * run.model.P + kept_numbers(run.model) + run.data.d + taught
+    own = _own(run)
+    kept = own["model"].rows if "model" in own else kept_numbers(run.model)
+    kept = max(kept, own["penalty"].rows if "penalty" in own else 0)
+    return arrays * run.model.P + kept + run.data.d + taught
 
 
 def _general(run, N, card, tuning):
@@ -281,6 +307,8 @@ def _general(run, N, card, tuning):
     lanes, why = _general_lanes(run, N, card, rows * item)
     if tuning.team is not None:
         lanes, why = tuning.team, "as asked for"
+        if _own(run) and lanes != 1:
+            raise PlanError(f"tuning: team={tuning.team} given; what is traced has a thread a network")
         if lanes not in (1, *BLOCKS) or (lanes == 1 and rows * item > ROWS_BYTES):
             raise PlanError(f"tuning: team={tuning.team} given; the general loop has a thread a network (1, up to "
                             f"{ROWS_BYTES >> 10} KiB of rows, here {rows * item / 1024:.1f}) or a block of "
@@ -325,6 +353,8 @@ def block(widest):
 
 def _general_lanes(run, N, card, size):
     """(threads a network, why)."""
+    if _own(run):
+        return 1, "what is traced has a thread a network"
     widest = longest(run.model)
     together = block(widest)
     if size > ROWS_BYTES:
@@ -343,14 +373,16 @@ def _general_program(run, lanes, rows, shares, staged):
     rule, data = run.rule, run.data
     noises, fresh = rule.noises(), isinstance(data, Fresh)
     inputs = f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if fresh else None
+    own = _own(run)
     return programs.general(
         shape_text(run.model), run.dtype, lanes=lanes, rows=rows, shares=shares,
         teacher=shape_text(data.teacher) if fresh and data.teacher is not None else None, update=_update(run),
-        loss=run.loss.name, labels=_labels(run), buffers=len(rule.buffers()), plain=_plain(run), full=rule.full,
-        table=tabled(run), staged=staged, inputs=inputs,
+        loss="traced" if "loss" in own else run.loss.name, labels=_labels(run),
+        buffers=len(rule.buffers()), plain=_plain(run), full=rule.full, table=tabled(run), staged=staged, inputs=inputs,
         label_noise=NOISES[noises["label_noise"].kind] if "label_noise" in noises else 0,
         gradient_noise=NOISES[noises["gradient_noise"].kind] if "gradient_noise" in noises else 0,
-        one=one_label(rule))
+        one=one_label(rule), own="".join(program.text for program in own.values()), own_loss="loss" in own,
+        penalty_rows=own["penalty"].rows if "penalty" in own else None)
 
 
 # ---- data

@@ -76,7 +76,8 @@ def wide_predictions(shape, P, kept, threads, room):
 
 
 def _general(shape, lanes, **flags):
-    made = f"struct Made {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{ return {shape}; }}\n}};\n"
+    made = ("struct Made : fs::NothingOwn {\n  template <class Tm>\n"
+            f"  FS_HD static constexpr auto model() {{ return {shape}; }}\n}};\n")
     return made + _spec({"LANES": lanes}, flags, f"using Model = fs::Whole<fs::Work<double, {lanes}>, Made>;")
 
 

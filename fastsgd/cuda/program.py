@@ -96,18 +96,26 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
 
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
-            inputs, label_noise, gradient_noise, one):
+            inputs, label_noise, gradient_noise, one, own="", own_loss=False, penalty_rows=None):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
     lanes: 1, a thread a network, or the threads of a block; rows: numbers that a network keeps; shares: a block keeps
         them in shared memory
     model, teacher: C++ of a family's shape, `teacher` None without one; update: C++ of a fs::Update's fields
     inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, 1 Gaussian, 2 signs
+    own: C++ of what was traced, structs in namespace fs::own; own_loss: whether the loss is one; penalty_rows: rows
+        that a penalty needs, None without one
     """
     T = C_TYPES[dtype]
     shapes = {"Made": model} | ({"Taught": teacher} if teacher else {})
-    made = "".join(f"struct {name} {{\n  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
-                   f"    return {shape};\n  }}\n}};\n" for name, shape in shapes.items())
+    traced = (f"  {constants('bool', OWN_LOSS=boolean(own_loss), OWN_PENALTY=boolean(penalty_rows is not None))}\n"
+              f"  {constants('int', KEPT=penalty_rows or 0)}\n"
+              + "".join(f"  template <class Tm>\n  using {name} = fs::own::{name}<Tm>;\n" for name, there in (
+                  ("Loss", own_loss), ("Penalty", penalty_rows is not None)) if there))
+    made = f"namespace fs {{\nnamespace own {{\n{own}}}\n}}\n" if own else ""
+    made += "".join(f"struct {name} : fs::NothingOwn {{\n{traced if own else ''}"
+                    f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {shape};\n  }}\n}};\n"
+                    for name, shape in shapes.items())
     flags = {"SHARES": shares, "taught": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
              "STAGED": staged, "FRESH": inputs is not None, "ONE": one}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,

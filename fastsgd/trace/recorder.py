@@ -144,7 +144,7 @@ def _recorder_class():
                        "depend on it; say it with torch.where")
             if func._schema.is_mutable:
                 refuse(f"torch.{name}", "it changes a tensor in place; say it without")
-            dtypes = {kwargs.get("dtype")} | {a.dtype for a in traced}
+            dtypes = {kwargs.get("dtype")} | {a.dtype for a in traced if self.nodes[id(a)].op != "const"}
             if dtypes & {torch.float32, torch.float16, torch.bfloat16}:
                 refuse(f"torch.{name}", "it asks for a precision; kernels compute in the run's dtype")
             empty = tree_map(lambda a: a.to("meta") if isinstance(a, torch.Tensor) and a.device.type != "meta" else a,
@@ -178,14 +178,18 @@ def _recorder_class():
 
         def taken_apart(self, func, name, args, kwargs):
             """An operator that torch itself writes in others."""
+            if name not in NEVER:
+                with self:
+                    out = func.decompose(*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
             from torch._decomp import decomposition_table
 
             parts = decomposition_table.get(func)
             if parts is None or name in NEVER:
                 refuse(f"torch.{name}", NEVER.get(name, "it has no rule"))
             with self:
-                out = parts(*args, **kwargs)
-            return out
+                return parts(*args, **kwargs)
 
     return Recorder
 
