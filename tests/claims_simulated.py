@@ -13,6 +13,7 @@ STALE = 240.0
 WORK = (1.0, 6.0)  # seconds that a range takes
 CRASH, PAUSE = 0.01, 0.004  # odds that a worker dies, or stops for longer than STALE, in a range
 LAG = 3.0  # seconds by which a listing may be out of date
+LOOK = 60.0  # seconds until a worker that found nothing free looks again
 RESTART = 60.0  # seconds until another worker is started for one that died
 
 
@@ -78,7 +79,7 @@ class World:
         claim = claims.take(lambda: list(self.missing))
         if claim is None:
             if self.missing:
-                self.at(self.now + 10, self.look, claims)
+                self.at(self.now + LOOK, self.look, claims)
             return
         self.taken += claim[1] > 0
         seconds, fate = self.rng.uniform(*WORK), self.rng.random()
@@ -109,7 +110,7 @@ class World:
 
 if __name__ == "__main__":
     given = [int(word) for word in sys.argv[1:]]
-    workers, ranges, seed = [*given, *(1000, 20_000, 0)[len(given):]]
+    workers, ranges, seed = [*given, *(1000, 2000, 0)[len(given):]]
     world = World(workers, ranges, seed).run()
     print(f"{workers} workers, {ranges} ranges: {len(world.finished)} done in {world.now:.0f} s, {world.twice} of them "
           f"twice; {world.crashes} crashes, {world.pauses} pauses, {world.taken} claims taken over, {world.refused} "
