@@ -37,11 +37,11 @@ def _difference(got, want):
     return (float(gap.max(initial=0.0)) / size, int(np.argmax(gap)) if gap.size else 0)
 
 
-def against_torch(program, function, points=()):
+def against_torch(program, function, points=(), count=POINTS):
     """The Outcome of comparing a program's graph with a torch function, in value and every derivative.
 
     function: {leaf: float64 tensor} -> value, differentiated by torch.func.vjp
-    points: {leaf: array} each, besides those at random
+    points: {leaf: array} each, besides `count` at random and as many positive ones
     Raises BackendUnavailable with both numbers and the name of what differs.
     """
     import torch
@@ -72,8 +72,8 @@ def against_torch(program, function, points=()):
 
     given = [dict(point) for point in points]
     for positive in (False, True):
-        more = _points(program.leaves, rng, POINTS, positive)
-        given += [{name: a[k] for name, a in more.items()} for k in range(POINTS)]
+        more = _points(program.leaves, rng, count, positive)
+        given += [{name: a[k] for name, a in more.items()} for k in range(count)]
     for point in given:
         found = judged(point)
         if found is not None and any(gap > AGREED for _, gap, _, _ in found):
