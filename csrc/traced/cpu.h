@@ -1,25 +1,5 @@
 // Owns what a traced program is compiled with on a CPU: the core's headers, and the names under which it is called.
-//
-// <immintrin.h> takes three quarters of a second, most of it for instructions that nothing here has; its parts that
-// core/vec.h needs take a tenth. Where the compiler is not GCC, vec.h includes the whole.
 #pragma once
-#if defined(__GNUC__) && !defined(__clang__) && defined(__AVX2__)
-#define _IMMINTRIN_H_INCLUDED
-// clang-format off: each needs those before it
-#include <mmintrin.h>
-#include <xmmintrin.h>
-#include <emmintrin.h>
-#include <pmmintrin.h>
-#include <tmmintrin.h>
-#include <smmintrin.h>
-#include <avxintrin.h>
-#include <fmaintrin.h>
-#if defined(__AVX512F__)
-#include <avx2intrin.h>
-#include <avx512fintrin.h>
-#endif
-// clang-format on
-#endif
 #include "../core/functions.h"
 #include "../core/sample.h"
 #include "../core/sink.h"
