@@ -28,10 +28,10 @@ def test_instruction_sets(nothing_runs):
 
 def test_a_named_backend_that_cannot_run_says_why(nothing_runs, monkeypatch):
     class Other(fs.models.DiagonalLinear):
-        """A family without a kernel."""
+        """A family without a kernel: to sort has none."""
 
         def forward(self, params, X):
-            return X @ params["u"]
+            return X @ params["u"].sort().values
 
     refuses(fs.BackendUnavailable, ("cpu", "Other"), lambda: train(model=Other(3), backend="cpu"))
     with pytest.warns(fs.SlowBackendWarning, match="not cpu: it has no kernel for the family Other"):
