@@ -34,7 +34,7 @@ def test_a_named_backend_that_cannot_run_says_why(nothing_runs, monkeypatch):
             return X @ params["u"].sort().values
 
     refuses(fs.BackendUnavailable, ("cpu", "Other"), lambda: train(model=Other(3), backend="cpu"))
-    with pytest.warns(fs.SlowBackendWarning, match="not cpu: it has no kernel for the family Other"):
+    with pytest.warns(fs.SlowBackendWarning, match="not cpu: it has no kernel for the model Other"):
         plan = fs.plan(request(model=Other(3)))
     assert plan.backend == "reference" and "Other" in plan.explain()
     monkeypatch.setattr(native, "cpu_flags", lambda: frozenset())
