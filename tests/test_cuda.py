@@ -332,3 +332,28 @@ def test_arrays_of_any_layout_are_copied_not_written_to():
     kept = {name: a.copy() for name, a in view.items()}
     ours, theirs = (everything(fs.train(run.replace(init=view, backend=name))) for name in ("cuda", "cpu"))
     assert ours == theirs and all((view[name] == kept[name]).all() for name in view)
+
+
+@pytest.mark.skipif(REAL, reason="a card of fibers counts what goes to and fro")
+@pytest.mark.parametrize("name", ["diagonal_13", "relu2_7_70"])
+def test_between_launches_the_host_touches_nothing_of_the_networks(fiber_card, monkeypatch, name):
+    """Flags and who is left stay on the card, also where samples are out of bounds: a launch moves its tables alone."""
+    moved, put, get, launch = [], fibers.FiberCard.put, fibers.Array.get, fibers.FiberCard.launch
+
+    def noted(kind, call):
+        def inner(self, *given):
+            out = call(self, *given)
+            moved.append((kind, 0 if out is None else out.nbytes if kind == "get" else out.array.nbytes))
+            return out
+        return inner
+
+    monkeypatch.setattr(fibers.FiberCard, "put", noted("put", put))
+    monkeypatch.setattr(fibers.Array, "get", noted("get", get))
+    monkeypatch.setattr(fibers.FiberCard, "launch", noted("launch", launch))
+    run = request(name, "sgd", "float32", 60, step_size=np.geomspace(0.01, 3.0, 300), metrics=(), backend="cuda")
+    run = run.replace(rule=fs.rules.SGD(lost_above=1e3), save=fs.SaveAt(steps=[60]))
+    result = fs.train(run, tuning=fs.Tuning(segment=10))
+    assert 0 < (result.lost >= 0).sum() < 300
+    launches = [k for k, (kind, _) in enumerate(moved) if kind == "launch"]
+    between = [size for kind, size in moved[launches[0]:launches[-1]] if kind != "launch"]
+    assert len(launches) >= 6 and max(between) <= 10 * 8, "as many bytes as a launch has steps"
