@@ -105,7 +105,7 @@ def seconds(run, N, choice, launch):
     numbers = {name: np.resize(a, N) for name, a in run.rule.numbers().items()}
     tuning = Tuning(networks=choice[0], warps=choice[1])
     small = np.full((N, run.model.P), 1e-3, run.dtype)
-    plan = Plan(run=run, backend="triton", reasons=(), ids=ids, start=small, base=np.full(N, 1e-20), row=row,
+    plan = Plan(run=run, backend="triton", reasons=(), ids=ids, keys=ids, start=small, base=np.full(N, 1e-20), row=row,
                 table=None, saves=None, tuning=tuning, numbers=numbers, noises=noises)
     segment = Segment(0, STEPS, one, explicit, dict.fromkeys(noises, one))
     best = float("inf")
