@@ -55,13 +55,13 @@ def test_a_rehearsal_does_every_part_and_keeps_its_rows(fiber_card, tmp_path):
 
 def test_a_part_that_takes_too_long_is_ended_and_the_next_begins(tmp_path):
     options = Namespace(logs=tmp_path / "logs", rows=tmp_path / "rows.csv", kit=None, limit=60, only="")
-    session = command.Session(options)
-    slow = command.Job(session, "slow", [sys.executable, "-c", "import time; time.sleep(99)"], 5)
+    visit = command.Visit(options)
+    slow = command.Job(visit, "slow", [sys.executable, "-c", "import time; time.sleep(99)"], 5)
     slow.box = 1
-    wrong = command.Job(session, "wrong", [sys.executable, "-c", "print('WRONG 7'); raise SystemExit(1)"], 30)
-    session.wait(slow, wrong)
-    assert session.failed == ["wrong", "slow"] and slow.child.returncode == -9
-    assert "slow: its time was over" in session.summary[1] and "WRONG 7" in session.summary[0]
+    wrong = command.Job(visit, "wrong", [sys.executable, "-c", "print('WRONG 7'); raise SystemExit(1)"], 30)
+    visit.wait(slow, wrong)
+    assert visit.failed == ["wrong", "slow"] and slow.child.returncode == -9
+    assert "slow: its time was over" in visit.summary[1] and "WRONG 7" in visit.summary[0]
 
 
 def test_wrong_bits_are_told_and_not_timed(rehearsed, monkeypatch, capsys, tmp_path):

@@ -31,11 +31,11 @@ LATER = {"teams": 40, "shapes": 70}
 class Job:
     """A part that runs: a process group whose output goes to a file, ended when its box is over."""
 
-    def __init__(self, session, name, command, box, **surroundings):
-        self.name, self.began, self.path = name, time.time(), session.logs / f"{name}.log"
-        self.box = max(5, min(box, session.left() - 8))
+    def __init__(self, visit, name, command, box, **surroundings):
+        self.name, self.began, self.path = name, time.time(), visit.logs / f"{name}.log"
+        self.box = max(5, min(box, visit.left() - 8))
         self.file = self.path.open("w")
-        self.child = subprocess.Popen(command, cwd=ROOT, env=session.surroundings | surroundings, stdout=self.file,
+        self.child = subprocess.Popen(command, cwd=ROOT, env=visit.surroundings | surroundings, stdout=self.file,
                                       stderr=subprocess.STDOUT, start_new_session=True)
 
     def ended(self):
@@ -56,7 +56,7 @@ class Job:
                 f"{lines[-1][:160] if lines else 'silent'}" + "".join(f"\n    {line[:400]}" for line in bad[:4]))
 
 
-class Session:
+class Visit:
     """One command's time, places and summary."""
 
     def __init__(self, options):
@@ -106,61 +106,61 @@ class Session:
             time.sleep(0.1)
 
 
-def run(session):
+def run(visit):
     """All parts that are wanted, in their order."""
-    for module in session.options.kit.glob("*.so") if session.options.kit else ():
+    for module in visit.options.kit.glob("*.so") if visit.options.kit else ():
         if not (ROOT / "fastsgd" / module.name).exists():
             shutil.copy2(module, ROOT / "fastsgd")
-    session.wait(session.start("environment", "environment", box=40))
+    visit.wait(visit.start("environment", "environment", box=40))
     built = subprocess.run([sys.executable, "-c", "from fastsgd.native import native; native()"], cwd=ROOT,
-                           env=session.surroundings, capture_output=True, text=True)
+                           env=visit.surroundings, capture_output=True, text=True)
     if built.returncode:
-        session.say(f"no CPU module loads, one is built: {built.stderr.strip()[-300:]}")
-        session.wait(Job(session, "build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], 150,
+        visit.say(f"no CPU module loads, one is built: {built.stderr.strip()[-300:]}")
+        visit.wait(Job(visit, "build", [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], 150,
                          FASTSGD_CUDA="off"))
-    if session.wants("smoke"):
-        smoke = session.start("smoke", "bits", "smoke", box=40)
-        session.wait(smoke)
-        if "smoke" in session.failed:  # nothing else would be right: the time is better kept
+    if visit.wants("smoke"):
+        smoke = visit.start("smoke", "bits", "smoke", box=40)
+        visit.wait(smoke)
+        if "smoke" in visit.failed:  # nothing else would be right: the time is better kept
             if shutil.which("compute-sanitizer"):
-                session.wait(session.start("smoke-memcheck", "bits", "smoke", before=("compute-sanitizer",)))
+                visit.wait(visit.start("smoke-memcheck", "bits", "smoke", before=("compute-sanitizer",)))
             return
-    if session.wants("bits"):
-        nowhere = {"CARD_ROWS": str(session.logs / "warm.csv")}
-        jobs = [session.start(f"bits-{k}", "bits", "every", k, sized(5, 2), box=75) for k in range(sized(5, 2))]
-        jobs += [session.start("bits-large", "bits", "large", box=75)]
-        jobs += [session.start(f"bits-random-{k}", "bits", "random", sized(30, 1), k, box=70, OMP_NUM_THREADS="1")
+    if visit.wants("bits"):
+        nowhere = {"CARD_ROWS": str(visit.logs / "warm.csv")}
+        jobs = [visit.start(f"bits-{k}", "bits", "every", k, sized(5, 2), box=75) for k in range(sized(5, 2))]
+        jobs += [visit.start("bits-large", "bits", "large", box=75)]
+        jobs += [visit.start(f"bits-random-{k}", "bits", "random", sized(30, 1), k, box=70, OMP_NUM_THREADS="1")
                  for k in range(sized(10, 1))]
         if not REHEARSAL:
-            jobs += [session.start("warm-torch", "opponents", "warm", box=75, **nowhere),
-                     session.start("warm-jax", "opponents", "jax", box=75, **nowhere)]
-            jobs += [session.start(f"triton-{k}", "portable", "agree", k, 4, box=75) for k in range(4)]
-        session.wait(*jobs)
-    _speed(session, FIRST)
-    if session.wants("ncu") and shutil.which("ncu"):
+            jobs += [visit.start("warm-torch", "opponents", "warm", box=75, **nowhere),
+                     visit.start("warm-jax", "opponents", "jax", box=75, **nowhere)]
+            jobs += [visit.start(f"triton-{k}", "portable", "agree", k, 4, box=75) for k in range(4)]
+        visit.wait(*jobs)
+    _speed(visit, FIRST)
+    if visit.wants("ncu") and shutil.which("ncu"):
         for case in ("diagonal", "relu", "momentum", "ranks", "wide"):
-            if session.left() > 25:
-                session.wait(session.start(f"ncu-{case}", "profiled", case, box=20, before=NCU))
-    _speed(session, LATER)
-    if session.wants("triton"):
-        session.wait(session.start("triton", "portable", "speed", box=90))
-    if session.wants("sanitize") and shutil.which("compute-sanitizer"):
+            if visit.left() > 25:
+                visit.wait(visit.start(f"ncu-{case}", "profiled", case, box=20, before=NCU))
+    _speed(visit, LATER)
+    if visit.wants("triton"):
+        visit.wait(visit.start("triton", "portable", "speed", box=90))
+    if visit.wants("sanitize") and shutil.which("compute-sanitizer"):
         # Tensors are allocated one by one, else what lies beyond one is inside torch's pool; torch asks the driver for
         # functions that it lacks, which is no error.
-        session.wait(*(session.start(
-            f"{tool}-{k}", "bits", "every", k, shares, box=session.left() - 10, OMP_NUM_THREADS="1",
+        visit.wait(*(visit.start(
+            f"{tool}-{k}", "bits", "every", k, shares, box=visit.left() - 10, OMP_NUM_THREADS="1",
             PYTORCH_NO_CUDA_MEMORY_CACHING="1", before=(
                 "compute-sanitizer", "--tool", tool, "--error-exitcode", "1", "--launch-timeout", "0",
                 "--report-api-errors", "no", "--print-limit", "20"))
             for tool, shares in SANITIZERS.items() for k in range(shares)))
 
 
-def _speed(session, parts):
+def _speed(visit, parts):
     """Parts that are alone on the card."""
     for part, box in parts.items():
-        if session.wants(part):
+        if visit.wants(part):
             module = "opponents" if part in ("jax", "torch") else "speed"
-            session.wait(session.start(part, module, part, box=box))
+            visit.wait(visit.start(part, module, part, box=box))
 
 
 def main(arguments=None):
@@ -170,10 +170,10 @@ def main(arguments=None):
     parser.add_argument("--kit", type=Path, help="folder that bench/card/kit.py made")
     parser.add_argument("--logs", type=Path, default=Path("build/card"))
     parser.add_argument("--rows", type=Path, default=ROOT / "bench" / "data" / "gpu.csv")
-    session = Session(parser.parse_args(arguments))
-    run(session)
-    session.say(f"done; not right: {', '.join(session.failed) or 'nothing'}")
-    return bool(session.failed)
+    visit = Visit(parser.parse_args(arguments))
+    run(visit)
+    visit.say(f"done; not right: {', '.join(visit.failed) or 'nothing'}")
+    return bool(visit.failed)
 
 
 if __name__ == "__main__":
