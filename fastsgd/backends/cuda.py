@@ -10,7 +10,7 @@ from ..cuda.program import orders as orders_program
 from ..errors import PlanError
 from ..native import default_threads
 from ..orders import Common, Reshuffle
-from . import cuda_measure
+from . import cuda_data, cuda_measure
 from . import cuda_programs as programs
 from .base import ALIVE, UNSETTLED, Backend
 from .cpu import order_bytes, permuted
@@ -84,7 +84,7 @@ class CUDA(Backend):
         chosen = programs.choose(run, plan.N, here[0], plan.tuning)
         measured = cuda_measure.Measured(plan, here)
         waves = _waves(plan.N, here, chosen, measured.rooms)
-        data = {one: {name: one.put(a) for name, a in programs.data(run, chosen).items()} for one in here}
+        data = {one: {name: one.put(a) for name, a in cuda_data.data(run, chosen).items()} for one in here}
         for one in here:
             one.prepare(chosen.program, chosen.shared)
         weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
@@ -176,7 +176,7 @@ class CUDA(Backend):
         if segment.samples is not None:  # a Stream: this stretch is a data set of its own, gone through in order
             X, y = (a[part] for a in segment.samples)
             rows = np.arange(X.shape[0] * X.shape[1] * X.shape[2], dtype=np.uint32).reshape(X.shape[:3])
-            made = programs.samples(run, X.reshape(-1, run.data.d), y.reshape(rows.size, -1), state.chosen)
+            made = cuda_data.samples(run, X.reshape(-1, run.data.d), y.reshape(rows.size, -1), state.chosen)
             return {name: one.put(a) for name, a in (made | {"indices": rows}).items()}
         if segment.indices is not None:
             rows = segment.indices if len(segment.indices) == 1 else segment.indices[part]

@@ -144,7 +144,7 @@ def _stages(run, size, card):
 # ---- the fused loop
 
 
-class _Layout:
+class Layout:
     """What a team of `lanes` keeps in registers for a run of the fused loop."""
 
     def __init__(self, run, lanes):
@@ -189,7 +189,7 @@ class _Layout:
 def _fused(run, N, card, tuning):
     family, d, h, hidden_bias, output_bias = shape_of(run.model)
     most = programs.partials(d if family == "diagonal" else h)
-    layouts = [_Layout(run, 1 << k) for k in range(most.bit_length())]
+    layouts = [Layout(run, 1 << k) for k in range(most.bit_length())]
     if tuning.team is not None:
         layouts = [layout for layout in layouts if layout.lanes == tuning.team]
         if not layouts:
@@ -383,39 +383,3 @@ def _general_program(run, lanes, rows, shares, staged):
         gradient_noise=NOISES[noises["gradient_noise"].kind] if "gradient_noise" in noises else 0,
         one=one_label(rule), own="".join(program.text for program in own.values()), own_loss="loss" in own,
         penalty_rows=own["penalty"].rows if "penalty" in own else None)
-
-
-# ---- data
-
-
-def samples(run, X, y, chosen):
-    """{name: array} of samples X [n, d], y [n, ...] as the program wants them.
-
-    Rows of X have the program's stride, zeros behind. In the fused loop a one follows the inputs where hidden biases
-    want it, then the label; the general loop has y [n, labels].
-    """
-    rows = np.zeros((len(X), chosen.stride), run.dtype)
-    rows[:, :run.data.d] = X
-    if not in_fused_loop(run):
-        return {"X": rows, "y": np.array(y, run.dtype).reshape(len(X), -1)}
-    layout = _Layout(run, chosen.lanes)
-    rows[:, run.data.d:layout.inputs] = 1
-    rows[:, layout.label:layout.label + (layout.lanes if layout.spreads else 1)] = np.reshape(y, (-1, 1))
-    layout.pack(rows)
-    return {"X": rows}
-
-
-def data(run, chosen):
-    """{name: array} of everything that is the same for all networks."""
-    given = run.data
-    out = samples(run, given.X, given.y, chosen) if given.n else {}
-    if in_fused_loop(run):
-        return out
-    weights, fixed = getattr(run.loss, "weights", None), general.fixed(run.model)
-    if weights is not None:
-        out["loss_weights"] = np.asarray(weights, run.dtype)
-    if fixed is not None:
-        out["fixed"] = fixed
-    if getattr(given, "teacher", None) is not None:
-        out["taught"] = given.teacher.flatten(given.weights, 1, "data.weights").astype(run.dtype)
-    return out
