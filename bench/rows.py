@@ -39,13 +39,13 @@ def missing(rows):
     return [row for row in rows if row["metric"] == "gap" and not json.loads(row["versions"]).get("expected")]
 
 
-def append(rows, path=PATH):
+def append(rows, path=PATH, columns=COLUMNS):
     """Add rows to the file, with a header if it is new."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerows(rows)

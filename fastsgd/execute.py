@@ -63,11 +63,11 @@ class Progress:
             self._state = self._read()
         return self._state
 
-    def moved(self, backend, state):
+    def moved(self, backend, state, alive):
         """The state has changed: take note of how many are left, and of how to read the rest."""
         self._state, self._read = None, lambda: backend.read(state)
         self._lost, self._flags = None, lambda: backend.lost(state)
-        self.alive = backend.tally(state)[0]
+        self.alive = alive
 
     def copy(self):
         """A Progress that no launch changes."""
@@ -86,7 +86,7 @@ def execute(plan, progress=None, on_launch=None):
     done = Progress.fresh(plan) if progress is None else progress
     state = backend.load(plan, done.weights, done.lost, done.buffers)
     pace = _Pace(plan, backend)
-    done.moved(backend, state)
+    done.moved(backend, state, done.alive)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
         stop = int(plan.saves[done.taken]) if done.taken < len(plan.saves) else plan.run.steps
         while done.t < stop and done.alive:
@@ -94,10 +94,10 @@ def execute(plan, progress=None, on_launch=None):
             began = time.perf_counter()
             backend.advance(state, segment)
             spent = time.perf_counter() - began
-            settle(backend, state, segment)
+            alive = settle(backend, state, segment)
             done.t = segment.t1
             done.seconds["training"] += time.perf_counter() - began
-            done.moved(backend, state)
+            done.moved(backend, state, alive)
             pace.learn(segment.t1 - segment.t0, spent)
             if on_launch:
                 on_launch(done)

@@ -38,9 +38,7 @@ class Function(Loss):
         if self.graph is not None:
             nodes = programs.from_text(self.graph)
             legal = {"f": () if self.outputs == 1 else (self.outputs,), "y": tuple(self.labels or ())}
-            if set(nodes) != {"value", "gap"} or nodes["value"].shape != () or any(
-                    node.op == "leaf" and legal.get(node.attr) != node.shape
-                    for node in programs.order(nodes.values())):
+            if not programs.is_number(nodes, {"value", "gap"}, legal):
                 raise SpecError("loss.graph: is not that of a loss with these outputs and labels")
         elif not callable(self.function):
             raise SpecError("loss.function: expected a function of (h, y)")
@@ -54,10 +52,7 @@ class Function(Loss):
         if self.function is None:
             raise SpecError(f"loss.function: files keep no functions, and this loss was traced for {self.outputs} "
                             f"output(s) and labels {list(self.labels)}; give it again")
-        try:
-            graph, why = programs.to_text(programs.loss_graph(self._one, None, outputs, labels)), None
-        except programs.Untraceable as error:
-            graph, why = None, str(error)
+        graph, why = programs.text_or_why(lambda: programs.loss_graph(self._one, None, outputs, labels))
         made = replace(self, outputs=outputs, labels=labels, graph=graph)
         object.__setattr__(made, "_why", why)
         return made

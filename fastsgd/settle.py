@@ -16,13 +16,16 @@ HELD = 0  # no backend moves a network whose flag is a step
 def settle(backend, state, segment):
     """Find the steps at which the UNSETTLED networks of a state that was moved over a Segment were lost.
 
-    They are left as they were before the step whose update made one of their numbers infinite or NaN.
+    They are left as they were before the step whose update made one of their numbers infinite or NaN. Returns how many
+    networks are ALIVE, which settling does not change.
     """
-    if backend.tally(state)[1]:
+    alive, unsettled = backend.tally(state)
+    if unsettled:
         lost = backend.lost(state).copy()
         who = np.flatnonzero(lost == UNSETTLED)
         lost[who] = _halved(backend, state, segment, who)
         backend.set_lost(state, lost)
+    return alive
 
 
 def _halved(backend, state, segment, who):

@@ -89,10 +89,10 @@ def same(run, tuning=None, lost=False):
 PARTS = {"smoke": smoke, "every": every, "large": large, "random": random}
 
 
-def main(part, *arguments):
-    begin()
+def told(part, comparisons):
+    """Make comparisons, (what, function that raises or says something), and tell how each went; is one wrong?"""
     wrong, count = 0, 0
-    for what, compare in PARTS[part](*arguments):
+    for what, compare in comparisons:
         began, count = time.time(), count + 1
         try:
             said = compare()
@@ -102,7 +102,12 @@ def main(part, *arguments):
         else:
             print(f"right {what}: {said or ''} {time.time() - began:.1f} s", flush=True)
     print(f"{part}: {wrong} of {count} are wrong")
-    sys.exit(bool(wrong))
+    return bool(wrong)
+
+
+def main(part, *arguments):
+    begin()
+    sys.exit(told(part, PARTS[part](*arguments)))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import every_kernel
+import fibers
 import numpy as np
 
 import fastsgd as fs
 from bench.rows import conditions
 from fastsgd.backends import cuda_metrics, cuda_programs
-from fastsgd.cuda import card as cards
 from fastsgd.cuda import compiler
 
 from . import portable, run_of, systems, with_momentum
@@ -31,40 +31,17 @@ ROOT = Path(__file__).parents[2]
 ARCH = "sm_90"
 
 
-class Array:
-    def __init__(self, array):
-        self.array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    @property
-    def pointer(self):
-        return self.array.ctypes.data
-
-    def get(self):
-        return self.array.copy()
-
-
-class Recorder:
+class Recorder(fibers.FiberCard):
     """A card that notes which programs it is asked for, and does nothing."""
 
-    name, arch, processors, shared, index = "a recorder", ARCH, 132, 227 << 10, 0
+    name, arch, processors, index = "a recorder", ARCH, 132, 0
 
     def __init__(self):
+        super().__init__(ROOT / "build" / "fibers", memory=78 << 30)
         self.programs = {}
 
-    def free(self):
-        return 78 << 30
-
-    def put(self, array):
-        return Array(np.array(array, order="C"))
-
     def empty(self, shape, dtype):
-        return Array(np.zeros(shape, dtype))
-
-    def tally(self, array, values):
-        return [int(np.count_nonzero(array.array == value)) for value in values]
-
-    def positions(self, array, value):
-        return Array(np.flatnonzero(array.array == value))
+        return self.put(np.zeros(shape, dtype))  # what nothing is written to is an answer all the same
 
     def prepare(self, program, shared):
         self.programs[program.key] = program
@@ -72,33 +49,23 @@ class Recorder:
     def launch(self, program, count, shared, job):
         self.prepare(program, shared)
 
-    def finish(self):
-        pass
-
 
 def programs():
     """The programs that an H100 or H200 is asked for by the parts of this package."""
-    one, kept = Recorder(), (cards.cards, cards.why_none)
-    cards.cards, cards.why_none = (lambda device: [one]), (lambda: None)
-    try:
+    one = Recorder()
+    with fibers.in_place(one):
         for run, team in every_kernel.runs():
-            _train(run.replace(backend="cuda", metrics=()), fs.Tuning(team=team, segment=4))
+            fs.train(run.replace(backend="cuda", metrics=()), tuning=fs.Tuning(team=team, segment=4))
         for run, rows, shared in every_kernel.measured():
             before = cuda_metrics.HELD, one.shared
             cuda_metrics.HELD, one.shared = rows, shared or one.shared
-            _train(run.replace(backend="cuda"))
+            fs.train(run.replace(backend="cuda"))
             cuda_metrics.HELD, one.shared = before
-        _train(ranked(9))
+        fs.train(ranked(9))
         for run, N, team in _large():
             chosen = cuda_programs.choose(run, N, one, fs.Tuning(team=team))
             one.prepare(chosen.program, chosen.shared)
-    finally:
-        cards.cards, cards.why_none = kept
     return list(one.programs.values())
-
-
-def _train(run, tuning=None):
-    fs.train(run, tuning=tuning)
 
 
 def _large():

@@ -1,13 +1,14 @@
 """Owns the Triton backend on a card: `agree K OF`, a share of the cases against the CPU; `speed`, beside CUDA."""
 
 import sys
-import time
+from functools import partial
 
 import numpy as np
 
 import fastsgd as fs
 
 from . import begin, random_system, run_of, sized
+from .bits import told
 from .rows import attempt, keep
 from .speed import STEPS
 
@@ -60,32 +61,31 @@ def rate(system, backend, networks, steps, dtype, target):
 
 
 def agree(share, shares):
-    """Errors of displacements after 60 steps, and of the loss: of the worst network in float64; of the median one in
-    float32, where rounding decides at a kink of ReLU now and then, and Adam's first steps are signs."""
-    wrong = 0
+    """Comparisons of a share of the cases in both dtypes."""
     for name in list(CASES)[int(share)::int(shares)]:
         for dtype, legal in (("float32", 1e-3), ("float64", 1e-10)):
-            model, rule = CASES[name]
-            run = run_of(random_system(model, 40, dtype, 1e-2), sized(1000, 8), sized(60, 8), rule=rule,
-                         backend="triton", metrics=[fs.metrics.TrainLoss()])
-            began = time.time()
-            try:
-                ours, theirs = fs.train(run), fs.train(run.replace(backend="cpu"))
-                start = fs.plan(run.replace(backend="cpu")).start
-                moved = np.linalg.norm(theirs.weights - start, axis=1)
-                off = np.linalg.norm(ours.weights - theirs.weights, axis=1) / moved
-                ratio = np.abs(ours.numpy("train_loss") / theirs.numpy("train_loss") - 1)
-                error, loss = (np.quantile(a, 1 if dtype == "float64" else 0.5) for a in (off, ratio))
-                assert error < legal and loss < legal, f"error {error:.1e}, of the loss {loss:.1e}, legal {legal:.0e}"
-            except fs.BackendUnavailable as reason:
-                print(f"no kernel for {name} {dtype}: {reason}", flush=True)
-            except Exception as reason:
-                wrong += 1
-                print(f"WRONG {name} {dtype}: {type(reason).__name__}: {str(reason)[:1000]}", flush=True)
-            else:
-                print(f"right {name} {dtype}: error {error:.1e}, {time.time() - began:.1f} s", flush=True)
-    print(f"agree: {wrong} are wrong")
-    sys.exit(bool(wrong))
+            yield f"{name} {dtype}", partial(near, *CASES[name], dtype, legal)
+
+
+def near(model, rule, dtype, legal):
+    """Raise AssertionError where displacements after 60 steps, or the loss, are further from the CPU's than is legal.
+
+    Of the worst network in float64; of the median one in float32, where rounding decides at a kink of ReLU now and
+    then, and Adam's first steps are signs.
+    """
+    run = run_of(random_system(model, 40, dtype, 1e-2), sized(1000, 8), sized(60, 8), rule=rule, backend="triton",
+                 metrics=[fs.metrics.TrainLoss()])
+    try:
+        ours = fs.train(run)
+    except fs.BackendUnavailable as reason:
+        return f"no kernel: {reason}"
+    theirs, start = fs.train(run.replace(backend="cpu")), fs.plan(run.replace(backend="cpu")).start
+    moved = np.linalg.norm(theirs.weights - start, axis=1)
+    off = np.linalg.norm(ours.weights - theirs.weights, axis=1) / moved
+    ratio = np.abs(ours.numpy("train_loss") / theirs.numpy("train_loss") - 1)
+    error, loss = (np.quantile(a, 1 if dtype == "float64" else 0.5) for a in (off, ratio))
+    assert error < legal and loss < legal, f"error {error:.1e}, of the loss {loss:.1e}, legal {legal:.0e}"
+    return f"error {error:.1e}"
 
 
 def speed():
@@ -103,4 +103,6 @@ def one(system, backend):
 
 if __name__ == "__main__":
     begin()
-    {"agree": agree, "speed": speed}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "agree":
+        sys.exit(told("agree", agree(*sys.argv[2:])))
+    speed()

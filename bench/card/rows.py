@@ -1,6 +1,5 @@
 """Owns the rows that are measured on a card: each is written as soon as it is known, with the card's name."""
 
-import csv
 import os
 import platform
 import time
@@ -9,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import fastsgd as fs
-from bench.rows import conditions
+from bench.rows import append, conditions
 from fastsgd.cuda import card as cards
 
 PATH = Path(__file__).parents[1] / "data" / "gpu.csv"
@@ -22,17 +21,10 @@ def keep(case, side, what, values, N="", T="", notes=""):
     values: one number a repetition; the row has their median, least and largest
     """
     values = sorted(values)
-    path = Path(os.environ.get("CARD_ROWS") or PATH)
-    path.parent.mkdir(parents=True, exist_ok=True)
     value, low, high = (f"{x:.5g}" for x in (values[len(values) // 2], values[0], values[-1]))
     row = _shared() | {"case": case, "N": N, "T": T, "side": side, "what": what, "notes": notes, "value": value,
                        "low": low, "high": high}
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    append([row], os.environ.get("CARD_ROWS") or PATH, FIELDS)
     print(f"{case}, N={N}, T={T}: {side}: {value} ({low} .. {high}) {what} {notes}".rstrip(),
           flush=True)
 

@@ -23,10 +23,8 @@ class Penalty(Record):
     def __post_init__(self):
         put, nodes = object.__setattr__, None
         if self.graph is not None:
-            nodes, legal = programs.from_text(self.graph), self.shapes or {}
-            if set(nodes) != {"value"} or nodes["value"].shape != () or any(
-                    node.op == "leaf" and tuple(legal.get(node.attr, (-1,))) != node.shape
-                    for node in programs.order(nodes.values())):
+            nodes, shapes = programs.from_text(self.graph), self.shapes or {}
+            if not programs.is_number(nodes, {"value"}, {name: tuple(shape) for name, shape in shapes.items()}):
                 raise SpecError("rule.penalty.graph: is not that of a penalty of these parameters")
         elif not callable(self.function):
             raise SpecError("rule.penalty: expected a function of the parameters {name: tensor}")
@@ -40,10 +38,7 @@ class Penalty(Record):
         if self.function is None:
             raise SpecError("rule.penalty: files keep no functions, and this one was traced for other parameters; give "
                             "it again")
-        try:
-            graph, why = programs.to_text(programs.penalty_graph(self.function, shapes)), None
-        except programs.Untraceable as error:
-            graph, why = None, str(error)
+        graph, why = programs.text_or_why(lambda: programs.penalty_graph(self.function, shapes))
         made = replace(self, shapes=dict(shapes), graph=graph)
         object.__setattr__(made, "_why", why)
         return made

@@ -125,3 +125,17 @@ def penalty_program(graph, shapes, trained):
 
 __all__ = ["FEATURE", "INPUT", "SEED", "Program", "Untraceable", "from_text", "line_of", "loss_graph", "loss_program",
            "model_graph", "model_program", "order", "penalty_graph", "penalty_program", "to_text"]
+
+
+def text_or_why(make):
+    """(text of the nodes that make() traces, None), or (None, why they cannot be traced)."""
+    try:
+        return to_text(make()), None
+    except Untraceable as error:
+        return None, str(error)
+
+
+def is_number(nodes, names, legal):
+    """Whether nodes are those named, "value" a number, of leaves that `legal` {name: shape} has."""
+    return set(nodes) == names and nodes["value"].shape == () and all(
+        node.op != "leaf" or legal.get(node.attr) == node.shape for node in order(nodes.values()))
