@@ -16,7 +16,7 @@ GPU_ARGS ?=
 GPU_CPYTHON ?= python3.12
 , := ,
 
-.PHONY: demo test bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses sanitize-threads lint build \
+.PHONY: contract demo test bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses sanitize-threads lint build \
   clean
 
 demo: $(VENV)/package
@@ -48,6 +48,10 @@ gpu-test: export OMP_NUM_THREADS = 1
 gpu-test:
 	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest -n auto -vv --tb=short -k "(cuda or triton) and not aot and not resources"
+
+# The words that cross languages, written where the kernels read them; fastsgd/lowering/contract.py collects them.
+contract: $(VENV)/ready
+	$(RUN)/python -c "from fastsgd.lowering import contract; contract.write()"
 
 # Runs made at random, each done in many ways that must not change a bit, and runs that are killed. SOAK_SEED repeats one.
 SOAK_SECONDS ?= 600

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import fastsgd as fs
-from fastsgd.backends import cuda_programs
+from fastsgd.backends.cuda import layout
 from fastsgd.cuda.compiler import nvrtc
+from fastsgd.lowering.work import Work
 
 from . import sass
 from .banks import expected
@@ -49,7 +50,7 @@ class Row:
         data = fs.Dataset(rng.standard_normal((self.n, self.model.d)).astype(self.dtype),
                           rng.standard_normal(self.n).astype(self.dtype))
         run = fs.Run(self.model, data, self.rule or fs.rules.SGD(), 0.1, 10, dtype=self.dtype)
-        return cuda_programs.choose(run, self.N, Hopper, fs.Tuning(team=self.team))
+        return layout.choose(Work(run), self.N, Hopper, fs.Tuning(team=self.team))
 
     def measure(self):
         chosen = self.chosen

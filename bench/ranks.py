@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 
 import fastsgd as fs
+from fastsgd.lowering.work import Work
+from fastsgd.measure.host import Host
 from fastsgd.metrics.jacobian_rank import count_above, jacobians
 
 from .harness import calls_within, round_of
@@ -94,12 +96,9 @@ CASES = {case.name: case for case in _cases()}
 
 def _ours(case, threads):
     metric = fs.metrics.JacobianRank(case.rtol, case.points)
-    run = fs.Run(case.model, case.data, fs.rules.SGD(), 0.1, 1, dtype="float64")
-    from fastsgd.backends import jacobians as kernels
-    from fastsgd.native import native
-
-    kept = {}
-    return lambda: kernels.measure(native(), metric, run, case.weights, threads, kept)
+    host = Host(Work(fs.Run(case.model, case.data, fs.rules.SGD(), 0.1, 1, dtype="float64")), len(case.weights))
+    host.threads = threads
+    return lambda: host.measure(metric, case.weights)
 
 
 def _stack(case, threads):

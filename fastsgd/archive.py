@@ -6,11 +6,10 @@ from . import losses, metrics, models, orders, rules, storage
 from .errors import SpecError
 from .spec import codec, noise, problem, run, save, schedule
 
-RECORDS = (run.Run, problem.Dataset, problem.Fresh, problem.Stream, save.SaveAt, save.Floor, schedule.StepSize,
-           schedule.StepTable, schedule.Constant, schedule.Warmup, schedule.Cosine, noise.LabelNoise,
+RECORDS = (run.Run, problem.Dataset, problem.Fresh, problem.Stream, save.SaveAt, save.Floor, noise.LabelNoise,
            noise.GradientNoise)
 codec.KINDS |= {codec.name_of(kind): kind for kind in RECORDS}
-for shelf in (losses, metrics, models, orders, rules):
+for shelf in (losses, metrics, models, orders, rules, schedule):
     codec.KINDS |= {codec.name_of(kind): kind for kind in codec.records_on(shelf).values()}
 
 

@@ -13,6 +13,8 @@ from . import cost
 from . import metrics as m
 from .data import Fresh, Stream
 from .execute import execute
+from .lowering.work import Work
+from .measure import place
 from .models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2, TiedAutoencoder
 from .native import cpu_name, default_threads, native
 from .orders import PerNetwork, Reshuffle
@@ -39,7 +41,8 @@ def calibrate(say=None):
     for name, runs in _kernels():
         ns[name] = {}
         for crowd, count in (("alone", 1), ("many", 16)):
-            rows = [(cost.step_work(run, tuning), _step(run, tuning, count, fixed["call"])) for run, tuning in runs]
+            rows = [(cost.step_work(Work(run), tuning), _step(run, tuning, count, fixed["call"]))
+                    for run, tuning in runs]
             ns[name][crowd], errors = fit(rows)
             off += errors
             say(f"{name}, {crowd}: {_short(ns[name][crowd])}; {len(rows)} runs {_within(errors)}")
@@ -191,22 +194,15 @@ def _add(found, metric, model, n):
     made = plan(run.replace(steps=30), Tuning(threads=1))  # off the start, which is special: all weights alike
     rng = np.random.default_rng(0)
     moved = made.start + 0.1 * rng.standard_normal(made.start.shape)
-    if isinstance(metric, m.JacobianRank) and isinstance(model, DiagonalLinear):
+    if metric.name == "rank" and model.form().linear:
         moved *= 10 ** -rng.uniform(0, 20, moved.shape)  # as large steps leave them: few ranks are settled by a bound
     made = plan(run.replace(init=run.model.unflatten(moved), networks=None), Tuning(threads=1))
-    backend, state = _state(made)
+    measured = place(made.backend, made.work, made.N).begin(made)
     for count in (2, 64):
         weights = made.start[:count]
-        backend.measure(state, metric, weights)
-        name, work = cost.metric_work(metric, run, count)
-        found.setdefault(name, []).append((work, _best(partial(backend.measure, state, metric, weights))))
-
-
-def _state(made):
-    from . import backends
-
-    backend = backends.by_name(made.backend)
-    return backend, backend.load(made, made.start, np.full(made.N, -1, np.int64), made.fresh_buffers())
+        measured.measure(metric, weights)
+        name, units = cost.metric_work(metric, made.work, count)
+        found.setdefault(name, []).append((units, _best(partial(measured.measure, metric, weights))))
 
 
 def _outside():

@@ -7,8 +7,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from . import backends, origin
-from .backends.base import float64_params
+from . import backends, measure, origin
 from .errors import SpecError
 from .plan import PART
 from .plan import plan as make_plan
@@ -84,7 +83,8 @@ def execute(plan, progress=None, on_launch=None):
     """
     backend = backends.by_name(plan.backend)
     done = Progress.fresh(plan) if progress is None else progress
-    state = backend.load(plan, done.weights, done.lost, done.buffers)
+    place = measure.place(plan.backend, plan.work, plan.N).begin(plan) if plan.run.metrics else None
+    state = backend.load(plan, done.weights, done.lost, done.buffers, place and place.reserved)
     pace = _Pace(plan, backend)
     done.moved(backend, state, done.alive)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
@@ -104,7 +104,7 @@ def execute(plan, progress=None, on_launch=None):
         done.t = stop
         if done.taken < len(plan.saves):
             began = time.perf_counter()
-            _record(plan, backend, state, done, pace)
+            _record(plan, place, state, done, pace)
             done.seconds["metrics"] += time.perf_counter() - began
             if on_launch:
                 on_launch(done)
@@ -139,13 +139,13 @@ class _Pace:
             self.steps = int(min(self.most, max(self.least, better)))
 
 
-def _record(plan, backend, state, done, pace):
+def _record(plan, place, state, done, pace):
     """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN."""
     alive = np.flatnonzero(done.lost < 0)
     s, run = done.taken, plan.run
     taken = _taken(plan, done, alive)
     for metric in run.metrics:
-        for members, values in _measured(plan, backend, state, metric, taken, pace):
+        for members, values in _measured(plan, place, state, metric, taken, pace):
             if metric.name not in done.records:
                 done.records[metric.name] = _empty(plan, metric, values.shape[1:])
             record = done.records[metric.name]
@@ -199,34 +199,34 @@ def _taken(plan, done, alive):
     return _Taken(alive[kept], lambda: result.weights[kept], False)
 
 
-def _measured(plan, backend, state, metric, taken, pace):
+def _measured(plan, place, state, metric, taken, pace):
     """Yield (positions, values) of a metric, so few networks at a time that Ctrl-C is answered within a second."""
     at, run = 0, plan.run
     points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
     most = max(4 * (plan.tuning.threads or 1), PART // (24 * run.model.P + 48 * points * run.model.outputs))
     while at < len(taken.who):
-        size = min(pace.networks.get(metric.name) or backend.first_measured(state, metric), most)
+        size = min(pace.networks.get(metric.name) or place.first(metric), most)
         who = taken.who[at:at + size]
         began = time.perf_counter()
         with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
-            values = backend.measure_held(state, metric, who) if taken.held else None
+            values = place.measure_held(state, metric, who) if taken.held else None
             if values is None:
-                values = _read_and_measured(plan, backend, state, metric, who, taken.weights[at:at + size])
+                values = _read_and_measured(plan, place, metric, who, taken.weights[at:at + size])
         yield who, values
         at += len(who)
         spent = max(time.perf_counter() - began, 1e-6)
         pace.networks[metric.name] = int(min(4 * size, max(16, len(who) * LAUNCH_SECONDS / spent)))
 
 
-def _read_and_measured(plan, backend, state, metric, who, weights):
+def _read_and_measured(plan, place, metric, who, weights):
     """Values of a metric for the networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
     run, start = plan.run, {}
-    values = backend.measure(state, metric, weights)
+    values = place.measure(metric, weights)
     if values is not None:
         return values
     if metric.needs_start:
-        start["start"] = float64_params(run.model, plan.start[who])
-    return metric.compute(run.model, float64_params(run.model, weights), run.data, run.loss, **start)
+        start["start"] = measure.float64_params(run.model, plan.start[who])
+    return metric.compute(run.model, measure.float64_params(run.model, weights), run.data, run.loss, **start)
 
 
 @cache

@@ -7,17 +7,15 @@ from math import prod
 
 import numpy as np
 
-from . import backends, cost, limits
-from .backends.traced import bound
+from . import backends, cost, limits, measure
 from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
+from .lowering.own import bound
+from .lowering.work import Work
 from .spec import draws
 from .spec.check import other_dtype
 from .spec.fields import arrays, chosen, lengths
-from .spec.order import PerNetwork, Replay, Reshuffle
 from .spec.planned import Plan, Tuning
-from .spec.problem import Fresh
 from .spec.run import Run
-from .spec.schedule import StepTable
 from .trial import trial
 
 PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a time
@@ -45,9 +43,12 @@ def plan(run, tuning=None):
     trial(run)
     _agree(run)
     run = bound(run)
+    work = Work(run)
     N, population = _count(run)
-    backend, reasons = _backend(run)
-    tuning, memory, more = backend.choose(run, N, tuning)
+    backend, reasons = _backend(work)
+    place = measure.place(backend.name, work, N)
+    tuning, memory, more = backend.choose(work, N, tuning, place.reserved)
+    more = (*more, *place.explain())
     memory |= _memory(run, N, saves)
     _fit(N, memory)
     ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
@@ -60,7 +61,7 @@ def plan(run, tuning=None):
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
     made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
-                memory=memory, cost=partial(cost.expected, run, backend.name, N, saves, tuning))
+                memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work)
     each = backend.table_bytes(made)
     steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
     memory["tables of a launch"] = steps * (each + made.made_bytes)
@@ -101,7 +102,7 @@ def _agree(run):
         raise PlanError(f"X: has n={data.n} points, at most 2**32 - 1 can be drawn from")
     if model.P >= 2**31:
         raise PlanError(f"model: has P={model.P} parameters, kernels number at most 2**31 - 1")
-    if isinstance(run.step_size, StepTable) and run.step_size.steps != run.steps:
+    if getattr(run.step_size, "steps", run.steps) != run.steps:
         raise PlanError(f"step_size: the table has {run.step_size.steps} steps, the run has T={run.steps}")
     why = run.rule.refuse(run)
     if why:
@@ -160,12 +161,12 @@ def _order(run):
         if run.rule.full:
             raise PlanError(f"rule: {type(run.rule).__name__} takes all samples at every step, but these data are made "
                             "on the way and have no end; use a rule with a batch_size")
-        if not isinstance(order, PerNetwork):
+        if order.kind in ("epochs", "table") or order.network is not None:
             raise PlanError(f"order: {type(order).__name__} given, but every sample is new; leave order out")
         return
-    if getattr(order, "replace", True) is False and not run.rule.full and batch > data.n:
+    if order.kind == "permute" and not run.rule.full and batch > data.n:
         raise PlanError(f"order: {batch} samples a step without replacement, but X has n={data.n} points")
-    if isinstance(order, Replay):
+    if order.kind == "table":
         if run.rule.full:
             raise PlanError(f"order: Replay given, but {type(run.rule).__name__} uses all samples at every step; leave "
                             "order out")
@@ -188,7 +189,7 @@ def _counters(run):
         if items > most:
             raise PlanError(f"{of_what} are {items}, with {draw} expected at most {most}: draws would repeat")
     order, n = run.order, run.data.n
-    if isinstance(order, Reshuffle) and _taken(run):
+    if order.kind == "epochs" and _taken(run):
         most = draws.LIMITS["an order without replacement"][0] * n // _taken(run)  # epochs are what has permutations
         if run.steps > most:
             raise PlanError(f"steps: {run.steps} given, with epochs of n={n} samples expected at most {most}: draws "
@@ -205,16 +206,15 @@ def _drawn(run):
     """{draws of `draws.LIMITS`: (items of a step, what they are)} of a run."""
     model, data, rule, noises = run.model, run.data, run.rule, run.rule.noises()
     batch, taken, out = rule.batch(data.n), _taken(run), {}
-    if taken and data.n and not isinstance(run.order, (Reshuffle, Replay)):
-        name = "an order" if run.order.replace else "an order without replacement"
+    if taken and data.n and run.order.kind in ("replace", "permute"):
+        name = "an order" if run.order.kind == "replace" else "an order without replacement"
         out[name] = taken, "rule.batch_size: samples of a step"
     if "label_noise" in noises:
         labels = (1 if rule.full and taken else batch) * model.outputs
-        kind = "Gaussian" if noises["label_noise"].kind == "gaussian" else "rademacher"
-        out[f"{kind} noise on labels"] = labels, "rule.batch_size: labels of a step"
+        out[f"{noises['label_noise'].kind} noise on labels"] = labels, "rule.batch_size: labels of a step"
     if "gradient_noise" in noises:
         out[f"gradient noise ({noises['gradient_noise'].kind})"] = model.P, "model: parameters"
-    if isinstance(data, Fresh):
+    if data.kind == "fresh":
         inputs = batch * ((data.d + 1) // 2 if data.inputs == "gaussian" else data.d)
         out[f"{data.inputs} inputs made on the way"] = inputs, "rule.batch_size: draws of a step's inputs"
     return out
@@ -277,20 +277,21 @@ def _representable(base, dtype):
                         "dtype='float64'")
 
 
-def _backend(run):
+def _backend(work):
     """(backend, reasons). A named backend runs or raises; "auto" takes the first that can, and warns if it is slow."""
+    run = work.run
     kind = run.device and run.device.partition(":")[0]
     if run.backend != "auto":
         backend = backends.by_name(run.backend)
         if kind not in (None, backend.kind):
             raise PlanError(f"device: {run.device!r} given, but the backend {run.backend!r} runs on {backend.kind!r}")
-        why_not = backend.supports(run)
+        why_not = backend.supports(work)
         if why_not:
             raise BackendUnavailable(f"backend {run.backend!r} cannot run this: {why_not}")
         return backend, ("asked for by name",)
     reasons = []
     for backend in backends.ALL:
-        why_not = backend.supports(run) if kind in (None, backend.kind) else "it does not run there"
+        why_not = backend.supports(work) if kind in (None, backend.kind) else "it does not run there"
         if why_not is None:
             if backend.slow:
                 warnings.warn(f"backend='auto' takes {backend.name!r}, some thousand times slower than kernels: "

@@ -8,7 +8,7 @@ there, one that does not begins again with half of that half. In all that is one
 
 import numpy as np
 
-from .backends.base import ALIVE, UNSETTLED
+from .lowering.contract import ALIVE, UNSETTLED
 
 HELD = 0  # no backend moves a network whose flag is a step
 

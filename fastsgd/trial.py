@@ -4,14 +4,12 @@ from math import isnan
 
 import numpy as np
 
-from .cuda.launch import HYPERS
 from .errors import FastsgdError, PlanError
+from .lowering.contract import BUFFERS, FLAGS, HYPERS, PERTURBS
 from .metrics import FittedFunction, Predictions, TestAccuracy, TestLoss, TrainAccuracy, TrainLoss
-from .rules import Rule
 from .spec.kinds import kind_of
 
 IN_NUMPY = (TrainLoss, TestLoss, TrainAccuracy, TestAccuracy, Predictions, FittedFunction)  # of predictions
-BUFFERS = ("momentum", "first_moment", "second_moment", "average")
 POINTS = 2
 AGREED = 1e-6  # of the largest prediction; torch and NumPy round sums differently
 
@@ -167,9 +165,9 @@ def _rule(run):
         unknown = sorted(set(given) - set(legal))
         if unknown:
             raise PlanError(f"rule.{what}: names {unknown}, which no equation of fastsgd has; legal are {legal}")
-    traits, legal = _call("rule.traits", rule.traits), Rule.traits(rule)
-    if set(traits) != set(legal) or traits["perturb"] not in ("none", "batch", "sample"):
-        raise PlanError(f"rule.traits: returned {traits!r}, expected the names of {legal}")
+    traits, legal = _call("rule.traits", rule.traits), ("perturb", *FLAGS)
+    if not set(traits) <= set(legal) or traits.get("perturb", "none") not in PERTURBS:
+        raise PlanError(f"rule.traits: returned {traits!r}, legal are {legal}, of which perturb is one of {PERTURBS}")
 
 
 def _order(run):

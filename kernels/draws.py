@@ -8,10 +8,7 @@ from the same uniforms with Triton's float64 log, so that they agree to rounding
 import triton
 import triton.language as tl
 
-ORDER = tl.constexpr(0)
-LABEL_NOISE = tl.constexpr(1)
-PERMUTATION = tl.constexpr(4)
-GRADIENT_NOISE = tl.constexpr(5)
+from .contract import GRADIENT_NOISE, LABEL_NOISE, PERMUTATION
 
 
 @triton.jit

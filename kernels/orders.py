@@ -6,7 +6,8 @@ One program makes BLOCK entries, one a lane: a table entry needs nothing but its
 import triton
 import triton.language as tl
 
-from .draws import ORDER, block_of_four, index_of, permuted
+from .contract import ORDER
+from .draws import block_of_four, index_of, permuted
 
 
 @triton.jit(do_not_specialize=["count", "steps", "batch", "n", "first", "skip", "seed"])

@@ -14,21 +14,23 @@ import triton
 import triton.language as tl
 
 from . import state
+from .contract import (
+    ADAM,
+    AVERAGE,
+    BALANCE_PENALTY,
+    BETA1,
+    BETA2,
+    DECOUPLED,
+    EPSILON,
+    MOMENTUM,
+    NESTEROV,
+    NORMALISED,
+    RHO,
+    UNIT,
+    WEIGHT_DECAY,
+)
 from .draws import noise_of_parameter
 
-MOMENTUM = tl.constexpr(0)
-DECAY = tl.constexpr(1)
-BALANCE = tl.constexpr(2)
-RHO = tl.constexpr(3)
-AVERAGE = tl.constexpr(4)
-BETA1 = tl.constexpr(5)
-BETA2 = tl.constexpr(6)
-EPSILON = tl.constexpr(7)
-NESTEROV = tl.constexpr(8)
-NORMALISED = tl.constexpr(9)
-DECOUPLED = tl.constexpr(10)
-ADAM = tl.constexpr(11)
-UNIT = tl.constexpr(12)
 TRAINED = tl.constexpr(0)
 FIRST = tl.constexpr(1)
 ROWS = tl.constexpr(2)
@@ -106,11 +108,11 @@ def penalised(w, g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
     out = ()
     for k in tl.static_range(len(w)):
         block = g[k]
-        if RULE[DECAY] >= 0 and not RULE[DECOUPLED] and PLACES[k][TRAINED]:
-            block = tl.fma(state.beside(numbers[RULE[DECAY]], block), w[k], block)
-        if RULE[BALANCE] >= 0:  # w is (u, v)
+        if RULE[WEIGHT_DECAY] >= 0 and not RULE[DECOUPLED] and PLACES[k][TRAINED]:
+            block = tl.fma(state.beside(numbers[RULE[WEIGHT_DECAY]], block), w[k], block)
+        if RULE[BALANCE_PENALTY] >= 0:  # w is (u, v)
             gap = tl.fma(w[k], w[k], -(w[1 - k] * w[1 - k]))
-            block = tl.fma(state.beside(numbers[RULE[BALANCE]], block) * gap, w[k], block)
+            block = tl.fma(state.beside(numbers[RULE[BALANCE_PENALTY]], block) * gap, w[k], block)
         out = out + (block,)
     if RULE[NORMALISED]:
         out, size = directed(out, PLACES)
@@ -147,8 +149,8 @@ def corrections(numbers, t, RULE: tl.constexpr):
 @triton.jit
 def stepped(w, g, carried, numbers, rate, parts, RULE: tl.constexpr, PLACES: tl.constexpr, K: tl.constexpr):
     """(w, carried) of block K after a step of rate = -eta_t along g; parts: `corrections`."""
-    if RULE[DECAY] >= 0 and RULE[DECOUPLED] and PLACES[K][TRAINED]:
-        w = state.beside(tl.fma(rate, numbers[RULE[DECAY]], tl.full(rate.shape, 1.0, rate.dtype)), w) * w
+    if RULE[WEIGHT_DECAY] >= 0 and RULE[DECOUPLED] and PLACES[K][TRAINED]:
+        w = state.beside(tl.fma(rate, numbers[RULE[WEIGHT_DECAY]], tl.full(rate.shape, 1.0, rate.dtype)), w) * w
     kept = ()
     if RULE[ADAM]:
         first = mixed(numbers[RULE[BETA1]], carried[0], g)

@@ -13,10 +13,10 @@ import triton
 import triton.language as tl
 
 from . import gradients, labels, losses, rules, state
-from .draws import ORDER, block_of_four, index_of
+from .contract import ORDER, UNSETTLED
+from .draws import block_of_four, index_of
 
 SCALARS = ["N", "first", "skip", "steps", "batch", "n", "seed"]
-UNSETTLED = tl.constexpr(-2)
 
 
 @triton.jit
@@ -29,9 +29,10 @@ def per_step(base, row, multiplier, net, live, steps, s):
 @triton.jit
 def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, LOSS: tl.constexpr,
           COMMON: tl.constexpr, BN: tl.constexpr):
-    """(positions, which exist, lost when, which go, w, ids, rows of orders) of a program's networks, terms of the loss.
+    """What a program knows of its networks when it begins, [BN] each:
 
-    [BN] each, w in blocks; rows of orders [1] with COMMON
+    net: their positions; live: whether there is a network; gone: `lost`; alive: whether it is to be moved
+    w: parameters, in blocks; mine: ids; order: rows of the table of orders, [1] with COMMON; terms: of the loss
     """
     net = tl.program_id(0) * BN + tl.arange(0, BN)
     live = net < N

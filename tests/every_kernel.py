@@ -14,8 +14,9 @@ from cases import request
 from general_cases import D, general
 
 import fastsgd as fs
-from fastsgd.backends import cuda_metrics, cuda_programs
+from fastsgd.backends.cuda import layout
 from fastsgd.cuda import card as cards
+from fastsgd.measure import jacobians
 
 GENERAL = ("everything_relu2", "sam_each_relu2", "adamw_relu2", "reshuffle_net", "one_label_two_outputs", "fresh_batch",
            "cross_entropy", "autoencoder", "product_3", "power_3")
@@ -82,22 +83,22 @@ def same_weights(run, team):
 
 def same_records(run, held, shared):
     one = cards.cards(None)[0]
-    kept = cuda_metrics.HELD, one.shared
-    cuda_metrics.HELD, one.shared = held, shared or one.shared
+    kept = jacobians.HELD, one.shared
+    jacobians.HELD, one.shared = held, shared or one.shared
     try:
         plan = fs.plan(run.replace(backend="cuda"))
         assert plan.explain().count("on the card: ") == len(run.metrics), plan.explain()
         ours, theirs = fs.train(plan), fs.train(run.replace(backend="cpu"))
     finally:
-        cuda_metrics.HELD, one.shared = kept
+        jacobians.HELD, one.shared = kept
     for name, record in theirs.records.items():
         np.testing.assert_allclose(ours.records[name], record, rtol=1e-14 * (name == "feature_sparsity"), err_msg=name)
 
 
 def main(folder=None, planted=None):
     if planted:
-        choose = cuda_programs.choose  # shared memory that lacks room for two numbers
-        cuda_programs.choose = lambda *given: replace(made := choose(*given), shared=made.shared - 8)
+        choose = layout.choose  # shared memory that lacks room for two numbers
+        layout.choose = lambda *given: replace(made := choose(*given), shared=made.shared - 8)
     card, wrong = fibers.FiberCard(folder, sanitize=True) if folder else None, []
     with fibers.in_place(card) if card else nullcontext():
         cases = [(same_weights, case) for case in runs(few=folder is not None)]

@@ -19,7 +19,7 @@ from cases import USABLE
 from random_runs import described, random_run
 
 import fastsgd as fs
-from fastsgd.backends.cpu import fused
+from fastsgd.lowering.work import Work
 from fastsgd.native import native
 
 NEAR = 1e-9  # of the reference in float64
@@ -37,7 +37,7 @@ def layouts(run, isa):
     """Legal (lanes, team) of a run."""
     module = native(isa)
     lanes, team = module.lanes[run.dtype], module.team[run.dtype]
-    return [(1, 1), (lanes, 1), (1, team)] if fused(run) else [(1, 1), (lanes, 1)]
+    return [(1, 1), (lanes, 1), (1, team)] if Work(run).fused else [(1, 1), (lanes, 1)]
 
 
 def member(result, k):

@@ -99,6 +99,6 @@ def test_a_kit_has_the_programs_that_the_parts_ask_for(rehearsed):
     known = {program.key for program in kit.programs()}
     for name, given in speed.SHAPES.items():
         run = card.run_of(card.random_system(*given), 1, 8)
-        program = kit.cuda_programs.choose(run, 300_000, kit.Recorder(), fs.Tuning()).program
+        program = kit.layout.choose(kit.Work(run), 300_000, kit.Recorder(), fs.Tuning()).program
         assert program.key in known, name
     assert len(known) > 60

@@ -7,6 +7,7 @@ import pytest
 
 import fastsgd as fs
 from fastsgd import calibrate, cost
+from fastsgd.lowering.work import Work
 from fastsgd.native import cpu_name
 
 DATA = fs.data.sparse_regression(n=40, d=30, nonzero=3, n_test=100, seed=0)
@@ -95,5 +96,7 @@ def test_every_kernel_of_the_table_can_be_calibrated():
     for name, runs in calibrate._kernels():
         lines[name] = runs
         run, tuning = runs[0]
-        assert cost.kernel(run, tuning) == name and cost.total(shipped[name]["many"], cost.step_work(run, tuning)) > 0
+        work = Work(run)
+        assert cost.kernel(work, tuning) == name
+        assert cost.total(shipped[name]["many"], cost.step_work(work, tuning)) > 0
     assert lines.keys() <= shipped.keys() and {"fixed", "threads", "outside", "metric.gram"} <= shipped.keys()

@@ -11,10 +11,11 @@ from cases import DTYPES, MODELS, bits, request
 from general_cases import CASES, RELU, TAUGHT, TEACHER, D, general
 
 import fastsgd as fs
-from fastsgd.backends import cuda_measure, cuda_programs
-from fastsgd.backends.cpu import fused
-from fastsgd.backends.cuda import USABLE
+from fastsgd.backends.cuda import layout
+from fastsgd.backends.cuda.backend import USABLE
 from fastsgd.cuda import card as cards
+from fastsgd.lowering.work import Work
+from fastsgd.measure.cards import room
 
 pytestmark = pytest.mark.usefixtures("a_card")
 REAL = cards.why_none() is None  # the same tests, on this machine's card
@@ -30,8 +31,8 @@ def teams(model):
 FUSED = [(model, rule, dtype, team) for number, model in enumerate(MODELS) for k, team in enumerate(teams(model))
          for rule, dtype in (("sgd", "float32"), (("minibatch", "float32"), ("gd", "float64"))[(number + k) % 2])]
 FUSED += [(model, "sgd", "float64", teams(model)[-1]) for model in MODELS]
-CARRIED = {name for name in CASES if cuda_programs.in_fused_loop(general(name))}  # lanes of a warp, not a block
-BLOCKS = {name: None if fused(general(name)) else 8 if name in CARRIED else (32, 64)[k // 2 % 2]
+CARRIED = {name for name in CASES if layout.in_fused_loop(Work(general(name)))}  # lanes of a warp, not a block
+BLOCKS = {name: None if Work(general(name)).fused else 8 if name in CARRIED else (32, 64)[k // 2 % 2]
           for k, name in enumerate(CASES)}
 ALONE = ("everything", "sam_each", "adamw", "gradient_signs", "one_label", "reshuffle", "fresh", "cross", "auto")
 GENERAL = [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items())]  # a block a network
@@ -59,8 +60,8 @@ def test_general_loop_has_the_bits_of_the_cpu(name, dtype, team):
 
 def at_once(monkeypatch, networks):
     """Let only so many networks run at a time."""
-    choose = cuda_programs.choose
-    monkeypatch.setattr(cuda_programs, "choose", lambda *given: replace(choose(*given), at_once=networks))
+    choose = layout.choose
+    monkeypatch.setattr(layout, "choose", lambda *given: replace(choose(*given), at_once=networks))
 
 
 @pytest.mark.parametrize(("name", "team"), [("normalised_relu2", 1), ("reshuffle_net", 1), ("sam_two_outputs", 64)])
@@ -90,7 +91,7 @@ class Hopper:
 def test_rows_of_threads_fit_the_first_cache(model, threads, blocks, word):
     data = fs.Dataset(np.ones((9, model.d), np.float32), np.ones(9, np.float32))
     run = fs.Run(model, data, fs.rules.SGD(momentum=0.5, batch_size=2), 0.1, 10, networks=10**6)
-    chosen = cuda_programs.choose(run, 10**6, Hopper, fs.Tuning())
+    chosen = layout.choose(Work(run), 10**6, Hopper, fs.Tuning())
     assert word in chosen.why and chosen.lanes == threads, chosen.why
     assert chosen.threads(10**6) == (132 * blocks * 128 if blocks else 10**6 * threads)
     assert chosen.threads(100) == 100 * threads
@@ -150,14 +151,14 @@ def test_segments_and_members_have_the_same_bits():
 def test_waves_and_several_cards_have_the_same_bits(fiber_card, name):
     run, tuning = general(name, "float32"), fs.Tuning(team=1)
     want = everything(fs.train(run.replace(backend="cpu")))
-    need = cuda_programs.choose(run, 1, fiber_card, tuning)
+    need = layout.choose(Work(run), 1, fiber_card, tuning)
 
     def small(cards):
         """A card with room for three networks, where so many cards share them."""
         card, share = fibers.FiberCard(fiber_card.folder, 0), -(-len(want[0][1]) // 8 // cards)
         for _ in range(9):  # what metrics take depends on the card's memory
-            metrics = cuda_measure.room(run, share, card)
-            fixed = need.data_bytes + max(need.local, metrics.local) + metrics.total
+            metrics = room(Work(run), share, card)
+            fixed = need.data_bytes + max(need.local, metrics.local) + metrics.reserved.total
             card.memory = (fixed + 3 * need.network_bytes) / USABLE + 10
         return card
 
@@ -206,7 +207,7 @@ def test_what_a_plan_foresees_is_what_a_run_takes(fiber_card, name, memory, loca
         text = plan.explain()
         assert text.count("on the card: ") == 2 and ("local memory" in text) == local, text
         got = fs.train(plan)
-    foreseen = cuda_measure.room(run, 70, card)
+    foreseen = room(Work(run), 70, card)
     assert everything(got) == everything(fs.train(run.replace(backend="cpu")))
     assert (foreseen.local > 0) == local and 0 < foreseen.once <= memory / 4
     assert card.most + foreseen.local <= memory and card.most > 0.1 * min(memory, 1 << 17)

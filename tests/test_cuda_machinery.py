@@ -13,11 +13,12 @@ import pytest
 from cases import MODELS, request
 
 import fastsgd as fs
-from fastsgd.backends import cuda_programs
+from fastsgd.backends.cuda import layout
+from fastsgd.backends.cuda.structs import Launch, OrderLaunch
 from fastsgd.cuda import card as cards
 from fastsgd.cuda import compiler, driver, program
-from fastsgd.cuda.launch import Launch, OrderLaunch
 from fastsgd.errors import BackendUnavailable
+from fastsgd.lowering.work import Work
 
 HERE = Path(__file__).parent
 COPY = program.Program("copy", """#include "cuda/platform.h"
@@ -60,7 +61,7 @@ def test_common_programs_are_those_that_are_chosen(system, dtype):
     model, n = SWEPT[system]
     data = fs.data.sparse_regression(n=n, d=model.d, nonzero=1, seed=0).astype(dtype)
     run = fs.Run(model, data, fs.rules.SGD(), 0.1, 10, dtype=dtype)
-    assert cuda_programs.choose(run, 10**6, Hopper, fs.Tuning()).program in program.common()
+    assert layout.choose(Work(run), 10**6, Hopper, fs.Tuning()).program in program.common()
 
 
 def test_structs_have_eight_bytes_a_field():
@@ -232,4 +233,4 @@ def test_no_kernel_reads_or_writes_where_it_must_not(planted, fiber_card):
 
 def test_models_of_the_suite_have_a_program():
     for name in MODELS:
-        assert cuda_programs.why_not(request(name)) is None
+        assert layout.why_not(Work(request(name))) is None

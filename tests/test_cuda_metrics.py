@@ -11,11 +11,16 @@ from fibers import FiberCard, in_place
 
 import fastsgd as fs
 from bench import sass
-from fastsgd.backends import cpu, cuda, cuda_measure, cuda_metrics
+from fastsgd.backends import cpu
+from fastsgd.backends.cuda import layout
 from fastsgd.cuda import card as real_cards
-from fastsgd.cuda import metric_programs
 from fastsgd.cuda.compiler import nvrtc
 from fastsgd.errors import BackendUnavailable
+from fastsgd.lowering.work import Work
+from fastsgd.measure import host
+from fastsgd.measure import jacobians as jacobian_kernels
+from fastsgd.measure.cards import Cards
+from fastsgd.measure.registry import kernels_of
 from fastsgd.metrics import feature_sparsity
 from fastsgd.metrics.jacobian_rank import count_above, jacobians, trained_jacobians
 
@@ -39,14 +44,16 @@ def asked(model, metric, data=None, loss=None):
 
 def explained(run, card):
     """What a plan says of a run's only metric."""
-    return cuda_measure.explain(run, cuda_measure.room(run, 1, card))[0]
+    with in_place(card):
+        return Cards(Work(run), 1).explain()[0]
 
 
 def both(card, model, metric, weights, data=None, loss=None):
     """(on the card or cards, on the CPU) of a metric that has a kernel on both."""
     run, here = asked(model, metric, data, loss), card if isinstance(card, list) else [card]
     plan = fs.plan(run.replace(backend="cpu", networks=len(weights)), fs.Tuning(threads=1))
-    measured = cuda_measure.Measured(plan, here)
+    with in_place(*here):
+        measured = Cards(plan.work, plan.N).begin(plan)
     launched = [launches(one) for one in here]
     got = measured.measure(metric, weights)
     assert REAL or all(launches(one) > count for one, count in zip(here, launched, strict=True)), "measured on the host"
@@ -161,7 +168,7 @@ def test_columns_lie_in_registers_shared_or_global_memory(a_card, monkeypatch, h
     model = MLP(3, (8, 7), activation="tanh")
     X = np.random.default_rng(3).standard_normal((37, 3))
     weights = graded(37, 4, model)
-    monkeypatch.setattr(cuda_metrics, "HELD", held)
+    monkeypatch.setattr(jacobian_kernels, "HELD", held)
     monkeypatch.setattr(a_card, "shared", room)
     sigma = np.linalg.svd(jacobians(model, model.unflatten(weights), X), compute_uv=False)
     for rtol in (1e-2, 1e-4, 1e-5):
@@ -237,7 +244,7 @@ def test_singular_values_of_dense_networks_have_the_bits_of_the_cpu(a_card, name
 @pytest.mark.parametrize("warps", [1, 2, 5])
 @pytest.mark.parametrize("room", [227 << 10, 4 << 10])
 def test_singular_values_do_not_depend_on_warps_or_memory(a_card, monkeypatch, warps, room):
-    monkeypatch.setattr(metric_programs, "MOST_WARPS", warps)
+    monkeypatch.setattr(jacobian_kernels, "MOST_WARPS", warps)
     monkeypatch.setattr(FiberCard, "shared", room)  # of those that are made below
     monkeypatch.setattr(a_card, "shared", room)
     X = np.random.default_rng(3).standard_normal((21, 4))
@@ -389,7 +396,7 @@ def resources(program):
 
 
 def program(model, metric, a_card):
-    return cuda_metrics.task(asked(model, metric), metric, a_card, None).program
+    return kernels_of(metric).on_card(metric, Work(asked(model, metric)), a_card, None).program
 
 
 PLAIN = ReLU2(2, 20, False, False)
@@ -426,7 +433,7 @@ def test_cards_need_no_module_of_the_cpu(model, monkeypatch, a_card):
     def none(isa=None):
         raise BackendUnavailable("not built")
 
-    for module in (cpu, cuda, feature_sparsity):
+    for module in (cpu, layout, host, feature_sparsity):
         if hasattr(module, "native"):
             monkeypatch.setattr(module, "native", none)
     got = fs.train(run)

@@ -166,7 +166,7 @@ RUNS = [  # fields changed, what the message must say
     ({"order": fs.orders.Common(0, replace=False), "rule": R.SAM(rho=0.1, batch_size=12)}, "n=11 points"),
     ({"order": fs.orders.Replay([0] * T), "rule": R.SGD(batch_size=2)}, "order: has 1 samples a step"),
     ({"dtype": "float32", "data": fs.Dataset(DATA.X.astype("f"), np.arange(11) + 2**24)}, "y: holds a whole.*2..24"),
-    ({"rule": R.SGD(label_noise=0.1), "steps": 2**34}, "steps: 17179869184 given, with Gaussian noise on labels"),
+    ({"rule": R.SGD(label_noise=0.1), "steps": 2**34}, "steps: 17179869184 given, with gaussian noise on labels"),
     ({"rule": R.SGD(gradient_noise=0.1), "steps": 2**32 + 1}, "steps: 4294967297 given, with gradient noise"),
     ({"data": FRESH, "steps": 2**33}, "steps: .*made on the way"),
     ({"order": fs.orders.PerNetwork(replace=False), "steps": 2**31}, "steps: .*without replacement"),

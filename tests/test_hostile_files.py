@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import fastsgd as fs
 from fastsgd import checkpoint, cli, config, storage
 from fastsgd.backends.cpu import CPU
+from fastsgd.measure.host import Host
 from fastsgd.spec import codec
 
 
@@ -108,15 +109,15 @@ def test_an_interrupt_between_two_metrics(tmp_path, monkeypatch, name):
     """A column of records half filled is filled again."""
     path, count = tmp_path / "c", [0]
     metric = {"train_loss": fs.metrics.TrainLoss, "norm": fs.metrics.ParameterNorm}[name]
-    measure = CPU.measure
+    measure = Host.measure
 
-    def interrupted(self, state, what, who):
+    def interrupted(self, what, weights):
         count[0] += isinstance(what, metric)
         if count[0] == 3:
             raise KeyboardInterrupt
-        return measure(self, state, what, who)
+        return measure(self, what, weights)
 
-    monkeypatch.setattr(CPU, "measure", interrupted)
+    monkeypatch.setattr(Host, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fs.train(small(), checkpoint=fs.Checkpoint(path, every=1e9))
     monkeypatch.undo()

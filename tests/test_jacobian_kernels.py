@@ -5,9 +5,9 @@ import pytest
 from cases import problem
 
 import fastsgd as fs
-from fastsgd.backends import jacobians as kernels
+from fastsgd.lowering.work import Work
+from fastsgd.measure.host import Host
 from fastsgd.metrics.jacobian_rank import count_above, jacobians, trained_jacobians
-from fastsgd.native import native
 
 MLP, ReLU2 = fs.models.MLP, fs.models.ReLU2
 MODELS = {
@@ -26,7 +26,7 @@ MODELS = {
 def measured(model, metric, weights, dtype="float64"):
     """A metric of weights [N, P] as the CPU backend measures it."""
     run = fs.Run(model, problem(model.d).astype(dtype), fs.rules.GD(), 0.1, 1, dtype=dtype)
-    return kernels.measure(native(), metric, run, weights, 2, {})
+    return Host(Work(run), len(weights)).measure(metric, weights)
 
 
 def drawn(model, seed=0, N=7):

@@ -12,16 +12,16 @@ import fastsgd as fs
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
     ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
-    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["storage"],
-    ["archive"], ["tables"], ["result"], ["backends"], ["cost"], ["trial"], ["plan"], ["settle"], ["execute"],
-    ["watch"], ["checkpoint"], ["train"], ["sweep"], ["calibrate"], ["report", "config"], ["reproduce"], ["cli"],
-    ["__main__"],
+    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["lowering"],
+    ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["cost"], ["trial"], ["plan"],
+    ["settle"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["sweep"], ["calibrate"], ["report", "config"],
+    ["reproduce"], ["cli"], ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 
 
 def imports(path):
-    """The fastsgd modules that a file imports, as top-level names within the package."""
+    """The fastsgd modules that a file imports, in functions too, as top-level names within the package."""
     package = path.relative_to(ROOT).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:

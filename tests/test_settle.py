@@ -6,9 +6,9 @@ import torch
 from cases import BACKENDS, DTYPES, LANES
 
 import fastsgd as fs
-from fastsgd.backends.base import UNSETTLED
 from fastsgd.backends.cpu import CPU
 from fastsgd.execute import execute
+from fastsgd.lowering.contract import UNSETTLED
 from fastsgd.portable import interpreted
 from fastsgd.settle import settle
 

@@ -9,8 +9,9 @@ from general_cases import CASES, NETWORKS, POINTS, RULES, D, general
 from tolerances import METRIC, WEIGHTS
 
 import fastsgd as fs
-from fastsgd.backends import packing
 from fastsgd.backends.triton import Triton
+from fastsgd.lowering.work import Work
+from fastsgd.measure import place
 from fastsgd.portable import interpreted, kernel
 
 pytest.importorskip("triton")
@@ -55,9 +56,9 @@ def served():
 
 
 def _serves(run):
-    from fastsgd.backends.triton import _no_kernel
+    from fastsgd.backends.triton.backend import _no_kernel
 
-    return _no_kernel(run) is None
+    return _no_kernel(Work(run)) is None
 
 
 def run_of(name, dtype="float64", **fields):
@@ -89,7 +90,7 @@ def test_every_family_activation_loss_and_order_is_among_them():
     assert {run.loss.name for run in runs} == {"squared", "logistic", "hinge", "cross_entropy"}
     assert {run.model.outputs for run in runs if run.loss.name == "squared"} >= {1, 2, 3, 17}
     assert {type(run.order).__name__ for run in runs} == {"PerNetwork", "Common", "Reshuffle", "Replay"}
-    assert {packing.packing(run.model).family for run in runs} == {"dense", "diagonal", "power"}
+    assert {Work(run).packing.module for run in runs} == {"dense", "product", "power"}
     assert {type(run.rule) for run in runs} == {getattr(R, name) for name in R.__all__} - {R.Rule, R.Descent, R.Penalty}
     assert len([name for name in RULES if f"{name}_relu2" in served()]) == len(RULES) - 2  # those of LEFT_OUT
 
@@ -143,7 +144,7 @@ def test_segments_resumes_and_company_move_no_bit(name, segments):
                                    orders.Common(3, replace=False), orders.Reshuffle(), orders.Reshuffle(4)], ids=str)
 @pytest.mark.parametrize("n", [1, 3, 70, 1000])
 def test_tables_of_orders_have_the_contracts_integers(order, n):
-    from fastsgd.backends import launches
+    from fastsgd.backends.triton import launches
 
     t0, t1, batch = 2**33 - 5, 2**33 + 4, min(3, n)
     run = fs.Run(M.DiagonalLinear(2), fs.Dataset(np.ones((n, 2), "f4"), np.ones(n, "f4")), R.SGD(batch_size=batch), 0.1,
@@ -153,7 +154,7 @@ def test_tables_of_orders_have_the_contracts_integers(order, n):
     if not getattr(order, "replace", False):
         t0, t1 = t0 % 2**29, t0 % 2**29 + 9  # as many steps as permutations can tell apart
     segment = fs.spec.planned.Segment(t0, t1, None, None)
-    who, _ = launches._who(state)
+    who, _ = launches._order_ids(state)
     want = order.indices(run.seed, plan.ids, t0, t1, n, batch)
     np.testing.assert_array_equal(launches.table(state, segment, who).cpu().numpy(), want)
 
@@ -222,9 +223,9 @@ def test_metric_kernels_agree_with_the_definitions(name, dtype):
                  backend="triton")
     plan = fs.plan(run)
     state = BACKEND.load(plan, plan.start, np.full(6, -1), plan.fresh_buffers())
-    made = 0
+    measured, made = place("triton", plan.work, plan.N).begin(plan), 0
     for metric in metrics:
-        got = BACKEND.measure_held(state, metric, np.arange(6))
+        got = measured.measure_held(state, metric, np.arange(6))
         if got is not None:
             want = metric.compute(model, model.unflatten(plan.start.astype("float64")), run.data, run.loss)
             np.testing.assert_allclose(got, want, rtol=METRIC, atol=METRIC * np.abs(want).max())
@@ -298,7 +299,7 @@ def test_tuning_is_checked(choice, words):
 
 
 def test_memory_of_the_card_is_looked_at(monkeypatch):
-    monkeypatch.setattr("fastsgd.backends.triton._free", lambda run: 200)
+    monkeypatch.setattr("fastsgd.backends.triton.backend._free", lambda run: 200)
     with pytest.raises(fs.PlanError, match="on the card"):
         fs.plan(run_of("diagonal", backend="triton"))
 
@@ -344,10 +345,10 @@ def test_the_interpreter_runs_only_where_it_is_named():
 def test_rows_hold_each_parameter_once_and_hidden_matrices_begin_aligned():
     for model in (M.DiagonalLinear(30), M.ReLU2(2, 20), M.MLP(5, (10, 12, 7)), M.MLP(5, ()), M.DiagonalPower(3, 2),
                   M.MLP(2, 20, outputs=3), M.MLP(5, (10, 12), outputs=3), M.MLP(5, (), outputs=4)):
-        packed = packing.packing(model)
+        packed = model.form().packing()
         assert len(set(packed.slots.tolist())) == model.P and packed.slots.max() < packed.width
-        assert kernel(f"models.{packed.family}").value
+        assert kernel(f"models.{packed.module}").value
         for k, (at, a, b) in enumerate(packed.layout):
             assert {a, b} <= {0, *(2**j for j in range(20))}
-            aligned = packed.family != "dense" or (a and k and not (a == 16 and b == 4))  # but a third, last matrix
+            aligned = packed.module != "dense" or (a and k and not (a == 16 and b == 4))  # but a third, last matrix
             assert at % 4 == 0 if aligned else at % 2 == 1

@@ -7,7 +7,9 @@ import pytest
 from general_cases import D, general
 
 import fastsgd as fs
-from fastsgd.backends import launches, triton, tuned
+from fastsgd.backends.triton import backend as triton
+from fastsgd.backends.triton import launches, tuned
+from fastsgd.lowering.work import Work
 
 pytest.importorskip("triton")
 M, R = fs.models, fs.rules
@@ -40,7 +42,7 @@ def long(model=None, **fields):
 def test_the_fastest_is_taken_kept_and_named(clock, tmp_path):
     plan = fs.plan(long())
     assert (plan.tuning.networks, plan.tuning.warps) == (8, 2)
-    assert clock[0] == launches.rule_of_thumb(plan.run) == (4, 1) and len(set(clock)) == len(clock) > 4
+    assert clock[0] == launches.rule_of_thumb(plan.work) == (4, 1) and len(set(clock)) == len(clock) > 4
     text = plan.explain()
     assert f"8 network(s) a program, 2 warp(s) a program: the fastest of {len(clock)} measured on {CARD}" in text
     (kept,) = tmp_path.rglob("*.json")
@@ -84,20 +86,21 @@ def test_what_changes_the_work_has_a_choice_of_its_own(clock, monkeypatch):
              R.SGD(momentum=0.1, nesterov=True), R.SAM(rho=0.1), R.Adam()]
     runs = [long(), long(M.DiagonalLinear(31)), long(M.ReLU2(D, 6)), *(long(rule=rule) for rule in rules),
             long(order=fs.orders.Common()), long(order=fs.orders.Reshuffle())]
-    keys = [tuned.key(run, 1000, CARD) for run in runs]
-    keys += [tuned.key(runs[0], 5000, CARD), tuned.key(runs[0], 1000, "another"), tuned.key(runs[0].replace(
-        dtype="float64", data=runs[0].data.astype("float64")), 1000, CARD)]
+    keys = [tuned.key(Work(run), 1000, CARD) for run in runs]
+    double = runs[0].replace(dtype="float64", data=runs[0].data.astype("float64"))
+    keys += [tuned.key(Work(runs[0]), 5000, CARD), tuned.key(Work(runs[0]), 1000, "another"),
+             tuned.key(Work(double), 1000, CARD)]
     monkeypatch.setattr(tuned, "source_hash", lambda: "another text")
-    keys.append(tuned.key(runs[0], 1000, CARD))
+    keys.append(tuned.key(Work(runs[0]), 1000, CARD))
     assert len(set(keys)) == len(keys) - 1  # 30 and 31 inputs are padded alike
 
 
 def test_candidates_are_legal_and_hold_the_rule():
     for run in (long(), long(M.ReLU2(D, 512)), long(M.MLP(D, (64, 64)), rule=R.GD()),
                 long(M.ReLU2(D, 256), rule=R.Adam(average=0.9))):
-        rule = launches.rule_of_thumb(run)
-        choices = tuned.candidates(rule, lambda n, w, run=run: launches.fits(run, n, w))
-        assert choices[0] == rule and launches.fits(run, *rule)
+        rule = launches.rule_of_thumb(Work(run))
+        choices = tuned.candidates(rule, lambda n, w, run=run: launches.fits(Work(run), n, w))
+        assert choices[0] == rule and launches.fits(Work(run), *rule)
         for networks, warps in choices:
             assert networks & (networks - 1) == 0 < networks and warps in (1, 2, 4, 8)
 
@@ -116,5 +119,5 @@ def test_what_is_timed_is_the_real_launch(fields, monkeypatch):
         seen.append((triton.Triton().lost(state) < 0).all())
 
     run = general({"model": M.DiagonalLinear(D)} | fields, backend="triton")
-    assert 0 < tuned.seconds(run, 5, (4, 1), launch) < 60
+    assert 0 < tuned.seconds(Work(run), 5, (4, 1), launch) < 60
     assert seen == [True] * (1 + tuned.REPEATS)

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import fastsgd as fs
-from fastsgd.backends import launches, tiles
+from fastsgd.backends.triton import launches
+from fastsgd.lowering.work import Work
+from fastsgd.measure import losses, sparsity
 from fastsgd.portable import kernel
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32),
@@ -54,16 +56,16 @@ TWICE = ("diagonal 30", "diagonal 200", "relu2 2-20-1", "relu2 1-100-1", "dense 
 EVERYWHERE = ("dense 5-10-10-1 adam", "relu2 10-512-1")
 ORDERS = {"count": "i32", "steps": "i32", "batch": "i32", "n": "u32", "first": "u32", "skip": "i32", "seed": "u64",
           "table": "*i32", "who": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
-TILES = {"M": tiles.TILE, "DEPTH": tiles.DEPTH}
+TILES = {"M": sparsity.TILE, "DEPTH": sparsity.DEPTH}
 F64 = dict.fromkeys(("K", "A", "D", "scales", "phi", "mean", "deviation", "tau", "out", "X", "y", "numbers"), "*fp64")
 INTS = dict.fromkeys(("positive", "nonzero", "alive", "merged"), "*i32") | dict.fromkeys("mnhpqN", "i32")
 OTHERS = {  # {case: (module, function, types of arguments, constexpr arguments, warps)}
     "orders drawn": ("orders", "drawn", ORDERS, {"BLOCK": launches.BLOCK}, launches.WARPS),
     "orders distinct": ("orders", "distinct", ORDERS, {"EPOCHS": True, "ROUNDS": 24, "BLOCK": launches.BLOCK},
                         launches.WARPS),
-    "gram": ("metrics.gram", "add_layer", F64 | INTS | {"a_stride": "i64"}, TILES, tiles.WARPS),
-    "sparsity columns": ("metrics.sparsity", "columns", F64 | INTS, TILES, tiles.WARPS),
-    "sparsity merges": ("metrics.sparsity", "merges", F64 | INTS, TILES, tiles.WARPS),
+    "gram": ("metrics.gram", "add_layer", F64 | INTS | {"a_stride": "i64"}, TILES, sparsity.WARPS),
+    "sparsity columns": ("metrics.sparsity", "columns", F64 | INTS, TILES, sparsity.WARPS),
+    "sparsity merges": ("metrics.sparsity", "merges", F64 | INTS, TILES, sparsity.WARPS),
 }
 LOSSES = {"losses diagonal 200": "diagonal 200", "losses 5-10-10-1": "dense 5-10-10-1",
           "losses 2-20-10 classes": "dense 2-20-10 classes"}
@@ -84,11 +86,11 @@ def case(name):
         module, function, types, fixed, warps = OTHERS[name]
         return getattr(kernel(module), function), types, fixed, warps
     run = request(LOSSES.get(name, name))
-    networks, warps = launches.rule_of_thumb(run)
-    function, fixed = launches.constants(run, fs.Tuning(networks=networks, warps=warps), run.rule.full)
+    networks, warps = launches.rule_of_thumb(Work(run))
+    function, fixed = launches.constants(Work(run), fs.Tuning(networks=networks, warps=warps), run.rule.full)
     word = {"float32": "*fp32", "float64": "*fp64"}[run.dtype]
     if name in LOSSES:
-        kept = {key: fixed[key] for key in tiles.OF_A_FAMILY}
+        kept = {key: fixed[key] for key in losses.OF_A_FAMILY}
         return kernel("metrics.losses").sums, F64 | INTS | {"W": word}, kept | {"BN": networks, "CHUNKS": 32}, warps
     types = dict.fromkeys(function.arg_names, word) | {"lost": "*i64", "ids": "*i64", "who": "*i64", "row": "*i32"}
     types |= {"sigma_row": "*i32", "sway_row": "*i32", "indices": "*i32", "seed": "u64", "first": "u32", "n": "u32"}
@@ -104,7 +106,7 @@ def compiled(name, target):
     signature = {a: "constexpr" if a in fixed else types[a] for a in function.arg_names}
     aligned = {(k,): [["tt.divisibility", 16]] for k, a in enumerate(function.arg_names) if signature[a][0] == "*"}
     source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=fixed, attrs=aligned)
-    crowded = name in TRAINED and launches.crowded(request(name), fixed["BN"], warps)
+    crowded = name in TRAINED and launches.crowded(Work(request(name)), fixed["BN"], warps)
     options = launches.options(warps, TARGETS[target][0], crowded)
     made = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     counts = {"warps": warps, "fusion": made.metadata.enable_fp_fusion}

@@ -12,7 +12,8 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 import fastsgd as fs
-from fastsgd.backends import triton as backend
+from fastsgd.backends.triton import backend
+from fastsgd.measure import place, tiles
 
 M, R, F = fs.models, fs.rules, fs.metrics
 SEEN = []
@@ -51,13 +52,15 @@ def go(model, rule=None, order=None, seed=2**64 - 5, metrics=()):
     plan, one = fs.plan(run), backend.Triton()
     state = one.load(plan, plan.start, np.full(3, -1), plan.fresh_buffers())
     one.advance(state, plan.segment(0, 1))
+    measured = place("triton", plan.work, plan.N).begin(plan)
     for metric in metrics:
-        one.measure(state, metric, plan.start)
+        measured.measure(metric, plan.start)
 
 
 if __name__ == "__main__":
     driver.set_active(Card())
-    backend._no_device, backend._device = (lambda run: None), (lambda run: torch.device("cpu"))
+    backend._no_device, backend.device_of = (lambda run: None), (lambda run: torch.device("cpu"))
+    tiles.device_of = backend.device_of
     go(M.DiagonalLinear(30))
     go(M.DiagonalLinear(3), order=fs.orders.Reshuffle(), seed=1)
     go(M.MLP(2, (20, 4)), R.SGD(batch_size=3), metrics=(F.TrainLoss(), F.NTK(), F.FeatureSparsity()))

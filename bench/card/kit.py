@@ -20,8 +20,10 @@ import numpy as np
 
 import fastsgd as fs
 from bench.rows import conditions
-from fastsgd.backends import cuda_metrics, cuda_programs
+from fastsgd.backends.cuda import layout
 from fastsgd.cuda import compiler
+from fastsgd.lowering.work import Work
+from fastsgd.measure import jacobians
 
 from . import portable, run_of, systems, with_momentum
 from .bits import others
@@ -57,13 +59,13 @@ def programs():
         for run, team in every_kernel.runs():
             fs.train(run.replace(backend="cuda", metrics=()), tuning=fs.Tuning(team=team, segment=4))
         for run, rows, shared in every_kernel.measured():
-            before = cuda_metrics.HELD, one.shared
-            cuda_metrics.HELD, one.shared = rows, shared or one.shared
+            before = jacobians.HELD, one.shared
+            jacobians.HELD, one.shared = rows, shared or one.shared
             fs.train(run.replace(backend="cuda"))
-            cuda_metrics.HELD, one.shared = before
+            jacobians.HELD, one.shared = before
         fs.train(ranked(9))
         for run, N, team in _large():
-            chosen = cuda_programs.choose(run, N, one, fs.Tuning(team=team))
+            chosen = layout.choose(Work(run), N, one, fs.Tuning(team=team))
             one.prepare(chosen.program, chosen.shared)
     return list(one.programs.values())
 

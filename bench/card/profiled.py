@@ -5,6 +5,7 @@ import sys
 import numpy as np
 
 import fastsgd as fs
+from fastsgd.measure import place
 
 from . import begin, random_system, run_of, sized, start_of, systems, with_momentum
 from .speed import Held, ranked
@@ -32,7 +33,8 @@ def wide():
 def ranks():
     run = ranked(sized(8000, 9))
     held = Held(run)
-    return lambda: held.backend.measure_held(held.state, run.metrics[0], np.arange(run.networks))
+    measured = place("cuda", held.plan.work, held.plan.N).begin(held.plan)
+    return lambda: measured.measure_held(held.state, run.metrics[0], np.arange(run.networks))
 
 
 def _training(name):

@@ -1,11 +1,12 @@
 // Owns the activations of dense networks: value and derivative at once.
 #pragma once
+#include "contract.h"
 #include "math.h"
 
 namespace fs {
 
 struct Activation {
-  enum Kind { IDENTITY, RELU, LEAKY, ABS, SQUARE, TANH, ERF, SIGMOID, SOFTPLUS };
+  enum Kind { FS_ACTIVATION_WORDS };
 };
 
 // a = act(z) and its derivative; relu'(0) = abs'(0) = 0, leaky'(0) = slope.

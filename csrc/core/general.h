@@ -22,7 +22,7 @@ struct Amplitude {
 
 template <class T>
 struct Noise {
-  enum Kind { GAUSSIAN, RADEMACHER } kind;
+  NoiseKind::Kind kind;
   bool one;  // of the labels: on one sample, drawn in the run's order, on top of the full gradient
   Amplitude<T> amplitude;
 };
@@ -163,18 +163,16 @@ class General {
     return v;
   }
   FS_HD V amplitude(const Amplitude<T>& a, i64 t) const { return amplitude(a.base, a.row, a.multiplier, t); }
-  // Draw t of the labels' noise for one item: a block serves 2 or 4 steps, and what is left of it is kept.
+  // Draw t of the labels' noise for one item: a block serves some steps, and what is left of it is kept.
   FS_HD V label_noise(i64 t, u32 item) {
-    const bool gaussian = all.label_noise.kind == Noise<T>::GAUSSIAN;
-    const int steps = gaussian ? 2 : 4;
+    const int steps = draws_of_block(all.label_noise.kind);
     const bool keeps = item < KEPT;
     V own[4], *z = keeps ? r.drawn + 4 * item : own;
     if (!keeps || t % steps == 0 || t == job.t0) block(all.label_noise, u32(t / steps), LABEL_NOISE, item, z);
     return z[t % steps];
   }
   FS_HD void block(const Noise<T>& n, u32 number, Stream stream, u32 item, V* z) const {
-    if (n.kind == n.GAUSSIAN) normals<T, W>(job.seed, id, number, stream, item, *reinterpret_cast<V(*)[2]>(z));
-    else signs<T, W>(job.seed, id, number, stream, item, *reinterpret_cast<V(*)[4]>(z));
+    noise_block<T, W>(n.kind, job.seed, id, number, stream, item, z);
   }
 
   // Take sample b of step t in hand: x in the feed, labels in y.
@@ -271,7 +269,7 @@ class General {
     }
     if (all.gradient_noise.amplitude.base) {
       const V scale = amplitude(all.gradient_noise.amplitude, t);
-      const int many = all.gradient_noise.kind == Noise<T>::GAUSSIAN ? 2 : 4;  // parameters that a block serves
+      const int many = draws_of_block(all.gradient_noise.kind);  // parameters that a block serves
       V z[4];
       for (int q = Tm::first(); q * many < model.P; q += Tm::step()) {
         block(all.gradient_noise, u32(t), GRADIENT_NOISE, u32(q), z);

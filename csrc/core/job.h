@@ -1,5 +1,6 @@
 // Owns the one plain struct that crosses from Python to the kernels: sizes, pointers, and the steps to run.
 #pragma once
+#include "contract.h"
 #include "macros.h"
 
 namespace fs {
@@ -17,7 +18,7 @@ struct Layout {
 
 // What `lost` says of a network that has a number that is not finite: it is lost at a step before the launch's end, or
 // before the one at which a sample was out of bounds. In memory it is as it was at t0; the host finds the step.
-constexpr i64 UNSETTLED = -2;
+constexpr i64 UNSETTLED = FS_UNSETTLED;
 
 template <class T>
 struct Job {

@@ -3,6 +3,7 @@
 // squared    c sum_k m_k (f_k - y_k)^2        logistic       c log(1 + exp(-y f)),  y = +-1
 // hinge      c max(0, 1 - y f), y = +-1       cross-entropy  c (log sum_k exp(f_k) - f_y), y the number of a class
 #pragma once
+#include "contract.h"
 #include "math.h"
 #include "traced.h"
 #include "vec.h"
@@ -11,7 +12,7 @@ namespace fs {
 
 template <class T>
 struct Loss {
-  enum Kind { SQUARED, LOGISTIC, HINGE, CROSS_ENTROPY, TRACED } kind;
+  enum Kind { FS_LOSS_WORDS } kind;
   T factor;          // c
   const T* weights;  // m [o], or null for ones
   T bound;           // |f - y| of a squared loss, |f| of any other, beyond which a run is lost

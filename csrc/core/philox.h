@@ -3,11 +3,12 @@
 // A draw is a pure function of (seed, network id, step, stream): key = seed, counter = (step / 4, id, stream, item),
 // word = step % 4. A sample index is the high word of word * n.
 #pragma once
+#include "contract.h"
 #include "macros.h"
 
 namespace fs {
 
-enum Stream : u32 { ORDER = 0, LABEL_NOISE = 1, INIT = 2, INPUTS = 3, PERMUTATION = 4, GRADIENT_NOISE = 5 };
+enum Stream : u32 { FS_STREAMS };
 
 // R counters side by side, word q of counter k in c[q][k].
 template <int R>

@@ -128,8 +128,9 @@ FS_HD void tree_sums(int C, F f, V (&out)[R]) {
 // The number of partial sums for a spread axis of `count` items: the one rule that fixes every sum's tree.
 FS_HD constexpr int partials(int count) { return count <= 64 ? 8 : 32; }
 
-// The sum over `count` items of a spread axis, by the tree that their number asks for. Who cooperates on a network has
-// a tree of its own, with the same bits: what other lanes wrote before is seen by it, and every lane receives the sum.
+// The sum over `count` items of a spread axis. `partials(count)` fixes its tree. A team that cooperates through memory
+// forms the same tree in its own way, Tm::tree, with the same bits; it sees what other lanes wrote before. Every lane
+// receives the sum.
 template <class Tm, class F>
 FS_HD typename Tm::V tree_sum(int count, F f) {
   if constexpr (Tm::COOPERATES) return Tm::tree(count, f);

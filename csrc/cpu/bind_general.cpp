@@ -25,7 +25,7 @@ Entry entry_of(const py::object& given) {
 
 FamilyShape family_of(const py::dict& d) {
   FamilyShape s{};
-  s.kind = one_of<FamilyShape::Kind>(d["family"], {"dense", "product", "power", "autoencoder", "traced"});
+  s.kind = one_of<FamilyShape::Kind>(d["form"], {FS_FORM_NAMES});
   if (s.kind == FamilyShape::TRACED) {
     s.traced = {d["P"].cast<int>(),    d["inputs"].cast<int>(), d["outputs"].cast<int>(),
                 d["kept"].cast<int>(), entry_of(d["forward"]),  entry_of(d["pull"])};
@@ -34,7 +34,9 @@ FamilyShape family_of(const py::dict& d) {
     return s;
   }
   if (s.kind != FamilyShape::DENSE) {
-    s.d = d["d"].cast<int>(), s.depth = d["depth"].cast<int>(), s.h = d["h"].cast<int>(), s.on = d["on"].cast<int>();
+    const auto numbers = d["numbers"].cast<py::tuple>();
+    if (numbers.size() > MOST_NUMBERS) throw std::invalid_argument("internal: numbers");
+    for (size_t k = 0; k < numbers.size(); ++k) s.n[k] = numbers[k].cast<int>();
     return s;
   }
   s.dense = dense_of(d);
@@ -74,7 +76,7 @@ Noise<T> noise_of(const Reader<T>& read, const char* name) {
   const py::object given = read.from[name];
   if (given.is_none()) return n;
   const auto parts = given.cast<py::dict>();
-  n.kind = one_of<typename Noise<T>::Kind>(parts["kind"], {"gaussian", "rademacher"});
+  n.kind = one_of<NoiseKind::Kind>(parts["kind"], {FS_NOISE_NAMES});
   n.one = parts["one"].cast<bool>();
   n.amplitude = read.amplitude(parts["amplitude"], name);
   return n;
@@ -82,9 +84,9 @@ Noise<T> noise_of(const Reader<T>& read, const char* name) {
 
 Update update_of(const py::dict& d, const bool* fixed) {
   Update u{};
-  u.nesterov = d["nesterov"].cast<bool>(), u.normalised = d["normalised"].cast<bool>();
-  u.decoupled = d["decoupled"].cast<bool>(), u.adam = d["adam"].cast<bool>(), u.unit = d["unit"].cast<bool>();
-  u.perturb = one_of<Update::Perturb>(d["perturb"], {"none", "batch", "sample"});
+  int flag = 0;
+  for (const char* name : {FS_FLAG_NAMES}) u.flags |= u32(d[name].cast<bool>()) << flag++;
+  u.perturb = one_of<Update::Perturb>(d["perturb"], {FS_PERTURB_NAMES});
   u.fixed = fixed;
   return u;
 }
@@ -111,17 +113,15 @@ void bind_advance(const py::dict& d) {
   all.update = update_of(d, fixed);
   all.update.buffers = d["buffer_count"].cast<int>();
   all.buffers = read.template array<T>("buffers", job.N * all.update.buffers * job.P);
-  const char* names[HYPERS] = {"momentum", "weight_decay", "balance_penalty", "rho",
-                               "average",  "beta1",        "beta2",           "epsilon"};
+  const char* names[HYPERS] = {FS_HYPER_NAMES};
   const auto hyper = d["hyper"].cast<py::dict>();
   for (int h = 0; h < HYPERS; ++h)
     if (hyper.contains(names[h]))
       all.update.uses |= 1u << h, all.hyper[h] = data<const T>(hyper[names[h]].cast<py::array>(), names[h], job.N);
-  const int needed = 2 * all.update.adam + all.update.has(MOMENTUM) + all.update.has(AVERAGE);
+  const int needed = 2 * all.update.is(ADAM) + all.update.has(MOMENTUM) + all.update.has(AVERAGE);
   if (needed != all.update.buffers) throw std::invalid_argument("internal: buffers");
 
-  all.loss.kind =
-      one_of<typename Loss<T>::Kind>(d["loss"], {"squared", "logistic", "hinge", "cross_entropy", "traced"});
+  all.loss.kind = one_of<typename Loss<T>::Kind>(d["loss"], {FS_LOSS_NAMES});
   all.loss.factor = T(d["factor"].cast<double>());
   all.loss.weights = read.optional("loss_weights", model->outputs);
   const double bound = d["bound"].cast<double>(), most = sizeof(T) == 4 ? 3.402823466e38 : 1.7976931348623157e308;
@@ -143,7 +143,7 @@ void bind_advance(const py::dict& d) {
   if (!fresh.is_none()) {
     const auto f = fresh.cast<py::dict>();
     all.fresh.on = true;
-    all.fresh.inputs.kind = one_of<Inputs::Kind>(f["inputs"], {"gaussian", "sparse"});
+    all.fresh.inputs.kind = one_of<Inputs::Kind>(f["inputs"], {FS_INPUT_NAMES});
     all.fresh.inputs.density = f["density"].cast<double>();
     if (!f["teacher"].is_none()) {
       teacher = family_of(f["teacher"]);

@@ -4,11 +4,7 @@
 #include <stdexcept>
 
 #include "../core/losses.h"
-#include "../core/models/autoencoder.h"
-#include "../core/models/dense.h"
 #include "../core/models/family.h"
-#include "../core/models/power.h"
-#include "../core/models/product.h"
 
 namespace fs {
 
@@ -69,11 +65,13 @@ std::unique_ptr<Family<T, W>> family(const FamilyShape& s) {
   auto made = [](auto model) -> std::unique_ptr<Family<T, W>> {
     return std::make_unique<FamilyOf<T, W, decltype(model)>>(model);
   };
+  const int (&n)[MOST_NUMBERS] = s.n;
   switch (s.kind) {
     case FamilyShape::DENSE: return made(Dense<Tm>{s.dense});
-    case FamilyShape::PRODUCT: return made(Product<Tm>{s.d, s.depth});
-    case FamilyShape::POWER: return made(Power<Tm>{s.d, s.depth, s.on});
-    case FamilyShape::AUTOENCODER: return made(Autoencoder<Tm>{s.d, s.h, s.on});
+#define FS_MADE(KIND, model) \
+  case FamilyShape::KIND: return made(model);
+      FS_EACH_FORM(FS_MADE)
+#undef FS_MADE
     case FamilyShape::TRACED: return std::make_unique<TracedFamily<T, W>>(s.traced);
   }
   throw std::invalid_argument("internal: no such family");

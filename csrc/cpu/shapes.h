@@ -22,7 +22,7 @@ Kind one_of(const pybind11::handle& name, std::initializer_list<const char*> nam
   throw std::invalid_argument("internal: no " + given);
 }
 
-// {sizes, bias, weights_trained, biases_trained, multipliers, activation, slope} as backends/general.py gives them.
+// {sizes, bias, weights_trained, biases_trained, multipliers, activation, slope} as models/dense.py gives them.
 inline DenseShape dense_of(const pybind11::dict& d) {
   DenseShape s{};
   const auto size = d["sizes"].cast<pybind11::tuple>();
@@ -35,8 +35,7 @@ inline DenseShape dense_of(const pybind11::dict& d) {
     s.trained[1][l] = d["biases_trained"].cast<pybind11::tuple>()[l].cast<bool>();
     s.multiplier[l] = d["multipliers"].cast<pybind11::tuple>()[l].cast<double>();
   }
-  s.activation = one_of<Activation::Kind>(
-      d["activation"], {"identity", "relu", "leaky", "abs", "square", "tanh", "erf", "sigmoid", "softplus"});
+  s.activation = one_of<Activation::Kind>(d["activation"], {FS_ACTIVATION_NAMES});
   s.slope = d["slope"].cast<double>();
   return s;
 }

@@ -9,15 +9,12 @@
 //
 // Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
 // (each a `Whole`), taught (whether there is a teacher), update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
-// straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, 1
-// Gaussian, 2 signs), ONE.
+// straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, else
+// 1 + the kind), ONE.
 #pragma once
 #include "../core/functions.h"
 #include "../core/general.h"
-#include "../core/models/autoencoder.h"
-#include "../core/models/dense.h"
-#include "../core/models/power.h"
-#include "../core/models/product.h"
+#include "../core/models/forms.h"
 #include "lanes.h"
 #include "launch.h"
 
@@ -90,10 +87,8 @@ struct RowFeed {
   }
 };
 
-template <class T>
-FS_DEVICE typename Noise<T>::Kind noise_kind(int number) {
-  return number == 1 ? Noise<T>::GAUSSIAN : Noise<T>::RADEMACHER;
-}
+// Of 1, 2, ... in a program; 0 is no noise.
+FS_DEVICE constexpr NoiseKind::Kind noise_kind(int number) { return NoiseKind::Kind(number - 1); }
 
 // The job of core/general.h: what the program knows, and what a launch brings.
 template <class Spec>
@@ -109,8 +104,8 @@ FS_DEVICE GeneralJob<typename Spec::T> general_job(const Launch<typename Spec::T
   all.update = Spec::update();
   all.update.fixed = from.fixed;
   for (int h = 0; h < HYPERS; ++h) all.hyper[h] = from.hyper[h];
-  if (Spec::LABEL_NOISE) all.label_noise = {noise_kind<T>(Spec::LABEL_NOISE), Spec::ONE, from.label};
-  if (Spec::GRADIENT_NOISE) all.gradient_noise = {noise_kind<T>(Spec::GRADIENT_NOISE), false, from.gradient};
+  if (Spec::LABEL_NOISE) all.label_noise = {noise_kind(Spec::LABEL_NOISE), Spec::ONE, from.label};
+  if (Spec::GRADIENT_NOISE) all.gradient_noise = {noise_kind(Spec::GRADIENT_NOISE), false, from.gradient};
   all.fresh.on = Spec::FRESH, all.fresh.inputs = Spec::inputs(), all.fresh.weights = from.taught;
   return all;
 }

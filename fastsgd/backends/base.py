@@ -1,20 +1,20 @@
-"""Owns what a backend must say: supports, load, advance, read; measure if it can."""
+"""Owns what a backend must say: supports, choose, load, advance, lost, read."""
 
 import numpy as np
 
 from ..errors import PlanError
-from ..metrics.jacobian_rank import JacobianMetric
-
-ALIVE, UNSETTLED = -1, -2  # as csrc/core/job.h and kernels/train.py have them
+from ..lowering.contract import ALIVE, UNSETTLED
 
 
 class Backend:
-    """One way to run a plan. A backend trusts the plan's sizes and never changes a dtype.
+    """One way to run a plan. A backend trusts the plan's sizes and never changes a dtype. It knows of a run what its
+    Work says, and nothing of metrics: fastsgd/measure does.
 
-    supports(run): None, or a sentence saying why it cannot do this run
-    choose(run, N, tuning): (Tuning with every choice made, {what: bytes}, reasons, and how each metric is computed);
-        PlanError for a choice or a method of a metric that it lacks
-    load(plan, weights, lost, buffers): a state holding weights [N, P], lost [N] and the rule's buffers [N, K, P]
+    supports(work): None, or a sentence saying why it cannot do this run
+    choose(work, N, tuning, reserved): (Tuning with every choice made, {what: bytes}, reasons); PlanError for a choice
+        that it lacks. reserved: what measuring takes of its memory, as its measure.Place says
+    load(plan, weights, lost, buffers, reserved): a state holding weights [N, P], lost [N] and the rule's buffers
+        [N, K, P]
     table_bytes(plan): what `advance` has to be given, or makes, of tables for one step before it begins; the kernels
         draw what is not there
     advance(state, segment): move the networks that are not lost over a Segment; one that gets a weight or a buffer
@@ -24,10 +24,6 @@ class Backend:
     set_lost(state, lost): from now on these are the flags; only the networks that are ALIVE are moved
     tally(state): (networks ALIVE, networks UNSETTLED), which is asked for after every launch
     read(state): (weights [N, P], buffers [N, K, P]) as NumPy arrays, not to be written to
-    measure(state, metric, weights): records [M, ...] float64 of M networks with weights [M, P], None without a kernel
-    first_measured(state, metric): networks of the first call of a metric, before it is known how long one takes
-    measure_held(state, metric, who): the same of the state's networks at positions `who` [M], ascending, measured where
-        they lie; None where they had better be read
     """
 
     name = None
@@ -35,10 +31,10 @@ class Backend:
     slow = False  # whether it has no kernels
     worth_a_launch = 1  # samples that a network should see in a launch, however long it takes
 
-    def supports(self, run):
+    def supports(self, work):
         raise NotImplementedError
 
-    def choose(self, run, N, tuning):
+    def choose(self, work, N, tuning, reserved=None):
         raise NotImplementedError
 
     def refuse(self, tuning, names, hint=""):
@@ -48,7 +44,7 @@ class Backend:
             if given is not None:
                 raise PlanError(f"tuning.{name}: {given!r} given, the backend {self.name!r} has no such choice{hint}")
 
-    def load(self, plan, weights, lost, buffers):
+    def load(self, plan, weights, lost, buffers, reserved=None):
         raise NotImplementedError
 
     def table_bytes(self, plan):
@@ -70,27 +66,13 @@ class Backend:
     def read(self, state):
         raise NotImplementedError
 
-    def explain_metrics(self, run):
-        """Sentences; PlanError for a method that it lacks."""
-        return tuple(filter(None, (self.explain_metric(run, metric) for metric in run.metrics)))
 
-    def explain_metric(self, run, metric):
-        """A sentence, or None where there is nothing to say."""
-        if isinstance(metric, JacobianMetric) and metric.method not in ("auto", "svd"):
-            raise PlanError(f"metrics: {metric.name} by method={metric.method!r} needs a kernel that the backend "
-                            f"{self.name!r} has not for {type(run.model).__name__}; legal here are 'auto' and 'svd'")
-        return None
-
-    def measure(self, state, metric, weights):
-        return None
-
-    def first_measured(self, state, metric):
-        return 64
-
-    def measure_held(self, state, metric, who):
-        return None
-
-
-def float64_params(model, weights):
-    """Parameters {name: [N, ...]} in float64: what metrics are computed from."""
-    return model.unflatten(np.asarray(weights, dtype=np.float64))
+def order_bytes(plan):
+    """Bytes of one step in the tables that an order takes: permutations, or a Stream in the kernels' layout."""
+    work = plan.work
+    if work.streamed:
+        stride = -(-(work.d + 1) // 16) * 16
+        return plan.N * plan.batch * (work.item * (stride + work.outputs) + 4)
+    if not work.permuted:
+        return 0
+    return 4 * (1 if work.full else plan.batch) * (plan.N if work.network is None else 1)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..spec import draws
-from ..spec.problem import Fresh
 from .base import Backend
 
 
@@ -26,22 +25,20 @@ class Reference(Backend):
 
     name, slow = "reference", True
 
-    def supports(self, run):
+    def supports(self, work):
         return None
 
-    def choose(self, run, N, tuning):
+    def choose(self, work, N, tuning, reserved=None):
         self.refuse(tuning, ("team", "lanes", "isa", "networks", "warps"))
-        item, data = np.dtype(run.dtype).itemsize, run.data
-        batch, P, each = run.rule.batch(data.n), run.model.P, run.rule.traits()["perturb"] == "sample"
-        units = P // data.d + run.model.outputs  # of all layers, at least about so many
-        memory = {"state": (8 + 3 * len(run.rule.buffers())) * N * P * item,
-                  "data": data.X.nbytes + data.y.nbytes if data.n else 0,
-                  "samples, and what they leave for their gradients": N * batch * item * (
-                      2 * data.d + 12 * units + 6 * P * each)}
-        reasons = ("forward pass differentiated by torch.func, one step at a time", *self.explain_metrics(run))
-        return replace(tuning, threads=1), memory, reasons
+        data, P, each = work.run.data, work.P, work.traits["perturb"] == "sample"
+        units = P // work.d + work.outputs  # of all layers, at least about so many
+        memory = {"state": (8 + 3 * len(work.buffers)) * N * P * work.item,
+                  "data": data.X.nbytes + data.y.nbytes if work.n else 0,
+                  "samples, and what they leave for their gradients": N * work.batch * work.item * (
+                      2 * work.d + 12 * units + 6 * P * each)}
+        return replace(tuning, threads=1), memory, ("forward pass differentiated by torch.func, one step at a time",)
 
-    def load(self, plan, weights, lost, buffers):
+    def load(self, plan, weights, lost, buffers, reserved=None):
         import torch
 
         data, dtype = plan.run.data, getattr(torch, plan.run.dtype)
@@ -64,8 +61,8 @@ class Reference(Backend):
             state.buffers = torch.where(alive[:, None], buffers, state.buffers)
 
     def table_bytes(self, plan):
-        run = plan.run
-        drawn = run.data.d + run.model.outputs if isinstance(run.data, Fresh) else not run.rule.full
+        work = plan.work
+        drawn = work.d + work.outputs if work.fresh else not work.full
         return plan.step_bytes + 8 * plan.N * (1 + plan.batch * drawn)
 
     def lost(self, state):
@@ -82,7 +79,7 @@ class _Samples:
         self.state, self.segment, self.plan = state, segment, state.plan
         run, plan = self.plan.run, self.plan
         self.draws, self.made = None, segment.samples
-        if isinstance(run.data, Fresh):
+        if plan.work.fresh:
             X = run.data.draw(run.seed, plan.keys, segment.t0, segment.t1, plan.batch)
             y = run.data.labels(X.reshape(-1, run.data.d)).reshape(*X.shape[:3], -1)
             self.made = X.astype(run.dtype), (y[..., 0] if run.model.outputs == 1 else y).astype(run.dtype)
@@ -118,7 +115,7 @@ class _Stepper:
         self.plan, self.segment, run = plan, segment, plan.run
         self.rate = torch.from_numpy(plan.base.astype(run.dtype)[:, None] * segment.multiplier[plan.row])  # [N, steps]
         self.number = {name: torch.from_numpy(a.astype(run.dtype))[:, None] for name, a in plan.numbers.items()}
-        self.trait = run.rule.traits()
+        self.trait = plan.work.traits
         self.bound = run.loss.bound(run.rule.lost_above, run.dtype)
         self.sigma = {name: torch.from_numpy(base.astype(run.dtype)[:, None] * segment.noise[name][row])
                       for name, (base, row, _) in plan.noises.items()}
@@ -141,7 +138,7 @@ class _Stepper:
     def _label_noise(self, s, shape):
         """Noise [N, *shape] on labels, one item an entry."""
         run, t = self.plan.run, self.segment.t0 + s
-        draw = draws.normals if run.rule.noises()["label_noise"].kind == "gaussian" else draws.signs
+        _, draw = draws.NOISES[run.rule.noises()["label_noise"].kind]
         items = range(int(np.prod(shape)))
         z = np.concatenate([draw(run.seed, self.plan.keys, t, t + 1, "label_noise", item) for item in items], axis=1)
         return self._scaled("label_noise", s, z).reshape(-1, *shape)
@@ -217,18 +214,7 @@ class _Stepper:
             grad = _unit(grad)
         if "weight_decay" in number and self.trait["decoupled"]:
             weights = weights - rate * number["weight_decay"] * (self.free * weights)
-        move = grad
-        if self.trait["adam"]:
-            b1, b2, t = number["beta1"], number["beta2"], self.segment.t0 + s + 1
-            carried["first_moment"] = first = b1 * carried["first_moment"] + (1 - b1) * grad
-            carried["second_moment"] = second = b2 * carried["second_moment"] + (1 - b2) * grad**2
-            move = first / (1 - b1**t) / ((second / (1 - b2**t)).sqrt() + number["epsilon"])
-        elif "momentum" in number:
-            carried["momentum"] = number["momentum"] * carried["momentum"] + grad
-            move = carried["momentum"]
-            if self.trait["nesterov"]:
-                move = grad + number["momentum"] * move
-        weights = weights - rate * move
+        weights = weights - rate * self.plan.run.rule.move(grad, weights, carried, number, self.segment.t0 + s)
         if "average" in number:
             a = number["average"]
             carried["average"] = a * carried["average"] + (1 - a) * weights

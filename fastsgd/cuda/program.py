@@ -102,7 +102,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     lanes: 1, a thread a network, or the threads of a block; rows: numbers that a network keeps; shares: a block keeps
         them in shared memory
     model, teacher: C++ of a family's shape, `teacher` None without one; update: C++ of a fs::Update's fields
-    inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, 1 Gaussian, 2 signs
+    inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, else 1 + its number in the contract
     own: C++ of what was traced, structs in namespace fs::own; own_loss: whether the loss is one; penalty_rows: rows
         that a penalty needs, None without one
     """
@@ -143,7 +143,7 @@ def orders():
 def common():
     """The programs that are built ahead of time: plain SGD on the systems that people sweep, with N >= 1e5 networks.
 
-    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name; `fastsgd.backends.cuda_programs` chooses
+    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name; `fastsgd.backends.cuda.layout` chooses
     the rest of what is spelled here, and a test holds the two together.
     """
     plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}

@@ -4,20 +4,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct
+from ..models.base import form_of
+from ..models.dense import Dense
 from ..spec.check import as_array, finite, frozen, real
-from ..spec.kinds import kind_of
 from .base import Metric, by_parts, predictions
 from .spectra import power_norm
 
 
 def refuse_nonlinear(model):
     """None, or why a model computes no linear map of its inputs."""
-    if kind_of(model) in (DiagonalLinear, DiagonalProduct, DiagonalPower):
+    form = form_of(model)
+    if form is not None and form.linear:
         return None
-    if kind_of(model) is MLP:
-        straight = model.activation == "identity" or model.layers == 1
-        return None if straight else f"the activation {model.activation!r} makes the network nonlinear"
+    if isinstance(form, Dense):
+        straight = form.activation == "identity" or form.layers == 1
+        return None if straight else f"the activation {form.activation!r} makes the network nonlinear"
     return f"{type(model).__name__} computes no linear map of its inputs"
 
 
@@ -116,7 +117,8 @@ class Gain(Metric):
     needs_start = True
 
     def refuse(self, model, data):
-        if kind_of(model) is DiagonalLinear or (kind_of(model) is DiagonalProduct and model.depth == 2):
+        form = form_of(model)
+        if form is not None and form.linear and form.factors == 2:
             return None
         return f"{type(model).__name__} is no product of two vectors u and v"
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models import MLP
+from ..models.base import form_of
 from ..spec.check import as_array, finite, frozen, real
-from ..spec.kinds import kind_of
 from .base import Metric, by_parts
 from .two_layer import activation, neurons, refuse_neurons
 
@@ -122,7 +121,7 @@ class GeneralisationError(Metric):
         return f"the closed form has no biases, this model has {', '.join(biases)}" if biases else None
 
     def compute(self, model, params, data, loss):
-        first, last = model.multipliers if kind_of(model) is MLP else (1.0, 1.0)
+        first, last = form_of(model).multipliers
         expected = EXPECTED[activation(model)[0]]
 
         def error(params):

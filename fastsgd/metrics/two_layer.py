@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..models import MLP, ReLU2
+from ..models.base import form_of
+from ..models.dense import Dense
 from ..spec.check import as_array, finite, frozen, real
-from ..spec.kinds import kind_of
 from .base import Metric, by_parts
 from .points import refuse_no_training
 
@@ -15,21 +15,23 @@ BEND = {"relu": lambda slope: 1.0, "leaky": lambda slope: 1 - slope, "abs": lamb
 
 def refuse_neurons(model):
     """None, or why a model is no two-layer network with one output."""
-    if kind_of(model) is ReLU2 or (kind_of(model) is MLP and model.layers == 2 and model.outputs == 1):
+    form = form_of(model)
+    if isinstance(form, Dense) and form.layers == 2 and form.outputs == 1:
         return None
     return f"this {type(model).__name__} is no two-layer network with one output"
 
 
 def neurons(model, params):
     """(w [N, h, d], b [N, h], a [N, h]) of a two-layer network, scalings included."""
-    first, last = model.multipliers if kind_of(model) is MLP else (1.0, 1.0)
+    first, last = form_of(model).multipliers
     w, a = first * params["W1"], last * params["W2"][:, 0]
     return w, params.get("b1", np.zeros(w.shape[:2])), a
 
 
 def activation(model):
     """(name, slope) of a two-layer network's activation."""
-    return (model.activation, model.slope) if kind_of(model) is MLP else ("relu", 0.0)
+    form = form_of(model)
+    return form.activation, form.slope
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """The shelf of model families, one file each."""
 
-from .autoencoder import TiedAutoencoder
+from .autoencoder import Autoencoder, TiedAutoencoder
 from .base import Model
+from .dense import Dense
 from .diagonal import DiagonalLinear
 from .function import Function, from_module
 from .mlp import MLP
-from .power import DiagonalPower
-from .product import DiagonalProduct
+from .power import DiagonalPower, Power
+from .product import DiagonalProduct, Product
 from .relu2 import ReLU2
 
 __all__ = ["MLP", "DiagonalLinear", "DiagonalPower", "DiagonalProduct", "Function", "Model", "ReLU2",
            "TiedAutoencoder", "from_module"]
+FORMS = (Dense, Product, Power, Autoencoder)  # what kernels know of families, see form.py

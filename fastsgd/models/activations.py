@@ -14,3 +14,4 @@ ACTIVATIONS = {
     "sigmoid": lambda z, slope: of("sigmoid", z),
     "softplus": lambda z, slope: softplus(z),
 }
+SMOOTH = frozenset({"tanh", "erf", "sigmoid", "softplus"})  # those that take an elementary function

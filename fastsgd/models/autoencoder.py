@@ -7,7 +7,26 @@ import numpy as np
 from ..spec.check import flag, per_network, whole
 from ..spec.operators import choose
 from .base import Model
+from .form import Form
 
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder(Form):
+    """relu(W^T W x + b), W [h, d]."""
+
+    d: int
+    h: int
+    bias: bool
+    name, struct = "autoencoder", "Autoencoder"
+    fields = ("d", "h", "bias")
+
+    @property
+    def residuals(self):
+        return self.h + 2 * self.d
+
+    @property
+    def longest(self):
+        return max(self.d, self.h)
 
 @dataclass(frozen=True, eq=False)
 class TiedAutoencoder(Model):
@@ -43,6 +62,9 @@ class TiedAutoencoder(Model):
 
     def scales(self):
         return {name: (0.0, getattr(self, f"{name}_scale")) for name in self.shapes()}
+
+    def form(self):
+        return Autoencoder(self.d, self.width, self.bias)
 
     def features(self, params, X):
         return {"hidden": X @ params["W"].swapaxes(-1, -2)}

@@ -8,7 +8,13 @@ import numpy as np
 from ..errors import BackendUnavailable, SpecError
 from ..native import default_threads, native
 from ..spec import draws
+from ..spec.kinds import kind_of
 from ..spec.record import Record
+
+
+def form_of(model):
+    """The Form of a model, None where its mathematics are its own: then it is traced."""
+    return None if kind_of(model) is None else model.form()
 
 
 class Model(Record, ABC):
@@ -33,6 +39,10 @@ class Model(Record, ABC):
 
     def features(self, params, X):
         """Hidden activations {layer: [..., n, h]} of networks with leading axes; None if the family has none."""
+        return None
+
+    def form(self):
+        """What kernels know of this network, a `models.form.Form`; None where `forward` is traced instead."""
         return None
 
     def trained(self, name):

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..spec.check import per_network, whole
 from .base import Model
+from .product import Product
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,9 @@ class DiagonalLinear(Model):
 
     def scales(self):
         return {"u": (self.u0, 0.0), "v": (self.v0, 0.0)}
+
+    def form(self):
+        return Product(self.d, 2, fused=("diagonal", self.d, 0, 0, 0))
 
     def forward(self, params, X):
         return X @ (params["u"] * params["v"])

@@ -8,6 +8,7 @@ from ..errors import SpecError
 from ..spec.check import flag, one_of, per_layer, real, whole
 from .activations import ACTIVATIONS
 from .base import Model
+from .dense import Dense
 
 MOST_LAYERS = 8
 
@@ -111,17 +112,17 @@ class MLP(Model):
     def trained(self, name):
         return name not in self.fixed
 
-    def _layer(self, params, k, a):
-        z = self.multipliers[k] * (a @ params[f"W{k + 1}"].swapaxes(-1, -2))
-        return z + params[f"b{k + 1}"][..., None, :] if self.bias[k] else z
+    def form(self):
+        trained = tuple((self.trained(f"W{k + 1}"), self.trained(f"b{k + 1}")) for k in range(self.layers))
+        return Dense(self.sizes, self.bias, self.multipliers, trained, self.activation, self.slope)
 
     def features(self, params, X):
-        out, a = {}, X
+        out, a, form = {}, X, self.form()
         for k in range(len(self.widths)):
-            a = out[f"hidden{k + 1}"] = ACTIVATIONS[self.activation](self._layer(params, k, a), self.slope)
+            a = out[f"hidden{k + 1}"] = ACTIVATIONS[self.activation](form.layer(params, k, a), self.slope)
         return out
 
     def forward(self, params, X):
         features = self.features(params, X)
-        f = self._layer(params, self.layers - 1, features[f"hidden{len(self.widths)}"] if features else X)
+        f = self.form().layer(params, self.layers - 1, features[f"hidden{len(self.widths)}"] if features else X)
         return f[..., 0] if self.outputs == 1 else f

@@ -6,8 +6,40 @@ import numpy as np
 
 from ..spec.check import flag, per_network, whole
 from .base import Model
+from .form import Form, vectors
 
 MOST_DEPTH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Power(Form):
+    """A difference of two powers of vectors [d], or one power."""
+
+    d: int
+    depth: int
+    signed: bool
+    name, struct, linear = "power", "Power", True
+    fields = ("d", "depth", "signed")
+    factors = None  # beta is no product of the weights
+
+    @property
+    def longest(self):
+        return self.d
+
+    def beta(self, weights):
+        """beta [N, d] of weights [N, P]."""
+        powers = self._vectors(weights) ** self.depth
+        return powers[:, 0] - powers[:, 1] if self.signed else powers[:, 0]
+
+    def parts(self, weights):
+        """See `Product.parts`."""
+        return self.depth * self._vectors(weights) ** (self.depth - 1)
+
+    def packing(self):
+        return vectors(self.name, self.d, 1 + self.signed, (self.depth,))
+
+    def _vectors(self, weights):
+        return weights.reshape(len(weights), 1 + self.signed, self.d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +71,9 @@ class DiagonalPower(Model):
 
     def scales(self):
         return {name: (getattr(self, f"{name}0"), 0.0) for name in self.shapes()}
+
+    def form(self):
+        return Power(self.d, self.depth, self.signed)
 
     def forward(self, params, X):
         beta = params["w"] ** self.depth

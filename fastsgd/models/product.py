@@ -7,8 +7,47 @@ import numpy as np
 from ..errors import SpecError
 from ..spec.check import per_layer, whole
 from .base import Model
+from .form import Form, product, vectors
 
 MOST_DEPTH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Form):
+    """A product of `depth` vectors [d]; of two of them, `DiagonalLinear` is one as well."""
+
+    d: int
+    depth: int
+    fused: tuple | None = None
+    name, struct, linear = "product", "Product", True
+    fields = ("d", "depth")
+
+    @property
+    def longest(self):
+        return self.d
+
+    @property
+    def factors(self):
+        """Of how many vectors of the weights beta is the product."""
+        return self.depth
+
+    def beta(self, weights):
+        """beta [N, d] of weights [N, P]."""
+        return product(self._vectors(weights))
+
+    def parts(self, weights):
+        """Parts [N, K, d]: J on X has the singular values of X diag(s), s_j = sqrt(sum_k parts_kj^2)."""
+        if self.depth == 2:
+            return weights.reshape(len(weights), 2, self.d)  # the other one of the two, in the other order
+        w = self._vectors(weights)
+        others = [w[:k] + w[k + 1:] for k in range(self.depth)]
+        return np.stack([product(rest) if rest else np.ones_like(w[0]) for rest in others], axis=1)
+
+    def packing(self):
+        return vectors(self.name, self.d, self.depth)
+
+    def _vectors(self, weights):
+        return [weights[:, k * self.d:(k + 1) * self.d] for k in range(self.depth)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +79,9 @@ class DiagonalProduct(Model):
 
     def scales(self):
         return {name: (start, 0.0) for name, start in zip(self.shapes(), self.start_at, strict=True)}
+
+    def form(self):
+        return Product(self.d, self.depth)
 
     def forward(self, params, X):
         beta = params["w1"]

@@ -7,6 +7,7 @@ import numpy as np
 from ..spec.check import flag, per_network, whole
 from ..spec.operators import choose
 from .base import Model
+from .dense import Dense
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,10 @@ class ReLU2(Model):
 
     def scales(self):
         return {name: (0.0, getattr(self, f"{name}_scale")) for name in self.shapes()}
+
+    def form(self):
+        return Dense((self.d, self.width, 1), (self.hidden_bias, self.output_bias), (1.0, 1.0), ((True, True),) * 2,
+                     fused=("relu2", self.d, self.width, int(self.hidden_bias), int(self.output_bias)))
 
     def features(self, params, X):
         z = X @ params["W1"].swapaxes(-1, -2)

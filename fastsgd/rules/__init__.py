@@ -9,3 +9,4 @@ from .sde import SDE
 from .sgd import SGD
 
 __all__ = ["GD", "SAM", "SDE", "SGD", "Adam", "Descent", "Penalty", "Rule"]
+KINDS = (SGD, GD, Adam, SAM, SDE)  # that kernels have

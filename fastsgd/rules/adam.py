@@ -23,6 +23,8 @@ class Adam(Batched):
     beta2: float | np.ndarray = 0.999
     epsilon: float | np.ndarray = 1e-8
     decoupled: bool = False
+    hypers, carries = ("beta1", "beta2", "epsilon"), ("first_moment", "second_moment")
+    flags = ("decoupled", "adam")
 
     def __post_init__(self):
         super().__post_init__()
@@ -39,3 +41,9 @@ class Adam(Batched):
 
     def traits(self):
         return super().traits() | {"adam": True, "decoupled": self.decoupled}
+
+    def move(self, g, w, carried, number, t):
+        b1, b2 = number["beta1"], number["beta2"]
+        carried["first_moment"] = first = b1 * carried["first_moment"] + (1 - b1) * g
+        carried["second_moment"] = second = b2 * carried["second_moment"] + (1 - b2) * g**2
+        return first / (1 - b1**(t + 1)) / ((second / (1 - b2**(t + 1))).sqrt() + number["epsilon"])

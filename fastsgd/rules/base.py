@@ -10,6 +10,8 @@ from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
 from .penalty import Penalty
 
+PERTURBS = ("none", "batch", "sample")  # SAM: no perturbation, one a step, one a sample
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rule(Record, ABC):
@@ -33,6 +35,9 @@ class Rule(Record, ABC):
     penalty: a torch function of one network's parameters {name: tensor} -> [], or a fs.rules.Penalty
     average [] or [N]: in [0, 1), or None for no averaging; `SaveAt(of="average")` measures the average
     """
+
+    # The words of `numbers`, `buffers` and `traits` that a class adds; lowering/contract.py numbers them.
+    hypers, carries, flags = ("weight_decay", "balance_penalty", "average"), ("average",), ("normalised",)
 
     lost_above: float = float("inf")
     weight_decay: float | np.ndarray = 0.0
@@ -72,9 +77,16 @@ class Rule(Record, ABC):
         return () if self.average is None else ("average",)
 
     def traits(self):
-        """The rule's flags, for backends."""
-        return {"nesterov": False, "normalised": self.normalised, "decoupled": False, "adam": False, "unit": False,
-                "perturb": "none"}
+        """{flag: whether the rule is so}, of its `flags`; and "perturb", one of PERTURBS, where it is not "none"."""
+        return {"normalised": self.normalised}
+
+    def move(self, g, w, carried, number, t):
+        """What a step goes along, w <- w - eta move, of the gradient g after all that is added to it.
+
+        g, w: tensors [N, P]; carried {buffer: [N, P]}, which changes with the step; number {hyper-parameter: [N, 1]}
+        t: steps done before this one
+        """
+        return g
 
     def noises(self):
         """{"label_noise" or "gradient_noise": record} of the noises in use."""
@@ -87,7 +99,9 @@ class Rule(Record, ABC):
 
     def plain(self):
         """Whether a step is w - eta_t g with nothing added."""
-        return not (self.numbers() or self.buffers() or self.noises() or self.normalised or self.penalty)
+        traits = self.traits()
+        return not (self.numbers() or self.buffers() or self.noises() or self.penalty or any(
+            value not in (False, "none") for value in traits.values()))
 
     def lengths(self):
         """{field: number of networks it was given for}."""
@@ -123,6 +137,7 @@ class Descent(Rule):
 
     momentum: float | np.ndarray = 0.0
     nesterov: bool = False
+    hypers, carries, flags = ("momentum",), ("momentum",), ("nesterov",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -138,6 +153,12 @@ class Descent(Rule):
 
     def traits(self):
         return super().traits() | {"nesterov": self.nesterov}
+
+    def move(self, g, w, carried, number, t):
+        if "momentum" not in number:
+            return g
+        carried["momentum"] = m = number["momentum"] * carried["momentum"] + g
+        return g + number["momentum"] * m if self.nesterov else m
 
     def refuse(self, run):
         if self.nesterov and not np.any(self.momentum):

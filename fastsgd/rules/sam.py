@@ -23,6 +23,7 @@ class SAM(Batched, Descent):
     rho: float | np.ndarray
     per_sample: bool = False
     unit: bool = True
+    hypers, flags = ("rho",), ("unit",)
 
     def __post_init__(self):
         super().__post_init__()

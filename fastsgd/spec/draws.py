@@ -15,10 +15,6 @@ WORD = 2**32  # values of each word of a counter
 LIMITS = {
     "an order": (4 * WORD, WORD),  # philox.h: block t / 4, item b
     "an order without replacement": (WORD // (MOST_ROUNDS // 4), WORD),  # permutation.h: blocks 6 t .. 6 t + 5
-    "Gaussian noise on labels": (2 * WORD, WORD),  # normal.h: block t / 2, item b o + k
-    "rademacher noise on labels": (4 * WORD, WORD),
-    "gradient noise (gaussian)": (WORD, 2 * WORD),  # general.h: block t, item p / 2
-    "gradient noise (rademacher)": (WORD, 4 * WORD),
     "gaussian inputs made on the way": (WORD, WORD),  # rules/noise.h: block t, item b ceil(d / 2) + k
     "sparse inputs made on the way": (WORD, WORD),  # item b d + j
 }
@@ -86,6 +82,12 @@ def signs(seed, ids, t0, t1, stream, item=0):
     return np.where(words(seed, ids, t0, t1, stream, item) < 2**31, 1.0, -1.0)
 
 
+NOISES = {"gaussian": (2, normals), "rademacher": (4, signs)}  # draws of a block of words, and who makes them
+for _kind, (_each, _) in NOISES.items():
+    LIMITS[f"{_kind} noise on labels"] = _each * WORD, WORD  # core/general.h: block t / each, item b o + k
+    LIMITS[f"gradient noise ({_kind})"] = WORD, _each * WORD  # block t, item p / each
+
+
 def permutation(seed, ids, key, n, positions, item=0):
     """The indices at `positions` in each network's pseudo-random permutation of 0..n-1.
 
@@ -121,7 +123,7 @@ def noise_vector(seed, ids, t, count, kind, stream):
     kind: "gaussian", entries 2k, 2k + 1 are the normal pair of block t, item k; or "rademacher", entries 4k .. 4k + 3
         are the signs of its four words
     """
-    each, draw = (2, normals) if kind == "gaussian" else (4, signs)
+    each, draw = NOISES[kind]
     blocks = [draw(seed, ids, each * t, each * (t + 1), stream, item) for item in range(-(-count // each))]
     return np.concatenate(blocks, axis=1)[:, :count]
 

@@ -152,3 +152,7 @@ class CrossEntropy(Loss):
         if y.ndim != 1 or not np.isin(y, np.arange(outputs)).all():
             return f"CrossEntropy needs labels y [n] that are classes, whole numbers 0 .. {outputs - 1}"
         return None
+
+
+KINDS = (Squared, Logistic, Hinge, CrossEntropy)  # that kernels have
+__all__ = ["KINDS", "CrossEntropy", "Hinge", "Logistic", "Loss", "Squared"]

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 
 from ..errors import SpecError
 from .check import as_array, one_of
+from .draws import NOISES
 from .record import Record
-from .schedule import Constant, StepSize, StepTable
+from .schedule import Constant, Schedule, StepTable
 
-KINDS = ("gaussian", "rademacher")
+KINDS = tuple(NOISES)
 
 
 def amplitude(value, field):
     """A number or [N] >= 0, a StepSize, or a table [1, T] or [N, T], as something that compiles to a schedule."""
-    if isinstance(value, (StepSize, StepTable, Constant)):
+    if isinstance(value, Schedule):
         return value
     array = as_array(value, field)
     if array.ndim != 2:
@@ -24,7 +25,7 @@ def amplitude(value, field):
 
 
 def lengths(record, field):
-    """{field: number of networks} of an amplitude that belongs to `field`; see `StepSize.lengths`."""
+    """{field: number of networks} of an amplitude that belongs to `field`; see `Schedule.lengths`."""
     return {name if name == field else f"{field} ({name})": N for name, N in record.lengths().items()}
 
 

@@ -19,9 +19,15 @@ class PerNetwork:
     """
 
     replace: bool = True
+    network = None
 
     def __post_init__(self):
         object.__setattr__(self, "replace", flag(self.replace, "order.replace"))
+
+    @property
+    def kind(self):
+        """How kernels draw it: "replace", "permute", "epochs", or "table" where it is given."""
+        return "replace" if self.replace else "permute"
 
     def indices(self, run_seed, ids, t0, t1, n, batch):
         """Sample indices int64 [len(ids), t1 - t0, batch]."""
@@ -45,6 +51,11 @@ class Common:
         object.__setattr__(self, "network", whole(self.network, "order.network", 0, 2**32 - 1))
         object.__setattr__(self, "replace", flag(self.replace, "order.replace"))
 
+    @property
+    def kind(self):
+        """See `PerNetwork.kind`."""
+        return "replace" if self.replace else "permute"
+
     def indices(self, run_seed, ids, t0, t1, n, batch):
         """See `PerNetwork.indices`; one row stands for all networks."""
         return PerNetwork(self.replace).indices(run_seed, [self.network], t0, t1, n, batch)
@@ -61,6 +72,7 @@ class Reshuffle:
     """
 
     network: int | None = None
+    kind = "epochs"
 
     def __post_init__(self):
         if self.network is not None:
@@ -81,6 +93,7 @@ class Replay(Record):
     """
 
     order: np.ndarray
+    network, kind = None, "table"
 
     def __post_init__(self):
         order = as_array(self.order, "order", ndim=(1, 2, 3), kinds="iu")

@@ -8,7 +8,6 @@ import numpy as np
 from ..errors import SpecError
 from ..limits import MOST_THREADS
 from .check import whole
-from .problem import Stream
 from .record import Record
 
 TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
@@ -83,6 +82,7 @@ class Plan(Record):
     noises {name: (base [N], row [N] int32, table)}: amplitudes of the rule's noises, like those of the step size
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
+    work: the run in the words of kernels, a lowering.work.Work
     cost: function () -> ({what: seconds}, what they rest on, metrics without an estimate); see fastsgd/cost.py
     """
 
@@ -101,6 +101,7 @@ class Plan(Record):
     noises: dict = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
     cost: object = None
+    work: object = None
 
     @property
     def expected(self):
@@ -125,7 +126,7 @@ class Plan(Record):
     @property
     def made_bytes(self):
         """Bytes that one step takes more while a Segment is made: schedules in float64, samples as they are given."""
-        stream = self.N * self.batch * (self.run.data.d + self.run.model.outputs) * isinstance(self.run.data, Stream)
+        stream = self.N * self.batch * (self.run.data.d + self.run.model.outputs) * (self.run.data.kind == "stream")
         return 28 * self.schedules + 16 * stream
 
     @cached_property
@@ -139,7 +140,7 @@ class Plan(Record):
         run, item = self.run, np.dtype(self.run.dtype).itemsize
         order = getattr(run.order, "table", None)
         given = 0 if order is None else 4 * self.batch * (1 if len(order) == 1 else self.N)
-        stream = self.N * self.batch * (run.data.d + run.model.outputs) if isinstance(run.data, Stream) else 0
+        stream = self.N * self.batch * (run.data.d + run.model.outputs) if run.data.kind == "stream" else 0
         return item * (self.schedules + stream) + given
 
     def segment(self, t0, t1):
@@ -151,7 +152,7 @@ class Plan(Record):
             indices = np.ascontiguousarray(rows, dtype=np.uint32)
         noise = {name: np.ascontiguousarray(table(t0, t1), dtype=run.dtype)
                  for name, (_, _, table) in self.noises.items()}
-        samples = run.data.draw(self.keys, t0, t1, self.batch, run.dtype) if isinstance(run.data, Stream) else None
+        samples = run.data.draw(self.keys, t0, t1, self.batch, run.dtype) if run.data.kind == "stream" else None
         return Segment(t0, t1, np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype), indices, noise, samples)
 
     def fresh_buffers(self):
@@ -165,7 +166,7 @@ class Plan(Record):
     def _per_network(self):
         """What to say of step sizes [N] that may have been meant as [T]."""
         base = getattr(self.run.step_size, "base", None)
-        if base is None or base.ndim == 0 or len(base) != self.run.steps or len(base) == 1:
+        if np.ndim(base) == 0 or len(base) != self.run.steps or len(base) == 1:
             return ""
         return (f"; {len(base)} were given, one for each network, as many as there are steps: for one at each step, "
                 "say fs.StepTable(values)")

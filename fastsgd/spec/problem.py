@@ -9,6 +9,8 @@ from . import draws
 from .check import as_array, as_float, finite, frozen, one_of, other_dtype, real, whole
 from .record import Record
 
+INPUTS = ("gaussian", "sparse")  # that kernels make
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset(Record):
@@ -26,6 +28,7 @@ class Dataset(Record):
     y: np.ndarray
     X_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
+    kind = "given"
 
     def __post_init__(self):
         _put(self, "X", "y")
@@ -112,11 +115,12 @@ class Fresh(Record):
     y_test: np.ndarray | None = None
     X = y = None
     n = 0
+    kind = "fresh"
 
     def __post_init__(self):
         put = object.__setattr__
         put(self, "d", whole(self.d, "data.d", 1))
-        one_of(self.inputs, "data.inputs", ("gaussian", "sparse"))
+        one_of(self.inputs, "data.inputs", INPUTS)
         put(self, "density", real(self.density, "data.density", 0, low_open=True, high=1))
         if (self.teacher is None) != (self.weights is None):
             raise SpecError("data.teacher and data.weights: one is missing, give both or neither")
@@ -183,6 +187,7 @@ class Stream(Record):
     y_test: np.ndarray | None = None
     X = y = None
     n = 0
+    kind = "stream"
 
     def __post_init__(self):
         put = object.__setattr__

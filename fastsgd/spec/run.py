@@ -13,7 +13,7 @@ from .order import Common, PerNetwork, Replay, Reshuffle
 from .problem import Dataset, Fresh, Stream
 from .record import Record
 from .save import SaveAt
-from .schedule import StepSize, StepTable
+from .schedule import Schedule, StepSize, StepTable
 
 DTYPES = ("float32", "float64")
 BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
@@ -125,7 +125,7 @@ def _device(value):
 
 
 def _step_size(value):
-    if isinstance(value, (StepSize, StepTable)):
+    if isinstance(value, Schedule):
         return value
     return StepTable(value) if as_array(value, "step_size").ndim == 2 else StepSize(value)
 

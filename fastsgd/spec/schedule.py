@@ -9,6 +9,7 @@ from . import elementary
 from .check import BELOW_ONE, as_array, finite, frozen, one_of, per_network
 from .record import Record
 
+__all__ = ["Constant", "Cosine", "Schedule", "StepSize", "StepTable", "Warmup"]
 DECAY_TIMINGS = ("before", "after")
 
 
@@ -74,8 +75,23 @@ class Cosine(Record):
         return final + (1 - final) * (1 + elementary.sincos_turns(half)[1]) / 2
 
 
+class Schedule(Record):
+    """A number for each network and step: base[k] * multiplier[row[k], t]."""
+
+    def lengths(self):
+        """{field: number of networks it was given for}, fields given once left out."""
+        return {}
+
+    def compile(self, N, T):
+        """Return (base [N] float64, row [N] int32, table): networks of equal schedule share one row of the table.
+
+        table(t0, t1) gives multipliers [Q, t1 - t0] in float64, one row per distinct schedule.
+        """
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, eq=False)
-class StepSize(Record):
+class StepSize(Schedule):
     """Step size of network k at step t: base[k] * multiplier[k, t].
 
     multiplier(t) = warmup(t) cosine(t) / prod over decays with t >= t_star of decay_by,  t_star = int(decay_at * T)
@@ -117,7 +133,6 @@ class StepSize(Record):
             raise SpecError(f"step_size.cosine: {type(self.cosine).__name__} given, expected fs.Cosine or None")
 
     def lengths(self):
-        """{field: number of networks it was given for}, fields given once left out."""
         fields = {"step_size": self.base, "step_size.decay_at": self.decay_at, "step_size.decay_by": self.decay_by}
         if self.warmup is not None:
             fields |= {f"warmup.{name}": getattr(self.warmup, name) for name in ("factor", "power", "until")}
@@ -129,10 +144,6 @@ class StepSize(Record):
         return long
 
     def compile(self, N, T):
-        """Return (base [N] float64, row [N] int32, table): networks of equal schedule share one row of the table.
-
-        table(t0, t1) gives multipliers [Q, t1 - t0] in float64, one row per distinct schedule.
-        """
         population, N = N, N if self.lengths().keys() - {"step_size"} else 1  # one row where all have one schedule
         wide = np.full((N, 1), np.inf) if self.decay_at is None else np.broadcast_to(_rows(self.decay_at), (
             N, _rows(self.decay_at).shape[1]))
@@ -158,7 +169,7 @@ class StepSize(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class StepTable(Record):
+class StepTable(Schedule):
     """An explicit step size for every step, in place of a schedule.
 
     values [T] or [N, T]: step sizes, finite and >= 0
@@ -179,18 +190,17 @@ class StepTable(Record):
         return self.values.shape[-1]
 
     def lengths(self):
-        """See `StepSize.lengths`."""
         return {"step_size": len(self.values)} if self.values.ndim == 2 else {}
 
     def compile(self, N, T):
-        """See `StepSize.compile`; base is 1 and each given row is its own schedule."""
+        # base is 1 and each given row is its own schedule
         table = np.atleast_2d(self.values)
         row = np.zeros(N, np.int32) if len(table) == 1 else np.arange(N, dtype=np.int32)
         return np.ones(N), row, lambda t0, t1: table[:, t0:t1].astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
-class Constant(Record):
+class Constant(Schedule):
     """One number for the whole run, which may be zero: an amplitude rather than a step size.
 
     value [] or [N]: >= 0
@@ -203,11 +213,9 @@ class Constant(Record):
         object.__setattr__(self, "value", per_network(self.value, self.field, 0))
 
     def lengths(self):
-        """See `StepSize.lengths`."""
         return {self.field: len(self.value)} if self.value.ndim else {}
 
     def compile(self, N, T):
-        """See `StepSize.compile`."""
         return np.broadcast_to(self.value, (N,)), np.zeros(N, np.int32), lambda t0, t1: np.ones((1, t1 - t0))
 
 

@@ -11,6 +11,7 @@ true number of units: what pads them is zero; act is one of the numbers below.
 import triton
 import triton.language as tl
 
+from ..contract import ABS, ERF, IDENTITY, LEAKY, RELU, SIGMOID, SOFTPLUS, SQUARE, TANH
 from ..elementary import expm1, log1p
 
 WEIGHT = tl.constexpr(0)
@@ -19,16 +20,6 @@ SCALE = tl.constexpr(2)
 TRAINS_WEIGHT = tl.constexpr(3)
 TRAINS_BIAS = tl.constexpr(4)
 UNITS = tl.constexpr(5)
-
-IDENTITY = tl.constexpr(0)
-RELU = tl.constexpr(1)
-LEAKY = tl.constexpr(2)
-ABS = tl.constexpr(3)
-SQUARE = tl.constexpr(4)
-TANH = tl.constexpr(5)
-ERF = tl.constexpr(6)
-SIGMOID = tl.constexpr(7)
-SOFTPLUS = tl.constexpr(8)
 
 
 @triton.jit

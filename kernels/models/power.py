@@ -7,7 +7,7 @@ Parallel over networks BN and inputs; a program keeps one or two blocks [BN, d],
 import triton
 import triton.language as tl
 
-from .diagonal import inputs
+from .product import inputs
 
 __all__ = ["inputs", "push", "value"]
 

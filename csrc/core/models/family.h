@@ -1,14 +1,15 @@
-// Owns the shape of a model of any family that the general loop knows.
+// Owns the shape of a model of any form that the general loop knows.
 #pragma once
 #include "../traced.h"
 #include "dense_shape.h"
+#include "forms.h"
 
 namespace fs {
 
 struct FamilyShape {
-  enum Kind { DENSE, PRODUCT, POWER, AUTOENCODER, TRACED } kind;
+  enum Kind { FS_FORM_WORDS } kind;
   DenseShape dense;     // of DENSE
-  int d, depth, h, on;  // of the others; on: whether POWER is signed, whether AUTOENCODER has biases
+  int n[MOST_NUMBERS];  // of the others, what their structs are made of
   TracedShape traced;   // of TRACED
 };
 

@@ -5,7 +5,7 @@
 namespace fs {
 
 struct Inputs {
-  enum Kind { GAUSSIAN, SPARSE } kind;
+  enum Kind { FS_INPUT_WORDS } kind;
   double density;  // of SPARSE
 };
 
@@ -30,6 +30,21 @@ FS_HD_CALL void signs(u64 seed, const u32* id, u32 block, Stream stream, u32 ite
     for (int g = 0; g < W; ++g) sign[g] = sign_of(c[q][g]);
     z[q] = rounded<T, W>(sign);
   }
+}
+
+struct NoiseKind {
+  enum Kind { FS_NOISE_WORDS };
+};
+
+// Draws that a block of four words gives.
+FS_HD constexpr int draws_of_block(NoiseKind::Kind kind) { return kind == NoiseKind::GAUSSIAN ? 2 : 4; }
+
+// They, for each lane.
+template <class T, int W>
+FS_HD void noise_block(NoiseKind::Kind kind, u64 seed, const u32* id, u32 block, Stream stream, u32 item,
+                       Vec<T, W>* z) {
+  if (kind == NoiseKind::GAUSSIAN) normals<T, W>(seed, id, block, stream, item, *reinterpret_cast<Vec<T, W>(*)[2]>(z));
+  else signs<T, W>(seed, id, block, stream, item, *reinterpret_cast<Vec<T, W>(*)[4]>(z));
 }
 
 // Inputs x [d] of item b of step t. Gaussian: coordinates 2k and 2k + 1 are the pair of block t, item b ceil(d/2) + k.

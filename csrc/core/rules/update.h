@@ -3,26 +3,28 @@
 // w, g [P] and the buffers [P] are rows of vectors, one network a lane; `hyper` holds each network's numbers. Who
 // cooperates on a network takes every step-th row from first() on.
 #pragma once
+#include "../contract.h"
 #include "../math.h"
 #include "../team.h"
 
 namespace fs {
 
-enum Hyper { MOMENTUM, DECAY, BALANCE, RHO, AVERAGE, BETA1, BETA2, EPSILON, HYPERS };
+enum Hyper { FS_HYPER_WORDS, HYPERS };
+enum Flag { FS_FLAG_WORDS };
 
 struct Update {
-  enum Perturb { NONE, BATCH, SAMPLE };  // SAM: no perturbation, one a step, one a sample
-  u32 uses;                              // bit h: the rule has hyper-parameter h
-  bool nesterov, normalised, decoupled, adam;
+  enum Perturb { FS_PERTURB_WORDS };  // SAM: no perturbation, one a step, one a sample
+  u32 uses;                           // bit h: the rule has hyper-parameter h
+  u32 flags;                          // bit f: the rule is so
   Perturb perturb;
-  bool unit;          // SAM: the perturbation has length rho, not rho |g|
   const bool* fixed;  // [P] parameters that no penalty or noise may move, or null
   int buffers;        // [P] each: momentum, or Adam's two moments, then the average
 
   FS_HD bool has(Hyper h) const { return uses >> h & 1; }
+  FS_HD constexpr bool is(Flag f) const { return flags >> f & 1; }
   FS_HD bool free(int p) const { return !(fixed && fixed[p]); }
   // Whether the step is -eta g and nothing else, so that derivatives may be applied as they come.
-  FS_HD bool plain() const { return !uses && !normalised && !adam && perturb == NONE; }
+  FS_HD bool plain() const { return !uses && !flags && perturb == NONE; }
 };
 
 // A sum of squares between LOW and MOST has all its digits. Numbers whose squares sum to less are multiplied by
@@ -62,7 +64,7 @@ FS_HD typename Tm::V norm(typename Tm::V* g, int P) {
 template <class Tm, class V>
 FS_HD void perturbed(const Update& u, int P, const V* w, V* g, V rho, V* to) {
   V scale = rho;
-  if (u.unit) {
+  if (u.is(UNIT)) {
     const V length = norm<Tm>(g, P);
     scale = gate(length, rho / length);
   }
@@ -82,31 +84,31 @@ FS_HD V raised(V x, i64 exponent) {
 template <class Tm, class V>
 FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t) {
   const V one = V::set(1), zero = V::set(0);
-  if (u.has(DECAY) && !u.decoupled) {
+  if (u.has(WEIGHT_DECAY) && !u.is(DECOUPLED)) {
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step())
-      if (u.free(p)) g[p] = fma(hyper[DECAY], w[p], g[p]);
+      if (u.free(p)) g[p] = fma(hyper[WEIGHT_DECAY], w[p], g[p]);
   }
-  if (u.has(BALANCE)) {  // gradient of (mu / 4) sum_j (u_j^2 - v_j^2)^2
+  if (u.has(BALANCE_PENALTY)) {  // gradient of (mu / 4) sum_j (u_j^2 - v_j^2)^2
     Tm::sync();
     for (int p = Tm::first(); p < P / 2; p += Tm::step()) {
-      const V a = w[p], b = w[P / 2 + p], e = hyper[BALANCE] * fma(a, a, zero - b * b);
+      const V a = w[p], b = w[P / 2 + p], e = hyper[BALANCE_PENALTY] * fma(a, a, zero - b * b);
       g[p] = fma(e, a, g[p]), g[P / 2 + p] = fma(zero - e, b, g[P / 2 + p]);
     }
     Tm::sync();
   }
-  if (u.normalised) {
+  if (u.is(NORMALISED)) {
     const V length = norm<Tm>(g, P), scale = gate(length, one / length);
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = scale * g[p];
   }
-  if (u.has(DECAY) && u.decoupled) {
-    const V keep = fma(rate, hyper[DECAY], one);
+  if (u.has(WEIGHT_DECAY) && u.is(DECOUPLED)) {
+    const V keep = fma(rate, hyper[WEIGHT_DECAY], one);
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step())
       if (u.free(p)) w[p] = keep * w[p];
   }
-  if (u.adam) {
+  if (u.is(ADAM)) {
     const V b1 = hyper[BETA1], b2 = hyper[BETA2], c1 = one - raised(b1, t + 1), c2 = one - raised(b2, t + 1);
     V *first = buffer, *second = buffer + P;
     FS_UNROLL_ROWS
@@ -121,7 +123,7 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step()) {
       buffer[p] = fma(m, buffer[p], g[p]);
-      w[p] = fma(rate, u.nesterov ? fma(m, buffer[p], g[p]) : buffer[p], w[p]);
+      w[p] = fma(rate, u.is(NESTEROV) ? fma(m, buffer[p], g[p]) : buffer[p], w[p]);
     }
     buffer += P;
   } else {

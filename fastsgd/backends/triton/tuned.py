@@ -10,32 +10,32 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import cache_folder, keep
-from ..portable import kernels
-from ..spec.kinds import kind_of
-from ..spec.planned import Plan, Segment, Tuning
-from .packing import described, packing, power_of_two, told
+from ...files import cache_folder, keep
+from ...models.form import power_of_two
+from ...portable import kernels
+from ...spec.planned import Plan, Segment, Tuning
+from . import layout
 
 STEPS, REPEATS, MOST_NETWORKS = 64, 3, 1 << 16  # of one timing
 WORTH = 1e10  # parameter updates below which a run is over before a measurement would be
 
 
-def pick(run, N, rule, most, launch):
+def pick(work, N, rule, most, launch):
     """((networks, warps), why): the cached choice of this card, a measured one, or the rule's.
 
     rule: (networks, warps) without a measurement; most: (networks, warps) -> whether a program can hold them
     launch(plan, segment): run a Segment to its end on the card, from the plan's start
     """
-    card = name_of_card(run.device)
+    card = name_of_card(work.run.device)
     if card is None or os.environ.get("FASTSGD_TRITON_TUNE", "auto") == "off":
         return rule, "by rule, not measured"
-    path = cache_folder() / "triton" / f"{key(run, N, card)}.json"
+    path = cache_folder() / "triton" / f"{key(work, N, card)}.json"
     known = read(path)
     if known is not None:
         return known, f"measured before on {card}, kept in {path}"
-    if float(run.steps) * N * run.model.P < WORTH:
+    if float(work.run.steps) * N * work.P < WORTH:
         return rule, "by rule; the run is too short to be worth measuring"
-    times = {choice: seconds(run, N, choice, launch) for choice in candidates(rule, most)}
+    times = {choice: seconds(work, N, choice, launch) for choice in candidates(rule, most)}
     best = min(times, key=times.get)
     write(path, best, times, card)
     return best, f"the fastest of {len(times)} measured on {card}, kept in {path}"
@@ -66,14 +66,12 @@ def source_hash():
     return digest.hexdigest()
 
 
-def key(run, N, card):
+def key(work, N, card):
     """What names a choice: the kernels, the shape of the work, the card. Sizes that only scale it count in octaves."""
-    packed, noise = packing(run.model), run.rule.noises().get("label_noise")
-    shape = (source_hash(), card, packed.family, packed.shape, packed.layout, run.dtype, told(run),
-             kind_of(run.order).__name__, getattr(run.order, "replace", None),
-             getattr(run.order, "network", None) is None, noise and noise.kind, tuple(described(run.rule).values()),
-             run.rule.full,
-             power_of_two(run.rule.batch(run.data.n)), power_of_two(run.data.n), min(power_of_two(N), MOST_NETWORKS))
+    packed, noise = work.packing, work.noises.get("label_noise")
+    shape = (source_hash(), card, packed.module, packed.shape, packed.layout, work.dtype, layout.loss(work), work.order,
+             work.network is None, noise and noise.kind, tuple(layout.rule(work).values()), work.full,
+             power_of_two(work.batch), power_of_two(work.n), min(power_of_two(N), MOST_NETWORKS))
     return hashlib.sha256(repr(shape).encode()).hexdigest()[:32]
 
 
@@ -95,10 +93,9 @@ def write(path, choice, times, card):
         keep(path, f"{text}\n".encode())
 
 
-def seconds(run, N, choice, launch):
+def seconds(work, N, choice, launch):
     """Least time of a launch of STEPS steps at a step size so small that no network is lost."""
-    N = min(N, MOST_NETWORKS)
-    batch = run.rule.batch(run.data.n)
+    run, N, batch = work.run, min(N, MOST_NETWORKS), work.batch
     ids, row, one = np.arange(N), np.zeros(N, np.int32), np.ones((1, STEPS), run.dtype)
     explicit = np.zeros((1, STEPS, batch), np.uint32) if hasattr(run.order, "table") else None
     noises = {name: (np.zeros(N), row, None) for name in run.rule.noises()}
@@ -106,7 +103,8 @@ def seconds(run, N, choice, launch):
     tuning = Tuning(networks=choice[0], warps=choice[1])
     small = np.full((N, run.model.P), 1e-3, run.dtype)
     plan = Plan(run=run, backend="triton", reasons=(), ids=ids, keys=ids, start=small, base=np.full(N, 1e-20), row=row,
-                table=None, saves=None, tuning=tuning, numbers=numbers, noises=noises)
+                table=None, saves=None, tuning=tuning, numbers=numbers, noises=noises,
+                work=work)
     segment = Segment(0, STEPS, one, explicit, dict.fromkeys(noises, one))
     best = float("inf")
     launch(plan, segment)  # compiles

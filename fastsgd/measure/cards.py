@@ -1,18 +1,21 @@
 """Owns how metrics are measured on cards: what that takes of their memory, and the launches, shared out over them.
 
-Memory is settled when a run is planned. A metric whose least need exceeds the share that is set aside is measured on
-the host; the rest are measured for so many networks at once, by so many blocks, as the share has room for.
+Memory is settled when a run is planned. A share of the free memory is set aside for metrics. A metric that needs more
+for one network is measured on the host. For the others the share decides how many networks are measured at once, and
+by how many blocks.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..cuda.launch import HeldLaunch, MetricLaunch
-from ..cuda.metric_programs import held
-from .cpu import Host, kernels_of_host
-from .cuda_metrics import task
-from .cuda_programs import RESIDENT, local_bytes
+from ..backends.cuda.backend import CUDA, Reserved
+from ..backends.cuda.layout import RESIDENT, local_bytes
+from ..backends.cuda.structs import HeldLaunch, MetricLaunch
+from ..cuda import card as cards
+from .host import Place, on_host
+from .programs import held
+from .registry import kernels_of
 
 SHARE = 0.25  # of a card's free memory, for measuring
 BLOCKS = 32  # of a multiprocessor, at most
@@ -34,16 +37,15 @@ class Room:
     once: int
 
     @property
-    def total(self):
-        """Bytes besides local memory, which training uses too."""
-        return self.points + self.once
+    def reserved(self):
+        return Reserved(self.local, self.points + self.once)
 
 
-def room(run, N, card, host=None):
+def room(work, N, card, host=None):
     """The Room of N networks on a card. host: a Host; None to ask for sizes and words alone."""
     share, tasks, refused, local, points, wish = int(SHARE * card.free()), {}, {}, 0, 0, 0
-    for metric in run.metrics:
-        found = task(run, metric, card, host)
+    for metric in work.run.metrics:
+        found = kernels_of(metric).on_card(metric, work, card, host)
         if found is None:
             continue
         own, size = local_bytes(found.program.local, card), points + found.points.nbytes
@@ -73,15 +75,8 @@ def _blocks(found, M, card):
     return min(M if program.whole else -(-M * program.lanes // program.threads), card.processors * places)
 
 
-def explain(run, here):
-    """Lines of a plan, for a card with the Room `here`."""
-    host = kernels_of_host()
-    hosts = {metric: host.explain_metric(run, metric) for metric in run.metrics}  # refuses what is not possible
-    return tuple(filter(None, (_explain(metric, here, host) for metric, host in hosts.items())))
-
-
 def _explain(metric, here, host):
-    """One line, None where there is nothing to say. here: a Room; host: what the CPU backend would say."""
+    """One line, None where there is nothing to say. here: a Room; host: what the host would say."""
     if metric in here.refused:
         return f"{metric.name}, on the host: {here.refused[metric]}" + (f"; {host}" if host else "")
     if metric not in here.tasks:
@@ -98,17 +93,30 @@ def _explain(metric, here, host):
     return f"{metric.name} on the card: {found.how}; {', '.join(where)}"
 
 
-class Measured:
-    """What measuring a plan's networks on the cards `here` needs: the Host, tasks, points on cards."""
+class Cards(Place):
+    """On the cards of a run, and on the host what they cannot."""
 
-    def __init__(self, plan, here):
-        self.host, share = Host(plan), -(-plan.N // len(here))
-        self.rooms = {one: room(plan.run, share, one, self.host) for one in here}
-        self.points = {}  # {(metric, card): Array}
+    def __init__(self, work, N):
+        super().__init__(work, N)
+        self.here, self.host = cards.cards(work.run.device), on_host(work, N)
+        self._prepare(None)
 
-    def on_cards(self, metric):
-        """Whether every card measures a metric."""
-        return all(metric in room.tasks for room in self.rooms.values())
+    def _prepare(self, host):
+        share = -(-self.N // len(self.here))
+        self.rooms = {one: room(self.work, share, one, host) for one in self.here}
+        self.reserved = {one: room.reserved for one, room in self.rooms.items()}
+
+    def explain(self):
+        hosts = {metric: self.host.explain_metric(metric) for metric in self.work.run.metrics}  # refuses what it must
+        return tuple(filter(None, (_explain(metric, self.rooms[self.here[0]], host) for metric, host in hosts.items())))
+
+    def begin(self, plan):
+        self.host.begin(plan)
+        self._prepare(self.host)
+        return self
+
+    def first(self, metric):
+        return 1 << 16 if all(metric in room.tasks for room in self.rooms.values()) else super().first(metric)
 
     def measure(self, metric, weights):
         """Records of networks `weights` [M, P]; equal parts of them on each card that can."""
@@ -124,22 +132,18 @@ class Measured:
             works.append((one, len(mine), lambda first, last, one=one, mine=mine: one.put(mine[first:last])))
         return self._run(metric, works, lambda some: weights[some])
 
-    def measure_held(self, metric, shares, read):
-        """The same of networks that lie on cards; None where a card does not measure it, or not from what lies there.
-
-        shares: (card, W [..., P] there, positions [m] in it) of networks one after another
-        read: function of positions among those that gives weights [m, P]
-        """
-        tasks = [self.rooms[one].tasks.get(metric) for one, _, _ in shares]
+    def measure_held(self, state, metric, who):
+        shares = CUDA.shares(state, who)  # None where one of them is at home
+        tasks = [self.rooms[one].tasks.get(metric) for one, _, _ in shares or ()]
         if not tasks or any(found is None or found.given.factors is None for found in tasks):
             return None
         works = []
-        for (one, W, who), found in zip(shares, tasks, strict=True):
-            where = one.put(who)
-            works.append((one, len(who), lambda first, last, one=one, W=W, where=where, given=found.given: _held(
+        for (one, W, at), found in zip(shares, tasks, strict=True):
+            where = one.put(at)
+            works.append((one, len(at), lambda first, last, one=one, W=W, where=where, given=found.given: _held(
                 one, held(W.dtype.name, given.factors), W, where, first, last, given.reads,
                 one.empty((last - first, given.reads), "float64"))))
-        return self._run(metric, works, read)
+        return self._run(metric, works, lambda some: CUDA.rows(state, who[some]))
 
     def _run(self, metric, works, read):
         """Records from `works`: (card, networks, function that brings those from first to last there as an Array)."""
@@ -147,9 +151,9 @@ class Measured:
         out, at, running = np.empty((sum(M for _, M, _ in works), width)), 0, []
         for one, M, bring in works:
             found, once = self.rooms[one].tasks[metric], self.rooms[one].once
-            if (metric, one) not in self.points:
-                self.points[metric, one] = one.put(found.points)
-            running.append(_launches(found, one, self.points[metric, one], bring, out[at:at + M], once))
+            if (metric, one) not in self.kept:
+                self.kept[metric, one] = one.put(found.points)
+            running.append(_launches(found, one, self.kept[metric, one], bring, out[at:at + M], once))
             at += M
         while running:  # a launch on each card, then what each has answered
             running = [work for work in running if next(work, None) is not None]

@@ -2,18 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..cuda import program as programs
-from ..cuda.launch import HYPERS
-from ..errors import BackendUnavailable, PlanError
-from ..losses import Squared
-from ..native import native
-from ..rules import SGD, Adam
-from ..spec.kinds import kind_of
-from ..spec.problem import Dataset, Fresh, Stream
-from . import general, traced
-from .cpu import fused, one_label, permuted, shape_of
+from ...cuda import program as programs
+from ...errors import BackendUnavailable, PlanError
+from ...lowering import contract, own
+from ...native import native
 
 REGISTERS = 64 << 10  # of a multiprocessor, 32 bits each
 THREAD_REGISTERS = 255  # that a thread can have
@@ -25,14 +17,13 @@ ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much f
 LOCAL_SHARE = 0.5  # of a card's free memory that rows in local memory may take
 RESIDENT = 2048  # threads of a multiprocessor
 BLOCKS = (32, 64, 128, 256)  # threads that may work on a network together in the general loop
-NOISES = {"gaussian": 1, "rademacher": 2}
 
 
 @dataclass(frozen=True)
 class Chosen:
     """A program, lanes of a team, bytes of dynamic shared memory, stride of a row of X, and memory on the card.
 
-    at_once: networks that run at a time, if not all; whoever is done with one takes another
+    at_once: networks that run at a time, if not all; a thread or block that has finished one takes the next
     rows: bytes of global memory of a network that runs, for which shared memory has no room
     packs: whether a lane's inputs are loaded 16 bytes at a time
     local: what the card sets aside for the local memory of all threads that it could run
@@ -59,72 +50,54 @@ class Chosen:
         return min(networks, self.at_once) * self.rows
 
 
-def tabled(run):
-    """Whether the kernel reads its order from a table."""
-    drawn = not run.rule.full or one_label(run.rule)
-    return isinstance(run.data, Stream) or (drawn and (permuted(run) or hasattr(run.order, "table")))
-
-
-def why_not(run):
+def why_not(work):
     """None, or a sentence saying why there is no program for this run."""
-    if in_fused_loop(run):
+    if in_fused_loop(work) or work.unknown:
+        return work.unknown
+    if not _own(work):
         return None
-    why = general.why_not(run, own=True)
-    if why or not _own(run):
-        return why
-    if "teacher" in _own(run):
+    if "teacher" in _own(work):
         return "it has no kernel for a teacher of your own"
     try:
-        why = traced.why_not(run, native())  # the same text is compiled and checked on the CPU first
+        why = own.why_not(work.run, native())  # the same text is compiled and checked on the CPU first
     except BackendUnavailable as error:
         return str(error)
-    size = np.dtype(run.dtype).itemsize * _general_rows(run) if why is None else 0
+    size = work.item * _general_rows(work) if why is None else 0
     if size > ROWS_BYTES:
         return (f"what is traced has a thread a network, which holds at most {ROWS_BYTES >> 10} KiB of rows, here "
                 f"{size / 1024:.1f}")
     return why
 
 
-def _own(run):
+def _own(work):
     """{what: Program} of what of a run is traced."""
-    return {what: part.program for what, part in traced.parts(run).items()}
+    return {what: part.program for what, part in own.parts(work.run).items()}
 
 
-def choose(run, N, card, tuning):
+def choose(work, N, card, tuning):
     """The Chosen of a run on a card. Raises PlanError for a team that is not possible."""
-    return (_fused if in_fused_loop(run) else _general)(run, N, card, tuning)
+    return (_fused if in_fused_loop(work) else _general)(work, N, card, tuning)
 
 
-def in_fused_loop(run):
+def in_fused_loop(work):
     """Whether the fused loop runs it: what the CPU fuses, and one sample a step with a rule that keeps to a parameter.
 
     The CPU has the general loop for those rules; the bits are the same.
     """
-    return fused(run) or _carries(run)
+    return work.fused or work.carries
 
 
-def _carries(run):
-    """Whether the fused loop takes a step by core/rules/update.h: SGD with momentum, an average, or decay; Adam."""
-    rule, loss = run.rule, run.loss
-    return (shape_of(run.model) is not None and kind_of(rule) in (SGD, Adam) and rule.batch(run.data.n) == 1
-            and not (rule.plain() or rule.noises() or rule.normalised or rule.penalty)
-            and "balance_penalty" not in rule.numbers()
-            and kind_of(loss) is Squared and loss.weights is None and kind_of(run.order) is not None
-            and kind_of(run.data) in (Dataset, Stream))
-
-
-def _network_bytes(run):
+def _network_bytes(work):
     """What a network has on a card from launch to launch."""
-    item = np.dtype(run.dtype).itemsize
-    network = run.model.P * item * (1 + len(run.rule.buffers())) + 8 + 8 + 8 + item + 4
-    return network + len(run.rule.numbers()) * item + len(run.rule.noises()) * (item + 4)
+    network = work.P * work.item * (1 + len(work.buffers)) + 8 + 8 + 8 + work.item + 4
+    return network + len(work.hyper) * work.item + len(work.noises) * (work.item + 4)
 
 
-def _where(run, size, staged):
+def _where(work, size, staged):
     """Where the data lie, for people."""
     if staged:
         return f"data staged in {size / 1024:.1f} KiB of shared memory"
-    return "data read through the caches" if run.data.n else "samples made on the way"
+    return "data read through the caches" if work.n else "samples made on the way"
 
 
 def local_bytes(each, card):
@@ -132,13 +105,8 @@ def local_bytes(each, card):
     return each * card.processors * RESIDENT
 
 
-def _labels(run):
-    """Numbers in a row of y."""
-    return general.labels(run)
-
-
-def _stages(run, size, card):
-    return 0 < size <= min(STAGED, card.shared) and not isinstance(run.data, (Fresh, Stream))
+def _stages(work, size, card):
+    return 0 < size <= min(STAGED, card.shared) and not (work.fresh or work.streamed)
 
 
 # ---- the fused loop
@@ -147,9 +115,8 @@ def _stages(run, size, card):
 class Layout:
     """What a team of `lanes` keeps in registers for a run of the fused loop."""
 
-    def __init__(self, run, lanes):
-        model = run.model
-        family, d, h, hidden_bias, _ = shape_of(model)
+    def __init__(self, work, lanes):
+        family, d, h, hidden_bias, _ = work.form.fused
         self.lanes, self.spreads = lanes, family == "diagonal"
         self.inputs = d + hidden_bias
         axis = -(-(d if self.spreads else h) // lanes)
@@ -157,13 +124,13 @@ class Layout:
         self.size = axis if self.spreads else self.inputs
         self.kept = 0 if self.spreads else axis
         self.partials = programs.partials(d if self.spreads else h)
-        self.batches = run.rule.full or run.rule.batch(run.data.n) > 1
-        self.words = np.dtype(run.dtype).itemsize // 4
+        self.batches = work.full or work.batch > 1
+        self.words = work.item // 4
         self.holds = self.size * self.words <= HELD
         self.packs = self.spreads and self.holds and lanes >= 4  # a row then begins at 16 bytes
         held = self.size * (1 if self.batches else 2) if self.holds else 0
         sums = min(8, self.partials // lanes)
-        more = len(run.rule.buffers()) + (self.batches or not run.rule.plain())  # arrays beside the parameters
+        more = len(work.buffers) + (self.batches or not work.plain)  # arrays beside the parameters
         spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
         self.registers = (self.rows * (1 + more) + self.kept + held + sums) * self.words + spare
 
@@ -186,10 +153,10 @@ class Layout:
             rows[:, :whole] = part.swapaxes(2, 3).reshape(len(rows), whole)
 
 
-def _fused(run, N, card, tuning):
-    family, d, h, hidden_bias, output_bias = shape_of(run.model)
+def _fused(work, N, card, tuning):
+    family, d, h, hidden_bias, output_bias = work.form.fused
     most = programs.partials(d if family == "diagonal" else h)
-    layouts = [Layout(run, 1 << k) for k in range(most.bit_length())]
+    layouts = [Layout(work, 1 << k) for k in range(most.bit_length())]
     if tuning.team is not None:
         layouts = [layout for layout in layouts if layout.lanes == tuning.team]
         if not layouts:
@@ -200,23 +167,23 @@ def _fused(run, N, card, tuning):
         layout, why = _best(layouts, N, card)
     rolled = layout.registers > ROLLED
     blocks = 1 if rolled else max(1, REGISTERS // (programs.THREADS * layout.registers))
-    item = np.dtype(run.dtype).itemsize
-    size = run.data.n * layout.stride * item
-    staged = _stages(run, size, card)
+    item = work.item
+    size = work.n * layout.stride * item
+    staged = _stages(work, size, card)
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
-    made = programs.fused(family, sizes, run.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
-                          packs=layout.packs, staged=staged, batches=layout.batches, full=run.rule.full,
-                          table=tabled(run), rolled=rolled, **_carried(run))
+    made = programs.fused(family, sizes, work.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
+                          packs=layout.packs, staged=staged, batches=layout.batches, full=work.full,
+                          table=work.tabled, rolled=rolled, **_carried(work))
     local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
-    why = f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(run, size, staged)}"
-    return Chosen(made, layout.lanes, size if staged else 0, layout.stride, size, _network_bytes(run), why, local,
+    why = f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(work, size, staged)}"
+    return Chosen(made, layout.lanes, size if staged else 0, layout.stride, size, _network_bytes(work), why, local,
                   packs=layout.packs)
 
 
-def _carried(run):
+def _carried(work):
     """What the program of a rule that is not plain is told besides."""
-    return {} if run.rule.plain() else {"update": _update(run), "buffers": len(run.rule.buffers())}
+    return {} if work.plain else {"update": _update(work), "buffers": len(work.buffers)}
 
 
 def _best(layouts, N, card):
@@ -238,85 +205,45 @@ def _best(layouts, N, card):
 # ---- the general loop
 
 
-def shape_text(model):
-    """C++ of a family's shape, for csrc/cuda/general.h."""
-    shape = general.family(model)
-    if shape is None:
-        return "fs::own::Model<Tm>{}"
-    kind = shape["family"]
-    if kind == "dense":
-        return f"fs::Dense<Tm, {_activation(shape)}>{{{dense_text(shape)}}}"
-    name, fields = {"product": ("Product", ("d", "depth")), "power": ("Power", ("d", "depth", "on")),
-                    "autoencoder": ("Autoencoder", ("d", "h", "on"))}[kind]
-    return f"fs::{name}<Tm>{{{', '.join(str(shape[field]) for field in fields)}}}"
+def _model_text(form):
+    """C++ of a model's shape, for csrc/cuda/general.h; without a form it is what was traced."""
+    return "fs::own::Model<Tm>{}" if form is None else form.text()
 
 
-def _activation(shape):
-    return f"fs::Activation::{shape['activation'].upper()}"
-
-
-def dense_text(shape):
-    """C++ of the fs::DenseShape of a dense network, from what `general.family` says of it."""
-    def braced(values):
-        return "{" + ", ".join(values) + "}"
-
-    def flags(values):
-        return braced("true" if value else "false" for value in values)
-
-    trained = braced((flags(shape["weights_trained"]), flags(shape["biases_trained"])))
-    return "fs::DenseShape" + braced((
-        str(len(shape["sizes"]) - 1), braced(map(str, shape["sizes"])), flags(shape["bias"]), trained,
-        braced(repr(float(c)) for c in shape["multipliers"]), _activation(shape), repr(float(shape["slope"]))))
-
-
-def _update(run):
+def _update(work):
     """C++ of the fields of core/rules/update.h's Update."""
-    traits, buffers = run.rule.traits(), len(run.rule.buffers())
-    uses = sum(1 << HYPERS.index(name) for name in run.rule.numbers())
-    words = [f"{uses}u", *(str(bool(traits[name])).lower() for name in ("nesterov", "normalised", "decoupled", "adam")),
-             f"fs::Update::{traits['perturb'].upper()}", str(bool(traits["unit"])).lower(), "nullptr", str(buffers)]
-    return ", ".join(words)
+    traits = work.traits
+    uses = sum(1 << contract.HYPERS.index(name) for name in work.hyper)
+    flags = sum(bool(traits[name]) << k for k, name in enumerate(contract.FLAGS))
+    return f"{uses}u, {flags}u, fs::Update::{traits['perturb'].upper()}, nullptr, {len(work.buffers)}"
 
 
-def _plain(run):
-    """Whether a step goes straight into the parameters."""
-    return run.rule.plain() and not run.rule.noises() and run.rule.batch(run.data.n) == 1
-
-
-def kept_numbers(model):
-    """Numbers that a family keeps between a forward pass and its derivatives, as its header says."""
-    shape = general.family(model)
-    if shape["family"] == "dense":
-        return 3 * sum(shape["sizes"][1:])
-    return shape["h"] + 2 * shape["d"] if shape["family"] == "autoencoder" else 0
-
-
-def _general_rows(run):
+def _general_rows(work):
     """Numbers that the general loop keeps for a network, as csrc/cuda/general.h lays them out."""
-    perturb, teacher = run.rule.traits()["perturb"], getattr(run.data, "teacher", None)
-    arrays = 1 + (not _plain(run)) + (perturb != "none") + (perturb == "sample") + len(run.rule.buffers())
-    taught = teacher.P + kept_numbers(teacher) if teacher else 0
-    own = _own(run)
-    kept = own["model"].rows if "model" in own else kept_numbers(run.model)
-    kept = max(kept, own["penalty"].rows if "penalty" in own else 0)
-    return arrays * run.model.P + kept + run.data.d + taught
+    perturb = work.traits["perturb"]
+    arrays = 1 + (not work.straight) + (perturb != "none") + (perturb == "sample") + len(work.buffers)
+    teacher = 0 if work.teacher is None else work.run.data.teacher.P + work.teacher.residuals
+    traced = _own(work)
+    kept = traced["model"].rows if work.form is None else work.form.residuals
+    kept = max(kept, traced["penalty"].rows if "penalty" in traced else 0)
+    return arrays * work.P + kept + work.d + teacher
 
 
-def _general(run, N, card, tuning):
-    item, rows = np.dtype(run.dtype).itemsize, _general_rows(run)
-    lanes, why = _general_lanes(run, N, card, rows * item)
+def _general(work, N, card, tuning):
+    item, rows = work.item, _general_rows(work)
+    lanes, why = _general_lanes(work, N, card, rows * item)
     if tuning.team is not None:
         lanes, why = tuning.team, "as asked for"
-        if _own(run) and lanes != 1:
+        if _own(work) and lanes != 1:
             raise PlanError(f"tuning: team={tuning.team} given; what is traced has a thread a network")
         if lanes not in (1, *BLOCKS) or (lanes == 1 and rows * item > ROWS_BYTES):
             raise PlanError(f"tuning: team={tuning.team} given; the general loop has a thread a network (1, up to "
                             f"{ROWS_BYTES >> 10} KiB of rows, here {rows * item / 1024:.1f}) or a block of "
                             f"{', '.join(map(str, BLOCKS))} threads")
-    stride, shared_rows = run.data.d | 1, rows * item + 16
+    stride, shared_rows = work.d | 1, rows * item + 16
     shares = lanes > 1 and shared_rows <= card.shared
-    size = run.data.n * (stride + _labels(run)) * item
-    staged = lanes == 1 and _stages(run, size, card)
+    size = work.n * (stride + work.labels) * item
+    staged = lanes == 1 and _stages(work, size, card)
     if lanes == 1:
         blocks = _blocks(staged * size + programs.THREADS * rows * item, card)
         where, shared = f"local memory a thread, {blocks} block(s) a multiprocessor at a time", staged * size
@@ -327,8 +254,8 @@ def _general(run, N, card, tuning):
         where, shared = "global memory a block, too much to share", 16
         more = {"rows": rows * item, "at_once": card.processors * (RESIDENT // lanes)}
     why = f"the general loop, {lanes} thread(s) a network, {why}; {rows * item / 1024:.1f} KiB of {where}"
-    return Chosen(_general_program(run, lanes, rows, shares, staged), lanes, shared, stride, size, _network_bytes(run),
-                  f"{why}; {_where(run, size, staged)}", **more)
+    return Chosen(_general_program(work, lanes, rows, shares, staged), lanes, shared, stride, size,
+                  _network_bytes(work), f"{why}; {_where(work, size, staged)}", **more)
 
 
 def _blocks(size, card):
@@ -340,22 +267,16 @@ def _blocks(size, card):
     return min(card.shared // size or RESIDENT, RESIDENT // programs.THREADS)
 
 
-def longest(model):
-    """Items of the longest axis that threads can share: the widest layer, or the inputs."""
-    shape = general.family(model)
-    return max(*shape.get("sizes", ()), shape.get("h", 0), model.d)
-
-
 def block(widest):
     """Threads that work together on a network whose longest axis has `widest` items."""
     return next((threads for threads in BLOCKS if threads >= widest), BLOCKS[-1])
 
 
-def _general_lanes(run, N, card, size):
+def _general_lanes(work, N, card, size):
     """(threads a network, why)."""
-    if _own(run):
+    if _own(work):
         return 1, "what is traced has a thread a network"
-    widest = longest(run.model)
+    widest = work.form.longest
     together = block(widest)
     if size > ROWS_BYTES:
         return together, f"a thread holds at most {ROWS_BYTES >> 10} KiB"
@@ -369,17 +290,14 @@ def _general_lanes(run, N, card, size):
     return 1, "no sums across threads"
 
 
-def _general_program(run, lanes, rows, shares, staged):
-    rule, data = run.rule, run.data
-    noises, fresh = rule.noises(), isinstance(data, Fresh)
-    inputs = f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if fresh else None
-    own = _own(run)
+def _general_program(work, lanes, rows, shares, staged):
+    data, traced = work.run.data, _own(work)
+    kinds = {name: 1 + contract.NOISES.index(record.kind) for name, record in work.noises.items()}
     return programs.general(
-        shape_text(run.model), run.dtype, lanes=lanes, rows=rows, shares=shares,
-        teacher=shape_text(data.teacher) if fresh and data.teacher is not None else None, update=_update(run),
-        loss="traced" if "loss" in own else run.loss.name, labels=_labels(run),
-        buffers=len(rule.buffers()), plain=_plain(run), full=rule.full, table=tabled(run), staged=staged, inputs=inputs,
-        label_noise=NOISES[noises["label_noise"].kind] if "label_noise" in noises else 0,
-        gradient_noise=NOISES[noises["gradient_noise"].kind] if "gradient_noise" in noises else 0,
-        one=one_label(rule), own="".join(program.text for program in own.values()), own_loss="loss" in own,
-        penalty_rows=own["penalty"].rows if "penalty" in own else None)
+        _model_text(work.form), work.dtype, lanes=lanes, rows=rows, shares=shares,
+        teacher=work.teacher and work.teacher.text(), update=_update(work), loss=work.loss, labels=work.labels,
+        buffers=len(work.buffers), plain=work.straight, full=work.full, table=work.tabled, staged=staged,
+        inputs=f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if work.fresh else None,
+        label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),
+        one=work.noise_on_one_label, own="".join(program.text for program in traced.values()),
+        own_loss="loss" in traced, penalty_rows=traced["penalty"].rows if "penalty" in traced else None)

@@ -4,8 +4,7 @@ import ctypes
 
 import numpy as np
 
-# As csrc/core/rules/update.h numbers them, and kernels/rules.py.
-HYPERS = ("momentum", "weight_decay", "balance_penalty", "rho", "average", "beta1", "beta2", "epsilon")
+from ...lowering.contract import HYPERS
 
 
 def _struct(name, pointers_and_counts, unsigned=(), doubles=()):

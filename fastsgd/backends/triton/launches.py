@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import PlanError
-from ..orders import Replay, Reshuffle
-from ..portable import interpreted, kernel
-from . import tuned
-from .packing import described, packing, plain, power_of_two, told
+from ...errors import PlanError
+from ...models.form import power_of_two
+from ...portable import interpreted, kernel
+from . import layout, tuned
 
 BLOCK = 1024  # entries of a table that one program makes
 WARPS = 4  # of a program that makes a table
@@ -34,20 +33,19 @@ def options(warps, target=None, crowded=False):
     return {"num_warps": warps, "enable_fp_fusion": False, **most}
 
 
-def registers(run):
+def registers(work):
     """32-bit numbers that a network keeps: parameters; where it has them gradient, buffers, SAM's point, noise."""
-    rule, width = run.rule, packing(run.model).width
-    copies = 1 if _alone(run) else 2 + len(rule.buffers()) + (rule.traits()["perturb"] != "none")
-    gaussian = rule.gradient_noise is not None and rule.gradient_noise.kind == "gaussian"
-    return width * (np.dtype(run.dtype).itemsize // 4 * copies + DRAWING * gaussian)
+    copies = 1 if _one_sample(work) else 2 + len(work.buffers) + (work.traits["perturb"] != "none")
+    gaussian = getattr(work.noises.get("gradient_noise"), "kind", "") == "gaussian"
+    return work.packing.width * (work.item // 4 * copies + DRAWING * gaussian)
 
 
-def too_large(run):
+def too_large(work):
     """None, or a sentence saying that a network does not fit a program's registers."""
     most = BUDGET * 32 * MOST_WARPS
-    if registers(run) <= most:
+    if registers(work) <= most:
         return None
-    return (f"one network keeps {registers(run)} 32-bit numbers, padded to powers of two, and the registers of a "
+    return (f"one network keeps {registers(work)} 32-bit numbers, padded to powers of two, and the registers of a "
             f"program of {MOST_WARPS} warps hold {most}")
 
 
@@ -56,30 +54,30 @@ def warps_of(numbers):
     return power_of_two(-(-numbers // (BUDGET * 32)))
 
 
-def rule_of_thumb(run):
+def rule_of_thumb(work):
     """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle.
 
     Not of N: a network's sums run alike in any company. A network of several outputs spreads over lanes by itself.
     """
-    packed = packing(run.model)
-    warps = warps_of(registers(run))
+    packed = work.packing
+    warps = warps_of(registers(work))
     across = packed.layout[0][2]  # numbers along the lanes: four a lane of a vector, one a lane of a matrix
-    idle = 1 if len(packed.shape) > 4 or run.model.outputs > 1 else (32 if packed.layout[0][1] else 128) // across
-    most = 2 if one_label(run) else 32  # of more, the one sample would be exchanged through shared memory
+    idle = 1 if len(packed.shape) > 4 or work.outputs > 1 else (32 if packed.layout[0][1] else 128) // across
+    most = 2 if work.noise_on_one_label else 32  # of more, the one sample would be exchanged through shared memory
     return max(1, min(idle, most)), warps
 
 
-def fits(run, networks, warps):
+def fits(work, networks, warps):
     """Whether a program of so many warps holds so many networks in its registers, with room for what a step needs."""
-    return warps <= MOST_WARPS and networks * registers(run) <= BUDGET * 32 * warps
+    return warps <= MOST_WARPS and networks * registers(work) <= BUDGET * 32 * warps
 
 
-def crowded(run, networks, warps):
+def crowded(work, networks, warps):
     """Whether the state of a rule that is not plain, or of several outputs, takes more than a third of a budget."""
-    return (not plain(run.rule) or run.model.outputs > 1) and 3 * networks * registers(run) > BUDGET * 32 * warps
+    return (not work.plain_but_for_labels or work.outputs > 1) and 3 * networks * registers(work) > BUDGET * 32 * warps
 
 
-def choose(run, N, tuning, launch):
+def choose(work, N, tuning, launch):
     """(Tuning with networks and warps, why); `launch` as `tuned.pick` wants it."""
     asked = {name: getattr(tuning, name) for name in ("networks", "warps") if getattr(tuning, name) is not None}
     for name, value in asked.items():
@@ -90,84 +88,79 @@ def choose(run, N, tuning, launch):
         networks, warps = min(power_of_two(N), MOST_TOGETHER), 1
         why = "one wide program is what the interpreter is fast at"
     elif asked:
-        networks, warps = rule_of_thumb(run)
+        networks, warps = rule_of_thumb(work)
     else:
-        rule = rule_of_thumb(run)
-        (networks, warps), why = tuned.pick(run, N, rule, lambda n, w: fits(run, n, w), launch)
+        rule = rule_of_thumb(work)
+        (networks, warps), why = tuned.pick(work, N, rule, lambda n, w: fits(work, n, w), launch)
     networks, warps = asked.get("networks", networks), asked.get("warps", warps)
     return replace(tuning, networks=networks, warps=warps), "as asked for" if asked else why
 
 
-def constants(run, tuning, common):
-    """(kernel, {its constexpr arguments}) of a run, of which `common`: one sample order serves all networks."""
-    packed, module = packing(run.model), kernel("train")
-    family, noise = kernel(f"models.{packed.family}"), run.rule.noises().get("label_noise")
-    more = {} if _alone(run) else {"ONE": _one(run), "PLACES": packed.places, **described(run.rule)}
-    return module.alone if _alone(run) else module.batches, more | {
-        "INPUTS": family.inputs, "VALUE": family.value, "PUSH": family.push, "SHAPE": packed.shape,
-        "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(run.data.d), "LOSS": told(run),
-        "NOISE": noise.kind if noise else "none", "DRAWS": _draws(run), "COMMON": common, "BN": tuning.networks}
+def constants(work, tuning, common):
+    """(kernel, {its constexpr arguments}) of a work, of which `common`: one sample order serves all networks."""
+    packed, module, one = work.packing, kernel("train"), _one_sample(work)
+    form, noise = kernel(f"models.{packed.module}"), work.noises.get("label_noise")
+    more = {} if one else {"ONE": _one(work), "PLACES": packed.places, **layout.rule(work)}
+    return module.alone if one else module.batches, more | {
+        "INPUTS": form.inputs, "VALUE": form.value, "PUSH": form.push, "SHAPE": packed.shape,
+        "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(work.d), "LOSS": layout.loss(work),
+        "NOISE": noise.kind if noise else "none", "DRAWS": _draws(work), "COMMON": common, "BN": tuning.networks}
 
 
 def train(state, segment):
     """Move a state over a Segment."""
     import torch
 
-    plan, run, tuning = state.plan, state.plan.run, state.plan.tuning
-    who, common = _who(state)
+    plan, work, tuning = state.plan, state.plan.work, state.plan.tuning
+    who, common = _order_ids(state)
     indices = state.ids
     if segment.indices is not None:
         indices = torch.from_numpy(segment.indices.astype(np.int32)).to(state.device)
         common = len(indices) == 1
-    elif not _draws(run) or one_label(run):
+    elif not _draws(work) or work.noise_on_one_label:
         indices = table(state, segment, who)
     lost = torch.from_numpy(state.lost).to(state.device)
     multiplier, noise, sway = (_multiplier(state, values) for values in (
         segment.multiplier, segment.noise.get("label_noise"), segment.noise.get("gradient_noise")))
-    function, fixed = constants(run, tuning, common or run.rule.full)
-    more = {} if _alone(run) else {"buffers": state.buffers, "hyper": state.hyper, "sway": state.sway[0],
+    function, fixed = constants(work, tuning, common or work.full)
+    more = {} if _one_sample(work) else {"buffers": state.buffers, "hyper": state.hyper, "sway": state.sway[0],
                                    "sway_row": state.sway[1], "sway_multiplier": sway}
     function[(-(-plan.N // tuning.networks),)](
         state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma,
-        noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, plan.batch, run.data.n,
-        run.seed, **more, **fixed, **options(tuning.warps, crowded=crowded(run, tuning.networks, tuning.warps)))
+        noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, work.batch, work.n,
+        work.run.seed, **more, **fixed, **options(tuning.warps, crowded=crowded(work, tuning.networks, tuning.warps)))
     state.lost[:] = lost.cpu().numpy()
 
 
-def _alone(run):
+def _one_sample(work):
     """Whether a step applies the derivative of its one sample as it comes."""
-    return not run.rule.full and run.rule.batch(run.data.n) == 1 and plain(run.rule)
+    return not work.full and work.batch == 1 and work.plain_but_for_labels
 
 
-def one_label(run):
-    """Whether noise is on one random label on top of a full step."""
-    return run.rule.label_noise is not None and run.rule.label_noise.on == "one"
-
-
-def _one(run):
-    if not one_label(run):
+def _one(work):
+    """Whose sample has noise on its label, of a full step: ONE of kernels/train.batches."""
+    if not work.noise_on_one_label:
         return "none"
-    return "own" if getattr(run.order, "network", None) is None else "common"
+    return "own" if work.network is None else "common"
 
 
-def _draws(run):
+def _draws(work):
     """Whether the driver needs no table: it draws, or takes all samples."""
-    replaced = not isinstance(run.order, Reshuffle | Replay) and run.order.replace
-    return run.rule.full or (_alone(run) and replaced)
+    return work.full or (_one_sample(work) and work.order == "replace")
 
 
-def _who(state):
+def _order_ids(state):
     """(whose orders are drawn [N] or [1], whether all networks share one)."""
     import torch
 
-    network = getattr(state.plan.run.order, "network", None)
+    network = state.plan.work.network
     if network is None:
         return state.ids, False
     return torch.tensor([network], dtype=torch.int64, device=state.device), True
 
 
 def _multiplier(state, values):
-    """A schedule [Q, steps] on the device; of noise that is not there, the row that is read for no one."""
+    """A schedule [Q, steps] on the device; without a noise there must be an array, which no network reads."""
     import torch
 
     return state.numbers if values is None else torch.from_numpy(values).to(state.device)
@@ -175,26 +168,26 @@ def _multiplier(state, values):
 
 def table_bytes(plan):
     """Bytes of one step in such a table as `table` makes; 0 where there is none."""
-    run = plan.run
-    if hasattr(run.order, "table") or (_draws(run) and not one_label(run)):
+    work = plan.work
+    if work.order == "table" or (_draws(work) and not work.noise_on_one_label):
         return 0
-    return 4 * (1 if run.rule.full else plan.batch) * (plan.N if getattr(run.order, "network", None) is None else 1)
+    return 4 * (1 if work.full else work.batch) * (plan.N if work.network is None else 1)
 
 
 def table(state, segment, who):
     """Sample indices [rows, steps, B] int32 of a segment, made on the device."""
     import torch
 
-    plan, run, module = state.plan, state.plan.run, kernel("orders")
-    steps, batch, n, rows = segment.t1 - segment.t0, 1 if run.rule.full else plan.batch, run.data.n, len(who)
+    work, module = state.plan.work, kernel("orders")
+    steps, batch, n, rows = segment.t1 - segment.t0, 1 if work.full else work.batch, work.n, len(who)
     out = torch.empty((rows, steps, batch), dtype=torch.int32, device=state.device)
-    if not isinstance(run.order, Reshuffle) and run.order.replace:
+    if work.order == "replace":
         count = rows * batch * -(-(segment.t0 % 4 + steps) // 4)
-        module.drawn[(-(-count // BLOCK),)](out, who, count, steps, batch, n, segment.t0 // 4, segment.t0 % 4, run.seed,
-                                            BLOCK=BLOCK, **options(WARPS))
+        module.drawn[(-(-count // BLOCK),)](out, who, count, steps, batch, n, segment.t0 // 4, segment.t0 % 4,
+                                            work.run.seed, BLOCK=BLOCK, **options(WARPS))
     else:
         half = ((n - 1).bit_length() + 1) // 2  # the least s with 4^s >= n
         module.distinct[(-(-out.numel() // BLOCK),)](
-            out, who, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, run.seed,
-            EPOCHS=isinstance(run.order, Reshuffle), ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **options(WARPS))
+            out, who, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, work.run.seed,
+            EPOCHS=work.order == "epochs", ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **options(WARPS))
     return out

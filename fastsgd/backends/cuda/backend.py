@@ -4,18 +4,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..cuda import card as cards
-from ..cuda.launch import Launch, OrderLaunch, number
-from ..cuda.program import orders as orders_program
-from ..errors import PlanError
-from ..native import default_threads
-from ..orders import Common, Reshuffle
-from . import cuda_data, cuda_measure
-from . import cuda_programs as programs
-from .base import ALIVE, UNSETTLED, Backend
-from .cpu import order_bytes, permuted
+from ...cuda import card as cards
+from ...cuda.program import orders as orders_program
+from ...errors import PlanError
+from ...lowering.contract import ALIVE, UNSETTLED
+from ...native import default_threads
+from ..base import Backend, order_bytes
+from . import layout, samples
+from .structs import Launch, OrderLaunch, number
 
 USABLE = 0.8  # of a card's free memory; the rest is for tables of a launch (192 MiB at most) and the driver
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """Bytes of a card that measuring takes: local memory of threads, which training uses too, and the rest."""
+
+    local: int
+    total: int
+
+
+NOTHING = Reserved(0, 0)
 
 
 @dataclass(eq=False)
@@ -49,7 +58,6 @@ class State:
     buffers: np.ndarray
     waves: list
     data: dict  # {card: {name: Array}}
-    measured: object
 
 
 class CUDA(Backend):
@@ -57,38 +65,37 @@ class CUDA(Backend):
 
     name, kind = "cuda", "cuda"
 
-    def supports(self, run):
-        return cards.why_none() or programs.why_not(run)
+    def supports(self, work):
+        return cards.why_none() or layout.why_not(work)
 
-    def choose(self, run, N, tuning):
+    def choose(self, work, N, tuning, reserved=None):
         self.refuse(tuning, ("lanes", "isa", "networks", "warps"))
-        here = cards.cards(run.device)
-        chosen = programs.choose(run, N, here[0], tuning)
-        share = -(-N // len(here))
-        rooms = {one: cuda_measure.room(run, share, one) for one in here}
-        waves = _waves(N, here, chosen, rooms)
+        here = cards.cards(work.run.device)
+        chosen = layout.choose(work, N, here[0], tuning)
+        share, reserved = -(-N // len(here)), reserved or {}
+        measuring = reserved.get(here[0], NOTHING)
+        waves = _waves(N, here, chosen, reserved)
         most = max(sum(wave.card is one for wave in waves) for one in here)
         on = ", ".join(f"{one.name} ({one.arch})" for one in here)
         parts = {"data": chosen.data_bytes, f"networks in {most} wave(s)": share * chosen.network_bytes,
-                 "rows of blocks": chosen.scratch(share), "local memory": _local(chosen, rooms[here[0]]),
-                 "metrics": rooms[here[0]].total}
+                 "rows of blocks": chosen.scratch(share), "local memory": max(chosen.local, measuring.local),
+                 "metrics": measuring.total}
         reasons = (f"on {on}: {chosen.why}",
                    f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
-                   "on a card: " + ", ".join(f"{what} {size / 2**20:.1f} MiB" for what, size in parts.items() if size),
-                   *cuda_measure.explain(run, rooms[here[0]]))
+                   "on a card: " + ", ".join(f"{what} {size / 2**20:.1f} MiB" for what, size in parts.items() if size))
         memory = {"state at home": N * chosen.network_bytes}
         return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
-    def load(self, plan, weights, lost, buffers):
-        run, here = plan.run, cards.cards(plan.run.device)
-        chosen = programs.choose(run, plan.N, here[0], plan.tuning)
-        measured = cuda_measure.Measured(plan, here)
-        waves = _waves(plan.N, here, chosen, measured.rooms)
-        data = {one: {name: one.put(a) for name, a in cuda_data.data(run, chosen).items()} for one in here}
+    def load(self, plan, weights, lost, buffers, reserved=None):
+        here = cards.cards(plan.run.device)
+        chosen = layout.choose(plan.work, plan.N, here[0], plan.tuning)
+        waves = _waves(plan.N, here, chosen, reserved or {})
+        shared = samples.data(plan.work, chosen)
+        data = {one: {name: one.put(a) for name, a in shared.items()} for one in here}
         for one in here:
             one.prepare(chosen.program, chosen.shared)
         weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
-        state = State(plan, chosen, weights, lost.copy(), buffers, waves, data, measured)
+        state = State(plan, chosen, weights, lost.copy(), buffers, waves, data)
         self.set_lost(state, lost)
         return state
 
@@ -145,7 +152,7 @@ class CUDA(Backend):
 
     def job(self, state, wave, segment):
         """(struct of a launch of a wave's living networks over a segment, the arrays that it points to)."""
-        plan, run, one = state.plan, state.plan.run, wave.card
+        work, one = state.plan.work, wave.card
         if wave.arrays is None:
             self._away(state, wave)
         if "who" not in wave.arrays:
@@ -158,38 +165,37 @@ class CUDA(Backend):
         if state.chosen.rows:
             arrays["scratch"] = one.empty((state.chosen.scratch(wave.alive),), np.uint8)
             job.scratch = arrays["scratch"].pointer
-        job.count, job.t0, job.t1, job.seed = wave.alive, segment.t0, segment.t1, run.seed
+        job.count, job.t0, job.t1, job.seed = wave.alive, segment.t0, segment.t1, work.run.seed
         job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
-        job.batch = run.data.n if run.rule.full else plan.batch
+        job.batch = work.batch
         job.index_rows = arrays["indices"].shape[0] if "indices" in arrays else 0
-        job.common = run.order.network if isinstance(run.order, Common) else -1
-        bound = min(run.loss.bound(run.rule.lost_above, run.dtype), float(np.finfo(run.dtype).max))
-        job.slope, job.factor, job.bound = (number(value, run.dtype)
-                                            for value in (2 * run.loss.factor, run.loss.factor, bound))
+        job.common = work.common
+        bound = min(work.bound, float(np.finfo(work.dtype).max))
+        job.slope, job.factor, job.bound = (number(value, work.dtype)
+                                            for value in (2 * work.factor, work.factor, bound))
         return job, arrays
 
     @staticmethod
     def _samples(state, wave, segment):
         """Arrays on the card that replace the data or order of a stretch: of a Stream, a Replay, permutations."""
-        plan, run, one = state.plan, state.plan.run, wave.card
+        work, one = state.plan.work, wave.card
         part = wave.part
         if segment.samples is not None:  # a Stream: this stretch is a data set of its own, gone through in order
             X, y = (a[part] for a in segment.samples)
             rows = np.arange(X.shape[0] * X.shape[1] * X.shape[2], dtype=np.uint32).reshape(X.shape[:3])
-            made = cuda_data.samples(run, X.reshape(-1, run.data.d), y.reshape(rows.size, -1), state.chosen)
+            made = samples.rows(work, X.reshape(-1, work.d), y.reshape(rows.size, -1), state.chosen)
             return {name: one.put(a) for name, a in (made | {"indices": rows}).items()}
         if segment.indices is not None:
             rows = segment.indices if len(segment.indices) == 1 else segment.indices[part]
             return {"indices": one.put(rows)}
-        if not permuted(run):
+        if not work.permuted:
             return {}
-        network = getattr(run.order, "network", None)
-        ids = wave.arrays["ids"] if network is None else one.put(np.array([network], dtype=np.int64))
-        batch, count = 1 if run.rule.full else plan.batch, ids.shape[0]
+        ids = wave.arrays["ids"] if work.network is None else one.put(np.array([work.network], dtype=np.int64))
+        batch, count = 1 if work.full else work.batch, ids.shape[0]
         out = one.empty((count, segment.t1 - segment.t0, batch), np.uint32)
         one.launch(orders_program(), count, 0, OrderLaunch(
-            ids=ids.pointer, N=count, t0=segment.t0, t1=segment.t1, batch=batch, n=run.data.n,
-            epochs=isinstance(run.order, Reshuffle), seed=run.seed, out=out.pointer))
+            ids=ids.pointer, N=count, t0=segment.t0, t1=segment.t1, batch=batch, n=work.n,
+            epochs=work.order == "epochs", seed=work.run.seed, out=out.pointer))
         return {"indices": out}
 
     def lost(self, state):
@@ -215,24 +221,14 @@ class CUDA(Backend):
                 self._home(state, wave)
         return state.weights, state.buffers
 
-    def measure(self, state, metric, weights):
-        return state.measured.measure(metric, weights)
-
-    def first_measured(self, state, metric):
-        return 1 << 16 if state.measured.on_cards(metric) else super().first_measured(state, metric)
-
-    def measure_held(self, state, metric, who):
-        shares = self._shares(state, who)
-        return shares and state.measured.measure_held(metric, shares, lambda some: self._rows(state, who[some]))
-
     @staticmethod
-    def _rows(state, who):
+    def rows(state, who):
         """Weights [m, P] of the networks `who`, ascending, all of them on cards."""
         P = state.weights.shape[1]
-        return np.concatenate([one.rows(W, P, where) for one, W, where in CUDA._shares(state, who)])
+        return np.concatenate([one.rows(W, P, where) for one, W, where in CUDA.shares(state, who)])
 
     @staticmethod
-    def _shares(state, who):
+    def shares(state, who):
         """(card, W there, positions in it) of the networks `who`, ascending; None where one of them is at home."""
         shares = []
         for wave in state.waves:
@@ -244,20 +240,17 @@ class CUDA(Backend):
         return shares or None
 
 
-def _local(chosen, room):
-    """Bytes of a card for the local memory of threads: programs run one after another, and the largest has its way."""
-    return max(chosen.local, room.local)
-
-
-def _waves(N, here, chosen, rooms):
+def _waves(N, here, chosen, reserved):
     """Waves of N networks over the cards `here`: ranges of equal length a card, in as few waves as its memory allows.
 
-    rooms {card: Room}: what metrics take. Raises PlanError for a card that has no room for one network.
+    reserved {card: Reserved}: what metrics take. Programs run one after another, and the largest local memory counts.
+    Raises PlanError for a card that has no room for one network.
     """
     share, waves = -(-N // len(here)), []
     for c, one in enumerate(here):
         first, last = c * share, min(N, (c + 1) * share)
-        local, metrics = _local(chosen, rooms[one]), rooms[one].total
+        taken = reserved.get(one, NOTHING)
+        local, metrics = max(chosen.local, taken.local), taken.total
         fixed = chosen.data_bytes + chosen.scratch(share) + local + metrics
         most = (int(USABLE * one.free()) - fixed) // chosen.network_bytes
         if most < 1:

@@ -1,0 +1,24 @@
+// Owns the words that cross languages: members of enums, and what Python calls them.
+// Written by `make contract`; fastsgd/lowering/contract.py says whose the words are.
+#pragma once
+
+// clang-format off
+#define FS_FORM_WORDS DENSE, PRODUCT, POWER, AUTOENCODER, TRACED
+#define FS_FORM_NAMES "dense", "product", "power", "autoencoder", "traced"
+#define FS_LOSS_WORDS SQUARED, LOGISTIC, HINGE, CROSS_ENTROPY, TRACED
+#define FS_LOSS_NAMES "squared", "logistic", "hinge", "cross_entropy", "traced"
+#define FS_ACTIVATION_WORDS IDENTITY, RELU, LEAKY, ABS, SQUARE, TANH, ERF, SIGMOID, SOFTPLUS
+#define FS_ACTIVATION_NAMES "identity", "relu", "leaky", "abs", "square", "tanh", "erf", "sigmoid", "softplus"
+#define FS_NOISE_WORDS GAUSSIAN, RADEMACHER
+#define FS_NOISE_NAMES "gaussian", "rademacher"
+#define FS_INPUT_WORDS GAUSSIAN, SPARSE
+#define FS_INPUT_NAMES "gaussian", "sparse"
+#define FS_PERTURB_WORDS NONE, BATCH, SAMPLE
+#define FS_PERTURB_NAMES "none", "batch", "sample"
+#define FS_HYPER_WORDS WEIGHT_DECAY, BALANCE_PENALTY, AVERAGE, MOMENTUM, BETA1, BETA2, EPSILON, RHO
+#define FS_HYPER_NAMES "weight_decay", "balance_penalty", "average", "momentum", "beta1", "beta2", "epsilon", "rho"
+#define FS_FLAG_WORDS NORMALISED, NESTEROV, DECOUPLED, ADAM, UNIT
+#define FS_FLAG_NAMES "normalised", "nesterov", "decoupled", "adam", "unit"
+#define FS_STREAMS ORDER = 0, LABEL_NOISE = 1, INIT = 2, INPUTS = 3, PERMUTATION = 4, GRADIENT_NOISE = 5
+#define FS_UNSETTLED -2
+// clang-format on

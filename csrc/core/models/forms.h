@@ -1,0 +1,18 @@
+// Owns the list of forms: headers, and X(kind, struct made of its whole numbers n).
+// Written by `make contract`; fastsgd/lowering/contract.py says whose the words are.
+#pragma once
+#include "autoencoder.h"
+#include "dense.h"
+#include "power.h"
+#include "product.h"
+
+// clang-format off
+#define FS_EACH_FORM(X) \
+  X(PRODUCT, (Product<Tm>{n[0], n[1]})) \
+  X(POWER, (Power<Tm>{n[0], n[1], n[2]})) \
+  X(AUTOENCODER, (Autoencoder<Tm>{n[0], n[1], n[2]}))
+// clang-format on
+
+namespace fs {
+constexpr int MOST_NUMBERS = 3;
+}

@@ -1,0 +1,31 @@
+"""Owns what a run's data are on a card: rows of samples as a program reads them, and what else all networks share."""
+
+import numpy as np
+
+from .layout import Layout, in_fused_loop
+
+
+def rows(work, X, y, chosen):
+    """{name: array} of samples X [n, d], y [n, ...] as the program wants them.
+
+    Rows of X have the program's stride, zeros behind. In the fused loop a one follows the inputs where hidden biases
+    want it, then the label; the general loop has y [n, labels].
+    """
+    rows = np.zeros((len(X), chosen.stride), work.dtype)
+    rows[:, :work.d] = X
+    if not in_fused_loop(work):
+        return {"X": rows, "y": np.array(y, work.dtype).reshape(len(X), -1)}
+    layout = Layout(work, chosen.lanes)
+    rows[:, work.d:layout.inputs] = 1
+    rows[:, layout.label:layout.label + (layout.lanes if layout.spreads else 1)] = np.reshape(y, (-1, 1))
+    layout.pack(rows)
+    return {"X": rows}
+
+
+def data(work, chosen):
+    """{name: array} of everything that is the same for all networks."""
+    given = work.run.data
+    out = rows(work, given.X, given.y, chosen) if work.n else {}
+    if not in_fused_loop(work):
+        out |= {"loss_weights": work.loss_weights, "fixed": work.fixed, "taught": work.teacher_weights}
+    return {name: array for name, array in out.items() if array is not None}

@@ -1,0 +1,205 @@
+"""Owns a run in the words of kernels: a Work, plain data. Only here is asked what kind of record a run has."""
+
+from functools import cached_property
+
+import numpy as np
+
+from ..models.base import form_of
+from ..spec.kinds import kind_of, unknown
+from . import contract, own
+
+
+class Work:
+    """What a run is to kernels. Everything is worked out when somebody asks for it, and kept.
+
+    run: what it was made of
+    """
+
+    def __init__(self, run):
+        self.run = run
+        self.dtype, self.item = run.dtype, np.dtype(run.dtype).itemsize
+        self.d, self.n, self.P, self.outputs = run.model.d, run.data.n, run.model.P, run.model.outputs
+        self.full, self.batch = run.rule.full, run.rule.batch(run.data.n)
+
+    # ---- the network
+
+    @cached_property
+    def form(self):
+        """The Form of the model, None where it is traced."""
+        return form_of(self.run.model)
+
+    @cached_property
+    def packing(self):
+        """The Packing of the Triton kernels, None without one."""
+        return None if self.form is None else self.form.packing()
+
+    @cached_property
+    def fixed(self):
+        """[P] bool: parameters that stay as they are; None if there are none."""
+        model = self.run.model
+        parts = [np.full(int(np.prod(shape)), not model.trained(name)) for name, shape in model.shapes().items()]
+        fixed = np.concatenate(parts)
+        return fixed if fixed.any() else None
+
+    # ---- the loss
+
+    @cached_property
+    def loss(self):
+        """The word for the loss; "traced" is one of a user's own."""
+        return "traced" if own.own_loss(self.run.loss) else self.run.loss.name
+
+    @property
+    def squared(self):
+        """Whether the loss is factor (h(x) - y)^2, without weights."""
+        return self.loss == "squared" and self.run.loss.weights is None
+
+    @property
+    def factor(self):
+        return self.run.loss.factor
+
+    @property
+    def loss_weights(self):
+        """[o] in the run's dtype, None without them."""
+        weights = None if self.loss == "traced" else getattr(self.run.loss, "weights", None)
+        return None if weights is None else np.asarray(weights, self.dtype)
+
+    @cached_property
+    def bound(self):
+        """Beyond which a sample's output or residual makes a network lost."""
+        return self.run.loss.bound(self.run.rule.lost_above, self.dtype)
+
+    @cached_property
+    def labels(self):
+        """Numbers in a row of y."""
+        return int(np.prod(own.labels(self.run), dtype=int))
+
+    # ---- the rule
+
+    @cached_property
+    def traits(self):
+        """{flag: whether the rule is so}, and "perturb"."""
+        return {"perturb": "none"} | dict.fromkeys(contract.FLAGS, False) | self.run.rule.traits()
+
+    @cached_property
+    def hyper(self):
+        """Names of the hyper-parameters in use."""
+        return tuple(self.run.rule.numbers())
+
+    @cached_property
+    def buffers(self):
+        """Names of what a network carries besides its weights."""
+        return self.run.rule.buffers()
+
+    @cached_property
+    def noises(self):
+        """{"label_noise" or "gradient_noise": record} of those in use."""
+        return self.run.rule.noises()
+
+    @cached_property
+    def plain(self):
+        """Whether a step is w - eta g with nothing added to it."""
+        return self.run.rule.plain()
+
+    @property
+    def plain_but_for_labels(self):
+        """The same, but that there may be noise on labels."""
+        return not (self.hyper or self.buffers or self.run.rule.penalty or "gradient_noise" in self.noises
+                    or any(value not in (False, "none") for value in self.traits.values()))
+
+    @property
+    def straight(self):
+        """Whether a derivative goes straight into the parameters."""
+        return self.plain and self.batch == 1
+
+    @property
+    def noise_on_one_label(self):
+        """Whether noise on one random label comes on top of a full step."""
+        return getattr(self.noises.get("label_noise"), "on", "batch") == "one"
+
+    # ---- samples and their order
+
+    @property
+    def fresh(self):
+        """Whether samples are made in the kernel."""
+        return self.run.data.kind == "fresh"
+
+    @property
+    def streamed(self):
+        """Whether a stretch of steps is a data set of its own, gone through in order."""
+        return self.run.data.kind == "stream"
+
+    @cached_property
+    def teacher(self):
+        """The Form of the teacher of fresh samples; None without one, or where it is traced."""
+        model = getattr(self.run.data, "teacher", None)
+        return None if model is None else form_of(model)
+
+    @cached_property
+    def teacher_weights(self):
+        """[1, P of the teacher] in the run's dtype, None without a teacher."""
+        data = self.run.data
+        model = getattr(data, "teacher", None)
+        return None if model is None else model.flatten(data.weights, 1, "data.weights").astype(self.dtype)
+
+    @cached_property
+    def order(self):
+        """How samples are drawn: "replace", "permute", "epochs", or "table" where they are given."""
+        return self.run.order.kind if kind_of(self.run.order) is not None else None
+
+    @property
+    def network(self):
+        """Whose order all networks share, None where each has its own."""
+        return getattr(self.run.order, "network", None)
+
+    @property
+    def common(self):
+        """The same for draws with replacement, and -1."""
+        return -1 if self.network is None or self.order == "epochs" else self.network
+
+    @property
+    def draws(self):
+        """Samples of a step that an order draws: none of a full step, but one for noise on one label."""
+        return int(self.noise_on_one_label) if self.full else self.batch
+
+    @property
+    def permuted(self):
+        """Whether the order is a table of permutations, made for a stretch of steps; kernels draw any other."""
+        return self.draws > 0 and self.n > 0 and self.order in ("permute", "epochs")
+
+    @property
+    def tabled(self):
+        """Whether a kernel reads its order from a table."""
+        return self.streamed or self.permuted or (self.draws > 0 and self.order == "table")
+
+    @property
+    def one_row(self):
+        """Whether all networks see the same samples: no lane has to fetch a row of its own."""
+        order = self.run.order
+        return self.full or (self.order in ("replace", "permute") and self.network is not None) or (
+            self.order == "table" and len(order.table) == 1)
+
+    # ---- which loop
+
+    @cached_property
+    def simple(self):
+        """Whether the loss is plain and the data are given, which the fused loops want, and the form has one."""
+        return (self.form is not None and self.form.fused is not None and self.squared and self.order is not None
+                and kind_of(self.run.rule) is not None and kind_of(self.run.data) is not None and not self.fresh)
+
+    @cached_property
+    def fused(self):
+        """Whether the run has the loop of its own that fuses plain steps on squared losses into one sweep."""
+        return self.simple and self.plain
+
+    @cached_property
+    def carries(self):
+        """Whether a fused loop can take its rule's step: one that keeps to a parameter, at one sample a step."""
+        return (self.simple and not self.plain and not self.full and self.batch == 1 and not self.noises
+                and not self.traits["normalised"] and self.traits["perturb"] == "none"
+                and "balance_penalty" not in self.hyper and not self.run.rule.penalty)
+
+    @cached_property
+    def unknown(self):
+        """None, or a sentence saying why no kernel can know the run; what is a user's own may still be traced."""
+        run = self.run
+        return unknown(rule=run.rule, order=run.order, data=run.data)

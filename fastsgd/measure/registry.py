@@ -1,0 +1,48 @@
+"""Owns which kernels a metric has: a subject is a file beside this one, found by the class that a metric is."""
+
+from ..spec.kinds import kind_of
+
+
+class Kernels:
+    """The kernels of a subject's metrics, and what they cost. None says that the metric's own definition serves."""
+
+    def on_host(self, metric, host, weights):
+        """Records [M, ...] float64 of networks with weights [M, P], by the CPU's module; host: a `host.Host`."""
+        return None
+
+    def on_card(self, metric, work, card, host):
+        """The `task.Task` of a metric on a card; host: a Host or, to ask for sizes and words alone, None."""
+        return None
+
+    def on_tiles(self, metric, work):
+        """A function of (`tiles.Tiles`, metric, rows [M, width] of the Triton backend) that gives the records."""
+        return None
+
+    def explain(self, metric, work, module):
+        """A sentence for the plan, None where there is nothing to say; PlanError for a method that it lacks."""
+        return None
+
+    def explain_tiles(self, metric, work):
+        """The same of the Triton backend; None leaves it to the host's sentence."""
+        return None
+
+    def units(self, metric, work):
+        """(line of the cost table, {unit: how many} a network) of the host's kernel."""
+        return None
+
+
+_KERNELS = {}  # {class of a metric: Kernels}
+_NONE = Kernels()
+
+
+def register(*metrics):
+    """Say that a class has the kernels of these metrics."""
+    def of(kernels):
+        _KERNELS.update(dict.fromkeys(metrics, kernels()))
+        return kernels
+    return of
+
+
+def kernels_of(metric):
+    """The Kernels of a metric, those of nothing where it has none."""
+    return _KERNELS.get(kind_of(metric), _NONE)
