@@ -25,6 +25,7 @@ struct Block {
 
   const Job<T>& job;
   const Model model;
+  const Keys keys;
   V *folded, *sum;    // [folds] and [sums], batches only
   V *kept, *columns;  // [SIDE, kept], and the samples [SIDE, inputs] where they are no rows, batches only
   u32* index;         // [4, batch, OWN], batches only: draws of four steps
@@ -56,7 +57,7 @@ struct Block {
            line((draws(job) + 8) * sizeof(u32));
   }
 
-  Block(const Job<T>& job_, const Model& model_, char* at) : job(job_), model(model_) {
+  Block(const Job<T>& job_, const Model& model_, char* at) : job(job_), model(model_), keys(job_.seed) {
     const int many = side(job, model);
     for (int m = 0; m < many; ++m, at += group_bytes(model)) {
       group[m].w = reinterpret_cast<V*>(at), group[m].kept = group[m].w + model.rows();
@@ -166,7 +167,7 @@ struct Block {
     const Data<T> data{job.X, job.y, job.stride};
     for (int a = 0; a < groups && t < job.t1; ++a) {
       Group& q = group[a];
-      q.ahead.draw(job, q.member, t);
+      q.ahead.draw(job, keys, q.member, t);
       const V y = q.ahead.fetch(data, q.ahead.index + q.ahead.at(t));
       q.residual = model.value(q.w, q.ahead.input(), q.kept) - y;
     }
@@ -177,7 +178,7 @@ struct Block {
       if (part > most) part = int(most);
       for (int a = 0; a < groups; ++a) {
         Group& q = group[a];
-        if ((t + 1) % AHEAD == 0) q.ahead.draw(job, q.member, t + 1);
+        if ((t + 1) % AHEAD == 0) q.ahead.draw(job, keys, q.member, t + 1);
         q.ahead.step_sizes(job, q.member, t, part);
       }
       steps(t, part);
@@ -212,7 +213,7 @@ struct Block {
     const int sums = model.sums();
     const i64 rows = model.rows(), most = R * (R * rows < LONG ? LONG / (R * rows) : 1);
     for (i64 t = job.t0; t < job.t1 && q.alive; ++t) {
-      if (!job.full && (t == job.t0 || t % 4 == 0)) q.ahead.draw_batch(job, q.member, t, index);
+      if (!job.full && (t == job.t0 || t % 4 == 0)) q.ahead.draw_batch(job, keys, q.member, t, index);
       q.ahead.step_sizes(job, q.member, t, 1);
       model.fold(q.w, folded);
       for (int r = 0; r < sums; ++r) sum[r] = V::set(0);
