@@ -29,7 +29,7 @@ struct Feed {
   void draw(const i64* who, i64 t) {
     Job<T> plan = all.job;
     plan.batch = all.draws();
-    if (plan.batch) ahead.draw_batch(plan, keys, who, t, index);
+    if (plan.batch) draw_batch<W>(plan, keys, who, t, index);
   }
   const u32* which(i64 t, i64 b) const { return index + (t % 4 * all.draws() + b) * W; }
   void take(const u32* which, int labels, V* y) {

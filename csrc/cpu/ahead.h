@@ -14,6 +14,89 @@ struct Data {  // copied out of the job, so that stores to parameters cannot see
   i64 stride;
 };
 
+template <class T>
+u32 id(const Job<T>& job, i64 k) {
+  return u32(job.common >= 0 ? job.common : job.ids[k]);
+}
+template <class T>
+u32 replayed(const Job<T>& job, i64 k, i64 t, i64 b) {
+  return job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b];
+}
+
+// Draws of the window of steps that t is in, for the networks at positions `who` [OWN]: to [AHEAD, OWN].
+template <int OWN, class T>
+void draw_window(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32* to) {
+  const i64 first = t / AHEAD * AHEAD;
+  if (job.indices) {
+    for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
+      for (int g = 0; g < OWN; ++g) to[(step - first) * OWN + g] = replayed(job, who[g], step, 0);
+    return;
+  }
+  u32 network[OWN];
+  for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
+  const u32 block = u32(first / 4), n = u32(job.n);
+  if constexpr (OWN == 1) draw_steps(keys, block, AHEAD / 4, *network, n, to);
+  else
+    for (int k = 0; k < AHEAD / 4; ++k) draw_networks<OWN>(keys, block + k, network, 0, n, to + 4 * k * OWN, OWN);
+}
+
+// Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
+template <int OWN, class T>
+void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32* to) {
+  const i64 B = job.batch;
+  if (job.indices) {
+    for (i64 step = t; step < t / 4 * 4 + 4 && step < job.t1; ++step)
+      for (i64 b = 0; b < B; ++b)
+        for (int g = 0; g < OWN; ++g) to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b);
+    return;
+  }
+  u32 network[OWN];
+  for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
+  const u32 block = u32(t / 4), n = u32(job.n);
+  if constexpr (OWN == 1) {
+    u32 drawn[4][8];
+    for (i64 b = 0; b < B; b += 8) {
+      draw_items(keys, block, *network, u32(b), n, drawn);
+      const int count = B - b < 8 ? int(B - b) : 8;
+      for (int q = 0; q < 4; ++q)
+        for (int k = 0; k < count; ++k) to[q * B + b + k] = drawn[q][k];
+    }
+  } else {
+    for (i64 b = 0; b < B; ++b) draw_networks<OWN>(keys, block, network, u32(b), n, to + b * OWN, B * OWN);
+  }
+}
+
+// -eta of steps t .. t + count - 1 for the networks at positions `who` [G]: to [count, G].
+template <int G, class T>
+void step_sizes(const Job<T>& job, const i64* who, i64 t, int count, T* to) {
+  const T* multiplier[G];
+  alignas(64) T base[G];
+  bool same = true;
+  for (int g = 0; g < G; ++g) {
+    base[g] = -job.base[who[g]];
+    multiplier[g] = job.multiplier + job.row[who[g]] * (job.t1 - job.t0) + (t - job.t0);
+    same &= multiplier[g] == multiplier[0];
+  }
+  if (same) {  // one schedule: whole vectors
+    using B = Vec<T, G>;
+    for (int s = 0; s < count; ++s) (B::load(base) * B::set(multiplier[0][s])).store(to + s * G);
+  } else {
+    for (int g = 0; g < G; ++g)
+      for (int s = 0; s < count; ++s) to[s * G + g] = base[g] * multiplier[g][s];
+  }
+}
+
+// Looked at as a whole number, for a call that used vectors would cost the loop it is called from the registers that it
+// keeps them in.
+template <class T>
+bool finite(const T& x) {
+  using Word = typename word_of<T>::type;
+  constexpr Word exponent = sizeof(T) == 4 ? Word(0x7F800000u) : Word(0x7FF0000000000000u);
+  Word bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & exponent) != exponent;
+}
+
 // ONE_ROW: all networks of a vector see the same sample, so that a row of X is read where it lies.
 template <class Tm, bool ONE_ROW>
 struct Ahead {
@@ -81,68 +164,6 @@ struct Ahead {
 
   // Where the draws of a step lie in `index`.
   static int at(i64 t) { return int(u32(t) % AHEAD) * OWN; }
-  // Draws of the window of steps that t is in, for the networks at positions `who` [G].
-  void draw(const Job<T>& job, const Keys& keys, const i64* who, i64 t) {
-    const i64 first = t / AHEAD * AHEAD;
-    if (job.indices) {
-      for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
-        for (int g = 0; g < OWN; ++g) index[at(step) + g] = replayed(job, who[g], step, 0);
-      return;
-    }
-    u32 network[OWN];
-    for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
-    const u32 block = u32(first / 4), n = u32(job.n);
-    if constexpr (OWN == 1) draw_steps(keys, block, AHEAD / 4, *network, n, index);
-    else
-      for (int k = 0; k < AHEAD / 4; ++k) draw_networks<OWN>(keys, block + k, network, 0, n, index + 4 * k * OWN, OWN);
-  }
-  // Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
-  void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32* to) {
-    const i64 B = job.batch;
-    if (job.indices) {
-      for (i64 step = t; step < t / 4 * 4 + 4 && step < job.t1; ++step)
-        for (i64 b = 0; b < B; ++b)
-          for (int g = 0; g < OWN; ++g) to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b);
-      return;
-    }
-    u32 network[OWN];
-    for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
-    const u32 block = u32(t / 4), n = u32(job.n);
-    if constexpr (OWN == 1) {
-      u32 drawn[4][8];
-      for (i64 b = 0; b < B; b += 8) {
-        draw_items(keys, block, *network, u32(b), n, drawn);
-        const int count = B - b < 8 ? int(B - b) : 8;
-        for (int q = 0; q < 4; ++q)
-          for (int k = 0; k < count; ++k) to[q * B + b + k] = drawn[q][k];
-      }
-    } else {
-      for (i64 b = 0; b < B; ++b) draw_networks<OWN>(keys, block, network, u32(b), n, to + b * OWN, B * OWN);
-    }
-  }
-  static u32 id(const Job<T>& job, i64 k) { return u32(job.common >= 0 ? job.common : job.ids[k]); }
-  static u32 replayed(const Job<T>& job, i64 k, i64 t, i64 b) {
-    return job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b];
-  }
-
-  // Step sizes of steps t .. t + count - 1.
-  void step_sizes(const Job<T>& job, const i64* who, i64 t, int count) {
-    const T* multiplier[G];
-    alignas(64) T base[G];
-    bool same = true;
-    for (int g = 0; g < G; ++g) {
-      base[g] = -job.base[who[g]];
-      multiplier[g] = job.multiplier + job.row[who[g]] * (job.t1 - job.t0) + (t - job.t0);
-      same &= multiplier[g] == multiplier[0];
-    }
-    if (same) {  // one schedule: whole vectors
-      using B = Vec<T, G>;
-      for (int s = 0; s < count; ++s) (B::load(base) * B::set(multiplier[0][s])).store(rate + s * G);
-    } else {
-      for (int g = 0; g < G; ++g)
-        for (int s = 0; s < count; ++s) rate[s * G + g] = base[g] * multiplier[g][s];
-    }
-  }
 };
 
 }  // namespace fs
