@@ -67,3 +67,23 @@ def test_replay_in_shards():
     run = request("diagonal_13", order=fs.orders.Replay(np.random.default_rng(1).integers(0, 11, (19, 50))))
     whole, part = fs.train(run), fs.train(run.replace(ids=[11, 2]))
     assert part.weights.tobytes() == whole.weights[[11, 2]].tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 8, 9, 23, 30, 40, 49, 64, 65])
+def test_networks_that_are_stepped_together(d, dtype):
+    """Teams whose sums are joined, each number of vectors, any number of networks; many are lost on the way."""
+    rng, N = np.random.default_rng(d), 37
+    replay = fs.orders.Replay(rng.integers(0, 20, (N, 210)))
+    rate = np.where(rng.random(N) < 0.5, 0.01, rng.uniform(0.5, 30, N)) / d
+    for n, order in ((20, None), (20, fs.orders.Common(2)), (20, replay), (4000, None)):
+        X = rng.standard_normal((n, d)).astype(dtype)
+        run = fs.Run(fs.models.DiagonalLinear(d, u0=0.3, v0=0.1), fs.Dataset(X, X[:, 0].copy()), fs.rules.SGD(), rate,
+                     210, order=order, dtype=dtype)
+        for ids in (np.arange(N), np.arange(N)[::2], np.arange(7), np.arange(4)):
+            part = run.replace(ids=ids)
+            want = fs.train(fs.plan(part, fs.Tuning(threads=1, lanes=native().lanes[dtype])))
+            assert len(ids) < N or 2 < (want.lost > 0).sum() < N
+            for segment in (None, 63, 100):
+                got = fs.train(fs.plan(part, fs.Tuning(threads=1, team=native().team[dtype], segment=segment)))
+                assert bits(got) == bits(want), (n, len(ids), segment)

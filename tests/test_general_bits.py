@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from cases import BACKENDS, DTYPES, bits
-from general_cases import CASES, NETWORKS, RELU, TAUGHT, TEACHER, D, general
+from general_cases import CASES, EACH, FAMILIES, NET, NETWORKS, RELU, TAUGHT, TEACHER, D, general
 from test_bits import layouts
 
 import fastsgd as fs
 from fastsgd import checkpoint, storage
 from fastsgd.execute import execute
+from fastsgd.native import native
 
 SCALARS = {  # rules of one number for all networks, so that populations of any size can be made
     "noise": {"model": RELU, "rule": fs.rules.SGD(label_noise=0.2, gradient_noise=0.1, momentum=0.3)},
@@ -49,6 +50,27 @@ def test_members_alone_and_in_shards(name, dtype):
         assert part.saved_weights.tobytes() == whole.saved_weights[ids].tobytes()
         for record in whole.records:
             assert part.numpy(record).tobytes() == whole.numpy(record)[ids].tobytes()
+
+
+R = fs.rules
+AT_ONCE = {  # rules that vectors of networks apply as derivatives come, single networks from a gradient in memory
+    "decay": R.SGD(weight_decay=EACH), "momentum": R.SGD(momentum=EACH), "adam": R.Adam(beta1=EACH, beta2=0.9),
+    "nesterov": R.SGD(momentum=EACH, nesterov=True), "adam_decay": R.Adam(weight_decay=EACH),
+    "momentum_decay": R.SGD(momentum=EACH, weight_decay=0.3),
+    "nesterov_decay": R.SGD(momentum=0.5, weight_decay=EACH, nesterov=True),
+    "adamw": R.Adam(weight_decay=EACH, decoupled=True),
+}
+
+
+@pytest.mark.parametrize("rule", AT_ONCE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rules_applied_as_derivatives_come(rule, dtype):
+    names = ("mlp_fixed", "mlp_deep", "mlp_linear", "mlp_two_outputs", "product_3", "power_3", "autoencoder")
+    models = [NET, RELU, *(FAMILIES[name]["model"] for name in names)]
+    for model in models:
+        run = general({"model": model, "rule": AT_ONCE[rule]}, dtype)
+        alone = everything(fs.train(run, tuning=fs.Tuning(threads=1, lanes=1)))
+        assert everything(fs.train(run, tuning=fs.Tuning(threads=1, lanes=native().lanes[dtype]))) == alone, model
 
 
 @pytest.mark.parametrize("name", SCALARS)

@@ -73,6 +73,7 @@ struct Cube {
   FS_HD constexpr int inputs() const { return d; }
   FS_HD constexpr int outputs() const { return 1; }
   FS_HD constexpr int kept() const { return 0; }
+  FS_HD constexpr bool hands_each_over_once() const { return true; }
 
   template <class X>
   FS_HD void forward(const V* w, X x, V*, V* out) const {

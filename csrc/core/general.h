@@ -67,7 +67,8 @@ struct GeneralRows {
   V *guide, *guided;  // the teacher's [P] and [kept], if there is one
 };
 
-// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs; slope(loss, f, y, g),
+// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs; moves(), and if MOVES
+// move(rule, w, x, g, kept, buffers, numbers), which pulls and updates in one; slope(loss, f, y, g),
 // penalised(penalty) and penalise(penalty, w, kept, to), since either may have been traced with it.  Teacher: the same;
 // null if there is none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for
 // inputs made here. Tm: one lane alone on each network, or all lanes of a block on one.
@@ -236,10 +237,14 @@ class General {
     if (t == job.t0 || t % 4 == 0) feed.draw(member, t);
     const V rate = -amplitude(job.base, job.row, job.multiplier, t);
     const bool noisy = all.gradient_noise.amplitude.base || all.one_label() || model.penalised(all.penalty);
-    if (rule.plain() && job.batch == 1 && !noisy) {
+    const bool plain = rule.plain(), moves = !plain && model.moves() && rule.each();
+    if ((plain || moves) && job.batch == 1 && !noisy) {
       fetch(t, 0);
       const u32 bad = sample(r.w, t, 0, V::set(1)) & alive;
       if (__builtin_expect(bad != 0, 0)) retire(bad, t);
+      if constexpr (Model::MOVES)
+        if (moves)
+          return model.move(rule, r.w, feed.inputs(), r.slope, r.kept, r.buffers, Numbers<V>(rule, hyper, rate, t));
       for (int k = 0; k < model.outputs; ++k) r.slope[k] = rate * r.slope[k];
       model.pull(r.w, feed.inputs(), r.slope, r.kept, r.w);
       return;

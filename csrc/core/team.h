@@ -46,14 +46,15 @@ struct Partial {
     FS_UNROLL
     for (int k = 0; k < A; ++k) a[k] = V::set(0);
   }
-  FS_HD V total() {
+  FS_HD V parts() {
     FS_UNROLL
     for (int half = A / 2; half > 0; half /= 2) {
       FS_UNROLL
       for (int k = 0; k < half; ++k) a[k] = a[k] + a[k + half];
     }
-    return Tm::sum(a[0]);
+    return a[0];
   }
+  FS_HD V total() { return Tm::sum(parts()); }
 };
 
 // The sum over vectors c = 0 .. C-1 of a spread axis, where f(c, s) is the partial sum s with c's term added.
@@ -80,6 +81,16 @@ FS_HD typename Tm::V tree_sum(int C, F f) {
     for (int i = 0; i < R; ++i) s.a[b + i] = r[i];
   }
   return s.total();
+}
+
+// The lanes' parts of such a sum over C vectors, a number known when compiled: Tm::sum of them is tree_sum.
+template <class Tm, int K, int C, class F>
+FS_HD typename Tm::V tree_parts(F f) {
+  constexpr int A = Partial<Tm, K>::A;
+  Partial<Tm, K> s;
+  FS_UNROLL
+  for (int c = 0; c < C; ++c) s.a[c % A] = f(c, s.a[c % A]);
+  return s.parts();
 }
 
 // R such sums side by side, where f(c, s) adds c's term to each of s [R]: the bits of R times tree_sum. Partials that

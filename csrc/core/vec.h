@@ -154,6 +154,51 @@ FS_HD void transpose(Vec<T, W> (&r)[W]) {
     transpose<Stride / 2>(r);
   }
 }
+
+// a_k in the lanes k without bit S, b_k in those with it.
+template <int S, class T, int W>
+FS_HD Vec<T, W> blend(Vec<T, W> a, Vec<T, W> b) {
+  typedef typename native_of<typename word_of<T>::type, W>::type I;
+  I index;
+  for (int k = 0; k < W; ++k) index[k] = k & S ? W + k : k;
+  return {__builtin_shuffle(a.a, b.a, index)};
+}
+#if defined(__AVX2__)  // where halves change places GCC takes an instruction that is slow on some machines
+template <int S>
+FS_HD Vec<float, 8> blend(Vec<float, 8> a, Vec<float, 8> b) {
+  return {__builtin_ia32_blendps256(a.a, b.a, S == 4 ? 0xF0 : S == 2 ? 0xCC : 0xAA)};
+}
+template <int S>
+FS_HD Vec<double, 4> blend(Vec<double, 4> a, Vec<double, 4> b) {
+  return {__builtin_ia32_blendpd256(a.a, b.a, S == 2 ? 0xC : 0xA)};
+}
+#endif
+
+// a_k + a_(k^S) in the lanes k without bit S, b_k + b_(k^S) in those with it, in an order that takes few instructions:
+// of floats next to each other, bits 1 and 2 of a lane's number change places.
+template <int S, class T, int W>
+FS_HD Vec<T, W> join(Vec<T, W> a, Vec<T, W> b) {
+  typedef typename native_of<typename word_of<T>::type, W>::type I;
+  I one, other;
+  for (int k = 0; k < W; ++k) {
+    const int pair = k / 4 * 4 + k % 2 * 2, from = k & 2 ? W + pair : pair;
+    if (S == 1 && sizeof(T) == 4) one[k] = from, other[k] = from + 1;
+    else if (S == 1) one[k] = k & 1 ? W + k - 1 : k, other[k] = one[k] + 1;
+    else one[k] = k & S ? W + k : k, other[k] = (k & S ? W : 0) + (k ^ S);
+  }
+  if constexpr (S > 1) return {blend<S>(a, b).a + __builtin_shuffle(a.a, b.a, other)};
+  else return {__builtin_shuffle(a.a, b.a, one) + __builtin_shuffle(a.a, b.a, other)};
+}
+// Lane n is the sum over the lanes of part(n), by the tree of Team::sum: W sums in little more than W additions.
+template <class V, int S = 1, class F>
+FS_HD V joined(F part, int n = 0) {
+  constexpr int W = sizeof(V) / sizeof(V::set(0)[0]), bit = sizeof(V) / W == 4 && S < 4 ? 3 - S : S;
+  if constexpr (S == W) return part(n);
+  else {
+    const V a = joined<V, 2 * S>(part, n), b = joined<V, 2 * S>(part, n + bit);
+    return join<S>(a, b);
+  }
+}
 #endif
 
 // GCC does not always fold the element loops above into single instructions; these say it outright, by the names that

@@ -8,6 +8,7 @@
 #include "../core/models/diagonal.h"
 #include "../core/models/relu2.h"
 #include "block.h"
+#include "joined.h"
 #include "kernels.h"
 #include "threads.h"
 
@@ -34,6 +35,12 @@ void model(const Shape& s, F f) {
   return f(ReLU2<Tm, 32>{s.d, s.h, s.hidden_bias, s.output_bias});
 }
 
+// Whether there is a loop that joins the sums of such a model's networks.
+template <class Model>
+constexpr bool joins = false;
+template <class T, int W>
+constexpr bool joins<Diagonal<Team<T, W, W>, 8>> = W > 1;
+
 // Calls f(Block type, model) for the instance that fits.
 template <class Block>
 struct Of {
@@ -44,7 +51,12 @@ void instance(const Job<T>& job, F f) {
   const bool shared = job.full || job.common >= 0 || (job.indices && job.index_rows == 1);
   auto block = [&](auto team, auto one_row) {
     using Tm = decltype(team);
-    model<Tm>(job.shape, [&](auto m) { f(Of<Block<Tm, decltype(m), decltype(one_row)::value>>{}, m); });
+    model<Tm>(job.shape, [&](auto m) {
+      using M = decltype(m);
+      if constexpr (joins<M>)
+        if (Joined<M>::fits(job, m)) return f(Of<Joined<M>>{}, m);
+      f(Of<Block<Tm, M, decltype(one_row)::value>>{}, m);
+    });
   };
   const Layout at = job.layout;
   if (at.team == TEAM<T> && at.lanes == 1) return block(Team<T, TEAM<T>, TEAM<T>>{}, std::true_type{});

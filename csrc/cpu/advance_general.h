@@ -12,6 +12,7 @@ struct Feed {
   using V = Vec<T, W>;
   using A = Ahead<Team<T, W, 1>, false>;
   const GeneralJob<T>& all;
+  const Keys keys;
   A ahead;
   u32* index;  // [4, draws, W]
 
@@ -19,7 +20,7 @@ struct Feed {
   static i64 bytes(const GeneralJob<T>& all, int inputs) {
     return line(A::bytes(inputs)) + line(4 * all.draws() * W * sizeof(u32));
   }
-  Feed(const GeneralJob<T>& a, int inputs, char* at) : all(a) {
+  Feed(const GeneralJob<T>& a, int inputs, char* at) : all(a), keys(a.job.seed) {
     ahead.place(at, inputs);
     index = reinterpret_cast<u32*>(at + line(A::bytes(inputs)));
   }
@@ -28,7 +29,7 @@ struct Feed {
   void draw(const i64* who, i64 t) {
     Job<T> plan = all.job;
     plan.batch = all.draws();
-    if (plan.batch) ahead.draw_batch(plan, who, t, index);
+    if (plan.batch) draw_batch<W>(plan, keys, who, t, index);
   }
   const u32* which(i64 t, i64 b) const { return index + (t % 4 * all.draws() + b) * W; }
   void take(const u32* which, int labels, V* y) {

@@ -1,8 +1,8 @@
 // Owns what the time loop reads for one group of networks: draws and step sizes prepared ahead, and the sample in hand.
 #pragma once
 #include "../core/job.h"
-#include "../core/philox.h"
 #include "../core/sample.h"
+#include "draws.h"
 
 namespace fs {
 
@@ -14,6 +14,89 @@ struct Data {  // copied out of the job, so that stores to parameters cannot see
   i64 stride;
 };
 
+template <class T>
+u32 id(const Job<T>& job, i64 k) {
+  return u32(job.common >= 0 ? job.common : job.ids[k]);
+}
+template <class T>
+u32 replayed(const Job<T>& job, i64 k, i64 t, i64 b) {
+  return job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b];
+}
+
+// Draws of the window of steps that t is in, for the networks at positions `who` [OWN]: to [AHEAD, OWN].
+template <int OWN, class T>
+void draw_window(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32* to) {
+  const i64 first = t / AHEAD * AHEAD;
+  if (job.indices) {
+    for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
+      for (int g = 0; g < OWN; ++g) to[(step - first) * OWN + g] = replayed(job, who[g], step, 0);
+    return;
+  }
+  u32 network[OWN];
+  for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
+  const u32 block = u32(first / 4), n = u32(job.n);
+  if constexpr (OWN == 1) draw_steps(keys, block, AHEAD / 4, *network, n, to);
+  else
+    for (int k = 0; k < AHEAD / 4; ++k) draw_networks<OWN>(keys, block + k, network, 0, n, to + 4 * k * OWN, OWN);
+}
+
+// Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
+template <int OWN, class T>
+void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32* to) {
+  const i64 B = job.batch;
+  if (job.indices) {
+    for (i64 step = t; step < t / 4 * 4 + 4 && step < job.t1; ++step)
+      for (i64 b = 0; b < B; ++b)
+        for (int g = 0; g < OWN; ++g) to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b);
+    return;
+  }
+  u32 network[OWN];
+  for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
+  const u32 block = u32(t / 4), n = u32(job.n);
+  if constexpr (OWN == 1) {
+    u32 drawn[4][8];
+    for (i64 b = 0; b < B; b += 8) {
+      draw_items(keys, block, *network, u32(b), n, drawn);
+      const int count = B - b < 8 ? int(B - b) : 8;
+      for (int q = 0; q < 4; ++q)
+        for (int k = 0; k < count; ++k) to[q * B + b + k] = drawn[q][k];
+    }
+  } else {
+    for (i64 b = 0; b < B; ++b) draw_networks<OWN>(keys, block, network, u32(b), n, to + b * OWN, B * OWN);
+  }
+}
+
+// -eta of steps t .. t + count - 1 for the networks at positions `who` [G]: to [count, G].
+template <int G, class T>
+void step_sizes(const Job<T>& job, const i64* who, i64 t, int count, T* to) {
+  const T* multiplier[G];
+  alignas(64) T base[G];
+  bool same = true;
+  for (int g = 0; g < G; ++g) {
+    base[g] = -job.base[who[g]];
+    multiplier[g] = job.multiplier + job.row[who[g]] * (job.t1 - job.t0) + (t - job.t0);
+    same &= multiplier[g] == multiplier[0];
+  }
+  if (same) {  // one schedule: whole vectors
+    using B = Vec<T, G>;
+    for (int s = 0; s < count; ++s) (B::load(base) * B::set(multiplier[0][s])).store(to + s * G);
+  } else {
+    for (int g = 0; g < G; ++g)
+      for (int s = 0; s < count; ++s) to[s * G + g] = base[g] * multiplier[g][s];
+  }
+}
+
+// Looked at as a whole number, for a call that used vectors would cost the loop it is called from the registers that it
+// keeps them in.
+template <class T>
+bool finite(const T& x) {
+  using Word = typename word_of<T>::type;
+  constexpr Word exponent = sizeof(T) == 4 ? Word(0x7F800000u) : Word(0x7FF0000000000000u);
+  Word bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & exponent) != exponent;
+}
+
 // ONE_ROW: all networks of a vector see the same sample, so that a row of X is read where it lies.
 template <class Tm, bool ONE_ROW>
 struct Ahead {
@@ -22,7 +105,7 @@ struct Ahead {
   static constexpr int G = Tm::networks, OWN = ONE_ROW ? 1 : G;  // networks, and samples a step
 
   T* rate;             // [AHEAD, G] -eta
-  u32* index;          // [AHEAD, OWN] in the order of `at`
+  u32* index;          // [AHEAD, OWN] row of a step as `at` says
   const T* row;        // the sample in hand, if it is one row,
   V *columns, *spare;  // or one sample a network as columns [width], and room for the next
   int width;           // inputs that the model reads
@@ -79,79 +162,8 @@ struct Ahead {
     }
   }
 
-  // Where the draw of a step lies in `index`. Sixteen blocks of four steps are drawn at once, or one for each network.
-  static int at(i64 t) {
-    const u32 s = u32(t) % AHEAD;
-    return ONE_ROW ? s % 4 * (AHEAD / 4) + s / 4 : s * G;
-  }
-  // Draws of the window of steps that t is in, for the networks at positions `who` [G].
-  void draw(const Job<T>& job, const i64* who, i64 t) {
-    const i64 first = t / AHEAD * AHEAD;
-    if (job.indices) {
-      for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
-        for (int g = 0; g < OWN; ++g) index[at(step) + g] = replayed(job, who[g], step, 0);
-    } else if (ONE_ROW) {
-      const u32 network = id(job, who[0]);
-      u32 c[4][AHEAD / 4];
-      for (u32 k = 0; k < AHEAD / 4; ++k) c[0][k] = u32(first / 4) + k, c[1][k] = network, c[2][k] = ORDER, c[3][k] = 0;
-      draw_indices(job.seed, c, u32(job.n), index, AHEAD / 4);
-    } else {
-      for (i64 k = 0; k < AHEAD / 4; ++k) draw_one_each(job, who, first / 4 + k, 0, index + 4 * k * G, G);
-    }
-  }
-  // Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
-  void draw_batch(const Job<T>& job, const i64* who, i64 t, u32* to) {
-    const i64 B = job.batch;
-    if (job.indices) {
-      for (i64 step = t; step < job.t1 && step / 4 == t / 4; ++step)
-        for (i64 b = 0; b < B; ++b)
-          for (int g = 0; g < OWN; ++g) to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b);
-    } else if (ONE_ROW) {
-      draw_items(job, u32(t / 4), id(job, who[0]), to);
-    } else {
-      for (i64 b = 0; b < B; ++b) draw_one_each(job, who, t / 4, b, to + b * OWN, B * OWN);
-    }
-  }
-  // One network's draws for a block of four steps, some items at once.
-  static void draw_items(const Job<T>& job, u32 block, u32 network, u32* to) {
-    constexpr int MANY = 8;
-    for (i64 b = 0; b < job.batch; b += MANY) {
-      u32 c[4][MANY], drawn[4][MANY];
-      for (int k = 0; k < MANY; ++k) c[0][k] = block, c[1][k] = network, c[2][k] = ORDER, c[3][k] = u32(b) + k;
-      draw_indices(job.seed, c, u32(job.n), drawn[0], MANY);
-      const int count = job.batch - b < MANY ? int(job.batch - b) : MANY;
-      for (int q = 0; q < 4; ++q)
-        for (int k = 0; k < count; ++k) to[q * job.batch + b + k] = drawn[q][k];
-    }
-  }
-  static u32 id(const Job<T>& job, i64 k) { return u32(job.common >= 0 ? job.common : job.ids[k]); }
-  static void draw_one_each(const Job<T>& job, const i64* who, i64 block, i64 item, u32* to, i64 stride) {
-    u32 c[4][OWN];
-    for (int g = 0; g < OWN; ++g) c[0][g] = u32(block), c[1][g] = id(job, who[g]), c[2][g] = ORDER, c[3][g] = u32(item);
-    draw_indices(job.seed, c, u32(job.n), to, stride);
-  }
-  static u32 replayed(const Job<T>& job, i64 k, i64 t, i64 b) {
-    return job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b];
-  }
-
-  // Step sizes of steps t .. t + count - 1.
-  void step_sizes(const Job<T>& job, const i64* who, i64 t, int count) {
-    const T* multiplier[G];
-    alignas(64) T base[G];
-    bool same = true;
-    for (int g = 0; g < G; ++g) {
-      base[g] = -job.base[who[g]];
-      multiplier[g] = job.multiplier + job.row[who[g]] * (job.t1 - job.t0) + (t - job.t0);
-      same &= multiplier[g] == multiplier[0];
-    }
-    if (same) {  // one schedule: whole vectors
-      using B = Vec<T, G>;
-      for (int s = 0; s < count; ++s) (B::load(base) * B::set(multiplier[0][s])).store(rate + s * G);
-    } else {
-      for (int g = 0; g < G; ++g)
-        for (int s = 0; s < count; ++s) rate[s * G + g] = base[g] * multiplier[g][s];
-    }
-  }
+  // Where the draws of a step lie in `index`.
+  static int at(i64 t) { return int(u32(t) % AHEAD) * OWN; }
 };
 
 }  // namespace fs

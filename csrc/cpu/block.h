@@ -25,6 +25,7 @@ struct Block {
 
   const Job<T>& job;
   const Model model;
+  const Keys keys;
   V *folded, *sum;    // [folds] and [sums], batches only
   V *kept, *columns;  // [SIDE, kept], and the samples [SIDE, inputs] where they are no rows, batches only
   u32* index;         // [4, batch, OWN], batches only: draws of four steps
@@ -56,7 +57,7 @@ struct Block {
            line((draws(job) + 8) * sizeof(u32));
   }
 
-  Block(const Job<T>& job_, const Model& model_, char* at) : job(job_), model(model_) {
+  Block(const Job<T>& job_, const Model& model_, char* at) : job(job_), model(model_), keys(job_.seed) {
     const int many = side(job, model);
     for (int m = 0; m < many; ++m, at += group_bytes(model)) {
       group[m].w = reinterpret_cast<V*>(at), group[m].kept = group[m].w + model.rows();
@@ -108,14 +109,11 @@ struct Block {
 
   static u32 lanes_of(int g) { return ((1u << Tm::L) - 1u) << (g * Tm::L); }
 
-  // Whether a parameter of a network is not finite: once it is not, it never is again. Looked at as whole numbers, for
-  // a call that used vectors would cost the loop it is called from the registers that it keeps them in.
+  // Whether a parameter of a network is not finite: once it is not, it never is again.
   bool broken(const Group& q, int g) const {
-    using Word = typename word_of<T>::type;
-    constexpr Word exponent = sizeof(T) == 4 ? Word(0x7F800000u) : Word(0x7FF0000000000000u);
-    const Word* from = reinterpret_cast<const Word*>(q.w) + g * Tm::L;
+    const T* from = reinterpret_cast<const T*>(q.w) + g * Tm::L;
     for (int p = 0; p < model.P(); ++p)
-      if ((from[place[p] >= 0 ? place[p] : ~place[p]] & exponent) == exponent) return true;
+      if (!finite(from[place[p] >= 0 ? place[p] : ~place[p]])) return true;
     return false;
   }
   // Write back the living networks that have a lane in `which`, lost at step t or alive (-1); the broken ones stay as
@@ -166,7 +164,7 @@ struct Block {
     const Data<T> data{job.X, job.y, job.stride};
     for (int a = 0; a < groups && t < job.t1; ++a) {
       Group& q = group[a];
-      q.ahead.draw(job, q.member, t);
+      draw_window<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, q.ahead.index);
       const V y = q.ahead.fetch(data, q.ahead.index + q.ahead.at(t));
       q.residual = model.value(q.w, q.ahead.input(), q.kept) - y;
     }
@@ -177,8 +175,8 @@ struct Block {
       if (part > most) part = int(most);
       for (int a = 0; a < groups; ++a) {
         Group& q = group[a];
-        if ((t + 1) % AHEAD == 0) q.ahead.draw(job, q.member, t + 1);
-        q.ahead.step_sizes(job, q.member, t, part);
+        if ((t + 1) % AHEAD == 0) draw_window<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t + 1, q.ahead.index);
+        step_sizes<G>(job, q.member, t, part, q.ahead.rate);
       }
       steps(t, part);
       FS_WORKED(work * part);
@@ -212,8 +210,8 @@ struct Block {
     const int sums = model.sums();
     const i64 rows = model.rows(), most = R * (R * rows < LONG ? LONG / (R * rows) : 1);
     for (i64 t = job.t0; t < job.t1 && q.alive; ++t) {
-      if (!job.full && (t == job.t0 || t % 4 == 0)) q.ahead.draw_batch(job, q.member, t, index);
-      q.ahead.step_sizes(job, q.member, t, 1);
+      if (!job.full && (t == job.t0 || t % 4 == 0)) draw_batch<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, index);
+      step_sizes<G>(job, q.member, t, 1, q.ahead.rate);
       model.fold(q.w, folded);
       for (int r = 0; r < sums; ++r) sum[r] = V::set(0);
       u32 bad = 0;

@@ -5,6 +5,7 @@
 
 #include "../core/losses.h"
 #include "../core/models/family.h"
+#include "../core/rules/update.h"
 
 namespace fs {
 
@@ -18,6 +19,10 @@ struct Family {
   virtual void forward(const V* w, const V* x, V* kept, V* out) const = 0;
   // to += sum_j g_j dh_j/dw; `to` may be w itself.
   virtual void pull(const V* w, const V* x, const V* g, V* kept, V* to) const = 0;
+  // Where derivatives may be applied as they come: w and buffers move by sum_j g_j dh_j/dw, as the rule says.
+  static constexpr bool MOVES = true;
+  virtual bool moves() const { return false; }
+  virtual void move(const Update&, V*, const V*, const V*, V*, V*, const Numbers<V>&) const {}
 
   u32 slope(const Loss<T>& loss, const V* f, const V* y, V* g) const {
     if (__builtin_expect(loss.kind == Loss<T>::TRACED, 0))
@@ -42,6 +47,26 @@ struct FamilyOf final : Family<T, W> {
   }
   void pull(const V* w, const V* x, const V* g, V* kept, V* to) const override {
     model.pull(w, Columns<Team<T, W, 1>>{x}, g, kept, Accumulate<V>{to});
+  }
+  bool moves() const override { return W > 1 && model.hands_each_over_once(); }
+  void move(const Update& u, V* w, const V* x, const V* g, V* kept, V* buffers, const Numbers<V>& n) const override {
+    if constexpr (W > 1) {
+      const bool more = u.has(WEIGHT_DECAY) || u.is(NESTEROV);
+      const auto by = u.is(ADAM) ? (more ? &FamilyOf::move_by<BY_ADAM, true> : &FamilyOf::move_by<BY_ADAM, false>)
+                      : !u.has(MOMENTUM) ? &FamilyOf::move_by<BY_GRADIENT, true>
+                      : more             ? &FamilyOf::move_by<BY_MOMENTUM, true>
+                                         : &FamilyOf::move_by<BY_MOMENTUM, false>;
+      (this->*by)(u, w, x, g, kept, buffers, n);
+    }
+  }
+
+ private:
+  template <Mover BY, bool MORE>
+  void move_by(const Update& u, V* w, const V* x, const V* g, V* kept, V* buffers, const Numbers<V>& n) const {
+    const bool decays = u.has(WEIGHT_DECAY);
+    const Move<BY, MORE, V> sink{
+        w, buffers, buffers + this->P, n, decays && !u.is(DECOUPLED), decays && u.is(DECOUPLED), u.is(NESTEROV)};
+    model.pull(w, Columns<Team<T, W, 1>>{x}, g, kept, sink);
   }
 };
 

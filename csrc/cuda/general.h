@@ -38,6 +38,8 @@ struct Whole {
   FS_HD static constexpr auto model() { return Made::template model<Tm>(); }
   static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs();
   static constexpr int kept = model().kept() > Made::KEPT ? model().kept() : Made::KEPT;
+  static constexpr bool MOVES = false;
+  FS_DEVICE static constexpr bool moves() { return MOVES; }
 
   FS_DEVICE void forward(const V* w, const V* x, V* keep, V* out) const {
     model().forward(w, Columns<Tm>{x}, keep, out);

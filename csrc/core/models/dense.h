@@ -26,6 +26,11 @@ struct Dense {
   FS_HD constexpr int inputs() const { return s.size[0]; }
   FS_HD constexpr int outputs() const { return s.size[s.layers]; }
   FS_HD constexpr int kept() const { return 3 * s.units(); }  // a, act'(z) and dL/dz of every unit
+  FS_HD constexpr bool hands_each_over_once() const {
+    for (int l = 0; l < s.layers; ++l)
+      if (!s.trained[0][l] || (s.bias[l] && !s.trained[1][l])) return false;
+    return true;
+  }
 
   template <class X>
   FS_HD void forward(const V* w, X x, V* kept, V* out) const {
@@ -78,8 +83,9 @@ struct Dense {
       const V *weight = w + at, c = V::set(T(s.multiplier[l]));
       FS_UNROLL_ROWS
       for (int i = Tm::first(); i < fan; i += Tm::step()) {
-        const V back = tree_sum<typename Tm::Alone>(
-            width, [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); });
+        const auto term = [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); };
+        const V none = V::set(0);
+        const V back = width == 1 ? term(0, none) + none : tree_sum<typename Tm::Alone>(width, term);
         delta[top - fan + i] = kept[U + top - fan + i] * (c * back);
       }
       Tm::sync();
@@ -132,6 +138,9 @@ struct Dense {
 #endif
       FS_UNROLL_ROWS
       for (; j + 4 <= width; j += 4) f(j, Many<4>{});
+#if !defined(__CUDACC__)
+      if (j + 2 <= width) f(j, Many<2>{}), j += 2;
+#endif
     }
     FS_UNROLL_ROWS
     for (; j < width; j += Tm::step()) f(j, Many<1>{});

@@ -9,6 +9,7 @@ namespace fs {
 // K: partial sums of the tree.
 template <class Tm, int K>
 struct Diagonal {
+  using Lanes = Tm;
   using T = typename Tm::T;
   using V = typename Tm::V;
   int d;
@@ -86,12 +87,21 @@ struct Diagonal {
   template <class X>
   FS_HD V pull_value(V* w, X x, V g, V*, X next) const {
     V *u = w, *v = w + C();
-    return tree_sum<Tm, K>(C(), [&](int c, V s) {
-      V e = g * x.own(c), uc = once(u[c]), vc = once(v[c]);
-      V u1 = fma(e, vc, uc), v1 = fma(e, uc, vc);
-      u[c] = u1, v[c] = v1;
-      return fma(u1 * v1, next.own(c), s);
-    });
+    return tree_sum<Tm, K>(C(), [&](int c, V s) { return pulled(u[c], v[c], g, x, next, c, s); });
+  }
+  // The same, of VECTORS = C() vectors, but for the sum over the team's lanes.
+  template <int VECTORS, class X>
+  FS_HD V pull_value_parts(V* w, X x, V g, X next) const {
+    V *u = w, *v = w + VECTORS;
+    return tree_parts<Tm, K, VECTORS>([&](int c, V s) { return pulled(u[c], v[c], g, x, next, c, s); });
+  }
+
+ private:
+  template <class X>
+  FS_HD static V pulled(V& u, V& v, V g, X x, X next, int c, V s) {
+    const V e = g * x.own(c), uc = once(u), vc = once(v), u1 = fma(e, vc, uc), v1 = fma(e, uc, vc);
+    u = u1, v = v1;
+    return fma(u1 * v1, next.own(c), s);  // read here, so that it is an operand in memory
   }
 };
 

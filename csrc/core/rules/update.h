@@ -25,6 +25,12 @@ struct Update {
   FS_HD bool free(int p) const { return !(fixed && fixed[p]); }
   // Whether the step is -eta g and nothing else, so that derivatives may be applied as they come.
   FS_HD bool plain() const { return !uses && !flags && perturb == NONE; }
+  // Whether what becomes of a parameter depends on its own derivative alone.
+  FS_HD bool each() const {
+    const u32 others = uses & ~(1u << MOMENTUM | 1u << WEIGHT_DECAY | 1u << BETA1 | 1u << BETA2 | 1u << EPSILON);
+    const u32 so = flags & ~(1u << NESTEROV | 1u << DECOUPLED | 1u << ADAM);
+    return !others && !so && perturb == NONE && !(has(WEIGHT_DECAY) && fixed);
+  }
 };
 
 // A sum of squares between LOW and MOST has all its digits. Numbers whose squares sum to less are multiplied by
@@ -80,14 +86,69 @@ FS_HD V raised(V x, i64 exponent) {
   return out;
 }
 
+// What an update needs to know besides gradient and buffers, the same for all parameters.
+template <class V>
+struct Numbers {
+  V rate, decay, keep;  // -eta; weight decay, and what it leaves of a parameter where it is decoupled
+  V momentum;
+  V b1, b2, c1, c2, epsilon;  // Adam's; c: by what its moments are too small yet
+
+  FS_HD Numbers(const Update& u, const V* hyper, V rate_, i64 t) : rate(rate_) {
+    const V one = V::set(1);
+    if (u.has(WEIGHT_DECAY)) decay = hyper[WEIGHT_DECAY], keep = fma(rate, decay, one);
+    if (u.has(MOMENTUM)) momentum = hyper[MOMENTUM];
+    if (!u.is(ADAM)) return;
+    b1 = hyper[BETA1], b2 = hyper[BETA2], epsilon = hyper[EPSILON];
+    c1 = one - raised(b1, t + 1), c2 = one - raised(b2, t + 1);
+  }
+  // A parameter w moves by its derivative g.
+  FS_HD void by_adam(V& w, V g, V& first, V& second) const {
+    const V one = V::set(1);
+    first = fma(b1, first, (one - b1) * g);
+    second = fma(b2, second, (one - b2) * (g * g));
+    w = fma(rate, (first / c1) / (sqrt(second / c2) + epsilon), w);
+  }
+  FS_HD void by_momentum(V& w, V g, V& buffer, bool nesterov) const {
+    const V moved = fma(momentum, buffer, g);
+    buffer = moved;
+    w = fma(rate, nesterov ? fma(momentum, moved, g) : moved, w);
+  }
+};
+
+// A sink that moves each parameter by its derivative at once, where a rule looks at each by itself (Update::each) and a
+// family hands each derivative over once, as a whole.
+enum Mover { BY_GRADIENT, BY_MOMENTUM, BY_ADAM };
+// MORE: whether there is decay or Nesterov's look ahead, which need questions at every parameter.
+template <Mover BY, bool MORE, class V>
+struct Move {
+  V *w, *first, *second;
+  Numbers<V> n;
+  bool coupled, decoupled, nesterov;
+
+  FS_HD void operator()(int p, V e, V b) const { move(p, fma(e, b, V::set(0))); }
+  FS_HD void operator()(int p, V e) const { move(p, V::set(0) + e); }
+
+ private:
+  FS_HD void move(int p, V g) const {
+    V at = w[p];
+    if (MORE && coupled) g = fma(n.decay, at, g);
+    if (MORE && decoupled) at = n.keep * at;
+    if constexpr (BY == BY_ADAM) n.by_adam(at, g, first[p], second[p]);
+    else if constexpr (BY == BY_MOMENTUM) n.by_momentum(at, g, first[p], MORE && nesterov);
+    else at = fma(n.rate, g, at);
+    w[p] = at;
+  }
+};
+
 // w moves by rate = -eta times the gradient g, which is used up. t: steps done before this one.
 template <class Tm, class V>
 FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t) {
   const V one = V::set(1), zero = V::set(0);
+  const Numbers<V> n(u, hyper, rate, t);
   if (u.has(WEIGHT_DECAY) && !u.is(DECOUPLED)) {
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step())
-      if (u.free(p)) g[p] = fma(hyper[WEIGHT_DECAY], w[p], g[p]);
+      if (u.free(p)) g[p] = fma(n.decay, w[p], g[p]);
   }
   if (u.has(BALANCE_PENALTY)) {  // gradient of (mu / 4) sum_j (u_j^2 - v_j^2)^2
     Tm::sync();
@@ -103,28 +164,17 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = scale * g[p];
   }
   if (u.has(WEIGHT_DECAY) && u.is(DECOUPLED)) {
-    const V keep = fma(rate, hyper[WEIGHT_DECAY], one);
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step())
-      if (u.free(p)) w[p] = keep * w[p];
+      if (u.free(p)) w[p] = n.keep * w[p];
   }
   if (u.is(ADAM)) {
-    const V b1 = hyper[BETA1], b2 = hyper[BETA2], c1 = one - raised(b1, t + 1), c2 = one - raised(b2, t + 1);
-    V *first = buffer, *second = buffer + P;
     FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) {
-      first[p] = fma(b1, first[p], (one - b1) * g[p]);
-      second[p] = fma(b2, second[p], (one - b2) * (g[p] * g[p]));
-      w[p] = fma(rate, (first[p] / c1) / (sqrt(second[p] / c2) + hyper[EPSILON]), w[p]);
-    }
+    for (int p = Tm::first(); p < P; p += Tm::step()) n.by_adam(w[p], g[p], buffer[p], buffer[P + p]);
     buffer += 2 * P;
   } else if (u.has(MOMENTUM)) {
-    const V m = hyper[MOMENTUM];
     FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) {
-      buffer[p] = fma(m, buffer[p], g[p]);
-      w[p] = fma(rate, u.is(NESTEROV) ? fma(m, buffer[p], g[p]) : buffer[p], w[p]);
-    }
+    for (int p = Tm::first(); p < P; p += Tm::step()) n.by_momentum(w[p], g[p], buffer[p], u.is(NESTEROV));
     buffer += P;
   } else {
     FS_UNROLL_ROWS
