@@ -55,7 +55,7 @@ def exponentials(f, y, LOSS: tl.constexpr):
 
 
 @triton.jit
-def slope(f, y, terms, LOSS: tl.constexpr):
+def dloss(f, y, terms, LOSS: tl.constexpr):
     """(dloss/df like f, [BN] whether |f - y| of a squared loss, |f| of another, is out of bounds); terms: of `load`."""
     c, bound = terms[0], terms[1]
     if LOSS[NAME] == "squared":

@@ -11,7 +11,7 @@ from .draws import block_of_four, index_of, permuted
 
 
 @triton.jit(do_not_specialize=["count", "steps", "batch", "n", "first", "skip", "seed"])
-def drawn(table, who, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, first: tl.uint32, skip: tl.int32,
+def drawn(table, order_ids, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, first: tl.uint32, skip: tl.int32,
           seed: tl.uint64, BLOCK: tl.constexpr):
     """table[r, s, b] = high word of word * n, with replacement; one Philox draw makes four steps of one (r, b).
 
@@ -23,7 +23,7 @@ def drawn(table, who, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, fir
     block = (e // batch) % blocks
     r = e // (batch * blocks)
     live = e < count
-    ids = tl.load(who + r, mask=live, other=0).to(tl.uint32)
+    ids = tl.load(order_ids + r, mask=live, other=0).to(tl.uint32)
     words = block_of_four(seed, block.to(tl.uint32) + first, ids, ORDER, b.to(tl.uint32))
     for q in tl.static_range(4):
         s = 4 * block + q - skip
@@ -32,7 +32,7 @@ def drawn(table, who, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, fir
 
 
 @triton.jit(do_not_specialize=["count", "steps", "batch", "n", "a", "s", "t0", "seed"])
-def distinct(table, who, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, a: tl.uint32, s: tl.uint32,
+def distinct(table, order_ids, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, a: tl.uint32, s: tl.uint32,
              t0: tl.int64, seed: tl.uint64, EPOCHS: tl.constexpr, ROUNDS: tl.constexpr, BLOCK: tl.constexpr):
     """table[r, s, b] = entry b of step t's permutation; with EPOCHS, entry q % n of epoch q // n's, q = t B + b.
 
@@ -42,7 +42,7 @@ def distinct(table, who, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, 
     b = e % batch
     t = ((e // batch) % steps).to(tl.int64) + t0
     live = e < count
-    ids = tl.load(who + e // (batch * steps), mask=live, other=0).to(tl.uint32)
+    ids = tl.load(order_ids + e // (batch * steps), mask=live, other=0).to(tl.uint32)
     if EPOCHS:
         sample = t * batch + b
         many = n.to(tl.int64)

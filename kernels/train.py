@@ -1,9 +1,9 @@
 """Owns the time loop on a GPU: one program trains BN networks of any family from step t0 to t1, all in registers.
 
 Parallel over networks: a program is BN of them, and keeps their parameters [BN, ...], their step sizes and the step at
-which each was lost. A family gives INPUTS, VALUE and PUSH (kernels/models). With batch 1 a step is
-    w <- PUSH(w; g = -eta_t dloss/df(h(x_i), y_i + sigma_t z)),     i = high word of word * n
-with one Philox draw every four steps. A batch sums PUSH over its samples first (gradients), and so does a rule that is
+which each was lost. A family gives INPUTS, VALUE and VJP (kernels/models). With batch 1 a step is
+    w <- VJP(w; g = -eta_t dloss/df(h(x_i), y_i + sigma_t z)),     i = high word of word * n
+with one Philox draw every four steps. A batch sums VJP over its samples first (gradients), and so does a rule that is
 not plain, which makes of the gradient what it says (rules). A network is lost at the first step on which one of its
 samples is out of bounds; it keeps the parameters and buffers from before, and no neighbour notices. One that has a
 number that is not finite stays in memory as it was at t0, UNSETTLED: the host finds the step at which it got it.
@@ -49,22 +49,22 @@ def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, L
 
 
 @triton.jit(do_not_specialize=SCALARS)
-def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
+def alone(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
           N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
           seed: tl.uint64,
-          INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
+          INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
           WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
           COMMON: tl.constexpr, BN: tl.constexpr):
     """Batch-1 steps t0 = 4 first + skip .. t0 + steps - 1.
 
     W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none, UNSETTLED
-    ids [N]: for the noise; who [N], or [1] with COMMON: whose order is drawn, used with DRAWS
+    ids [N]: for the noise; order_ids [N], or [1] with COMMON: whose order is drawn, used with DRAWS
     base [N], row [N] int32, multiplier [Q, steps]: step sizes; sigma, sigma_row, sigma_multiplier: likewise of noise
     X [n, STRIDE], y [n] or [n, O]: data; numbers: terms of the loss, see losses
     indices [rows, steps] int32: the order where DRAWS is off, [1, steps] with COMMON
     """
     net, live, gone, alive, w, mine, order, terms = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, LOSS, COMMON, BN)
-    drawn = tl.load(who + order).to(tl.uint32)
+    drawn = tl.load(order_ids + order).to(tl.uint32)
     t0 = first.to(tl.int64) * 4 + skip
     block = first
     s = -skip
@@ -85,13 +85,13 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
                 scale = per_step(sigma, sigma_row, sigma_multiplier, net, live, steps, at)
                 label = labels.noisy(label, scale, z[q], LOSS)
             f, kept = VALUE(w, x, SHAPE)
-            g, bad = losses.slope(f, label, terms, LOSS)
+            g, bad = losses.dloss(f, label, terms, LOSS)
             inside = (s + q >= 0) & (s + q < steps)
             bad = bad & alive & inside
             gone = tl.where(bad, t0 + (s + q), gone)
             alive = alive & (bad == 0)
             rate = -per_step(base, row, multiplier, net, live, steps, at)
-            w = state.choose(alive & inside, PUSH(w, w, x, kept, state.over(rate, g) * g, SHAPE), w)
+            w = state.choose(alive & inside, VJP(w, w, x, kept, state.over(rate, g) * g, SHAPE), w)
         s += 4
         block += 1
     bad = state.broken(w)
@@ -100,20 +100,21 @@ def alone(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_
 
 
 @triton.jit(do_not_specialize=SCALARS)
-def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
+def batches(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
             N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
-            seed: tl.uint64, buffers, hyper, sway, sway_row, sway_multiplier,
-            INPUTS: tl.constexpr, VALUE: tl.constexpr, PUSH: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
+            seed: tl.uint64, buffers, hyper, gradient_noise, gradient_noise_row, gradient_noise_multiplier,
+            INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
             WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
             COMMON: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr, PLACES: tl.constexpr, PERTURB: tl.constexpr,
-            SWAY: tl.constexpr, HYPERS: tl.constexpr, BUFFERS: tl.constexpr, BN: tl.constexpr):
+            GRADIENT_NOISE: tl.constexpr, HYPERS: tl.constexpr, BUFFERS: tl.constexpr, BN: tl.constexpr):
     """Steps on the mean of `batch` samples, and of a rule that is not plain; arguments as for `alone`, but for
 
     DRAWS: take all samples, 0 .. batch - 1, at every step; else indices [rows, steps, batch]
     ONE: noise is on one label a step, that of sample indices [rows, steps], and adds what it changes of its gradient;
         "own", or "common" with one row, or "none": it is on every label
     RULE, PLACES: see rules; buffers [N, BUFFERS, WIDTH]; hyper [N, HYPERS]; PERTURB: SAM's, "batch", "sample" or "none"
-    sway, sway_row, sway_multiplier: amplitudes of gradient noise, like sigma's; SWAY: its kind, or "none"
+    gradient_noise, gradient_noise_row, gradient_noise_multiplier: its amplitudes, like sigma's; GRADIENT_NOISE: its
+        kind, or "none"
     """
     net, live, gone, alive, w, mine, order, terms = begun(W, lost, ids, numbers, N, LAYOUT, WIDTH, LOSS, COMMON, BN)
     carried = state.load_carried(buffers, net, live, BUFFERS, LAYOUT, WIDTH)
@@ -134,14 +135,14 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
                 point = rules.perturbed(w, gradient, hypers, RULE, PLACES)
             gradient, bad = gradients.gathered(
                 bad, point, hypers, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, terms, INPUTS,
-                VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
+                VALUE, VJP, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
         if ONE != "none":
             if ONE == "common":
                 i = tl.load(indices + tl.arange(0, 1) + s)
             else:
                 i = tl.load(indices + tl.where(live, net, 0).to(tl.int64) * steps + s)
             gradient = gradients.with_one_label(gradient, w, whole, X, y, i, scale, mine, t0 + s, seed, terms,
-                                                INPUTS, VALUE, PUSH, SHAPE, STRIDE, LOSS, NOISE)
+                                                INPUTS, VALUE, VJP, SHAPE, STRIDE, LOSS, NOISE)
         bad = bad & alive
         gone = tl.where(bad, t0 + s, gone)
         alive = alive & (bad == 0)
@@ -149,9 +150,9 @@ def batches(W, lost, ids, who, base, row, multiplier, X, y, indices, sigma, sigm
         if len(RULE) == 0:
             w = state.choose(alive, state.moved(rate / batch, gradient, w), w)
         else:
-            if SWAY != "none":
-                amplitude = per_step(sway, sway_row, sway_multiplier, net, live, steps, s)
-                gradient = rules.noisy(gradient, amplitude, seed, t0 + s, mine, PLACES, SWAY)
+            if GRADIENT_NOISE != "none":
+                amplitude = per_step(gradient_noise, gradient_noise_row, gradient_noise_multiplier, net, live, steps, s)
+                gradient = rules.noisy(gradient, amplitude, seed, t0 + s, mine, PLACES, GRADIENT_NOISE)
             w, carried = rules.update(alive, w, gradient, carried, hypers, rate, t0 + s, RULE, PLACES)
         s += 1
     bad = state.broken(w)

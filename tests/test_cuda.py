@@ -1,4 +1,4 @@
-"""CUDA kernels run as fibers: the bits of the CPU backend at every team size, waves, cards, what is lost, refusals."""
+"""CUDA kernels run as fibers: the bits of the CPU backend at every team size, chunks, cards, what is lost, refusals."""
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from fastsgd.backends.cuda import layout
 from fastsgd.backends.cuda.backend import USABLE
 from fastsgd.cuda import card as cards
 from fastsgd.lowering.work import Work
-from fastsgd.measure.cards import room
+from fastsgd.measure.cards import budget
 
 pytestmark = pytest.mark.usefixtures("a_card")
 REAL = cards.why_none() is None  # the same tests, on this machine's card
@@ -154,18 +154,18 @@ def test_waves_and_several_cards_have_the_same_bits(fiber_card, name):
     need = layout.choose(Work(run), 1, fiber_card, tuning)
 
     def small(cards):
-        """A card with room for three networks, where so many cards share them."""
+        """A card with budget for three networks, where so many cards share them."""
         card, share = fibers.FiberCard(fiber_card.folder, 0), -(-len(want[0][1]) // 8 // cards)
         for _ in range(9):  # what metrics take depends on the card's memory
-            metrics = room(Work(run), share, card)
+            metrics = budget(Work(run), share, card)
             fixed = need.data_bytes + max(need.local, metrics.local) + metrics.reserved.total
             card.memory = (fixed + 3 * need.network_bytes) / USABLE + 10
         return card
 
-    for here, waves in (([small(1)], 4), ([small(2), small(2)], 2), ([fiber_card, small(2)], 2)):
+    for here, chunks in (([small(1)], 4), ([small(2), small(2)], 2), ([fiber_card, small(2)], 2)):
         with fibers.in_place(*here):
             plan = fs.plan(run.replace(backend="cuda", device="cuda:0,1" if len(here) > 1 else None), tuning)
-            assert f"in {waves} wave(s)" in plan.explain(), plan.explain()
+            assert f"in {chunks} chunk(s)" in plan.explain(), plan.explain()
             assert everything(fs.train(plan)) == want
             assert all(one.launches for one in here)
     with fibers.in_place(fibers.FiberCard(fiber_card.folder, 100)), pytest.raises(fs.PlanError, match="a network"):
@@ -207,7 +207,7 @@ def test_what_a_plan_foresees_is_what_a_run_takes(fiber_card, name, memory, loca
         text = plan.explain()
         assert text.count("on the card: ") == 2 and ("local memory" in text) == local, text
         got = fs.train(plan)
-    foreseen = room(Work(run), 70, card)
+    foreseen = budget(Work(run), 70, card)
     assert everything(got) == everything(fs.train(run.replace(backend="cpu")))
     assert (foreseen.local > 0) == local and 0 < foreseen.once <= memory / 4
     assert card.most + foreseen.local <= memory and card.most > 0.1 * min(memory, 1 << 17)
@@ -266,7 +266,7 @@ def test_every_checkpoint_resumes_to_the_same_bits(tmp_path):
 def test_what_explain_says():
     text = fs.plan(request("diagonal_30", "sgd", "float32", backend="cuda")).explain()
     for word in ("backend: cuda", "lane(s) a network", "registers a thread", "staged in", "128 threads a block",
-                 "1 wave(s)"):
+                 "1 chunk(s)"):
         assert word in text, text
     text = fs.plan(general("momentum_relu2", "float32", backend="cuda")).explain()
     assert "lane(s) a network" in text and ", carries" in text

@@ -163,13 +163,13 @@ def graded(rows, seed, model):
     return rng.standard_normal((4, model.P)) * 10.0 ** rng.uniform(-4, 0, (4, model.P))
 
 
-@pytest.mark.parametrize(("held", "room"), [(80, 227 << 10), (0, 227 << 10), (0, 17 << 10), (80, 9 << 10)])
-def test_columns_lie_in_registers_shared_or_global_memory(a_card, monkeypatch, held, room):
+@pytest.mark.parametrize(("held", "budget"), [(80, 227 << 10), (0, 227 << 10), (0, 17 << 10), (80, 9 << 10)])
+def test_columns_lie_in_registers_shared_or_global_memory(a_card, monkeypatch, held, budget):
     model = MLP(3, (8, 7), activation="tanh")
     X = np.random.default_rng(3).standard_normal((37, 3))
     weights = graded(37, 4, model)
     monkeypatch.setattr(jacobian_kernels, "HELD", held)
-    monkeypatch.setattr(a_card, "shared", room)
+    monkeypatch.setattr(a_card, "shared", budget)
     sigma = np.linalg.svd(jacobians(model, model.unflatten(weights), X), compute_uv=False)
     for rtol in (1e-2, 1e-4, 1e-5):
         got, _ = both(a_card, model, m.JacobianRank(rtol, X), weights)
@@ -242,11 +242,11 @@ def test_singular_values_of_dense_networks_have_the_bits_of_the_cpu(a_card, name
 
 
 @pytest.mark.parametrize("warps", [1, 2, 5])
-@pytest.mark.parametrize("room", [227 << 10, 4 << 10])
-def test_singular_values_do_not_depend_on_warps_or_memory(a_card, monkeypatch, warps, room):
+@pytest.mark.parametrize("budget", [227 << 10, 4 << 10])
+def test_singular_values_do_not_depend_on_warps_or_memory(a_card, monkeypatch, warps, budget):
     monkeypatch.setattr(jacobian_kernels, "MOST_WARPS", warps)
-    monkeypatch.setattr(FiberCard, "shared", room)  # of those that are made below
-    monkeypatch.setattr(a_card, "shared", room)
+    monkeypatch.setattr(FiberCard, "shared", budget)  # of those that are made below
+    monkeypatch.setattr(a_card, "shared", budget)
     X = np.random.default_rng(3).standard_normal((21, 4))
     for model in (MLP(4, (9, 3), outputs=2, activation="tanh"), fs.models.DiagonalLinear(4)):
         metric = m.JacobianSpectrum(points=X)
@@ -341,8 +341,8 @@ def test_what_lies_on_cards_is_measured_there(a_card, monkeypatch, model, dtype)
     run = fs.Run(model, fs.Dataset(X, X[:, 0].copy(), X_test=X, y_test=X[:, 0].copy()),
                  fs.rules.SGD(weight_decay=45) if linear else fs.rules.SGD(), 0.05, 12, metrics=metrics, networks=5,
                  init=model.unflatten(start), save=fs.SaveAt(4), dtype=dtype)
-    want, read, home = fs.train(run.replace(backend="cpu")), [], CUDA._home
-    monkeypatch.setattr(CUDA, "_home", staticmethod(lambda state, wave: (read.append(wave), home(state, wave))))
+    want, read, home = fs.train(run.replace(backend="cpu")), [], CUDA._to_host
+    monkeypatch.setattr(CUDA, "_to_host", staticmethod(lambda state, chunk: (read.append(chunk), home(state, chunk))))
     cards = [a_card] if REAL else [a_card, FiberCard(a_card.folder)]
     with in_place(*cards):
         got = fs.train(run.replace(backend="cuda"))

@@ -72,7 +72,7 @@ struct Cube {
   FS_HD constexpr int P() const { return d; }
   FS_HD constexpr int inputs() const { return d; }
   FS_HD constexpr int outputs() const { return 1; }
-  FS_HD constexpr int kept() const { return 0; }
+  FS_HD constexpr int residuals() const { return 0; }
   FS_HD constexpr bool hands_each_over_once() const { return true; }
 
   template <class X>
@@ -80,7 +80,7 @@ struct Cube {
     *out = tree_sum<Tm>(d, [&](int j, V sum) { return fma(w[j] * w[j] * w[j], x.shared(j), sum); });
   }
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, const V* g, V*, Sink sink) const {
+  FS_HD void vjp(const V* w, X x, const V* g, V*, Sink sink) const {
     Tm::sync();
     for (int j = Tm::first(); j < d; j += Tm::step()) sink(j, V::set(T(3)) * (*g * x.shared(j)), w[j] * w[j]);
     Tm::sync();
@@ -96,7 +96,7 @@ import triton.language as tl
 
 from .product import inputs
 
-__all__ = ["inputs", "push", "value"]
+__all__ = ["inputs", "vjp", "value"]
 
 
 @triton.jit
@@ -105,7 +105,7 @@ def value(w, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def push(to, w, x, kept, g, SHAPE: tl.constexpr):
+def vjp(to, w, x, kept, g, SHAPE: tl.constexpr):
     return (tl.fma((g * 3)[:, None] * x, w[0] * w[0], to[0]),)
 ''',
     },

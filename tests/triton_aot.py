@@ -55,7 +55,7 @@ TWICE = ("diagonal 30", "diagonal 200", "relu2 2-20-1", "relu2 1-100-1", "dense 
          "dense 2-20-10 classes", "dense 10-128-128-1")
 EVERYWHERE = ("dense 5-10-10-1 adam", "relu2 10-512-1")
 ORDERS = {"count": "i32", "steps": "i32", "batch": "i32", "n": "u32", "first": "u32", "skip": "i32", "seed": "u64",
-          "table": "*i32", "who": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
+          "table": "*i32", "order_ids": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
 TILES = {"M": sparsity.TILE, "DEPTH": sparsity.DEPTH}
 F64 = dict.fromkeys(("K", "A", "D", "scales", "phi", "mean", "deviation", "tau", "out", "X", "y", "numbers"), "*fp64")
 INTS = dict.fromkeys(("positive", "nonzero", "alive", "merged"), "*i32") | dict.fromkeys("mnhpqN", "i32")
@@ -92,8 +92,9 @@ def case(name):
     if name in LOSSES:
         kept = {key: fixed[key] for key in losses.OF_A_FAMILY}
         return kernel("metrics.losses").sums, F64 | INTS | {"W": word}, kept | {"BN": networks, "CHUNKS": 32}, warps
-    types = dict.fromkeys(function.arg_names, word) | {"lost": "*i64", "ids": "*i64", "who": "*i64", "row": "*i32"}
-    types |= {"sigma_row": "*i32", "sway_row": "*i32", "indices": "*i32", "seed": "u64", "first": "u32", "n": "u32"}
+    types = dict.fromkeys(function.arg_names, word) | dict.fromkeys(("lost", "ids", "order_ids"), "*i64")
+    types |= dict.fromkeys(("row", "sigma_row", "gradient_noise_row", "indices"), "*i32")
+    types |= {"seed": "u64", "first": "u32", "n": "u32"}
     return function, types | dict.fromkeys(("N", "skip", "steps", "batch"), "i32"), fixed, warps
 
 

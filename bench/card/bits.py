@@ -1,6 +1,6 @@
 """Owns the comparison of a card's bits with the CPU's: `smoke`, `every K OF`, `large`, `random SECONDS SEED`.
 
-`smoke`: one kernel. `every`: a share of the small cases of tests/every_kernel.py. `large`: many blocks and waves of
+`smoke`: one kernel. `every`: a share of the small cases of tests/every_kernel.py. `large`: many blocks and chunks of
 blocks, lost networks among them, every team. `random`: runs of tests/random_runs.py until the time is over. Every fault
 is told, and what comes after it is compared all the same; the exit status is 1 if there was one.
 """

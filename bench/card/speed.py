@@ -40,20 +40,20 @@ class Held:
         self.plan = fs.plan(run, tuning)
         self.backend, N = backends.by_name("cuda"), self.plan.N
         self.state = self.backend.load(self.plan, self.plan.start, np.full(N, ALIVE), self.plan.fresh_buffers())
-        self.chosen, (self.wave,) = self.state.chosen, self.state.waves
+        self.chosen, (self.chunk,) = self.state.chosen, self.state.chunks
         self.again()
 
     def again(self, t0=0, t1=None):
         """Make the launch of steps t0 .. t1 - 1; what it points to stays alive."""
         segment = self.plan.segment(t0, t1 or self.plan.run.steps)
-        self.job, self.kept = self.backend.job(self.state, self.wave, segment)
+        self.job, self.kept = self.backend.job(self.state, self.chunk, segment)
 
     def __call__(self):
-        self.wave.card.launch(self.chosen.program, self.chosen.threads(self.plan.N), self.chosen.shared, self.job)
+        self.chunk.card.launch(self.chosen.program, self.chosen.threads(self.plan.N), self.chosen.shared, self.job)
 
     def alive(self):
         """Networks that are not lost."""
-        return self.wave.card.tally(self.wave.arrays["lost"], (ALIVE,))[0]
+        return self.chunk.card.tally(self.chunk.arrays["lost"], (ALIVE,))[0]
 
 
 def seconds_of(launch, repeats=5):
@@ -90,7 +90,7 @@ def kernel(case, run, tuning=None, target=0.15):
             break
         T = int(min(most, max(2 * T, T * target / max(spent, 1e-5))))
     rates = [held.alive() * T / spent for spent in seconds_of(held)]
-    kernel = held.wave.card.prepare(held.chosen.program, held.chosen.shared)
+    kernel = held.chunk.card.prepare(held.chosen.program, held.chosen.shared)
     keep(case, f"kernel, {held.chosen.lanes} lane(s)", STEPS, rates, run.networks, T,
          f"{run.networks - held.alive()} lost; {held.chosen.shared} bytes shared; "
          f"{getattr(kernel, 'blocks', '?')} blocks a multiprocessor; {held.chosen.program.name}")
@@ -187,13 +187,13 @@ def one_step_a_launch(name, system, N):
 
     many()
     want()
-    if held.wave.arrays["W"].get().tobytes() != want.wave.arrays["W"].get().tobytes():
+    if held.chunk.arrays["W"].get().tobytes() != want.chunk.arrays["W"].get().tobytes():
         raise AssertionError("launches of one step end elsewhere than one launch")
-    held.wave.card.finish()
+    held.chunk.card.finish()
     began = time.perf_counter()
     for _ in range(sized(16, 1)):
         many()
-    held.wave.card.finish()
+    held.chunk.card.finish()
     keep(name, "a launch a step, from Python", STEPS, [sized(16, 1) * GRAPH * N / (time.perf_counter() - began)], N)
     if not REHEARSAL:
         import torch

@@ -1,6 +1,6 @@
 // Owns the general training loop: any family, loss, rule and noise, one network a lane, a vector of networks at a time.
 //
-// Plain SGD and GD on squared losses of two families have loops of their own (cpu/block.h, cuda/fused.h), which fuse
+// Plain SGD and GD on squared losses of two families have loops of their own (cpu/fused.h, cuda/fused.h), which fuse
 // the step into the sweep; here a step is a gradient in rows of its own and what the rule makes of it. Who is parallel:
 // whoever holds the lanes; a GPU thread is one lane.
 #pragma once
@@ -38,7 +38,7 @@ struct Fresh {
 
 template <class T>
 struct GeneralJob {
-  Job<T> job;  // sizes, networks, time, samples, draws; its W holds weights, its `slope` and `bound` are not used
+  Job<T> job;  // sizes, networks, time, samples, draws; its W holds weights, its `dloss` and `bound` are not used
   FamilyShape shape;
   T* buffers;  // [N, update.buffers, P] read and written
   int labels;  // numbers in a row of y
@@ -59,19 +59,19 @@ struct GeneralJob {
 template <class V>
 struct GeneralRows {
   V *w, *gradient, *point, *own;
-  V* buffers;         // [buffers, P]
-  V *kept, *out;      // [kept] and [o] of the model
-  V* slope;           // [o] derivative of the loss
-  V *y, *taught;      // [labels] of the sample in hand, and with noise on them
-  V* drawn;           // [KEPT, 4] label noise of items 0 .. KEPT - 1 at this step and those that share its draws
-  V *guide, *guided;  // the teacher's [P] and [kept], if there is one
+  V* buffers;          // [buffers, P]
+  V *residuals, *out;  // [model.residuals] and [o]
+  V* dloss;            // [o] derivative of the loss
+  V *y, *noisy;        // [labels] of the sample in hand, and with noise on them
+  V* drawn;            // [KEPT, 4] label noise of items 0 .. KEPT - 1 at this step and those that share its draws
+  V *teacher_w, *teacher_residuals;  // the teacher's, if there is one
 };
 
-// Model: forward(w, x, kept, out), pull(w, x, g, kept, to), P, inputs, outputs; moves(), and if MOVES
-// move(rule, w, x, g, kept, buffers, numbers), which pulls and updates in one; slope(loss, f, y, g),
-// penalised(penalty) and penalise(penalty, w, kept, to), since either may have been traced with it.  Teacher: the same;
-// null if there is none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], room() [d] for
-// inputs made here. Tm: one lane alone on each network, or all lanes of a block on one.
+// Model: forward(w, x, residuals, out), vjp(w, x, g, residuals, to), P, inputs, outputs; moves(), and if MOVES
+// move(rule, w, x, g, residuals, buffers, numbers), which differentiates and updates in one; dloss(loss, f, y, g),
+// penalised(penalty) and penalise(penalty, w, residuals, to), since either may have been traced with it.  Teacher: the
+// same; null if there is none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], buffer() [d]
+// for inputs made here. Tm: one lane alone on each network, or all lanes of a block on one.
 template <class Tm, class Model, class Teacher, class Feed>
 class General {
   using T = typename Tm::T;
@@ -96,7 +96,7 @@ class General {
   FS_HD General(const GeneralJob<T>& a, const Model& m, const Teacher* t, Feed& f, const GeneralRows<V>& rows)
       : all(a), job(a.job), rule(a.update), model(m), teacher(t), feed(f), r(rows) {
     FS_UNROLL_ROWS
-    for (int p = Tm::first(); t && p < t->P; p += Tm::step()) r.guide[p] = V::set(a.fresh.weights[p]);
+    for (int p = Tm::first(); t && p < t->P; p += Tm::step()) r.teacher_w[p] = V::set(a.fresh.weights[p]);
   }
 
   // Run `count` networks from t0 to t1; their positions in the job are at `who`.
@@ -179,9 +179,9 @@ class General {
   // Take sample b of step t in hand: x in the feed, labels in y.
   FS_HD void fetch(i64 t, i64 b) {
     if (all.fresh.on) {
-      V* x = feed.room();
+      V* x = feed.buffer();
       fresh_inputs<Tm, T, W>(all.fresh.inputs, job.seed, id, t, u32(b), model.inputs, x);
-      if (teacher) teacher->forward(r.guide, x, r.guided, r.y);
+      if (teacher) teacher->forward(r.teacher_w, x, r.teacher_residuals, r.y);
       else
         for (int k = 0; k < all.labels; ++k) r.y[k] = x[k];
       return;
@@ -192,22 +192,22 @@ class General {
     feed.take(job.full ? same : feed.which(t, b), all.labels, r.y);
   }
 
-  // slope [o] of the loss of the sample in hand at parameters `at`, over the number of samples; out-of-bounds lanes.
+  // dloss [o] of the loss of the sample in hand at parameters `at`, over the number of samples; out-of-bounds lanes.
   FS_HD u32 sample(const V* at, i64 t, i64 b, V share) {
-    model.forward(at, feed.inputs(), r.kept, r.out);
+    model.forward(at, feed.inputs(), r.residuals, r.out);
     const V* labels = r.y;
     if (all.label_noise.amplitude.base && !all.label_noise.one) {
       const V scale = amplitude(all.label_noise.amplitude, t);
-      for (int k = 0; k < all.labels; ++k) r.taught[k] = r.y[k] + scale * label_noise(t, u32(b * all.labels + k));
-      labels = r.taught;
+      for (int k = 0; k < all.labels; ++k) r.noisy[k] = r.y[k] + scale * label_noise(t, u32(b * all.labels + k));
+      labels = r.noisy;
     }
-    const u32 bad = model.slope(all.loss, r.out, labels, r.slope);
-    for (int k = 0; k < model.outputs; ++k) r.slope[k] = share * r.slope[k];
+    const u32 bad = model.dloss(all.loss, r.out, labels, r.dloss);
+    for (int k = 0; k < model.outputs; ++k) r.dloss[k] = share * r.dloss[k];
     return bad;
   }
 
   // gradient = mean over the batch of the gradient at parameters `at`.
-  FS_HD u32 gather(const V* at, i64 t) {
+  FS_HD u32 accumulate(const V* at, i64 t) {
     clear(r.gradient);
     u32 bad = 0;
     const V share = V::set(T(1) / T(job.batch)), whole = V::set(1);
@@ -216,13 +216,13 @@ class General {
       if (rule.perturb == Update::SAMPLE) {
         bad |= sample(at, t, b, whole);
         clear(r.own);
-        model.pull(at, feed.inputs(), r.slope, r.kept, r.own);
+        model.vjp(at, feed.inputs(), r.dloss, r.residuals, r.own);
         perturbed<Tm>(rule, model.P, at, r.own, hyper[RHO], r.point);
         bad |= sample(r.point, t, b, share);
-        model.pull(r.point, feed.inputs(), r.slope, r.kept, r.gradient);
+        model.vjp(r.point, feed.inputs(), r.dloss, r.residuals, r.gradient);
       } else {
         bad |= sample(at, t, b, share);
-        model.pull(at, feed.inputs(), r.slope, r.kept, r.gradient);
+        model.vjp(at, feed.inputs(), r.dloss, r.residuals, r.gradient);
       }
       FS_WORKED(model.P);
     }
@@ -244,33 +244,34 @@ class General {
       if (__builtin_expect(bad != 0, 0)) retire(bad, t);
       if constexpr (Model::MOVES)
         if (moves)
-          return model.move(rule, r.w, feed.inputs(), r.slope, r.kept, r.buffers, Numbers<V>(rule, hyper, rate, t));
-      for (int k = 0; k < model.outputs; ++k) r.slope[k] = rate * r.slope[k];
-      model.pull(r.w, feed.inputs(), r.slope, r.kept, r.w);
+          return model.move(rule, r.w, feed.inputs(), r.dloss, r.residuals, r.buffers,
+                            Numbers<V>(rule, hyper, rate, t));
+      for (int k = 0; k < model.outputs; ++k) r.dloss[k] = rate * r.dloss[k];
+      model.vjp(r.w, feed.inputs(), r.dloss, r.residuals, r.w);
       return;
     }
-    u32 bad = gather(r.w, t);
+    u32 bad = accumulate(r.w, t);
     if (rule.perturb == Update::BATCH) {
       perturbed<Tm>(rule, model.P, r.w, r.gradient, hyper[RHO], r.point);
-      bad |= gather(r.point, t);
+      bad |= accumulate(r.point, t);
     }
     bad &= alive;
     if (__builtin_expect(bad != 0, 0)) retire(bad, t);
     add_noise(t);
-    model.penalise(all.penalty, r.w, r.kept, r.gradient);
+    model.penalise(all.penalty, r.w, r.residuals, r.gradient);
     update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t);
   }
   FS_HD void add_noise(i64 t) {
     if (all.one_label()) {
       feed.take(feed.which(t, 0), all.labels, r.y);
-      model.forward(r.w, feed.inputs(), r.kept, r.out);
-      model.slope(all.loss, r.out, r.y, r.slope);
-      for (int k = 0; k < all.labels; ++k) r.taught[k] = r.slope[k];
+      model.forward(r.w, feed.inputs(), r.residuals, r.out);
+      model.dloss(all.loss, r.out, r.y, r.dloss);
+      for (int k = 0; k < all.labels; ++k) r.noisy[k] = r.dloss[k];
       const V scale = amplitude(all.label_noise.amplitude, t);
       for (int k = 0; k < all.labels; ++k) r.y[k] = r.y[k] + scale * label_noise(t, u32(k));
-      model.slope(all.loss, r.out, r.y, r.slope);
-      for (int k = 0; k < all.labels; ++k) r.slope[k] = r.slope[k] - r.taught[k];
-      model.pull(r.w, feed.inputs(), r.slope, r.kept, r.gradient);
+      model.dloss(all.loss, r.out, r.y, r.dloss);
+      for (int k = 0; k < all.labels; ++k) r.dloss[k] = r.dloss[k] - r.noisy[k];
+      model.vjp(r.w, feed.inputs(), r.dloss, r.residuals, r.gradient);
     }
     if (all.gradient_noise.amplitude.base) {
       const V scale = amplitude(all.gradient_noise.amplitude, t);

@@ -45,8 +45,8 @@ struct Job {
   bool full;   // the whole data set in a step
   i64 common;  // network id whose draws all share, or -1
   u64 seed;
-  // step: w += -(base * multiplier) * mean over the batch of slope * residual * grad h
-  T slope, bound;
+  // step: w += -(base * multiplier) * mean over the batch of dloss * residual * grad h
+  T dloss, bound;
 };
 
 }  // namespace fs

@@ -20,7 +20,7 @@ struct Loss {
 
   // g_k = dloss/df_k of outputs f [o] and labels y; returns a bit for each lane that is out of bounds.
   template <class V>
-  FS_HD u32 slope(const V* f, const V* y, int o, V* g) const {
+  FS_HD u32 dloss(const V* f, const V* y, int o, V* g) const {
     const V c = V::set(factor), one = V::set(1), zero = V::set(0);
     u32 bad = 0;
     if (kind == SQUARED) {

@@ -1,4 +1,4 @@
-// Owns what becomes of a derivative. A family's `pull` hands each one over as a product e * b at row r.
+// Owns what becomes of a derivative. A family's `vjp` hands each one over as a product e * b at row r.
 #pragma once
 #include "vec.h"
 

@@ -18,23 +18,23 @@ struct Entry {
 };
 
 struct TracedShape {
-  int P, inputs, outputs, kept;
-  Entry forward, pull;
+  int P, inputs, outputs, residuals;
+  Entry forward, vjp;
 };
 
-// to += the gradient of a penalty at w; kept: numbers that it writes on the way.
+// to += the gradient of a penalty at w; residuals: numbers that it writes on the way.
 struct TracedPenalty {
-  int kept;
-  Entry pull;
+  int residuals;
+  Entry vjp;
 };
 
 template <class V>
-using TracedForward = void (*)(const V* w, const V* x, V* kept, V* out);
+using TracedForward = void (*)(const V* w, const V* x, V* residuals, V* out);
 template <class V>
-using TracedPull = void (*)(const V* w, const V* x, const V* g, V* kept, V* to);
+using TracedVjp = void (*)(const V* w, const V* x, const V* g, V* residuals, V* to);
 template <class V, class T>
-using TracedSlope = u32 (*)(const V* f, const V* y, T bound, V* g);
+using TracedDloss = u32 (*)(const V* f, const V* y, T bound, V* g);
 template <class V>
-using TracedPenaltyPull = void (*)(const V* w, V* kept, V* to);
+using TracedPenaltyVjp = void (*)(const V* w, V* residuals, V* to);
 
 }  // namespace fs

@@ -7,7 +7,7 @@
 
 #include "../core/models/diagonal.h"
 #include "../core/models/relu2.h"
-#include "block.h"
+#include "fused.h"
 #include "joined.h"
 #include "kernels.h"
 #include "threads.h"

@@ -13,25 +13,25 @@ namespace fs {
 template <class T, int W>
 struct Family {
   using V = Vec<T, W>;
-  int P, inputs, outputs, kept;
+  int P, inputs, outputs, residuals;
   virtual ~Family() = default;
-  // out [outputs] = h(x), x [inputs]; kept [kept] is what `pull` wants to know.
-  virtual void forward(const V* w, const V* x, V* kept, V* out) const = 0;
+  // out [outputs] = h(x), x [inputs]; residuals: what `vjp` wants to know.
+  virtual void forward(const V* w, const V* x, V* residuals, V* out) const = 0;
   // to += sum_j g_j dh_j/dw; `to` may be w itself.
-  virtual void pull(const V* w, const V* x, const V* g, V* kept, V* to) const = 0;
+  virtual void vjp(const V* w, const V* x, const V* g, V* residuals, V* to) const = 0;
   // Where derivatives may be applied as they come: w and buffers move by sum_j g_j dh_j/dw, as the rule says.
   static constexpr bool MOVES = true;
   virtual bool moves() const { return false; }
   virtual void move(const Update&, V*, const V*, const V*, V*, V*, const Numbers<V>&) const {}
 
-  u32 slope(const Loss<T>& loss, const V* f, const V* y, V* g) const {
+  u32 dloss(const Loss<T>& loss, const V* f, const V* y, V* g) const {
     if (__builtin_expect(loss.kind == Loss<T>::TRACED, 0))
-      return loss.traced.template as<TracedSlope<V, T>, V>()(f, y, loss.bound, g);
-    return loss.slope(f, y, outputs, g);
+      return loss.traced.template as<TracedDloss<V, T>, V>()(f, y, loss.bound, g);
+    return loss.dloss(f, y, outputs, g);
   }
-  static bool penalised(const TracedPenalty& penalty) { return bool(penalty.pull); }
-  void penalise(const TracedPenalty& penalty, const V* w, V* kept, V* to) const {
-    if (penalty.pull) penalty.pull.template as<TracedPenaltyPull<V>, V>()(w, kept, to);
+  static bool penalised(const TracedPenalty& penalty) { return bool(penalty.vjp); }
+  void penalise(const TracedPenalty& penalty, const V* w, V* residuals, V* to) const {
+    if (penalty.vjp) penalty.vjp.template as<TracedPenaltyVjp<V>, V>()(w, residuals, to);
   }
 };
 
@@ -40,33 +40,34 @@ struct FamilyOf final : Family<T, W> {
   using V = Vec<T, W>;
   Model model;
   explicit FamilyOf(const Model& m) : model(m) {
-    this->P = m.P(), this->inputs = m.inputs(), this->outputs = m.outputs(), this->kept = m.kept();
+    this->P = m.P(), this->inputs = m.inputs(), this->outputs = m.outputs(), this->residuals = m.residuals();
   }
-  void forward(const V* w, const V* x, V* kept, V* out) const override {
-    model.forward(w, Columns<Team<T, W, 1>>{x}, kept, out);
+  void forward(const V* w, const V* x, V* residuals, V* out) const override {
+    model.forward(w, Columns<Team<T, W, 1>>{x}, residuals, out);
   }
-  void pull(const V* w, const V* x, const V* g, V* kept, V* to) const override {
-    model.pull(w, Columns<Team<T, W, 1>>{x}, g, kept, Accumulate<V>{to});
+  void vjp(const V* w, const V* x, const V* g, V* residuals, V* to) const override {
+    model.vjp(w, Columns<Team<T, W, 1>>{x}, g, residuals, Accumulate<V>{to});
   }
   bool moves() const override { return W > 1 && model.hands_each_over_once(); }
-  void move(const Update& u, V* w, const V* x, const V* g, V* kept, V* buffers, const Numbers<V>& n) const override {
+  void move(const Update& u, V* w, const V* x, const V* g, V* residuals, V* buffers,
+            const Numbers<V>& n) const override {
     if constexpr (W > 1) {
       const bool more = u.has(WEIGHT_DECAY) || u.is(NESTEROV);
       const auto by = u.is(ADAM) ? (more ? &FamilyOf::move_by<BY_ADAM, true> : &FamilyOf::move_by<BY_ADAM, false>)
                       : !u.has(MOMENTUM) ? &FamilyOf::move_by<BY_GRADIENT, true>
                       : more             ? &FamilyOf::move_by<BY_MOMENTUM, true>
                                          : &FamilyOf::move_by<BY_MOMENTUM, false>;
-      (this->*by)(u, w, x, g, kept, buffers, n);
+      (this->*by)(u, w, x, g, residuals, buffers, n);
     }
   }
 
  private:
   template <Mover BY, bool MORE>
-  void move_by(const Update& u, V* w, const V* x, const V* g, V* kept, V* buffers, const Numbers<V>& n) const {
+  void move_by(const Update& u, V* w, const V* x, const V* g, V* residuals, V* buffers, const Numbers<V>& n) const {
     const bool decays = u.has(WEIGHT_DECAY);
     const Move<BY, MORE, V> sink{
         w, buffers, buffers + this->P, n, decays && !u.is(DECOUPLED), decays && u.is(DECOUPLED), u.is(NESTEROV)};
-    model.pull(w, Columns<Team<T, W, 1>>{x}, g, kept, sink);
+    model.vjp(w, Columns<Team<T, W, 1>>{x}, g, residuals, sink);
   }
 };
 
@@ -75,13 +76,13 @@ template <class T, int W>
 struct TracedFamily final : Family<T, W> {
   using V = Vec<T, W>;
   TracedForward<V> forward_;
-  TracedPull<V> pull_;
+  TracedVjp<V> vjp_;
   explicit TracedFamily(const TracedShape& s)
-      : forward_(s.forward.as<TracedForward<V>, V>()), pull_(s.pull.as<TracedPull<V>, V>()) {
-    this->P = s.P, this->inputs = s.inputs, this->outputs = s.outputs, this->kept = s.kept;
+      : forward_(s.forward.as<TracedForward<V>, V>()), vjp_(s.vjp.as<TracedVjp<V>, V>()) {
+    this->P = s.P, this->inputs = s.inputs, this->outputs = s.outputs, this->residuals = s.residuals;
   }
-  void forward(const V* w, const V* x, V* kept, V* out) const override { forward_(w, x, kept, out); }
-  void pull(const V* w, const V* x, const V* g, V* kept, V* to) const override { pull_(w, x, g, kept, to); }
+  void forward(const V* w, const V* x, V* residuals, V* out) const override { forward_(w, x, residuals, out); }
+  void vjp(const V* w, const V* x, const V* g, V* residuals, V* to) const override { vjp_(w, x, g, residuals, to); }
 };
 
 template <class T, int W>

@@ -1,5 +1,5 @@
 // Owns the compiled instances of the general loop for float64.
-#include "advance_general.h"
+#include "general.h"
 
 template void fs::advance_general<double>(const fs::GeneralJob<double>&);
 template fs::i64 fs::general_bytes<double>(const fs::GeneralJob<double>&);
@@ -60,7 +60,7 @@ void jacobians(const FamilyShape& shape, int threads, i64 N, const double* W, co
               for (int k = 0; k < o; ++k) {
                 for (int j = 0; j < o; ++j) seed[j] = V::set(j == k);
                 for (int p = 0; p < P; ++p) row[p] = V::set(0);
-                model->pull(w, x, seed, kept, row);
+                model->vjp(w, x, seed, kept, row);
                 for (int g = 0; g < count; ++g) {
                   double* to = out + (((first + g) * n + i) * o + k) * P;
                   for (int p = 0; p < P; ++p) to[p] = reinterpret_cast<double*>(row + p)[g];

@@ -2,9 +2,9 @@
 // "bundle") are stepped together, and the sums over their lanes formed together, a network a lane of the result.
 //
 // What a step knows of a network besides its parameters - residual, label, step size, whether it lives - is a lane of a
-// bundle's vectors. The bits are those of cpu/block.h, which runs what does not fill a bundle.
+// bundle's vectors. The bits are those of cpu/fused.h, which runs what does not fill a bundle.
 #pragma once
-#include "block.h"
+#include "fused.h"
 
 namespace fs {
 
@@ -174,23 +174,23 @@ class Joined {
   __attribute__((noinline)) void run_steps(i64 t, int count) {
     const Model model = this->model;
     const T* X = job.X;
-    const V slope = V::set(job.slope);
+    const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     const bool far = this->far;
-    alignas(64) T pull[W];
+    alignas(64) T vjp[W];
     for (int s = 0; s < count; ++s) {
       const int next = int(u32(t + s + 1) % AHEAD);
       for (Bundle *q = bundle, *end = bundle + bundles; q < end; ++q) {
         const u32 bad = beyond(q->residual, bound) & q->alive;
         if (__builtin_expect(bad != 0, 0)) retire(*q, bad, t + s);
         if (far) fetch(*q, next);
-        (V::load(q->rate[s]) * (slope * q->residual)).store(pull);
-        asm("" : "+m"(pull));  // broadcasts are loads then, of which there are enough
+        (V::load(q->rate[s]) * (dloss * q->residual)).store(vjp);
+        asm("" : "+m"(vjp));  // broadcasts are loads then, of which there are enough
         V* const w = q->w;
         const u32(*row)[1 + AHEAD] = q->row;
         const V value = joined<V>([&](int n) {
           const Row<Tm> x{X + row[n][next]}, to{X + row[n][next + 1]};
-          return model.template pull_value_parts<C>(w + n * 2 * C, x, V::set(pull[n]), to);
+          return model.template pull_value_parts<C>(w + n * 2 * C, x, V::set(vjp[n]), to);
         });
         q->residual = value - V::load(q->label[next]);
       }

@@ -24,7 +24,7 @@ void mean_losses(const Shape& shape, int threads, i64 N, const double* W, const 
         block.load(int(N - first < G ? N - first : G), [&](int k) { return first + k; });
         V sum = V::set(0);
         for (i64 i = 0; i < n; ++i) {
-          V r = model.value(group.w, Row<Tm>{X + i * stride}, group.kept) - V::set(y[i]);
+          V r = model.value(group.w, Row<Tm>{X + i * stride}, group.residuals) - V::set(y[i]);
           sum = fma(r, r, sum);
           FS_WORKED(job.P);
         }

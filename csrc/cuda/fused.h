@@ -4,7 +4,7 @@
 // Parallel over networks: a team of L lanes of a warp runs one from t0 to t1. A lane keeps in registers its share of
 // the parameters (`rows`), of the sample in hand, of the hidden units, and four draws. The data lie in shared memory
 // where they fit, else they are read through the caches. The step is `sgd` or the mean gradient of core/rules/step.h:
-//   w <- w - eta(t) / B sum_b slope (h(x_b) - y_b) grad h(x_b);
+//   w <- w - eta(t) / B sum_b dloss (h(x_b) - y_b) grad h(x_b);
 // a rule that carries something takes its step by core/rules/update.h, with the bits of the general loop.
 // No lane leaves the loop before its warp: a lost network is written back and runs on unheeded, until the whole warp is
 // lost or the launch ends; the next launch leaves it out.
@@ -28,7 +28,7 @@ struct Fused {
   using Tm = Lanes<T, L>;
   using V = typename Tm::V;
   FS_HD static constexpr auto model() { return Spec::template model<Tm>(); }
-  static constexpr int ROWS = model().rows(), KEPT = model().kept() + 1, INPUTS = model().inputs(),
+  static constexpr int ROWS = model().rows(), KEPT = model().residuals() + 1, INPUTS = model().inputs(),
                        SIZE = Spec::SPREADS ? Tm::vectors(INPUTS) : INPUTS;
   // Column of a row's label; where inputs are spread, each lane has one of its own from here on.
   static constexpr int LABEL = Spec::SPREADS ? L * SIZE : INPUTS;
@@ -52,13 +52,13 @@ struct Fused {
   i64 k;
   int lane;
   bool alive;
-  V w[ROWS], kept[KEPT], carried[CARRIED + 1], hyper[Spec::CARRIES ? HYPERS : 1];
+  V w[ROWS], residuals[KEPT], carried[CARRIED + 1], hyper[Spec::CARRIES ? HYPERS : 1];
 
   FS_DEVICE explicit Fused(const Launch<T>& job_) : job(job_) {
     x = job.X;
     if constexpr (Spec::STAGED) {
-      FS_DYN_SHARED(T, room);
-      stage(room, x, job.n * job.stride);
+      FS_DYN_SHARED(T, shared);
+      stage(shared, x, job.n * job.stride);
       __syncthreads();
     }
     const i64 team = thread_number() / L;
@@ -139,7 +139,7 @@ struct Fused {
   // Batch 1: the update at the sample in hand and the value at the next in one sweep.
   FS_DEVICE void steps() {
     if (job.t0 == job.t1) return;
-    const V slope = V::set(job.slope);
+    const V dloss = V::set(job.dloss);
     const T bound = job.bound, base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
     Order order(job, k, lane);
@@ -148,14 +148,14 @@ struct Fused {
     auto begin = [&](auto parity, u32 t, X& in) {
       const T* row = x + order.template take<parity.value>(t);
       in = input(row);
-      r = model().value(w, in, kept) - V::set(row[LABEL]);
+      r = model().value(w, in, residuals) - V::set(row[LABEL]);
     };
     auto step = [&](auto next_parity, u32 t, const X& in, X& next, T eta) {
       const bool bad = beyond(r, bound);
       if (any_team<L>(bad)) retire(bad, job.t0 + (t - u32(job.t0)));
       const T* row = x + order.template take<next_parity.value>(t + 1);
       next = input(row);
-      r = sgd(model(), w, in, r, V::set(base * eta), slope, kept, next) - V::set(row[LABEL]);
+      r = sgd(model(), w, in, r, V::set(base * eta), dloss, residuals, next) - V::set(row[LABEL]);
     };
     u32 t = u32(job.t0);
     if (t % 2) {
@@ -175,18 +175,18 @@ struct Fused {
 
   // Batch 1, with a rule that carries something: the gradient, then what the rule makes of it.
   FS_DEVICE void ruled() {
-    const V slope = V::set(job.slope);
+    const V dloss = V::set(job.dloss);
     const T bound = job.bound, base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
     Order order(job, k, lane);
     V gradient[ROWS];
     auto step = [&](u32 t, u32 from) {
       const X in = input(x + from);
-      const V r = model().value(w, in, kept) - V::set(x[from + LABEL]);
+      const V r = model().value(w, in, residuals) - V::set(x[from + LABEL]);
       const bool bad = beyond(r, bound);
       const i64 now = job.t0 + (t - u32(job.t0));
       if (any_team<L>(bad)) retire(bad, now);
-      model().derivative(w, in, slope * r, kept, gradient);
+      model().derivative(w, in, dloss * r, residuals, gradient);
       update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now);
     };
     u32 t = u32(job.t0);
@@ -213,7 +213,7 @@ struct Fused {
 
   // Minibatches and full batches: the mean gradient, then one step.
   FS_DEVICE void batches() {
-    const V slope = V::set(job.slope);
+    const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     Items order(job, k, lane);
     const u32 batch = u32(job.batch);
@@ -229,7 +229,7 @@ struct Fused {
         const T* row = x + order.take(t, b);
         const X in[1] = {input(row)};
         const V label[1] = {V::set(row[LABEL])};
-        bad |= gather_gradient(model(), w, folded, in, label, slope, bound, kept, sum);
+        bad |= accumulate_gradient(model(), w, folded, in, label, dloss, bound, residuals, sum);
       }
       if (any_team<L>(bad)) retire(bad, t);
       if (finished(u32(t))) break;

@@ -1,14 +1,14 @@
 // Owns the general training loop on a GPU: any family, rule, loss, order and noise.
 //
 // Parallel over networks. LANES = 1: a thread runs one from t0 to t1 by core/general.h, its rows (parameters, gradient,
-// buffers, activations) in the thread's local memory, which lies interleaved over the threads of a warp and is kept in
-// the first-level cache. LANES = 32 and more: a block of so many threads runs one, its rows in shared memory or, where
-// they do not fit, in global memory; a lane keeps outputs, labels and draws of its own. Who is done with a network
-// takes the next that nobody has, so that a launch needs no more rows than caches or memory hold. Everything about the
-// run but numbers is known when the program is compiled.
+// buffers, activations) in the thread's local memory, which lies interleaved over the threads of a warp and is
+// kept in the first-level cache. LANES = 32 and more: a block of so many threads runs one, its rows in shared
+// memory or, where they do not fit, in global memory; a lane keeps outputs, labels and draws of its own. A block
+// that has finished a network takes the next that no other has, so that a launch needs no more rows than caches or
+// memory hold. Everything about the run but numbers is known when the program is compiled.
 //
 // Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
-// (each a `Whole`), taught (whether there is a teacher), update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
+// (each a `Whole`), has_teacher, update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
 // straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, else
 // 1 + the kind), ONE.
 #pragma once
@@ -37,24 +37,24 @@ struct Whole {
   using V = typename Tm::V;
   FS_HD static constexpr auto model() { return Made::template model<Tm>(); }
   static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs();
-  static constexpr int kept = model().kept() > Made::KEPT ? model().kept() : Made::KEPT;
+  static constexpr int residuals = model().residuals() > Made::KEPT ? model().residuals() : Made::KEPT;
   static constexpr bool MOVES = false;
   FS_DEVICE static constexpr bool moves() { return MOVES; }
 
   FS_DEVICE void forward(const V* w, const V* x, V* keep, V* out) const {
     model().forward(w, Columns<Tm>{x}, keep, out);
   }
-  FS_DEVICE void pull(const V* w, const V* x, const V* g, V* keep, V* to) const {
-    model().pull(w, Columns<Tm>{x}, g, keep, Accumulate<V>{to});
+  FS_DEVICE void vjp(const V* w, const V* x, const V* g, V* keep, V* to) const {
+    model().vjp(w, Columns<Tm>{x}, g, keep, Accumulate<V>{to});
   }
   template <class L>
-  FS_DEVICE u32 slope(const L& loss, const V* f, const V* y, V* g) const {
-    if constexpr (Made::OWN_LOSS) return typename Made::template Loss<Tm>().slope(f, y, loss.bound, g);
-    else return loss.slope(f, y, outputs, g);
+  FS_DEVICE u32 dloss(const L& loss, const V* f, const V* y, V* g) const {
+    if constexpr (Made::OWN_LOSS) return typename Made::template Loss<Tm>().dloss(f, y, loss.bound, g);
+    else return loss.dloss(f, y, outputs, g);
   }
   FS_DEVICE static constexpr bool penalised(const TracedPenalty&) { return Made::OWN_PENALTY; }
   FS_DEVICE void penalise(const TracedPenalty&, const V* w, V* keep, V* to) const {
-    if constexpr (Made::OWN_PENALTY) typename Made::template Penalty<Tm>().pull(w, keep, Accumulate<V>{to});
+    if constexpr (Made::OWN_PENALTY) typename Made::template Penalty<Tm>().vjp(w, keep, Accumulate<V>{to});
   }
 };
 
@@ -70,7 +70,7 @@ struct RowFeed {
   V* x;                 // [inputs]
   u32 drawn[4], index;  // samples of four steps, and of this one
 
-  FS_DEVICE V* room() { return x; }
+  FS_DEVICE V* buffer() { return x; }
   FS_DEVICE const V* inputs() const { return x; }
   // Draws for the block of four steps that t is in.
   FS_DEVICE void draw(const i64*, i64 t) {
@@ -108,7 +108,7 @@ FS_DEVICE GeneralJob<typename Spec::T> general_job(const Launch<typename Spec::T
   for (int h = 0; h < HYPERS; ++h) all.hyper[h] = from.hyper[h];
   if (Spec::LABEL_NOISE) all.label_noise = {noise_kind(Spec::LABEL_NOISE), Spec::ONE, from.label};
   if (Spec::GRADIENT_NOISE) all.gradient_noise = {noise_kind(Spec::GRADIENT_NOISE), false, from.gradient};
-  all.fresh.on = Spec::FRESH, all.fresh.inputs = Spec::inputs(), all.fresh.weights = from.taught;
+  all.fresh.on = Spec::FRESH, all.fresh.inputs = Spec::inputs(), all.fresh.weights = from.teacher_weights;
   return all;
 }
 
@@ -132,16 +132,17 @@ FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const
   r.w = take(M::P);
   r.gradient = take(Spec::PLAIN ? 0 : M::P), r.point = take(rule.perturb == Update::NONE ? 0 : M::P);
   r.own = take(rule.perturb == Update::SAMPLE ? M::P : 0), r.buffers = take(Spec::BUFFERS * M::P);
-  r.kept = take(M::kept), r.guide = take(Spec::taught ? G::P : 0), r.guided = take(Spec::taught ? G::kept : 0);
+  r.residuals = take(M::residuals), r.teacher_w = take(Spec::has_teacher ? G::P : 0),
+  r.teacher_residuals = take(Spec::has_teacher ? G::residuals : 0);
   V* const x = take(M::inputs);
-  V out[M::outputs], slope[M::outputs], labels[Spec::LABELS], noisy[Spec::LABELS];
+  V out[M::outputs], dloss[M::outputs], labels[Spec::LABELS], noisy[Spec::LABELS];
   V drawn[Spec::LABEL_NOISE ? 4 * Loop::KEPT : 1];
-  r.out = out, r.slope = slope, r.y = labels, r.taught = noisy, r.drawn = drawn;
+  r.out = out, r.dloss = dloss, r.y = labels, r.noisy = noisy, r.drawn = drawn;
   const auto all = general_job<Spec>(job);
   const M model{};
   const G teacher{};
   Feed feed{job, X, y, k, all.draws(), Draws(job, k), x, {}, 0};
-  Loop(all, model, Spec::taught ? &teacher : nullptr, feed, r).run(&k, 1);
+  Loop(all, model, Spec::has_teacher ? &teacher : nullptr, feed, r).run(&k, 1);
 }
 
 template <class Spec>
@@ -152,16 +153,16 @@ FS_DEVICE void general(const Launch<typename Spec::T>& job) {
   if constexpr (Spec::LANES == 1) {
     const T *X = job.X, *y = job.y;
     if constexpr (Spec::STAGED) {
-      FS_DYN_SHARED(T, room);
-      stage(stage(room, X, job.n * job.stride), y, job.n * Spec::LABELS);
+      FS_DYN_SHARED(T, shared);
+      stage(stage(shared, X, job.n * job.stride), y, job.n * Spec::LABELS);
       __syncthreads();
     }
     V row[Spec::ROWS];
     for (i64 i = thread_number(); i < job.count; i += thread_count())
       general_network<Spec, Tm>(job, job.who[i], X, y, row);
   } else {
-    FS_DYN_SHARED(T, room);
-    T* row = Spec::SHARES ? room + Tm::SLOT : job.scratch + i64(blockIdx.x) * Spec::ROWS;
+    FS_DYN_SHARED(T, shared);
+    T* row = Spec::SHARES ? shared + Tm::SLOT : job.scratch + i64(blockIdx.x) * Spec::ROWS;
     for (i64 i = blockIdx.x; i < job.count; i += gridDim.x) {
       general_network<Spec, Tm>(job, job.who[i], job.X, job.y, reinterpret_cast<V*>(row));
       Tm::sync();  // the rows are the next network's

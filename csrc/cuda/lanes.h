@@ -78,13 +78,13 @@ struct Together {
   }
 };
 
-// Copies `count` numbers that all threads of a block read to shared memory at `room`, and points x there; returns where
-// the next can lie. A barrier has to follow.
+// Copies `count` numbers that all threads of a block read to shared memory at `shared`, and points x there; returns
+// where the next can lie. A barrier has to follow.
 template <class T>
-FS_DEVICE T* stage(T* room, const T*& x, i64 count) {
-  for (i64 i = threadIdx.x; i < count; i += blockDim.x) room[i] = x[i];
-  x = room;
-  return room + count;
+FS_DEVICE T* stage(T* shared, const T*& x, i64 count) {
+  for (i64 i = threadIdx.x; i < count; i += blockDim.x) shared[i] = x[i];
+  x = shared;
+  return shared + count;
 }
 
 // An input in registers: the team's share of it where the family spreads inputs, else all of it.

@@ -28,14 +28,14 @@ struct Launch {
   const u32* indices;  // [index_rows, t1 - t0, batch], where the order is a table
   i64 index_rows, common;
   u64 seed;
-  Number<T> slope, bound;  // of the squared loss of fused loops: 2 c; of every loss: what is lost beyond
+  Number<T> dloss, bound;  // of the squared loss of fused loops: 2 c; of every loss: what is lost beyond
   // of the general loop only
-  const T* hyper[HYPERS];          // [N] each, or null
-  Amplitude<T> label, gradient;    // base null if there is no such noise
-  const T *loss_weights, *taught;  // [o], and [P] of the teacher; or null
-  const bool* fixed;               // [P] or null
-  T* scratch;                      // [blocks, ROWS] where blocks keep rows that shared memory has no room for
-  Number<T> factor;                // of the loss
+  const T* hyper[HYPERS];                   // [N] each, or null
+  Amplitude<T> label, gradient;             // base null if there is no such noise
+  const T *loss_weights, *teacher_weights;  // [o], and [P] of the teacher; or null
+  const bool* fixed;                        // [P] or null
+  T* scratch;                               // [blocks, ROWS] where blocks keep rows that shared memory has no room for
+  Number<T> factor;                         // of the loss
 };
 
 // Draws samples of the network at position k.

@@ -7,23 +7,24 @@
 
 #define FS_EXPORT extern "C" __attribute__((visibility("default")))
 
-// forward, pull of `Model<Tm>` for vectors of W numbers, as core/traced.h calls them.
-#define FS_TRACED_MODEL(Model, T, W)                                                                                   \
-  FS_EXPORT void forward_##W(const fs::Vec<T, W>* w, const fs::Vec<T, W>* x, fs::Vec<T, W>* kept,                      \
-                             fs::Vec<T, W>* out) {                                                                     \
-    Model<fs::Team<T, W, 1>>().forward(w, fs::Columns<fs::Team<T, W, 1>>{x}, kept, out);                               \
-  }                                                                                                                    \
-  FS_EXPORT void pull_##W(const fs::Vec<T, W>* w, const fs::Vec<T, W>* x, const fs::Vec<T, W>* g, fs::Vec<T, W>* kept, \
-                          fs::Vec<T, W>* to) {                                                                         \
-    Model<fs::Team<T, W, 1>>().pull(w, fs::Columns<fs::Team<T, W, 1>>{x}, g, kept, fs::Accumulate<fs::Vec<T, W>>{to}); \
+// forward, vjp of `Model<Tm>` for vectors of W numbers, as core/traced.h calls them.
+#define FS_TRACED_MODEL(Model, T, W)                                                                   \
+  FS_EXPORT void forward_##W(const fs::Vec<T, W>* w, const fs::Vec<T, W>* x, fs::Vec<T, W>* residuals, \
+                             fs::Vec<T, W>* out) {                                                     \
+    Model<fs::Team<T, W, 1>>().forward(w, fs::Columns<fs::Team<T, W, 1>>{x}, residuals, out);          \
+  }                                                                                                    \
+  FS_EXPORT void vjp_##W(const fs::Vec<T, W>* w, const fs::Vec<T, W>* x, const fs::Vec<T, W>* g,       \
+                         fs::Vec<T, W>* residuals, fs::Vec<T, W>* to) {                                \
+    Model<fs::Team<T, W, 1>>().vjp(w, fs::Columns<fs::Team<T, W, 1>>{x}, g, residuals,                 \
+                                   fs::Accumulate<fs::Vec<T, W>>{to});                                 \
   }
-// slope of `Loss<Tm>`.
+// dloss of `Loss<Tm>`.
 #define FS_TRACED_LOSS(Loss, T, W)                                                                         \
-  FS_EXPORT fs::u32 slope_##W(const fs::Vec<T, W>* f, const fs::Vec<T, W>* y, T bound, fs::Vec<T, W>* g) { \
-    return Loss<fs::Team<T, W, 1>>().slope(f, y, bound, g);                                                \
+  FS_EXPORT fs::u32 dloss_##W(const fs::Vec<T, W>* f, const fs::Vec<T, W>* y, T bound, fs::Vec<T, W>* g) { \
+    return Loss<fs::Team<T, W, 1>>().dloss(f, y, bound, g);                                                \
   }
-// pull of `Penalty<Tm>`.
-#define FS_TRACED_PENALTY(Penalty, T, W)                                                       \
-  FS_EXPORT void penalty_##W(const fs::Vec<T, W>* w, fs::Vec<T, W>* kept, fs::Vec<T, W>* to) { \
-    Penalty<fs::Team<T, W, 1>>().pull(w, kept, fs::Accumulate<fs::Vec<T, W>>{to});             \
+// vjp of `Penalty<Tm>`.
+#define FS_TRACED_PENALTY(Penalty, T, W)                                                            \
+  FS_EXPORT void penalty_##W(const fs::Vec<T, W>* w, fs::Vec<T, W>* residuals, fs::Vec<T, W>* to) { \
+    Penalty<fs::Team<T, W, 1>>().vjp(w, residuals, fs::Accumulate<fs::Vec<T, W>>{to});              \
   }

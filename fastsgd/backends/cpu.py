@@ -126,7 +126,7 @@ class CPU(Backend):
             shape=work.form.fused, layout=(plan.tuning.lanes, plan.tuning.team), threads=plan.tuning.threads,
             ids=plan.keys, W=state.weights, lost=state.lost, base=plan.base.astype(work.dtype), row=plan.row,
             t0=segment.t0, t1=segment.t1, multiplier=segment.multiplier, X=X, y=y, indices=indices, batch=work.batch,
-            full=work.full, common=work.common, seed=work.run.seed, slope=2 * work.factor, bound=work.bound)
+            full=work.full, common=work.common, seed=work.run.seed, dloss=2 * work.factor, bound=work.bound)
 
     def lost(self, state):
         return state.lost
@@ -170,7 +170,7 @@ def _general_bytes(work, module):
     batch = 0 if work.full or work.fresh else work.batch
     penalty = _penalty(work, module)
     return getattr(module, f"general_bytes_{work.dtype}")(
-        shape(work, module), len(work.buffers), work.labels, batch, penalty["kept"] if penalty else 0)
+        shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0)
 
 
 def _penalty(work, module):
@@ -178,7 +178,7 @@ def _penalty(work, module):
     if work.run.rule.penalty is None:
         return None
     program, library = own.libraries(work.run, module)["penalty", work.dtype]
-    return {"kept": program.rows, **library.entries}
+    return {"residuals": program.rows, **library.entries}
 
 
 def _fresh(work, module):

@@ -107,7 +107,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
         that a penalty needs, None without one
     """
     T = C_TYPES[dtype]
-    shapes = {"Made": model} | ({"Taught": teacher} if teacher else {})
+    shapes = {"Made": model} | ({"Teaching": teacher} if teacher else {})
     traced = (f"  {constants('bool', OWN_LOSS=boolean(own_loss), OWN_PENALTY=boolean(penalty_rows is not None))}\n"
               f"  {constants('int', KEPT=penalty_rows or 0)}\n"
               + "".join(f"  template <class Tm>\n  using {name} = fs::own::{name}<Tm>;\n" for name, there in (
@@ -116,13 +116,13 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     made += "".join(f"struct {name} : fs::NothingOwn {{\n{traced if own else ''}"
                     f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {shape};\n  }}\n}};\n"
                     for name, shape in shapes.items())
-    flags = {"SHARES": shares, "taught": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
+    flags = {"SHARES": shares, "has_teacher": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
              "STAGED": staged, "FRESH": inputs is not None, "ONE": one}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
                "GRADIENT_NOISE": gradient_noise}
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"
             f"  using Model = fs::Whole<Tm, Made>;\n"
-            f"  using Teacher = fs::Whole<Tm, {'Taught' if teacher else 'Made'}>;\n"
+            f"  using Teacher = fs::Whole<Tm, {'Teaching' if teacher else 'Made'}>;\n"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
             f"  {constants('int', **numbers)}\n"
             f"  static constexpr auto loss = fs::Loss<T>::{loss.upper()};\n"

@@ -222,7 +222,7 @@ def shape(run, module, what, dtype):
     """A traced model as the general loop knows it."""
     program, library = libraries(run, module)[what, dtype]
     d, o = program.sizes
-    return {"form": "traced", "P": program.layout.P, "inputs": d, "outputs": o, "kept": program.rows,
+    return {"form": "traced", "P": program.layout.P, "inputs": d, "outputs": o, "residuals": program.rows,
             **library.entries}
 
 

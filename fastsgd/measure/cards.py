@@ -23,7 +23,7 @@ SCRATCHED = 3  # blocks of a multiprocessor that have a network a thread and glo
 
 
 @dataclass(frozen=True)
-class Room:
+class Budget:
     """What measuring takes of a card's memory, in bytes.
 
     tasks {metric: Task}: what is measured there; refused {metric: why it is not}
@@ -41,8 +41,8 @@ class Room:
         return Reserved(self.local, self.points + self.once)
 
 
-def room(work, N, card, host=None):
-    """The Room of N networks on a card. host: a Host; None to ask for sizes and words alone."""
+def budget(work, N, card, host=None):
+    """The Budget of N networks on a card. host: a Host; None to ask for sizes and words alone."""
     share, tasks, refused, local, points, wish = int(SHARE * card.free()), {}, {}, 0, 0, 0
     for metric in work.run.metrics:
         found = kernels_of(metric).on_card(metric, work, card, host)
@@ -56,7 +56,7 @@ def room(work, N, card, host=None):
             continue
         tasks[metric], local, points = found, max(local, own), size
         wish = max(wish, _bytes(found, _blocks(found, N, card), N))
-    return Room(tasks, refused, local, points, min(wish, share - local - points) if tasks else 0)
+    return Budget(tasks, refused, local, points, min(wish, share - local - points) if tasks else 0)
 
 
 def _scratch(found):
@@ -76,7 +76,7 @@ def _blocks(found, M, card):
 
 
 def _explain(metric, here, host):
-    """One line, None where there is nothing to say. here: a Room; host: what the host would say."""
+    """One line, None where there is nothing to say. here: a Budget; host: what the host would say."""
     if metric in here.refused:
         return f"{metric.name}, on the host: {here.refused[metric]}" + (f"; {host}" if host else "")
     if metric not in here.tasks:
@@ -103,12 +103,13 @@ class Cards(Place):
 
     def _prepare(self, host):
         share = -(-self.N // len(self.here))
-        self.rooms = {one: room(self.work, share, one, host) for one in self.here}
-        self.reserved = {one: room.reserved for one, room in self.rooms.items()}
+        self.budgets = {one: budget(self.work, share, one, host) for one in self.here}
+        self.reserved = {one: budget.reserved for one, budget in self.budgets.items()}
 
     def explain(self):
         hosts = {metric: self.host.explain_metric(metric) for metric in self.work.run.metrics}  # refuses what it must
-        return tuple(filter(None, (_explain(metric, self.rooms[self.here[0]], host) for metric, host in hosts.items())))
+        budget = self.budgets[self.here[0]]
+        return tuple(filter(None, (_explain(metric, budget, host) for metric, host in hosts.items())))
 
     def begin(self, plan):
         self.host.begin(plan)
@@ -116,15 +117,15 @@ class Cards(Place):
         return self
 
     def first(self, metric):
-        return 1 << 16 if all(metric in room.tasks for room in self.rooms.values()) else super().first(metric)
+        return 1 << 16 if all(metric in budget.tasks for budget in self.budgets.values()) else super().first(metric)
 
     def measure(self, metric, weights):
         """Records of networks `weights` [M, P]; equal parts of them on each card that can."""
-        here = [one for one, room in self.rooms.items() if metric in room.tasks]
+        here = [one for one, budget in self.budgets.items() if metric in budget.tasks]
         if not here or not len(weights):
             return self.host.measure(metric, weights)
         weights = np.ascontiguousarray(weights, dtype=np.float64)
-        given = np.ascontiguousarray(self.rooms[here[0]].tasks[metric].given.made(weights))
+        given = np.ascontiguousarray(self.budgets[here[0]].tasks[metric].given.made(weights))
         part = -(-len(weights) // len(here))
         works = []
         for c, one in enumerate(here):
@@ -133,8 +134,8 @@ class Cards(Place):
         return self._run(metric, works, lambda some: weights[some])
 
     def measure_held(self, state, metric, who):
-        shares = CUDA.shares(state, who)  # None where one of them is at home
-        tasks = [self.rooms[one].tasks.get(metric) for one, _, _ in shares or ()]
+        shares = CUDA.shares(state, who)  # None where one of them is on the host
+        tasks = [self.budgets[one].tasks.get(metric) for one, _, _ in shares or ()]
         if not tasks or any(found is None or found.given.factors is None for found in tasks):
             return None
         works = []
@@ -147,10 +148,10 @@ class Cards(Place):
 
     def _run(self, metric, works, read):
         """Records from `works`: (card, networks, function that brings those from first to last there as an Array)."""
-        width = self.rooms[works[0][0]].tasks[metric].width
+        width = self.budgets[works[0][0]].tasks[metric].width
         out, at, running = np.empty((sum(M for _, M, _ in works), width)), 0, []
         for one, M, bring in works:
-            found, once = self.rooms[one].tasks[metric], self.rooms[one].once
+            found, once = self.budgets[one].tasks[metric], self.budgets[one].once
             if (metric, one) not in self.kept:
                 self.kept[metric, one] = one.put(found.points)
             running.append(_launches(found, one, self.kept[metric, one], bring, out[at:at + M], once))

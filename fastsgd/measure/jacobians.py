@@ -260,27 +260,27 @@ def diagonal_ranks(d, parts):
                     each=matrices + (not local) * vectors, local=local * 8 * vectors)
 
 
-def scaled_values(d, parts, points, room):
+def scaled_values(d, parts, points, most_shared):
     """Singular values of X diag(s) by one-sided Jacobi."""
     return _values(f"spectra, diagonal d={d}", "scaled_values", points, d, d,
-                   {"D": d, "K": parts, "POINTS": points}, room)
+                   {"D": d, "K": parts, "POINTS": points}, most_shared)
 
 
-def dense_values(form, P, points, room):
-    """Singular values of Jacobians of dense networks by one-sided Jacobi; room as in `gram_ranks`."""
+def dense_values(form, P, points, most_shared):
+    """Singular values of Jacobians of dense networks by one-sided Jacobi; most_shared as in `gram_ranks`."""
     sizes, o = form.sizes, form.outputs
     return _values(f"spectra, dense {'-'.join(map(str, sizes))} at {points} points", "dense_values",
                    o * programs.padded(points), P, P + _passes(sizes, points),
-                   {"POINTS": points, "KEPT": min(o * points, P)}, room, programs.shaped(form))
+                   {"POINTS": points, "KEPT": min(o * points, P)}, most_shared, programs.shaped(form))
 
 
-def _values(name, call, length, columns, making, ints, room, *lines):
+def _values(name, call, length, columns, making, ints, most_shared, *lines):
     """Jacobi's method on matrices [length, columns], which take `making` doubles to be made."""
     most = min(length, columns)
     scratch = most * programs.padded(columns) + programs.padded(length) + 2 * columns + 2 * most
     work = 2 * most + columns * programs.padded(length) + max(making, scratch)
     warps = max(1, min(MOST_WARPS, columns // 8))  # rows of the factorisation are shared out among them
-    shares = 8 * work <= room
+    shares = 8 * work <= most_shared
     made = programs.spec({**ints, "THREADS": programs.WARP * warps, "WORK": work}, {"SHARED": shares}, *lines)
     return programs.program(name, "jacobi", call, made, rolled=True, threads=programs.WARP * warps, whole=True,
                             shared=shares * 8 * work, each=(not shares) * work)
@@ -292,10 +292,10 @@ def _passes(sizes, points):
     return sum(h * points * ((2 if o > 1 else 1) + o) for h in sizes[1:-1])
 
 
-def gram_ranks(form, P, points, room):
+def gram_ranks(form, P, points, most_shared):
     """Ranks of dense networks by the inertia of J J^T.
 
-    room: bytes of shared memory that a block can have
+    most_shared: bytes of shared memory that a block can have
     """
     sizes, o = form.sizes, form.outputs
     rows = o * points
@@ -308,12 +308,12 @@ def gram_ranks(form, P, points, room):
 
     vectors = min(rows, max(32, layers // (rows | 1)))
     shared, work = sized(vectors)
-    works = 8 * (shared + work) <= room
+    works = 8 * (shared + work) <= most_shared
     if not works:
         vectors = rows
         shared, work = sized(vectors)
     square = 0 if holds else rows * rows
-    grams = works and not holds and 8 * (shared + work + square) <= room
+    grams = works and not holds and 8 * (shared + work + square) <= most_shared
     threads = -(-rows // programs.WARP) * programs.WARP
     blocks = 4 * (REGISTERS // (2 * rows + SPARE)) // (threads // programs.WARP)
     made = programs.spec({"POINTS": points, "VECTORS": vectors, "WORK": work, "SHARED": shared},

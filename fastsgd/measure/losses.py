@@ -116,11 +116,11 @@ def predictions(work, *, staged):
                             rolled=True, local=local)
 
 
-def wide_predictions(work, room):
-    """The same, a block of threads a network; None where what it keeps exceeds shared memory, `room` bytes."""
+def wide_predictions(work, most_shared):
+    """The same, a block of threads a network; None where what it keeps exceeds shared memory, `most_shared` bytes."""
     slot, threads, kept = 2, block(work.form.longest), work.form.residuals  # numbers of a block's sums: cuda/lanes.h
-    shares = 8 * (slot + kept + work.P) <= room
-    if 8 * (slot + kept) > room:
+    shares = 8 * (slot + kept + work.P) <= most_shared
+    if 8 * (slot + kept) > most_shared:
         return None
     return programs.program(
         f"predictions, {threads} threads", "losses", "predictions",

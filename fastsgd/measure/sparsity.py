@@ -56,11 +56,11 @@ class Sparsity(Units):
 # ---- csrc/cuda/metrics/sparsity.h
 
 
-def feature_sparsity(form, P, samples, layers, normalise, within, room):
+def feature_sparsity(form, P, samples, layers, normalise, within, most_shared):
     """Feature sparsity of hidden layers `layers` (1, 2, ...) of dense networks; within: a number for each layer."""
     sizes = form.sizes
     work = P + sum(sizes[1:-1]) * (samples | 1)
-    fits = 8 * (programs.SUMS + work) <= room
+    fits = 8 * (programs.SUMS + work) <= most_shared
     chosen = "".join(f"i == {i} ? {layer} : " for i, layer in enumerate(layers)) + "0"
     still = "".join(f"i == {i} ? {value!r} : " for i, value in enumerate(within)) + "0.0"
     made = programs.spec(

@@ -143,7 +143,7 @@ class Compiled:
             to = _aligned(f.shape, dtype)
             kinds = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_float if dtype == "float32" else ctypes.c_double,
                      ctypes.c_void_p)
-            ctypes.CFUNCTYPE(ctypes.c_uint, *kinds)(self.entries["slope"][self.number])(
+            ctypes.CFUNCTYPE(ctypes.c_uint, *kinds)(self.entries["dloss"][self.number])(
                 f.ctypes.data, y.ctypes.data, float(np.finfo(dtype).max), to.ctypes.data)
             return None, to.T.copy()
         w = _rows(self.flat(leaves), dtype)
@@ -154,7 +154,7 @@ class Compiled:
         x, seeds = _rows(leaves[INPUT], dtype), _rows(g, dtype)
         out = _aligned((program.sizes[1], self.width), dtype)
         _call(self.entries["forward"][self.number], w, x, kept, out)
-        _call(self.entries["pull"][self.number], w, x, seeds, kept, to)
+        _call(self.entries["vjp"][self.number], w, x, seeds, kept, to)
         return out.T.copy(), to.T.copy()
 
 

@@ -51,7 +51,7 @@ class Part:
 
 
 def model(f, layout, trained, d):
-    """(C++ of `template <class Tm> struct Model`, rows that forward leaves for pull) of a network with output f.
+    """(C++ of `template <class Tm> struct Model`, rows that forward leaves for vjp) of a network with output f.
 
     f: node of leaves that are parameters of `layout` and INPUT [d]; trained: names of the parameters that move
     """
@@ -70,10 +70,10 @@ def model(f, layout, trained, d):
             rows += forward.keep(node, id(node) in padded, rows)
     where = positions(f).reshape(-1)
     forward.loops.loop((o,), [(f, where)], lambda made, to: [f"out[{to(where)}] = {made[0]};"])
-    pull, heads = Part(read, forward.loops), list(forward.heads)
-    rows = _sinks(pull, [node for node in kept if id(node) not in first], padded, dict(zip(moved, grads, strict=True)),
+    vjp, heads = Part(read, forward.loops), list(forward.heads)
+    rows = _sinks(vjp, [node for node in kept if id(node) not in first], padded, dict(zip(moved, grads, strict=True)),
                   layout, rows, in_place=True)
-    used = [head for head in heads if any(_name(head) + "[" in line for line in pull.loops.lines)]
+    used = [head for head in heads if any(_name(head) + "[" in line for line in vjp.loops.lines)]
     return f"""template <class Tm>
 struct Model {{
   using T = typename Tm::T;
@@ -81,14 +81,14 @@ struct Model {{
   FS_HD constexpr int P() const {{ return {layout.P}; }}
   FS_HD constexpr int inputs() const {{ return {d}; }}
   FS_HD constexpr int outputs() const {{ return {o}; }}
-  FS_HD constexpr int kept() const {{ return {rows}; }}
+  FS_HD constexpr int residuals() const {{ return {rows}; }}
   template <class X>
-  FS_HD void forward(const V* w, X x, V* kept, V* out) const {{
+  FS_HD void forward(const V* w, X x, V* residuals, V* out) const {{
 {forward.text()}
   }}
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, const V* g, V* kept, Sink sink) const {{
-{pull.text(used)}
+  FS_HD void vjp(const V* w, X x, const V* g, V* residuals, Sink sink) const {{
+{vjp.text(used)}
   }}
 }};
 """, rows
@@ -143,7 +143,7 @@ def _beside(index, shape, layout):
 
 
 def loss(value, gaps, outputs, labels):
-    """C++ of `struct Loss` with slope(f, y, bound, g), of a loss of leaves "f" and "y" and what its bound holds for."""
+    """C++ of `struct Loss` with dloss(f, y, bound, g), of a loss of leaves "f" and "y" and what its bound holds for."""
     ends = shared([value, gaps, leaf("f", _leaf_shape(value, gaps, "f", outputs))])
     value, gaps, f = ends
     grad = gradients([value], [_one(value)], [f])[0]
@@ -164,7 +164,7 @@ struct Loss {{
   using T = typename Tm::T;
   using V = typename Tm::V;
   static constexpr int labels = {labels};
-  FS_HD fs::u32 slope(const V* f, const V* y, T bound, V* g) const {{
+  FS_HD fs::u32 dloss(const V* f, const V* y, T bound, V* g) const {{
     fs::u32 bad = 0;
 {part.text()}
     return bad;
@@ -184,7 +184,7 @@ def _one(value):
 
 
 def penalty(value, layout, trained):
-    """(C++ of `struct Penalty` with pull(w, kept, sink), rows that it needs) of a number that depends on parameters."""
+    """(C++ of `struct Penalty` with vjp(w, kept, sink), rows that it needs) of a number that depends on parameters."""
     given = [leaf(name, layout.shapes[name]) for name in trained]
     value, *given = shared([value, *given])
     grads = gradients([value], [_one(value)], given)
@@ -197,9 +197,9 @@ def penalty(value, layout, trained):
 struct Penalty {{
   using T = typename Tm::T;
   using V = typename Tm::V;
-  FS_HD constexpr int kept() const {{ return {rows}; }}
+  FS_HD constexpr int residuals() const {{ return {rows}; }}
   template <class Sink>
-  FS_HD void pull(const V* w, V* kept, Sink sink) const {{
+  FS_HD void vjp(const V* w, V* residuals, Sink sink) const {{
 {part.text()}
   }}
 }};

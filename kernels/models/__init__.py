@@ -1,1 +1,1 @@
-"""Owns the families: each has `inputs`, `value` and `push`, which the driver takes as constexpr functions."""
+"""Owns the families: each has `inputs`, `value` and `vjp`, which the driver takes as constexpr functions."""

@@ -112,7 +112,7 @@ def value(w, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def back(w, kept, g, SHAPE: tl.constexpr):
+def back(w, residuals, g, SHAPE: tl.constexpr):
     """g dh/dz of every layer, first to last: [BN, width] each, and g of the last."""
     deltas = (g,)
     for layer in tl.static_range(len(SHAPE) - 2, 1, -1):
@@ -122,15 +122,15 @@ def back(w, kept, g, SHAPE: tl.constexpr):
             sent = tl.sum(w[SHAPE[layer][WEIGHT]] * deltas[0][:, :, None], axis=1)
         else:
             sent = tl.sum(w[SHAPE[layer][WEIGHT]] * deltas[0][:, None, :], axis=2)
-        deltas = (kept[1][layer - 2] * scaled(sent, SHAPE[layer][SCALE]),) + deltas
+        deltas = (residuals[1][layer - 2] * scaled(sent, SHAPE[layer][SCALE]),) + deltas
     return deltas
 
 
 @triton.jit
-def push(to, w, x, kept, g, SHAPE: tl.constexpr):
+def vjp(to, w, x, residuals, g, SHAPE: tl.constexpr):
     """to + g dh/dw, g [BN] or [BN, O]: with to = w and g = -eta dloss/df, the SGD step."""
-    deltas = back(w, kept, g, SHAPE)
-    sources = (x,) + kept[0]
+    deltas = back(w, residuals, g, SHAPE)
+    sources = (x,) + residuals[0]
     out = ()
     for layer in tl.static_range(1, len(SHAPE) - 1):
         weight = to[SHAPE[layer][WEIGHT]]

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .product import inputs
 
-__all__ = ["inputs", "push", "value"]
+__all__ = ["inputs", "value", "vjp"]
 
 
 @triton.jit
@@ -23,7 +23,7 @@ def raised(w, D: tl.constexpr):
 
 @triton.jit
 def value(w, x, SHAPE: tl.constexpr):
-    """(h(x) [BN], nothing kept)."""
+    """(h(x) [BN], nothing residuals)."""
     beta = raised(w[0], SHAPE[0])
     if len(w) == 2:
         beta = beta - raised(w[1], SHAPE[0])
@@ -31,7 +31,7 @@ def value(w, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def push(to, w, x, kept, g, SHAPE: tl.constexpr):
+def vjp(to, w, x, residuals, g, SHAPE: tl.constexpr):
     """to + g [BN] dh/dw."""
     e = (g * SHAPE[0])[:, None] * x
     out = (tl.fma(e, raised(w[0], SHAPE[0] - 1), to[0]),)

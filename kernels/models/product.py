@@ -16,7 +16,7 @@ def inputs(X, i, SHAPE: tl.constexpr, STRIDE: tl.constexpr):
 
 @triton.jit
 def value(w, x, SHAPE: tl.constexpr):
-    """(h(x) [BN], nothing kept)."""
+    """(h(x) [BN], nothing residuals)."""
     beta = w[0]
     for k in tl.static_range(1, len(w)):
         beta = beta * w[k]
@@ -24,7 +24,7 @@ def value(w, x, SHAPE: tl.constexpr):
 
 
 @triton.jit
-def push(to, w, x, kept, g, SHAPE: tl.constexpr):
+def vjp(to, w, x, residuals, g, SHAPE: tl.constexpr):
     """to + g [BN] dh/dw: with to = w and g = -eta dloss/df, the SGD step."""
     e = g[:, None] * x
     out = ()

@@ -1,4 +1,4 @@
-// Owns tied autoencoders, h(x) = relu(W' W x + b) with relu'(0) = 0: forward and pull.   Rows of state: W [h, d], b
+// Owns tied autoencoders, h(x) = relu(W' W x + b) with relu'(0) = 0: forward and vjp.   Rows of state: W [h, d], b
 // [d].
 #pragma once
 #include "../sample.h"
@@ -15,12 +15,12 @@ struct Autoencoder {
   FS_HD constexpr int P() const { return (h + bias) * d; }
   FS_HD constexpr int inputs() const { return d; }
   FS_HD constexpr int outputs() const { return d; }
-  FS_HD constexpr int kept() const { return h + 2 * d; }  // W x, relu(z), dL/dz
+  FS_HD constexpr int residuals() const { return h + 2 * d; }  // W x, relu(z), dL/dz
   FS_HD constexpr bool hands_each_over_once() const { return false; }
 
   template <class X>
-  FS_HD void forward(const V* w, X x, V* kept, V* out) const {
-    V *code = kept, *decoded = kept + h;
+  FS_HD void forward(const V* w, X x, V* residuals, V* out) const {
+    V *code = residuals, *decoded = residuals + h;
     Tm::sync();
     for (int k = Tm::first(); k < h; k += Tm::step())
       code[k] = tree_sum<typename Tm::Alone>(d, [&](int i, V sum) { return fma(w[k * d + i], x.shared(i), sum); });
@@ -36,9 +36,9 @@ struct Autoencoder {
   }
 
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, const V* g, V* kept, Sink sink) const {
-    const V *code = kept, *decoded = kept + h;
-    V* delta = kept + h + d;
+  FS_HD void vjp(const V* w, X x, const V* g, V* residuals, Sink sink) const {
+    const V *code = residuals, *decoded = residuals + h;
+    V* delta = residuals + h + d;
     for (int i = Tm::first(); i < d; i += Tm::step()) delta[i] = gate(decoded[i], g[i]);
     Tm::sync();
     for (int k = Tm::first(); k < h; k += Tm::step()) {

@@ -1,4 +1,4 @@
-// Owns dense networks of any depth, width and number of outputs: forward and pull.
+// Owns dense networks of any depth, width and number of outputs: forward and vjp.
 //
 // a_0 = x,  z_l = c_l W_l a_{l-1} + b_l,  a_l = act(z_l),  h(x) = z_L.   Rows of state: the canonical parameters.
 // Sums over inputs of a hidden unit run in order, so that units can be spread over lanes; sums over units, which then
@@ -25,7 +25,7 @@ struct Dense {
   FS_HD constexpr int P() const { return s.P(); }
   FS_HD constexpr int inputs() const { return s.size[0]; }
   FS_HD constexpr int outputs() const { return s.size[s.layers]; }
-  FS_HD constexpr int kept() const { return 3 * s.units(); }  // a, act'(z) and dL/dz of every unit
+  FS_HD constexpr int residuals() const { return 3 * s.units(); }  // a, act'(z) and dL/dz of every unit
   FS_HD constexpr bool hands_each_over_once() const {
     for (int l = 0; l < s.layers; ++l)
       if (!s.trained[0][l] || (s.bias[l] && !s.trained[1][l])) return false;
@@ -33,8 +33,8 @@ struct Dense {
   }
 
   template <class X>
-  FS_HD void forward(const V* w, X x, V* kept, V* out) const {
-    V *a = kept, *derivative = kept + s.units();
+  FS_HD void forward(const V* w, X x, V* residuals, V* out) const {
+    V *a = residuals, *derivative = residuals + s.units();
     const V slope = V::set(T(s.slope));
     Tm::sync();
     FS_UNROLL_ROWS
@@ -67,11 +67,11 @@ struct Dense {
     }
   }
 
-  // Hands g_j dh_j/dw, summed over outputs j, to the sink; `kept` as `forward` left it for the same w and x.
+  // Hands g_j dh_j/dw, summed over outputs j, to the sink; `residuals` as `forward` left it for the same w and x.
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, const V* g, V* kept, Sink sink) const {
+  FS_HD void vjp(const V* w, X x, const V* g, V* residuals, Sink sink) const {
     const int U = s.units();
-    V* delta = kept + 2 * U;
+    V* delta = residuals + 2 * U;
     int at = s.P(), top = U - outputs();  // where layer l + 1's parameters end, and where its units begin
     FS_UNROLL_ROWS
     for (int j = Tm::first(); j < outputs(); j += Tm::step()) delta[top + j] = g[j];
@@ -86,7 +86,7 @@ struct Dense {
         const auto term = [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); };
         const V none = V::set(0);
         const V back = width == 1 ? term(0, none) + none : tree_sum<typename Tm::Alone>(width, term);
-        delta[top - fan + i] = kept[U + top - fan + i] * (c * back);
+        delta[top - fan + i] = residuals[U + top - fan + i] * (c * back);
       }
       Tm::sync();
       top -= fan;
@@ -95,7 +95,7 @@ struct Dense {
     FS_UNROLL_ROWS
     for (int l = 0; l < s.layers; ++l) {
       const int fan = s.size[l], width = s.size[l + 1];
-      const V* a = kept + top - fan;
+      const V* a = residuals + top - fan;
       const V c = V::set(T(s.multiplier[l]));
       const bool by_unit = width > fan;  // who cooperates takes the longer axis
       const int j0 = by_unit ? Tm::first() : 0, dj = by_unit ? Tm::step() : 1;

@@ -16,7 +16,7 @@ struct Diagonal {
 
   FS_HD constexpr int C() const { return Tm::vectors(d); }
   FS_HD constexpr int rows() const { return 2 * C(); }
-  FS_HD constexpr int kept() const { return 0; }
+  FS_HD constexpr int residuals() const { return 0; }
   FS_HD constexpr int P() const { return 2 * d; }
   FS_HD constexpr int inputs() const { return d; }  // columns of X that are read
 
@@ -54,7 +54,7 @@ struct Diagonal {
         h);
   }
   template <int R, class X>
-  FS_HD void gather(const V*, const X (&x)[R], const V (&e)[R], const V*, V* sum) const {
+  FS_HD void accumulate(const V*, const X (&x)[R], const V (&e)[R], const V*, V* sum) const {
     FS_UNROLL_ROWS
     for (int c = 0; c < C(); ++c) {
       V s = sum[c];
@@ -85,7 +85,7 @@ struct Diagonal {
 
   // w += g grad h(x), g = -eta dloss/dh, then value(w, next), in one sweep over the parameters.
   template <class X>
-  FS_HD V pull_value(V* w, X x, V g, V*, X next) const {
+  FS_HD V vjp_value(V* w, X x, V g, V*, X next) const {
     V *u = w, *v = w + C();
     return tree_sum<Tm, K>(C(), [&](int c, V s) { return pulled(u[c], v[c], g, x, next, c, s); });
   }

@@ -1,4 +1,4 @@
-// Owns powers of vectors, h(x) = sum_j (w_j^D - z_j^D) x_j: forward and pull.   Rows of state: w [d], then z [d] if
+// Owns powers of vectors, h(x) = sum_j (w_j^D - z_j^D) x_j: forward and vjp.   Rows of state: w [d], then z [d] if
 // any.
 #pragma once
 #include "../sample.h"
@@ -16,7 +16,7 @@ struct Power {
   FS_HD constexpr int P() const { return (1 + is_signed) * d; }
   FS_HD constexpr int inputs() const { return d; }
   FS_HD constexpr int outputs() const { return 1; }
-  FS_HD constexpr int kept() const { return 0; }
+  FS_HD constexpr int residuals() const { return 0; }
   FS_HD constexpr bool hands_each_over_once() const { return true; }
 
   template <class X>
@@ -29,7 +29,7 @@ struct Power {
   }
 
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, const V* g, V*, Sink sink) const {
+  FS_HD void vjp(const V* w, X x, const V* g, V*, Sink sink) const {
     const V many = V::set(T(depth)), zero = V::set(0);
     Tm::sync();
     for (int j = Tm::first(); j < d; j += Tm::step()) {

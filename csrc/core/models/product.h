@@ -1,4 +1,4 @@
-// Owns products of D vectors, h(x) = sum_j (prod_k w_k,j) x_j: forward and pull.   Rows of state: w1 [d], ..., wD [d].
+// Owns products of D vectors, h(x) = sum_j (prod_k w_k,j) x_j: forward and vjp.   Rows of state: w1 [d], ..., wD [d].
 #pragma once
 #include "../sample.h"
 #include "../sink.h"
@@ -15,7 +15,7 @@ struct Product {
   FS_HD constexpr int P() const { return depth * d; }
   FS_HD constexpr int inputs() const { return d; }
   FS_HD constexpr int outputs() const { return 1; }
-  FS_HD constexpr int kept() const { return 0; }
+  FS_HD constexpr int residuals() const { return 0; }
   FS_HD constexpr bool hands_each_over_once() const { return true; }
 
   template <class X>
@@ -28,7 +28,7 @@ struct Product {
   }
 
   template <class X, class Sink>
-  FS_HD void pull(const V* w, X x, const V* g, V*, Sink sink) const {
+  FS_HD void vjp(const V* w, X x, const V* g, V*, Sink sink) const {
     Tm::sync();
     if (depth == 2) {
       for (int j = Tm::first(); j < d; j += Tm::step()) {

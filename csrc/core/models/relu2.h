@@ -18,7 +18,7 @@ struct ReLU2 {
   FS_HD constexpr int D() const { return d + hidden_bias; }
   FS_HD constexpr int C() const { return Tm::vectors(h); }
   FS_HD constexpr int rows() const { return C() * (D() + 1) + 1; }
-  FS_HD constexpr int kept() const { return C(); }
+  FS_HD constexpr int residuals() const { return C(); }
   FS_HD constexpr int P() const { return h * (d + hidden_bias + 1) + output_bias; }
   FS_HD constexpr int inputs() const { return D(); }  // columns of X that are read
 
@@ -33,21 +33,21 @@ struct ReLU2 {
   }
 
   template <class X>
-  FS_HD V value(const V* w, X x, V* kept) const {
+  FS_HD V value(const V* w, X x, V* residuals) const {
     const X one[1] = {x};
     V h[1];
-    values(w, nullptr, one, kept, h);
+    values(w, nullptr, one, residuals, h);
     return h[0];
   }
 
-  // ---- batches: nothing to fold, and every parameter has a sum of its own; kept is [R, C].
+  // ---- batches: nothing to fold, and every parameter has a sum of its own; residuals is [R, C].
   static constexpr int SIDE = 4;  // samples that share what is read of w and of the sums
   FS_HD constexpr int folds() const { return 0; }
   FS_HD constexpr int sums() const { return rows(); }
   FS_HD void fold(const V*, V*) const {}
 
   template <int R, class X>
-  FS_HD void values(const V* w, const V*, const X (&x)[R], V* kept, V (&h)[R]) const {
+  FS_HD void values(const V* w, const V*, const X (&x)[R], V* residuals, V (&h)[R]) const {
     const int D_ = D(), C_ = C();
     Sum s[R];
     groups<R == 1 ? MOST : 2>([&](auto count, int c) {
@@ -71,14 +71,14 @@ struct ReLU2 {
       FS_UNROLL
       for (int m = 0; m < U; ++m) {
         FS_UNROLL
-        for (int i = 0; i < R; ++i) add(s[i], c + m, kept[i * C_ + c + m] = relu(z[m][i]), row[m * (D_ + 1) + D_]);
+        for (int i = 0; i < R; ++i) add(s[i], c + m, residuals[i * C_ + c + m] = relu(z[m][i]), row[m * (D_ + 1) + D_]);
       }
     });
     FS_UNROLL
     for (int i = 0; i < R; ++i) h[i] = s[i].total() + w[C_ * (D_ + 1)];
   }
   template <int R, class X>
-  FS_HD void gather(const V* w, const X (&x)[R], const V (&g)[R], const V* kept, V* sum) const {
+  FS_HD void accumulate(const V* w, const X (&x)[R], const V (&g)[R], const V* residuals, V* sum) const {
     const int D_ = D(), C_ = C();
     groups<2>([&](auto count, int c) {
       constexpr int U = count.value;
@@ -90,7 +90,7 @@ struct ReLU2 {
         V s = sum[r];
         FS_UNROLL
         for (int i = 0; i < R; ++i) {
-          const V active = kept[i * C_ + c + m];
+          const V active = residuals[i * C_ + c + m];
           e[m][i] = gate(active, g[i] * a), s = fma(g[i], active, s);
         }
         sum[r] = s;
@@ -123,22 +123,22 @@ struct ReLU2 {
 
   // to = g grad h(x), row by row, as the general loop forms it: relu' is a factor, 0 or 1.
   template <class X>
-  FS_HD void derivative(const V* w, X x, V g, const V* kept, V* to) const {
+  FS_HD void derivative(const V* w, X x, V g, const V* residuals, V* to) const {
     const V zero = V::set(0), one = V::set(1);
     FS_UNROLL_ROWS
     for (int c = 0; c < C(); ++c) {
       const int row = c * (D() + 1);
-      const V e = gate(kept[c], one) * (g * w[row + D()]);
+      const V e = gate(residuals[c], one) * (g * w[row + D()]);
       FS_UNROLL_ROWS
       for (int j = 0; j < D(); ++j) to[row + j] = fma(e, x.shared(j), zero);
-      to[row + D()] = fma(g, kept[c], zero);
+      to[row + D()] = fma(g, residuals[c], zero);
     }
     to[C() * (D() + 1)] = output_bias ? zero + g : zero;
   }
 
   // w += g grad h(x), g = -eta dloss/dh, then value(w, next), in one sweep over the parameters.
   template <class X>
-  FS_HD V pull_value(V* w, X x, V g, V* kept, X next) const {
+  FS_HD V vjp_value(V* w, X x, V g, V* residuals, X next) const {
     const int D_ = D();
     V bias = w[C() * (D_ + 1)];
     if (output_bias) w[C() * (D_ + 1)] = bias = bias + g;
@@ -149,7 +149,7 @@ struct ReLU2 {
       FS_UNROLL
       for (int m = 0; m < U; ++m) {
         V& output = r[m * (D_ + 1) + D_];
-        const V h = kept[c + m], old = output;
+        const V h = residuals[c + m], old = output;
         e[m] = gate(h, g * old), z[m] = V::set(0);
         output = a[m] = fma(g, h, old);
       }
@@ -164,7 +164,7 @@ struct ReLU2 {
         }
       }
       FS_UNROLL
-      for (int m = 0; m < U; ++m) add(s, c + m, kept[c + m] = relu(z[m]), a[m]);
+      for (int m = 0; m < U; ++m) add(s, c + m, residuals[c + m] = relu(z[m]), a[m]);
     });
     return s.total() + bias;
   }

@@ -4,27 +4,27 @@
 
 namespace fs {
 
-// SGD, batch 1:  w += rate * slope * r * grad h(x),  rate = -eta.  Residual r was formed at x; returns h(next).
+// SGD, batch 1:  w += rate * dloss * r * grad h(x),  rate = -eta.  Residual r was formed at x; returns h(next).
 template <class Model, class X, class V>
-FS_HD V sgd(const Model& model, V* w, X x, V r, V rate, V slope, V* kept, X next) {
-  return model.pull_value(w, x, rate * (slope * r), kept, next);
+FS_HD V sgd(const Model& model, V* w, X x, V r, V rate, V dloss, V* residuals, X next) {
+  return model.vjp_value(w, x, rate * (dloss * r), residuals, next);
 }
 
-// R samples of a batch:  sum += slope * (h(x) - y) * grad h(x), as the family keeps it. Returns the lanes in which a
+// R samples of a batch:  sum += dloss * (h(x) - y) * grad h(x), as the family keeps it. Returns the lanes in which a
 // residual is beyond `bound`.
 template <int R, class Model, class X, class V, class T>
-FS_HD u32 gather_gradient(const Model& model, const V* w, const V* folded, const X (&x)[R], const V (&y)[R], V slope,
-                          T bound, V* kept, V* sum) {
+FS_HD u32 accumulate_gradient(const Model& model, const V* w, const V* folded, const X (&x)[R], const V (&y)[R],
+                              V dloss, T bound, V* residuals, V* sum) {
   V h[R];
   u32 bad = 0;
-  model.values(w, folded, x, kept, h);
+  model.values(w, folded, x, residuals, h);
   FS_UNROLL
   for (int i = 0; i < R; ++i) {
     const V r = h[i] - y[i];
     bad |= beyond(r, bound);
-    h[i] = slope * r;
+    h[i] = dloss * r;
   }
-  model.gather(w, x, h, kept, sum);
+  model.accumulate(w, x, h, residuals, sum);
   return bad;
 }
 

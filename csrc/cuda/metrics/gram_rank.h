@@ -48,11 +48,11 @@ struct GramRank {
                 "fastsgd/cuda/metric_programs.py sets aside something else");
 
   FS_DEVICE explicit GramRank(const MetricLaunch& job_) : job(job_), diagonal(0) {
-    FS_DYN_SHARED(double, room);
+    FS_DYN_SHARED(double, shared);
     double* own = job.scratch + blockIdx.x * job.each;
-    shared = room;
-    work = Spec::WORK_SHARED ? room + SHARED : own;
-    G = Spec::G_SHARED ? room + SHARED + (Spec::WORK_SHARED ? WORK : 0) : own + (Spec::WORK_SHARED ? 0 : WORK);
+    shared = shared;
+    work = Spec::WORK_SHARED ? shared + SHARED : own;
+    G = Spec::G_SHARED ? shared + SHARED + (Spec::WORK_SHARED ? WORK : 0) : own + (Spec::WORK_SHARED ? 0 : WORK);
     j = threadIdx.x, mine = j < ROWS, output = j / POINTS, point = j % POINTS;
   }
   FS_DEVICE double& at(int i) {

@@ -88,8 +88,8 @@ struct Values {
   static_assert(WORK == Spec::WORK, "fastsgd/cuda/metric_programs.py sets aside something else");
 
   FS_DEVICE static void run(const MetricLaunch& job) {
-    FS_DYN_SHARED(double, room);
-    double *sigma = Spec::SHARED ? room : job.scratch + blockIdx.x * job.each, *columns = sigma + 2 * MOST,
+    FS_DYN_SHARED(double, shared);
+    double *sigma = Spec::SHARED ? shared : job.scratch + blockIdx.x * job.each, *columns = sigma + 2 * MOST,
            *rest = columns + N * LD;
     for (i64 k = blockIdx.x; k < job.N; k += gridDim.x) {
       Matrix::fill(job, k, rest, columns);

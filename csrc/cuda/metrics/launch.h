@@ -21,8 +21,8 @@ template <bool STAGED>
 FS_DEVICE const double* staged(const MetricLaunch& job, i64 count) {
   const double* X = job.X;
   if constexpr (STAGED) {
-    FS_DYN_SHARED(double, room);
-    stage(room, X, count);
+    FS_DYN_SHARED(double, shared);
+    stage(shared, X, count);
     __syncthreads();
   }
   return X;

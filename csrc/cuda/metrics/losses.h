@@ -23,16 +23,16 @@ FS_DEVICE void predictions(const MetricLaunch& job) {
     const double* X = staged<Spec::STAGED>(job, job.n * job.stride);
     const i64 k = thread_number();
     if (k >= job.N) return;
-    V w[M::P], kept[M::kept + 1];
+    V w[M::P], residuals[M::residuals + 1];
     for (int p = 0; p < M::P; ++p) w[p] = V::set(job.W[k * M::P + p]);
     for (i64 i = 0; i < job.n; ++i) {
-      model.forward(w, reinterpret_cast<const V*>(X + i * job.stride), kept, out);
+      model.forward(w, reinterpret_cast<const V*>(X + i * job.stride), residuals, out);
       for (int q = 0; q < M::outputs; ++q) job.out[(k * job.n + i) * M::outputs + q] = out[q].a;
     }
   } else {
     using Tm = Work<double, Spec::LANES>;
-    FS_DYN_SHARED(double, room);
-    double *weights = room + Tm::SLOT, *kept = weights + Spec::SHARED * M::P;
+    FS_DYN_SHARED(double, shared);
+    double *weights = shared + Tm::SLOT, *residuals = weights + Spec::SHARED * M::P;
     for (i64 k = blockIdx.x; k < job.N; k += gridDim.x) {
       const double* w = job.W + k * M::P;
       if (Spec::SHARED) {
@@ -42,7 +42,7 @@ FS_DEVICE void predictions(const MetricLaunch& job) {
       }
       for (i64 i = 0; i < job.n; ++i) {
         model.forward(reinterpret_cast<const V*>(w), reinterpret_cast<const V*>(job.X + i * job.stride),
-                      reinterpret_cast<V*>(kept), out);
+                      reinterpret_cast<V*>(residuals), out);
         for (int q = Tm::first(); q < M::outputs; q += Tm::step()) job.out[(k * job.n + i) * M::outputs + q] = out[q].a;
       }
     }
@@ -59,7 +59,7 @@ FS_DEVICE void mean_losses(const MetricLaunch& job) {
   const double *X = staged<Spec::STAGED>(job, job.n * (job.stride + 1)), *y = X + job.n * job.stride;
   const i64 team = thread_number() / Spec::L, k = team < job.N ? team : 0;  // spare teams shadow the first network
   const int lane = threadIdx.x % Spec::L;
-  V w[model.rows()], kept[model.kept() + 1];
+  V w[model.rows()], residuals[model.residuals() + 1];
   FS_UNROLL_ROWS
   for (int r = 0; r < model.rows(); ++r) {
     const int p = model.at(r, lane);
@@ -68,7 +68,7 @@ FS_DEVICE void mean_losses(const MetricLaunch& job) {
   V sum = V::set(0);
   FS_NO_UNROLL
   for (i64 i = 0; i < job.n; ++i) {
-    const V r = model.value(w, Lying<Tm>{X + i * job.stride}, kept) - V::set(y[i]);
+    const V r = model.value(w, Lying<Tm>{X + i * job.stride}, residuals) - V::set(y[i]);
     sum = fma(r, r, sum);
   }
   if (lane == 0 && team < job.N) job.out[k] = job.number * sum.a / double(job.n);

@@ -37,9 +37,9 @@ struct Sparsity {
   double *sums, *work;
 
   FS_DEVICE explicit Sparsity(const MetricLaunch& job_) : job(job_) {
-    FS_DYN_SHARED(double, room);
-    sums = room;
-    work = Spec::SHARED ? room + SUMS : job.scratch + blockIdx.x * job.each;
+    FS_DYN_SHARED(double, shared);
+    sums = shared;
+    work = Spec::SHARED ? shared + SUMS : job.scratch + blockIdx.x * job.each;
   }
 
   FS_DEVICE void forward(int i) {  // all layers at sample i

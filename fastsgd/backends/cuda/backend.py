@@ -28,10 +28,10 @@ NOTHING = Reserved(0, 0)
 
 
 @dataclass(eq=False)
-class Wave:
-    """Networks first .. last - 1 of the plan on one card: their arrays there, or None while they wait at home.
+class Chunk:
+    """Networks first .. last - 1 of the plan on one card: their arrays there, or None while they wait on the host.
 
-    alive, unsettled: how many have these flags; noted: whether the flags at home are those of the card
+    alive, unsettled: how many have these flags; noted: whether the flags on the host are those of the card
     """
 
     card: object
@@ -49,14 +49,14 @@ class Wave:
 
 @dataclass(eq=False)
 class State:
-    """weights [N, P], buffers [N, K, P] at home, where `read` puts them; lost [N]; the waves, and data on each card."""
+    """weights [N, P], buffers [N, K, P] on the host, where `read` puts them; lost [N]; chunks, and data on each card."""
 
     plan: object
     chosen: object
     weights: np.ndarray
     lost: np.ndarray
     buffers: np.ndarray
-    waves: list
+    chunks: list
     data: dict  # {card: {name: Array}}
 
 
@@ -74,28 +74,28 @@ class CUDA(Backend):
         chosen = layout.choose(work, N, here[0], tuning)
         share, reserved = -(-N // len(here)), reserved or {}
         measuring = reserved.get(here[0], NOTHING)
-        waves = _waves(N, here, chosen, reserved)
-        most = max(sum(wave.card is one for wave in waves) for one in here)
+        chunks = _chunks(N, here, chosen, reserved)
+        most = max(sum(chunk.card is one for chunk in chunks) for one in here)
         on = ", ".join(f"{one.name} ({one.arch})" for one in here)
-        parts = {"data": chosen.data_bytes, f"networks in {most} wave(s)": share * chosen.network_bytes,
+        parts = {"data": chosen.data_bytes, f"networks in {most} chunk(s)": share * chosen.network_bytes,
                  "rows of blocks": chosen.scratch(share), "local memory": max(chosen.local, measuring.local),
                  "metrics": measuring.total}
         reasons = (f"on {on}: {chosen.why}",
                    f"program: {chosen.program.name}, {chosen.program.threads} threads a block",
                    "on a card: " + ", ".join(f"{what} {size / 2**20:.1f} MiB" for what, size in parts.items() if size))
-        memory = {"state at home": N * chosen.network_bytes}
+        memory = {"state on the host": N * chosen.network_bytes}
         return replace(tuning, team=chosen.lanes, threads=tuning.threads or default_threads()), memory, reasons
 
     def load(self, plan, weights, lost, buffers, reserved=None):
         here = cards.cards(plan.run.device)
         chosen = layout.choose(plan.work, plan.N, here[0], plan.tuning)
-        waves = _waves(plan.N, here, chosen, reserved or {})
+        chunks = _chunks(plan.N, here, chosen, reserved or {})
         shared = samples.data(plan.work, chosen)
         data = {one: {name: one.put(a) for name, a in shared.items()} for one in here}
         for one in here:
             one.prepare(chosen.program, chosen.shared)
         weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
-        state = State(plan, chosen, weights, lost.copy(), buffers, waves, data)
+        state = State(plan, chosen, weights, lost.copy(), buffers, chunks, data)
         self.set_lost(state, lost)
         return state
 
@@ -103,32 +103,32 @@ class CUDA(Backend):
         return plan.step_bytes + order_bytes(plan)
 
     def advance(self, state, segment):
-        moved = [wave for wave in state.waves if wave.alive]
-        for wave in moved:
-            job, _kept = self.job(state, wave, segment)
-            wave.card.launch(state.chosen.program, state.chosen.threads(job.count), state.chosen.shared, job)
-            wave.noted = False
-            if sum(other.card is wave.card for other in state.waves) > 1:  # the card is needed for another
-                self._counted(wave)
-                self._home(state, wave)
-                self._note_lost(state, wave)
-                wave.arrays = None
-        for wave in moved:
-            if wave.arrays is not None:
-                self._counted(wave)
+        moved = [chunk for chunk in state.chunks if chunk.alive]
+        for chunk in moved:
+            job, _kept = self.job(state, chunk, segment)
+            chunk.card.launch(state.chosen.program, state.chosen.threads(job.count), state.chosen.shared, job)
+            chunk.noted = False
+            if sum(other.card is chunk.card for other in state.chunks) > 1:  # the card is needed for another
+                self._counted(chunk)
+                self._to_host(state, chunk)
+                self._note_lost(state, chunk)
+                chunk.arrays = None
+        for chunk in moved:
+            if chunk.arrays is not None:
+                self._counted(chunk)
 
     @staticmethod
-    def _counted(wave):
+    def _counted(chunk):
         """Wait for a launch and take over how many networks are left; the card counts, whatever their number."""
-        before = wave.alive
-        wave.alive, wave.unsettled = wave.card.tally(wave.arrays["lost"], (ALIVE, UNSETTLED))
-        if wave.alive != before:
-            wave.arrays.pop("who")
+        before = chunk.alive
+        chunk.alive, chunk.unsettled = chunk.card.tally(chunk.arrays["lost"], (ALIVE, UNSETTLED))
+        if chunk.alive != before:
+            chunk.arrays.pop("who")
 
     @staticmethod
-    def _away(state, wave):
-        """Bring a wave's networks to their card."""
-        plan, put, part = state.plan, wave.card.put, wave.part
+    def _away(state, chunk):
+        """Bring a chunk's networks to their card."""
+        plan, put, part = state.plan, chunk.card.put, chunk.part
         dtype = plan.run.dtype
         arrays = {"W": state.weights[part], "buffers": state.buffers[part], "lost": state.lost[part],
                   "ids": plan.keys[part], "base": plan.base[part].astype(dtype), "row": plan.row[part]}
@@ -136,50 +136,50 @@ class CUDA(Backend):
         for name, (base, row, _) in plan.noises.items():
             short = name.partition("_")[0]
             arrays |= {f"{short}_base": base[part].astype(dtype), f"{short}_row": row[part]}
-        wave.arrays = {name: put(a) for name, a in arrays.items()}
+        chunk.arrays = {name: put(a) for name, a in arrays.items()}
 
     @staticmethod
-    def _home(state, wave):
-        """Copy a wave's networks into the arrays at home."""
-        state.weights[wave.part] = wave.arrays["W"].get()
+    def _to_host(state, chunk):
+        """Copy a chunk's networks into the arrays on the host."""
+        state.weights[chunk.part] = chunk.arrays["W"].get()
         if state.buffers.size:
-            state.buffers[wave.part] = wave.arrays["buffers"].get()
+            state.buffers[chunk.part] = chunk.arrays["buffers"].get()
 
     @staticmethod
-    def _note_lost(state, wave):
-        if not wave.noted:
-            state.lost[wave.part], wave.noted = wave.arrays["lost"].get(), True
+    def _note_lost(state, chunk):
+        if not chunk.noted:
+            state.lost[chunk.part], chunk.noted = chunk.arrays["lost"].get(), True
 
-    def job(self, state, wave, segment):
-        """(struct of a launch of a wave's living networks over a segment, the arrays that it points to)."""
-        work, one = state.plan.work, wave.card
-        if wave.arrays is None:
-            self._away(state, wave)
-        if "who" not in wave.arrays:
-            wave.arrays["who"] = one.positions(wave.arrays["lost"], ALIVE)
+    def job(self, state, chunk, segment):
+        """(struct of a launch of a chunk's living networks over a segment, the arrays that it points to)."""
+        work, one = state.plan.work, chunk.card
+        if chunk.arrays is None:
+            self._away(state, chunk)
+        if "who" not in chunk.arrays:
+            chunk.arrays["who"] = one.positions(chunk.arrays["lost"], ALIVE)
         made = {"multiplier": one.put(segment.multiplier)}
         made |= {f"{name.partition('_')[0]}_multiplier": one.put(a) for name, a in segment.noise.items()}
-        made |= self._samples(state, wave, segment)
-        arrays = state.data[one] | wave.arrays | made
+        made |= self._samples(state, chunk, segment)
+        arrays = state.data[one] | chunk.arrays | made
         job = Launch(**{name: a.pointer for name, a in arrays.items() if a.dtype.itemsize * np.prod(a.shape)})
         if state.chosen.rows:
-            arrays["scratch"] = one.empty((state.chosen.scratch(wave.alive),), np.uint8)
+            arrays["scratch"] = one.empty((state.chosen.scratch(chunk.alive),), np.uint8)
             job.scratch = arrays["scratch"].pointer
-        job.count, job.t0, job.t1, job.seed = wave.alive, segment.t0, segment.t1, work.run.seed
+        job.count, job.t0, job.t1, job.seed = chunk.alive, segment.t0, segment.t1, work.run.seed
         job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
         job.batch = work.batch
         job.index_rows = arrays["indices"].shape[0] if "indices" in arrays else 0
         job.common = work.common
         bound = min(work.bound, float(np.finfo(work.dtype).max))
-        job.slope, job.factor, job.bound = (number(value, work.dtype)
+        job.dloss, job.factor, job.bound = (number(value, work.dtype)
                                             for value in (2 * work.factor, work.factor, bound))
         return job, arrays
 
     @staticmethod
-    def _samples(state, wave, segment):
+    def _samples(state, chunk, segment):
         """Arrays on the card that replace the data or order of a stretch: of a Stream, a Replay, permutations."""
-        work, one = state.plan.work, wave.card
-        part = wave.part
+        work, one = state.plan.work, chunk.card
+        part = chunk.part
         if segment.samples is not None:  # a Stream: this stretch is a data set of its own, gone through in order
             X, y = (a[part] for a in segment.samples)
             rows = np.arange(X.shape[0] * X.shape[1] * X.shape[2], dtype=np.uint32).reshape(X.shape[:3])
@@ -190,7 +190,7 @@ class CUDA(Backend):
             return {"indices": one.put(rows)}
         if not work.permuted:
             return {}
-        ids = wave.arrays["ids"] if work.network is None else one.put(np.array([work.network], dtype=np.int64))
+        ids = chunk.arrays["ids"] if work.network is None else one.put(np.array([work.network], dtype=np.int64))
         batch, count = 1 if work.full else work.batch, ids.shape[0]
         out = one.empty((count, segment.t1 - segment.t0, batch), np.uint32)
         one.launch(orders_program(), count, 0, OrderLaunch(
@@ -199,26 +199,26 @@ class CUDA(Backend):
         return {"indices": out}
 
     def lost(self, state):
-        for wave in state.waves:
-            self._note_lost(state, wave)
+        for chunk in state.chunks:
+            self._note_lost(state, chunk)
         return state.lost
 
     def set_lost(self, state, lost):
         state.lost[:] = lost
-        for wave in state.waves:
-            flags, wave.noted = state.lost[wave.part], True
-            wave.alive, wave.unsettled = np.count_nonzero(flags == ALIVE), np.count_nonzero(flags == UNSETTLED)
-            if wave.arrays is not None:
-                wave.arrays["lost"] = wave.card.put(flags)
-                wave.arrays.pop("who", None)
+        for chunk in state.chunks:
+            flags, chunk.noted = state.lost[chunk.part], True
+            chunk.alive, chunk.unsettled = np.count_nonzero(flags == ALIVE), np.count_nonzero(flags == UNSETTLED)
+            if chunk.arrays is not None:
+                chunk.arrays["lost"] = chunk.card.put(flags)
+                chunk.arrays.pop("who", None)
 
     def tally(self, state):
-        return sum(wave.alive for wave in state.waves), sum(wave.unsettled for wave in state.waves)
+        return sum(chunk.alive for chunk in state.chunks), sum(chunk.unsettled for chunk in state.chunks)
 
     def read(self, state):
-        for wave in state.waves:
-            if wave.arrays is not None:
-                self._home(state, wave)
+        for chunk in state.chunks:
+            if chunk.arrays is not None:
+                self._to_host(state, chunk)
         return state.weights, state.buffers
 
     @staticmethod
@@ -229,24 +229,24 @@ class CUDA(Backend):
 
     @staticmethod
     def shares(state, who):
-        """(card, W there, positions in it) of the networks `who`, ascending; None where one of them is at home."""
+        """(card, W there, positions in it) of the networks `who`, ascending; None where one of them is on the host."""
         shares = []
-        for wave in state.waves:
-            first, last = np.searchsorted(who, (wave.first, wave.last))
-            if first < last and wave.arrays is None:
+        for chunk in state.chunks:
+            first, last = np.searchsorted(who, (chunk.first, chunk.last))
+            if first < last and chunk.arrays is None:
                 return None
             if first < last:
-                shares.append((wave.card, wave.arrays["W"], who[first:last] - wave.first))
+                shares.append((chunk.card, chunk.arrays["W"], who[first:last] - chunk.first))
         return shares or None
 
 
-def _waves(N, here, chosen, reserved):
-    """Waves of N networks over the cards `here`: ranges of equal length a card, in as few waves as its memory allows.
+def _chunks(N, here, chosen, reserved):
+    """Waves of N networks over the cards `here`: ranges of equal length a card, in as few chunks as its memory allows.
 
     reserved {card: Reserved}: what metrics take. Programs run one after another, and the largest local memory counts.
     Raises PlanError for a card that has no room for one network.
     """
-    share, waves = -(-N // len(here)), []
+    share, chunks = -(-N // len(here)), []
     for c, one in enumerate(here):
         first, last = c * share, min(N, (c + 1) * share)
         taken = reserved.get(one, NOTHING)
@@ -261,5 +261,5 @@ def _waves(N, here, chosen, reserved):
                             "backend='cpu'")
         if first < last:
             size = -(-(last - first) // -(-(last - first) // most))
-            waves += [Wave(one, at, min(last, at + size), 0) for at in range(first, last, size)]
-    return waves
+            chunks += [Chunk(one, at, min(last, at + size), 0) for at in range(first, last, size)]
+    return chunks

@@ -17,7 +17,7 @@ class State:
     """What lives on the device, as torch tensors; `lost` [N] also on the host, where the caller may mark networks.
 
     W [N, width], slots [P] of a row, buffers [N, K, width], data X and y, padded; ids, base, row, numbers, hyper, sigma
-    (base, row) of label noise and sway (base, row) of gradient noise as the kernels want them
+    (base, row) of label noise and gradient_noise (base, row) of gradient noise as the kernels want them
     """
 
     plan: object
@@ -35,7 +35,7 @@ class State:
     numbers: object
     hyper: object
     sigma: tuple
-    sway: tuple
+    gradient_noise: tuple
 
 
 class Triton(Backend):
@@ -74,13 +74,13 @@ class Triton(Backend):
             return put(base, run.dtype), put(row)
 
         step = amplitude(plan.base, plan.row, plan.table)
-        sigma, sway = (amplitude(*plan.noises[name]) if name in plan.noises else step
+        sigma, gradient_noise = (amplitude(*plan.noises[name]) if name in plan.noises else step
                        for name in ("label_noise", "gradient_noise"))
         return State(plan, packed, device, W=put(packed.pack(weights)), slots=put(packed.slots),
                      buffers=put(packed.pack_rows(buffers)), lost=np.array(lost),
                      X=put(padded(run.data.X), run.dtype), y=put(padded(run.data.y), run.dtype), ids=put(plan.keys),
                      base=step[0], row=step[1], numbers=put(loss_numbers(plan.work), run.dtype),
-                     hyper=put(hyper(plan)), sigma=sigma, sway=sway)
+                     hyper=put(hyper(plan)), sigma=sigma, gradient_noise=gradient_noise)
 
     def table_bytes(self, plan):
         from . import launches

@@ -102,7 +102,7 @@ def constants(work, tuning, common):
     form, noise = kernel(f"models.{packed.module}"), work.noises.get("label_noise")
     more = {} if one else {"ONE": _one(work), "PLACES": packed.places, **layout.rule(work)}
     return module.alone if one else module.batches, more | {
-        "INPUTS": form.inputs, "VALUE": form.value, "PUSH": form.push, "SHAPE": packed.shape,
+        "INPUTS": form.inputs, "VALUE": form.value, "VJP": form.vjp, "SHAPE": packed.shape,
         "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(work.d), "LOSS": layout.loss(work),
         "NOISE": noise.kind if noise else "none", "DRAWS": _draws(work), "COMMON": common, "BN": tuning.networks}
 
@@ -112,21 +112,22 @@ def train(state, segment):
     import torch
 
     plan, work, tuning = state.plan, state.plan.work, state.plan.tuning
-    who, common = _order_ids(state)
+    order_ids, common = _order_ids(state)
     indices = state.ids
     if segment.indices is not None:
         indices = torch.from_numpy(segment.indices.astype(np.int32)).to(state.device)
         common = len(indices) == 1
     elif not _draws(work) or work.noise_on_one_label:
-        indices = table(state, segment, who)
+        indices = table(state, segment, order_ids)
     lost = torch.from_numpy(state.lost).to(state.device)
-    multiplier, noise, sway = (_multiplier(state, values) for values in (
+    multiplier, noise, gradient_noise = (_multiplier(state, values) for values in (
         segment.multiplier, segment.noise.get("label_noise"), segment.noise.get("gradient_noise")))
     function, fixed = constants(work, tuning, common or work.full)
-    more = {} if _one_sample(work) else {"buffers": state.buffers, "hyper": state.hyper, "sway": state.sway[0],
-                                   "sway_row": state.sway[1], "sway_multiplier": sway}
+    more = {} if _one_sample(work) else {
+        "buffers": state.buffers, "hyper": state.hyper, "gradient_noise": state.gradient_noise[0],
+        "gradient_noise_row": state.gradient_noise[1], "gradient_noise_multiplier": gradient_noise}
     function[(-(-plan.N // tuning.networks),)](
-        state.W, lost, state.ids, who, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma,
+        state.W, lost, state.ids, order_ids, state.base, state.row, multiplier, state.X, state.y, indices, *state.sigma,
         noise, state.numbers, plan.N, segment.t0 // 4, segment.t0 % 4, segment.t1 - segment.t0, work.batch, work.n,
         work.run.seed, **more, **fixed, **options(tuning.warps, crowded=crowded(work, tuning.networks, tuning.warps)))
     state.lost[:] = lost.cpu().numpy()
@@ -174,20 +175,20 @@ def table_bytes(plan):
     return 4 * (1 if work.full else work.batch) * (plan.N if work.network is None else 1)
 
 
-def table(state, segment, who):
+def table(state, segment, order_ids):
     """Sample indices [rows, steps, B] int32 of a segment, made on the device."""
     import torch
 
     work, module = state.plan.work, kernel("orders")
-    steps, batch, n, rows = segment.t1 - segment.t0, 1 if work.full else work.batch, work.n, len(who)
+    steps, batch, n, rows = segment.t1 - segment.t0, 1 if work.full else work.batch, work.n, len(order_ids)
     out = torch.empty((rows, steps, batch), dtype=torch.int32, device=state.device)
     if work.order == "replace":
         count = rows * batch * -(-(segment.t0 % 4 + steps) // 4)
-        module.drawn[(-(-count // BLOCK),)](out, who, count, steps, batch, n, segment.t0 // 4, segment.t0 % 4,
+        module.drawn[(-(-count // BLOCK),)](out, order_ids, count, steps, batch, n, segment.t0 // 4, segment.t0 % 4,
                                             work.run.seed, BLOCK=BLOCK, **options(WARPS))
     else:
         half = ((n - 1).bit_length() + 1) // 2  # the least s with 4^s >= n
         module.distinct[(-(-out.numel() // BLOCK),)](
-            out, who, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, work.run.seed,
+            out, order_ids, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, work.run.seed,
             EPOCHS=work.order == "epochs", ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **options(WARPS))
     return out

@@ -34,8 +34,8 @@ def rule(work):
     places = tuple(work.hyper.index(name) if name in work.hyper else -1 for name in HYPERS)
     noise = work.noises.get("gradient_noise")
     return {"RULE": () if work.plain_but_for_labels else places + tuple(work.traits[name] for name in FLAGS),
-            "PERTURB": work.traits["perturb"], "SWAY": noise.kind if noise else "none", "HYPERS": len(work.hyper),
-            "BUFFERS": len(work.buffers)}
+            "PERTURB": work.traits["perturb"], "GRADIENT_NOISE": noise.kind if noise else "none",
+            "HYPERS": len(work.hyper), "BUFFERS": len(work.buffers)}
 
 
 def hyper(plan):

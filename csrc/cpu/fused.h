@@ -16,7 +16,7 @@ struct Block {
   static constexpr i64 LONG = 1 << 24;              // work that takes a part of a second
 
   struct Group {
-    V *w, *kept;        // [rows], [kept]
+    V *w, *residuals;   // [rows], [residuals]
     V residual;         // h - y at the sample in hand
     u32 alive;          // bit per lane
     const i64* member;  // [G] position of each network in the job
@@ -26,10 +26,10 @@ struct Block {
   const Job<T>& job;
   const Model model;
   const Keys keys;
-  V *folded, *sum;    // [folds] and [sums], batches only
-  V *kept, *columns;  // [SIDE, kept], and the samples [SIDE, inputs] where they are no rows, batches only
-  u32* index;         // [4, batch, OWN], batches only: draws of four steps
-  int* place;         // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
+  V *folded, *sum;         // [folds] and [sums], batches only
+  V *residuals, *columns;  // [SIDE, residuals], and the samples [SIDE, inputs] where they are no rows, batches only
+  u32* index;              // [4, batch, OWN], batches only: draws of four steps
+  int* place;              // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
   i64 member[MOST][G];
   Group group[MOST];
   int groups;
@@ -43,13 +43,13 @@ struct Block {
     return most < 2 ? 2 : int(most);
   }
   static i64 group_bytes(const Model& model) {
-    return line((model.rows() + model.kept()) * sizeof(V)) + line(Ahead<Tm, ONE_ROW>::bytes(model.inputs()));
+    return line((model.rows() + model.residuals()) * sizeof(V)) + line(Ahead<Tm, ONE_ROW>::bytes(model.inputs()));
   }
   static i64 draws(const Job<T>& job) {
     return batches(job) && !job.full ? 4 * job.batch * Ahead<Tm, ONE_ROW>::OWN : 0;
   }
   static i64 batch_bytes(const Job<T>& job, const Model& model) {
-    const i64 sample = model.kept() + (ONE_ROW ? 0 : model.inputs());
+    const i64 sample = model.residuals() + (ONE_ROW ? 0 : model.inputs());
     return batches(job) ? line((model.folds() + model.sums() + Model::SIDE * sample) * sizeof(V)) : 0;
   }
   static i64 bytes(const Job<T>& job, const Model& model) {
@@ -60,11 +60,11 @@ struct Block {
   Block(const Job<T>& job_, const Model& model_, char* at) : job(job_), model(model_), keys(job_.seed) {
     const int many = side(job, model);
     for (int m = 0; m < many; ++m, at += group_bytes(model)) {
-      group[m].w = reinterpret_cast<V*>(at), group[m].kept = group[m].w + model.rows();
-      group[m].ahead.place(at + line((model.rows() + model.kept()) * sizeof(V)), model.inputs());
+      group[m].w = reinterpret_cast<V*>(at), group[m].residuals = group[m].w + model.rows();
+      group[m].ahead.place(at + line((model.rows() + model.residuals()) * sizeof(V)), model.inputs());
     }
-    folded = reinterpret_cast<V*>(at), sum = folded + model.folds(), kept = sum + model.sums();
-    columns = kept + Model::SIDE * model.kept(), at += batch_bytes(job, model);
+    folded = reinterpret_cast<V*>(at), sum = folded + model.folds(), residuals = sum + model.sums();
+    columns = residuals + Model::SIDE * model.residuals(), at += batch_bytes(job, model);
     index = reinterpret_cast<u32*>(at), at += line((draws(job) + 8) * sizeof(u32));
     place = reinterpret_cast<int*>(at);
     for (int row = 0; row < model.rows(); ++row)
@@ -141,7 +141,7 @@ struct Block {
   __attribute__((noinline)) void steps(i64 t, int count) {  // on its own: its registers are not shared with run_sgd
     const Model model = this->model;                        // copies of its own let the compiler keep them in registers
     const Data<T> data{job.X, job.y, job.stride};
-    const V slope = V::set(job.slope);
+    const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     for (int s = 0; s < count && groups; ++s) {
       const int next = Ahead<Tm, ONE_ROW>::at(t + s + 1);
@@ -154,7 +154,7 @@ struct Block {
         }
         const auto x = q->ahead.input();
         const V y = q->ahead.fetch(data, q->ahead.index + next);
-        q->residual = sgd(model, q->w, x, q->residual, q->ahead.rates(s), slope, q->kept, q->ahead.input()) - y;
+        q->residual = sgd(model, q->w, x, q->residual, q->ahead.rates(s), dloss, q->residuals, q->ahead.input()) - y;
       }
       if (__builtin_expect(died, 0)) compress();
     }
@@ -166,7 +166,7 @@ struct Block {
       Group& q = group[a];
       draw_window<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, q.ahead.index);
       const V y = q.ahead.fetch(data, q.ahead.index + q.ahead.at(t));
-      q.residual = model.value(q.w, q.ahead.input(), q.kept) - y;
+      q.residual = model.value(q.w, q.ahead.input(), q.residuals) - y;
     }
     const i64 work = i64(model.rows()) * MOST, most = work < LONG ? LONG / work : 1;
     for (int part; t < job.t1 && groups; t += part) {
@@ -185,7 +185,7 @@ struct Block {
 
   // Samples b, .. b + R - 1 of step t into the sums of the block's only group.
   template <int R>
-  u32 gather(const Model& model, const Data<T>& data, i64 t, i64 b, V slope, T bound) {
+  u32 accumulate(const Model& model, const Data<T>& data, i64 t, i64 b, V dloss, T bound) {
     Group& q = group[0];
     decltype(q.ahead.input()) x[R];
     V y[R];
@@ -196,7 +196,7 @@ struct Block {
       y[i] = q.ahead.fetch(data, job.full ? &all : index + (t % 4 * job.batch + b + i) * q.ahead.OWN);
       x[i] = q.ahead.input();
     }
-    return gather_gradient(model, q.w, folded, x, y, slope, bound, kept, sum);
+    return accumulate_gradient(model, q.w, folded, x, y, dloss, bound, residuals, sum);
   }
 
   // Minibatch and full-batch steps of the block's only group.
@@ -205,7 +205,7 @@ struct Block {
     Group& q = group[0];
     const Model model = this->model;
     const Data<T> data{job.X, job.y, job.stride};
-    const V slope = V::set(job.slope);
+    const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     const int sums = model.sums();
     const i64 rows = model.rows(), most = R * (R * rows < LONG ? LONG / (R * rows) : 1);
@@ -217,11 +217,11 @@ struct Block {
       u32 bad = 0;
       i64 b = 0;
       const auto samples = [&](i64 last) {
-        for (; b + R <= last; b += R) bad |= gather<R>(model, data, t, b, slope, bound);
+        for (; b + R <= last; b += R) bad |= accumulate<R>(model, data, t, b, dloss, bound);
       };
       for (; __builtin_expect(b + most < job.batch, 0); FS_WORKED(rows * most)) samples(b + most);
       samples(job.batch);
-      for (; b < job.batch; ++b) bad |= gather<1>(model, data, t, b, slope, bound);
+      for (; b < job.batch; ++b) bad |= accumulate<1>(model, data, t, b, dloss, bound);
       if (__builtin_expect((bad & q.alive) != 0, 0)) retire(q, bad & q.alive, t);
       alignas(64) T rate[G];
       for (int g = 0; g < G; ++g) rate[g] = q.ahead.rate[g] / T(job.batch);

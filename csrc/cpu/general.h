@@ -24,7 +24,7 @@ struct Feed {
     ahead.place(at, inputs);
     index = reinterpret_cast<u32*>(at + line(A::bytes(inputs)));
   }
-  V* room() const { return ahead.columns; }
+  V* buffer() const { return ahead.columns; }
   const V* inputs() const { return ahead.columns; }
   void draw(const i64* who, i64 t) {
     Job<T> plan = all.job;
@@ -48,12 +48,12 @@ void each_row(const GeneralJob<T>& all, const Family<T, W>& m, const Family<T, W
               F f) {
   for (auto* one : {&rows.w, &rows.gradient, &rows.point, &rows.own}) f(m.P, *one);
   f(m.P * i64(all.update.buffers), rows.buffers);
-  f(m.kept > all.penalty.kept ? m.kept : all.penalty.kept, rows.kept);
-  for (auto* one : {&rows.out, &rows.slope}) f(m.outputs, *one);
-  for (auto* one : {&rows.y, &rows.taught}) f(all.labels, *one);
+  f(m.residuals > all.penalty.residuals ? m.residuals : all.penalty.residuals, rows.residuals);
+  for (auto* one : {&rows.out, &rows.dloss}) f(m.outputs, *one);
+  for (auto* one : {&rows.y, &rows.noisy}) f(all.labels, *one);
   f(all.label_noise.amplitude.base ? 4 * Loop<T, W>::KEPT : 0, rows.drawn);
-  f(t ? t->P : 0, rows.guide);
-  f(t ? t->kept : 0, rows.guided);
+  f(t ? t->P : 0, rows.teacher_w);
+  f(t ? t->residuals : 0, rows.teacher_residuals);
 }
 template <class T, int W>
 i64 lanes_bytes(const GeneralJob<T>& all, const Family<T, W>& m, const Family<T, W>* t) {
