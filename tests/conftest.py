@@ -1,5 +1,6 @@
 """Owns the surroundings of the suite: waiting threads sleep, Triton is interpreted, what must not run explodes."""
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -15,6 +16,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the first
 torch.set_num_threads(1)  # the suite's workers take all processors; threads of tiny problems wait for each other
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is first imported
+gc.disable()  # while test files are imported, which leave no garbage
+
+
+def pytest_collection_finish():
+    """Modules and collected tests stay to the end: nobody has to look through them again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
