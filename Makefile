@@ -23,6 +23,8 @@ demo: $(VENV)/package
 	@echo "the main figure over 1024 runs (a quarter of a minute)"
 	$(RUN)/fastsgd reproduce S1 --out demo
 
+# Bytecode is kept, whatever the machine's habit: the suite starts some two hundred processes.
+test: export PYTHONDONTWRITEBYTECODE =
 test: needs lint
 	$(RUN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 

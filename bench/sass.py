@@ -10,6 +10,7 @@ shared memory and shuffles. Integer products share the arithmetic pipe at half i
 
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections import Counter
@@ -23,17 +24,62 @@ DOUBLE = {"DFMA", "DMUL", "DADD", "DSETP"}
 MEMORY = {"LDS", "SHFL", "LDG", "LD", "LDL", "STL", "STS", "STG"}
 
 
-def disassembler():
-    """cuobjdump: on the PATH, or the one that Triton's wheel carries; None without one."""
-    found = shutil.which("cuobjdump")
+def tool(name):
+    """One of CUDA's tools: on the PATH, or the one that Triton's wheel carries; None without one."""
+    found = shutil.which(name)
     if found:
         return found
     try:
         import triton
     except ImportError:
         return None
-    inside = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    inside = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
     return str(inside) if inside.exists() else None
+
+
+def said(name, content, *options):
+    """What a tool prints of a file with this content."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return subprocess.run([tool(name), *options, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def resources(cubin):
+    """(registers of a thread, bytes of its stack) of the kernel in a cubin."""
+    found = re.search(r"REG:(\d+) STACK:(\d+)", said("cuobjdump", cubin, "--dump-resource-usage"))
+    return int(found[1]), int(found[2])
+
+
+def instructions(cubins, arch):
+    """[(address, instruction)] of the kernel in each of some cubins for one architecture, e.g. "sm_90".
+
+    Their code is laid end to end: the disassembler takes half a second to start, and hardly any to go on.
+    """
+    codes = [_code(cubin) for cubin in cubins]
+    text, out, begin = said("nvdisasm", b"".join(codes), "--binary", arch.upper().replace("_", "")), [], 0
+    found = _instructions(text)
+    for code in codes:
+        end = begin + len(code)
+        out.append([(at - begin, _moved(words, -begin)) for at, words in found if begin <= at < end])
+        begin = end
+    return out
+
+
+def _code(cubin):
+    """The machine code in a cubin, a 64-bit ELF file with one section of it."""
+    at, (size, count, names) = struct.unpack_from("<Q", cubin, 40)[0], struct.unpack_from("<HHH", cubin, 58)
+    sections = [struct.unpack_from("<I20xQQ", cubin, at + size * k) for k in range(count)]
+    name = [cubin[sections[names][1] + section[0]:].split(b"\0", 1)[0] for section in sections]
+    ((_, begin, length),) = [section for k, section in enumerate(sections) if name[k].startswith(b".text.")]
+    return cubin[begin:begin + length]
+
+
+def _moved(words, by):
+    """An instruction of code that lies so many bytes further on."""
+    if not words.startswith(("BRA", "BSSY", "CALL")):
+        return words
+    return re.sub(r"0x([0-9a-f]+)", lambda found: hex(int(found[1], 16) + by), words)
 
 
 @dataclass(frozen=True)
@@ -82,16 +128,11 @@ class Report:
         return PROCESSORS * CLOCK * warps * 32 / self.lanes
 
 
-def report(code, lanes):
-    """The Report of machine code (a cubin) of the fused loop."""
-    tool = disassembler()
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(code)
-        file.flush()
-        said = [subprocess.run([tool, what, file.name], capture_output=True, text=True, check=True).stdout
-                for what in ("--dump-resource-usage", "--dump-sass")]
-    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", said[0]).groups())
-    return Report(registers, stack, _step(_instructions(said[1]), lanes), lanes)
+def reports(kernels, arch="sm_90"):
+    """The Report of each of some [(machine code, lanes)] of the fused loop."""
+    steps = instructions([code for code, _ in kernels], arch)
+    return [Report(*resources(code), _step(found, lanes), lanes)
+            for (code, lanes), found in zip(kernels, steps, strict=True)]
 
 
 def _instructions(text):

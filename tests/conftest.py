@@ -1,9 +1,9 @@
 """Owns the surroundings of the suite: waiting threads sleep, Triton is interpreted, what must not run explodes."""
 
+import gc
 import importlib.util
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,38 +15,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the first
 torch.set_num_threads(1)  # the suite's workers take all processors; threads of tiny problems wait for each other
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is first imported
+gc.disable()  # while test files are imported, which leave no garbage
+
+
+def pytest_collection_finish():
+    """Modules and collected tests stay to the end: nobody has to look through them again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def the_interpreter_does_what_is_needed():
-    """Triton's interpreter patches its language at every call of a function in a kernel, and checks integers for an
-    overflow of which it says nothing: most of its time. Once a launch, and not at all, will do."""
     if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
         yield
         return
-    from triton.runtime import interpreter
+    import interpreter
 
-    patch, done, options = interpreter._patch_lang, set(), interpreter.interpreter_builder.options
-
-    def once(fn):
-        modules = frozenset(id(fn.__globals__[name]) for name in ("tl", "core") if name in fn.__globals__)
-        if modules in done:
-            return interpreter._LangPatchScope()
-        scope = patch(fn)
-        restore = scope.restore
-
-        def restored():
-            done.clear()
-            restore()
-
-        done.add(modules)
-        scope.restore = restored  # called by the launch alone
-        return scope
-
-    interpreter._patch_lang = once
-    interpreter.interpreter_builder.options = replace(options, sanitize_overflow=False)
-    yield
-    interpreter._patch_lang, interpreter.interpreter_builder.options = patch, options
+    with interpreter.once():
+        yield
 
 
 @pytest.fixture

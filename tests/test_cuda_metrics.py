@@ -1,9 +1,5 @@
 """Metric kernels of cards, as fibers without one: against the CPU's and the definitions; their memory and registers."""
 
-import re
-import subprocess
-import tempfile
-
 import numpy as np
 import pytest
 from cases import problem
@@ -377,22 +373,16 @@ def test_cards_share_the_networks(a_card, metric):
 
 
 def resources(program):
-    """(registers, stack bytes, static shared bytes) of a thread of a program on sm_90."""
+    """(registers, stack bytes) of a thread of a program on sm_90."""
     try:
         code = nvrtc().compile(program, "sm_90")
     except BackendUnavailable as error:
         if "could not compile" in str(error):
             raise
         pytest.skip(str(error))
-    tool = sass.disassembler()
-    if tool is None:
+    if sass.tool("cuobjdump") is None:
         pytest.skip("no cuobjdump: triton brings it")
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(code)
-        file.flush()
-        out = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", out)
-    return int(found[1]), int(found[2])
+    return sass.resources(code)
 
 
 def program(model, metric, a_card):

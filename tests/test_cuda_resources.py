@@ -10,21 +10,27 @@ from bench import banks, programs, sass
 from fastsgd.cuda import compiler
 from fastsgd.errors import BackendUnavailable
 
+pytestmark = pytest.mark.xdist_group("cuda_resources")  # compiled once, in one process
+DIAGONAL, MOMENTUM = fs.models.DiagonalLinear(30), fs.rules.SGD(momentum=0.9)
+CARRIED = (programs.Row("carried", DIAGONAL, 20, rule=MOMENTUM),
+           programs.Row("carried", DIAGONAL, 20, rule=fs.rules.Adam()),
+           programs.Row("carried", programs.TS2, 20, rule=fs.rules.SGD(momentum=0.9, nesterov=True, weight_decay=0.1)))
 
-@pytest.fixture(scope="module", autouse=True)
-def tools():
+
+@pytest.fixture(scope="module")
+def reports():
     try:
         compiler.nvrtc()
     except BackendUnavailable as error:
         pytest.skip(str(error))
-    if sass.disassembler() is None:
-        pytest.skip("no cuobjdump: Triton's wheel brings one")
+    if not sass.tool("cuobjdump") or not sass.tool("nvdisasm"):
+        pytest.skip("no cuobjdump and nvdisasm: Triton's wheel brings them")
+    return programs.reports((*programs.ROWS, *CARRIED))
 
 
 @pytest.mark.parametrize("row", programs.ROWS, ids=lambda row: f"{row.title} {row.dtype} {row.N}")
-def test_no_spills_and_one_shuffle_for_each_halving(row):
-    lanes = row.chosen.lanes
-    report = sass.report(compiler.nvrtc().compile(row.chosen.program, "sm_90"), lanes)
+def test_no_spills_and_one_shuffle_for_each_halving(reports, row):
+    lanes, report = row.chosen.lanes, reports[row]
     words = 2 if row.dtype == "float64" else 1
     assert report.spilled == 0 and not report.of({"LDL", "STL"})
     assert report.registers <= 168
@@ -35,10 +41,11 @@ def test_no_spills_and_one_shuffle_for_each_halving(row):
     ("diagonal d=30", 10**6, 230, 128, 0.82, 145, 16), ("diagonal d=30", 30_000, 87, 74, 0.70, 96, 28),
     ("diagonal d=30", 1000, 62, 56, 0.63, 67, 32), ("ReLU 2-20-1", 10**6, 254, 168, 0.75, 131, 12),
     ("ReLU 2-20-1", 1000, 70, 64, 0.63, 60, 32)])
-def test_the_systems_that_are_swept_most_stay_near_their_floor(title, N, issue, registers, share, bound, warps):
+def test_the_systems_that_are_swept_most_stay_near_their_floor(
+        reports, title, N, issue, registers, share, bound, warps):
     """At least 60 % of the throughput that arithmetic alone would allow is the goal; these hold what was reached."""
     row = next(row for row in programs.ROWS if row.title == title and row.N == N)
-    measured = row.measure()
+    measured = row.measure(reports[row])
     assert measured["instructions a step"] <= issue and measured["registers"] <= registers
     assert measured["share"] >= share and measured["bound G steps/s"] > bound
     assert measured["warps a multiprocessor"] >= warps
@@ -58,13 +65,10 @@ def test_instructions_are_counted_where_they_are(lanes):
     assert step["LOP3"] == 16 / (4 * lanes)
 
 
-@pytest.mark.parametrize(("model", "rule"), [
-    (fs.models.DiagonalLinear(30), fs.rules.SGD(momentum=0.9)), (fs.models.DiagonalLinear(30), fs.rules.Adam()),
-    (programs.TS2, fs.rules.SGD(momentum=0.9, nesterov=True, weight_decay=0.1))])
-def test_what_a_rule_carries_is_in_registers(model, rule):
-    chosen = programs.Row("carried", model, 20, rule=rule).chosen
-    assert "carries" in chosen.program.name
-    report = sass.report(compiler.nvrtc().compile(chosen.program, "sm_90"), chosen.lanes)
+@pytest.mark.parametrize("row", CARRIED, ids=("momentum", "adam", "nesterov"))
+def test_what_a_rule_carries_is_in_registers(reports, row):
+    report = reports[row]
+    assert "carries" in row.chosen.program.name
     assert report.spilled == 0 and not report.of({"LDL", "STL"}) and report.registers <= 168
 
 

@@ -118,7 +118,7 @@ def prepared(sanitize):
             run("words.h", [*command(sanitize), "-x", "c++-header", str(folder / "words.h"), "-o", str(temporary)])
     with made_once(folder / "libfibers.so") as temporary:
         if temporary:
-            run("fibers.cpp", [*command(sanitize), "-O1", "-shared", str(HERE / "fibers.cpp"), "-o", str(temporary)])
+            run("fibers.cpp", [*command(sanitize), "-O2", "-shared", str(HERE / "fibers.cpp"), "-o", str(temporary)])
     return folder, folder / "libfibers.so"
 
 

@@ -49,7 +49,7 @@ class Chunk:
 
 @dataclass(eq=False)
 class State:
-    """weights [N, P], buffers [N, K, P] on the host, where `read` puts them; lost [N]; chunks, and data on each card."""
+    """weights [N, P], buffers [N, K, P] on the host, where `read` puts them; lost [N]; chunks, data on each card."""
 
     plan: object
     chosen: object
