@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from . import data, linalg, losses, metrics, models, orders, rules, sweep
+from . import data, functional, linalg, losses, metrics, models, orders, rules, sweep
 from .checkpoint import Checkpoint, resume
 from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
 from .plan import plan
@@ -22,8 +22,8 @@ _LAZY = ("lr_schedulers", "modules")  # these import torch, so they are imported
 __all__ = [
     "BackendUnavailable", "Checkpoint", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise", "Keep",
     "LabelNoise", "Plan", "PlanError", "Result", "Run", "SaveAt", "SlowBackendWarning", "SpecError", "StepSize",
-    "StepTable", "Sweep", "Tuning", "Warmup", "concat", "data", "linalg", "losses", "lr_schedulers", "metrics",
-    "models", "modules", "orders", "plan", "reduce", "resume", "rules", "sweep", "train",
+    "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "concat", "data", "functional", "linalg", "losses",
+    "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "reduce", "resume", "rules", "sweep", "train",
 ]
 
 
@@ -34,4 +34,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *_LAZY})
+    return sorted(__all__)

@@ -14,6 +14,10 @@ PRIMES = 2147483629, 2147483587  # products of two residues fit in 63 bits
 __all__ = ["rank", "singular_values"]
 
 
+def __dir__():
+    return __all__
+
+
 def singular_values(A, method="auto", threads=None):
     """Singular values of a stack of matrices, largest first.
 

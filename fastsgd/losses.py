@@ -13,6 +13,10 @@ from .trace.interpreter import evaluate
 __all__ = ["CrossEntropy", "Function", "Hinge", "Logistic", "Loss", "Squared"]
 
 
+def __dir__():
+    return __all__
+
+
 @dataclass(frozen=True, eq=False)
 class Function(Loss):
     """A loss of one sample given by a torch function, factor * function(h, y), a number.

@@ -87,6 +87,14 @@ class Result:
         """Final parameters {name: [N, ...]} as torch tensors."""
         return self.run.model.unflatten(self._tensor(self.weights))
 
+    def predict(self, X):
+        """Predictions of the networks at their final parameters, at inputs X [n, d]: see `Model.predict`.
+
+        Returns a torch tensor [N, n], or [N, n, o] of o > 1 outputs, in float64; a lost network's are those of the
+        parameters it was frozen at.
+        """
+        return self.run.model.predict(self._tensor(self.weights), X)
+
     def to_module(self, k: int, module: object = None) -> object:
         """The torch.nn.Module of network number k, of a model from `fs.models.from_module`, in the run's dtype.
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -65,6 +66,22 @@ class State:
     X: np.ndarray
     y: np.ndarray
     points: dict
+
+    @cached_property
+    def told(self):
+        """What the fused loop is told at every launch, None for the general loop."""
+        plan, run = self.plan, self.plan.run
+        if not fused(run):
+            return None
+        return {"shape": shape_of(run.model), "layout": (plan.tuning.lanes, plan.tuning.team),
+                "threads": plan.tuning.threads, "batch": plan.batch, "full": run.rule.full,
+                "common": run.order.network if isinstance(run.order, Common) else -1, "seed": run.seed,
+                "slope": 2 * run.loss.factor, "bound": run.loss.bound(run.rule.lost_above, run.dtype)}
+
+    def give(self, X, y):
+        """Other samples of the same shape and dtype."""
+        self.X[:, :self.plan.run.model.d] = X
+        self.y[...] = y
 
     def samples(self, segment):
         """(X, y, indices) of a segment; indices [1 or N, t1 - t0, B] uint32, None if the kernels draw them."""
@@ -139,17 +156,13 @@ class CPU(Backend):
         return plan.step_bytes + order_bytes(plan)
 
     def advance(self, state, segment):
-        plan, run = state.plan, state.plan.run
-        if not fused(run):
+        plan, dtype = state.plan, state.plan.run.dtype
+        if state.told is None:
             return general.advance(state, segment)
         X, y, indices = state.samples(segment)
-        getattr(state.module, f"advance_{run.dtype}")(
-            shape=shape_of(run.model), layout=(plan.tuning.lanes, plan.tuning.team), threads=plan.tuning.threads,
-            ids=plan.keys, W=state.weights, lost=state.lost, base=plan.base.astype(run.dtype), row=plan.row,
-            t0=segment.t0, t1=segment.t1, multiplier=segment.multiplier, X=X, y=y,
-            indices=indices, batch=plan.batch, full=run.rule.full,
-            common=run.order.network if isinstance(run.order, Common) else -1, seed=run.seed,
-            slope=2 * run.loss.factor, bound=run.loss.bound(run.rule.lost_above, run.dtype))
+        getattr(state.module, f"advance_{dtype}")(
+            **state.told, ids=plan.keys, W=state.weights, lost=state.lost, base=plan.base.astype(dtype), row=plan.row,
+            t0=segment.t0, t1=segment.t1, multiplier=segment.multiplier, X=X, y=y, indices=indices)
 
     def lost(self, state):
         return state.lost

@@ -11,3 +11,7 @@ from .relu2 import ReLU2
 
 __all__ = ["MLP", "DiagonalLinear", "DiagonalPower", "DiagonalProduct", "Function", "Model", "ReLU2",
            "TiedAutoencoder", "from_module"]
+
+
+def __dir__():
+    return __all__

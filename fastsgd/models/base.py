@@ -1,6 +1,7 @@
 """Owns what every model family shares: parameters as a dict of named arrays or as one flat [N, P] array."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from ..errors import BackendUnavailable, SpecError
 from ..native import default_threads, native
 from ..spec import draws
+from ..spec.check import as_array, as_float
+from ..spec.kinds import kind_of
 from ..spec.record import Record
 
 
@@ -79,6 +82,27 @@ class Model(Record, ABC):
             columns.append(np.broadcast_to(array, (N, *shape)).reshape(N, -1))
         return np.concatenate(columns, axis=1)
 
+    def predict(self, params, X):
+        """Predictions h(x_1..n) of any number of networks, in float64: [..., n], or [..., n, o] of o > 1 outputs.
+
+        params: {name: [..., *shape]} or flat [..., P], with the same leading axes; X [n, d]
+        Returns a torch tensor where params are tensors, else NumPy. Raises SpecError for other names or shapes.
+        """
+        X = as_array(X, "X", ndim=2).astype(np.float64)
+        if X.shape[1] != self.d:
+            raise SpecError(f"X: has shape {X.shape}, expected [n, {self.d}]")
+        one = next(iter(params.values()), None) if isinstance(params, dict) else params
+        rows, lead = as_rows(self, params)
+        forward = self.forward if kind_of(self) is not None else partial(_in_torch, self.forward)
+        f = [forward(self.unflatten(row), X) for row in rows.astype(np.float64)]
+        size = (len(X), self.outputs)[:1 + (self.outputs > 1)]
+        out = np.reshape(np.array(f, dtype=np.float64), (*lead, *size))
+        if not hasattr(one, "detach"):
+            return out
+        import torch
+
+        return torch.from_numpy(out).to(one.device)
+
     def unflatten(self, flat):
         """View flat parameters [..., P] as {name: [..., *shape]}; NumPy or torch."""
         out, at = {}, 0
@@ -87,6 +111,35 @@ class Model(Record, ABC):
             out[name] = flat[..., at:at + size].reshape((*flat.shape[:-1], *shape))
             at += size
         return out
+
+
+def as_rows(model, params):
+    """(flat parameters [M, P], leading axes) of {name: [..., *shape]} or flat [..., P]. Raises SpecError."""
+    shapes = model.shapes()
+    if not isinstance(params, dict):
+        flat = as_float(as_array(params, "params"), "params")
+        if not flat.ndim or flat.shape[-1] != model.P:
+            raise SpecError(f"params: has shape {flat.shape}, expected [..., {model.P}] or a dict of {list(shapes)}")
+        return flat.reshape(-1, model.P), flat.shape[:-1]
+    if set(params) != set(shapes):
+        raise SpecError(f"params: has {sorted(params)}, expected {list(shapes)}")
+    given = {name: as_float(as_array(params[name], f"params[{name!r}]"), f"params[{name!r}]") for name in shapes}
+    try:
+        lead = np.broadcast_shapes(*(a.shape[:a.ndim - len(shapes[name])] for name, a in given.items()))
+        flat = [np.broadcast_to(a, (*lead, *shapes[name])).reshape(prod(lead), -1) for name, a in given.items()]
+    except ValueError:
+        have = {name: a.shape for name, a in given.items()}
+        raise SpecError(f"params: has shapes {have}, expected [..., *shape] of {shapes} with the same leading "
+                        "axes") from None
+    return np.concatenate(flat, axis=1), lead
+
+
+def _in_torch(forward, params, X):
+    """What training makes of a `forward` that is a user's own: called with tensors."""
+    import torch
+
+    with torch.no_grad():
+        return forward({name: torch.tensor(a) for name, a in params.items()}, torch.tensor(X)).numpy()
 
 
 def _normals(seed, ids, count):

@@ -9,3 +9,7 @@ from .sde import SDE
 from .sgd import SGD
 
 __all__ = ["GD", "SAM", "SDE", "SGD", "Adam", "Descent", "Penalty", "Rule"]
+
+
+def __dir__():
+    return __all__
