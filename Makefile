@@ -85,6 +85,7 @@ sanitize-threads: $(VENV)/ready
 lint: $(VENV)/ready
 	$(RUN)/ruff check .
 	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h' 'tests/*.cpp')
+	$(RUN)/python -m mypy
 
 needs: $(VENV)/ready build
 

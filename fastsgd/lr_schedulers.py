@@ -2,6 +2,7 @@
 
 import hashlib
 import weakref
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class _Scheduled(LRScheduler):
     def _t(self):
         return min(self.last_epoch, self.steps - 1)
 
-    def step(self, epoch=None):
+    def step(self, epoch: int | None = None) -> None:
         """Go on to the next update. Raises PlanError if the optimizer made several since the last call."""
         if self._updates > 1 and epoch is None:
             raise PlanError(
@@ -49,17 +50,17 @@ class _Scheduled(LRScheduler):
         super().step(epoch)
         _WRITTEN[self.optimizer] = self._last_lr
 
-    def get_lr(self):
+    def get_lr(self) -> list:
         """Learning rate of each parameter group at this update."""
         self._updates = 0
         return [rate * factor for rate, factor in zip(self._own_rates(), self._factors, strict=True)]
 
-    def state_dict(self):
+    def state_dict(self) -> dict:
         """Where the schedule is, its base rates and which schedule it is: plain numbers and text."""
         return {"kind": type(self).__name__, "schedule": self._schedule(), "base_lrs": list(self.base_lrs),
                 "last_epoch": self.last_epoch, "_step_count": self._step_count, "factors": list(self._factors)}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict) -> None:
         """Go on at the saved step, with the saved base rates; the optimizer's learning rates are set to it.
 
         Raises PlanError for the state of another schedule, or of another number of parameter groups.
@@ -190,7 +191,7 @@ class DeepNetLR(_Scheduled):
             raise SpecError("DeepNetLR.warmup_factor: belongs to warmup_base = 1, give one of the two")
         super().__init__(optimizer, whole(steps, "DeepNetLR.steps", 1), last_epoch)
 
-    def factor(self, t):
+    def factor(self, t: Any) -> float:
         """What the learning rates are multiplied by at update t, 0 <= t < T."""
         s, f, a, F = (t + 1) / self.steps, self.decay_at, self.warmup_base, self.warmup_factor
 

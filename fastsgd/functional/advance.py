@@ -1,6 +1,7 @@
 """Owns the step without a plan of the user's: networks in an array are moved where they lie."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,9 @@ MOST = 64  # plans that are kept
 _SQUARED, _SGD, _OWN = Squared(), {}, PerNetwork()
 
 
-def advance_(model, params, X, y, order=None, step_size=None, *, steps=None, rule=None, loss=None, seed=0, t0=0,
-             keys=None, lost=None, buffers=None, threads=None):
+def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_size: Any = None, *,
+             steps: int | None = None, rule: Any = None, loss: Any = None, seed: int = 0, t0: int = 0, keys: Any = None,
+             lost: Any = None, buffers: Any = None, threads: int | None = None) -> np.ndarray:
     """Move networks by T steps, in place: params[k] <- what `fs.train` would make of it, bit for bit.
 
     model: from fs.models; one that the CPU backend has a kernel for, or traces
@@ -82,7 +84,7 @@ def advance_(model, params, X, y, order=None, step_size=None, *, steps=None, rul
     return lost
 
 
-def fresh_buffers(rule, params):
+def fresh_buffers(rule: Any, params: Any) -> Any:
     """Buffers [N, K, P] of a rule before its first step, for networks params [N, P]; of the kind of params.
 
     The average of the weights begins at the weights, everything else at 0. K is 0 where the rule carries nothing.
@@ -94,7 +96,7 @@ def fresh_buffers(rule, params):
     return alike(params, out)
 
 
-def start(model, networks, *, seed=0, keys=None, dtype="float32"):
+def start(model: Any, networks: int, *, seed: int = 0, keys: Any = None, dtype: str = "float32") -> np.ndarray:
     """Starting weights [N, P] that `fs.train` gives to networks 0 .. N - 1, as NumPy.
 
     networks: N >= 1; seed: 0 <= seed < 2**64; keys [N]: whose draws they have, by default their own

@@ -1,5 +1,7 @@
 """Owns metrics of networks in an array: what `fs.train` would record of them, as a function."""
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import BackendUnavailable, SpecError
@@ -16,7 +18,7 @@ from ..spec.save import SaveAt
 from .arrays import alike
 
 
-def measure(metric, model, params, data, *, loss=None):
+def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None) -> Any:
     """Values [...] of a metric of networks with parameters [..., P], as `fs.train` records them: from them, in float64.
 
     metric: from fs.metrics, or a function of (params, data); not one that compares with a run's start
@@ -49,7 +51,7 @@ def _measured(metric, model, rows, data, loss):
     return execute(plan).records[run.metrics[0].name][:, 0]
 
 
-def predict(model, params, X):
+def predict(model: Any, params: Any, X: Any) -> Any:
     """Predictions h(x_1..n) [..., n], or [..., n, o] of o > 1 outputs, in float64: `model.predict`.
 
     params: {name: [..., *shape]} or flat [..., P]; X [n, d]
@@ -57,7 +59,7 @@ def predict(model, params, X):
     return model.predict(params, X)
 
 
-def loss(model, params, X, y, loss=None):
+def loss(model: Any, params: Any, X: Any, y: Any, loss: Any = None) -> Any:
     """Mean loss (1/n) sum_i loss(h(x_i), y_i) [...] of networks; see `measure` and fs.metrics.TrainLoss.
 
     X [n, d], y [n] or [n, o]; loss: from fs.losses, by default Squared() with factor 1/2
@@ -65,23 +67,23 @@ def loss(model, params, X, y, loss=None):
     return measure(TrainLoss(), model, params, _data(model, X, y), loss=loss)
 
 
-def accuracy(model, params, X, y):
+def accuracy(model: Any, params: Any, X: Any, y: Any) -> Any:
     """Share of points in the right class [...]; labels as in fs.metrics.TrainAccuracy."""
     classes = model.outputs > 1 and np.ndim(y) == 1
     return measure(TrainAccuracy(), model, params, _data(model, X, y), loss=CrossEntropy() if classes else None)
 
 
-def jacobian_rank(model, params, X, rtol=1e-4, method="auto"):
+def jacobian_rank(model: Any, params: Any, X: Any, rtol: float = 1e-4, method: str = "auto") -> Any:
     """Rank #{sigma > rtol sigma_max} [...] of the Jacobian of predictions at X [n, d]; see fs.metrics.JacobianRank."""
     return measure(JacobianRank(rtol=rtol, points=X, method=method), model, params, _data(model, X))
 
 
-def jacobian_spectrum(model, params, X, method="auto"):
+def jacobian_spectrum(model: Any, params: Any, X: Any, method: str = "auto") -> Any:
     """Singular values [..., k], falling, of the Jacobian at X [n, d]; see fs.metrics.JacobianSpectrum."""
     return measure(JacobianSpectrum(points=X, method=method), model, params, _data(model, X))
 
 
-def feature_sparsity(model, params, X, **fields):
+def feature_sparsity(model: Any, params: Any, X: Any, **fields: Any) -> Any:
     """Feature sparsity coefficient [...] of hidden layers at X [n, d]; `fields` as in fs.metrics.FeatureSparsity."""
     return measure(FeatureSparsity(**fields), model, params, _data(model, X))
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -23,36 +24,36 @@ class Model(Record, ABC):
     outputs = 1  # number o of outputs; predictions are [n] if it is 1, else [n, o]
 
     @abstractmethod
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """{name: shape} of one network's parameters, in canonical order."""
 
     @abstractmethod
-    def scales(self):
+    def scales(self) -> dict:
         """{name: (mean, deviation)} of the starting weights, each a float64 array [] or [N]."""
 
     @abstractmethod
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         """Predictions [n] or [n, o] of one network at X [n, d], in plain operators that NumPy and torch both run."""
 
-    def features(self, params, X):
+    def features(self, params: dict, X: Any) -> dict | None:
         """Hidden activations {layer: [..., n, h]} of networks with leading axes; None if the family has none."""
         return None
 
-    def trained(self, name):
+    def trained(self, name: str) -> bool:
         """Whether the parameters called `name` change in training."""
         return True
 
     @property
-    def P(self):
+    def P(self) -> int:
         """Number of parameters of one network."""
         return sum(prod(shape) for shape in self.shapes().values())
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         """{field: number of networks}, for starting scales that were given per network."""
         return {f"model ({what} of the starting {name})": len(a) for name, pair in self.scales().items()
                 for what, a in zip(("mean", "deviation"), pair, strict=True) if np.ndim(a)}
 
-    def start(self, seed, ids, keys=None):
+    def start(self, seed: int, ids: Any, keys: Any = None) -> np.ndarray:
         """Starting weights [N, P] float64 of the networks `ids`: mean + deviation * normal draw (seed, key, j).
 
         keys [N]: whose draws they have; by default their own
@@ -69,7 +70,7 @@ class Model(Record, ABC):
             at += part.shape[1]
         return out
 
-    def flatten(self, params, N, field="init"):
+    def flatten(self, params: dict, N: int, field: str = "init") -> np.ndarray:
         """Pack {name: [N, ...] or [...]} into [N, P]; names must be exactly the family's. Raises SpecError."""
         shapes = self.shapes()
         if set(params) != set(shapes):
@@ -82,7 +83,7 @@ class Model(Record, ABC):
             columns.append(np.broadcast_to(array, (N, *shape)).reshape(N, -1))
         return np.concatenate(columns, axis=1)
 
-    def predict(self, params, X):
+    def predict(self, params: Any, X: Any) -> Any:
         """Predictions h(x_1..n) of any number of networks, in float64: [..., n], or [..., n, o] of o > 1 outputs.
 
         params: {name: [..., *shape]} or flat [..., P], with the same leading axes; X [n, d]
@@ -103,7 +104,7 @@ class Model(Record, ABC):
 
         return torch.from_numpy(out).to(one.device)
 
-    def unflatten(self, flat):
+    def unflatten(self, flat: Any) -> dict:
         """View flat parameters [..., P] as {name: [..., *shape]}; NumPy or torch."""
         out, at = {}, 0
         for name, shape in self.shapes().items():

@@ -2,6 +2,7 @@
 
 import numbers
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class JacobianRank:
                        else one_of(output, "JacobianRank.output", ("all", "random")))
         self._coordinates = self._choose(parameters)
 
-    def over(self, data):
+    def over(self, data: Any) -> Any:
         """The JacobianSpectrum over all examples of `data`; training mode and parameters are left as they were.
 
         data: a tensor of inputs [B, ...], or a loader of tensors or (input, ...) tuples; moved to the model's device

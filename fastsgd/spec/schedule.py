@@ -1,6 +1,7 @@
 """Owns the step size: a base per network times a schedule, evaluated in float64 to a table of multipliers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Warmup(Record):
         one_of(self.shape, "warmup.shape", ("power", "exponential"))
         one_of(self.clock, "warmup.clock", ("run", "own"))
 
-    def __call__(self, t, T, factor, power, until):
+    def __call__(self, t: Any, T: int, factor: Any, power: Any, until: Any) -> Any:
         """Multipliers at steps t, for columns of factor, power and until."""
         end = np.floor(until * T)
         s = np.minimum(t, end) / (T if self.clock == "run" else np.maximum(end, 1.0))
@@ -67,7 +68,7 @@ class Cosine(Record):
         object.__setattr__(self, "final", per_network(self.final, "cosine.final", 0, high=1))
         object.__setattr__(self, "start", per_network(self.start, "cosine.start", 0, high=BELOW_ONE))
 
-    def __call__(self, t, T, final, start):
+    def __call__(self, t: Any, T: int, final: Any, start: Any) -> Any:
         """Multipliers at steps t, for columns of final and start."""
         begin = np.floor(start * T)
         half = (np.maximum(t, begin) - begin) / (2 * (T - begin))  # turns: half a turn over the whole
@@ -116,7 +117,7 @@ class StepSize(Record):
         if self.cosine is not None and not isinstance(self.cosine, Cosine):
             raise SpecError(f"step_size.cosine: {type(self.cosine).__name__} given, expected fs.Cosine or None")
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         """{field: number of networks it was given for}, fields given once left out."""
         fields = {"step_size": self.base, "step_size.decay_at": self.decay_at, "step_size.decay_by": self.decay_by}
         if self.warmup is not None:
@@ -128,7 +129,7 @@ class StepSize(Record):
             long["step_size"] = len(self.base)
         return long
 
-    def compile(self, N, T):
+    def compile(self, N: int, T: int) -> tuple:
         """Return (base [N] float64, row [N] int32, table): networks of equal schedule share one row of the table.
 
         table(t0, t1) gives multipliers [Q, t1 - t0] in float64, one row per distinct schedule.
@@ -174,15 +175,15 @@ class StepTable(Record):
         object.__setattr__(self, "values", frozen(values))
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Number of steps T the table covers."""
         return self.values.shape[-1]
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         """See `StepSize.lengths`."""
         return {"step_size": len(self.values)} if self.values.ndim == 2 else {}
 
-    def compile(self, N, T):
+    def compile(self, N: int, T: int) -> tuple:
         """See `StepSize.compile`; base is 1 and each given row is its own schedule."""
         table = np.atleast_2d(self.values)
         row = np.zeros(N, np.int32) if len(table) == 1 else np.arange(N, dtype=np.int32)
