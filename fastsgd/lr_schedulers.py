@@ -24,7 +24,7 @@ class _Scheduled(LRScheduler):
     steps, by a chained schedule or by hand, stays changed by that factor.
     """
 
-    def __init__(self, optimizer, steps, last_epoch):
+    def __init__(self, optimizer: Any, steps: int, last_epoch: int) -> None:
         self.steps = steps
         self._updates = 0  # of the optimizer since the last step
         self._factors = [1.0] * len(optimizer.param_groups)  # put on the rates from outside
@@ -138,7 +138,7 @@ class FromStepSize(_Scheduled):
     Raises SpecError for a field outside its range, PlanError for lengths that do not fit the optimizer.
     """
 
-    def __init__(self, optimizer, step_size, steps=None, last_epoch=-1):
+    def __init__(self, optimizer: Any, step_size: Any, steps: int | None = None, last_epoch: int = -1) -> None:
         if not isinstance(step_size, (StepSize, StepTable)):
             step_size = StepSize(step_size)
         if isinstance(step_size, StepTable):
@@ -183,7 +183,8 @@ class DeepNetLR(_Scheduled):
     Raises SpecError for a field outside its range.
     """
 
-    def __init__(self, optimizer, steps, decay_at, warmup_base=1.0, warmup_factor=1.0, last_epoch=-1):
+    def __init__(self, optimizer: Any, steps: int, decay_at: float, warmup_base: float = 1.0,
+                 warmup_factor: float = 1.0, last_epoch: int = -1) -> None:
         self.decay_at = real(decay_at, "DeepNetLR.decay_at", 0, low_open=True, high=1)
         self.warmup_base = real(warmup_base, "DeepNetLR.warmup_base", 0, low_open=True, high=np.finfo(float).max)
         self.warmup_factor = real(warmup_factor, "DeepNetLR.warmup_factor", 0, low_open=True, high=np.finfo(float).max)

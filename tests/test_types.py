@@ -10,6 +10,9 @@ SHELVES = (fs, fs.data, fs.functional, fs.linalg, fs.losses, fs.lr_schedulers, f
            fs.orders, fs.rules, fs.sweep, fs.reduce)
 
 
+SPOKEN = ("__init__", "__getitem__", "__iter__", "__contains__", "__call__", "__len__")
+
+
 def functions():
     """(name, function) of what is public, methods of base classes in fastsgd included."""
     for shelf in SHELVES:
@@ -25,7 +28,9 @@ def functions():
 def methods(kind):
     for name, value in vars(kind).items():
         value = getattr(value, "__func__", getattr(value, "fget", getattr(value, "func", value)))
-        spoken = not name.startswith("_") or name in ("__getitem__", "__iter__", "__contains__", "__call__", "__len__")
+        if name == "__init__" and "__dataclass_fields__" in vars(kind):
+            continue
+        spoken = not name.startswith("_") or name in SPOKEN
         if spoken and inspect.isfunction(value) and not hasattr(value, "__wrapped__"):
             yield f"{kind.__module__}.{kind.__name__}.{name}", value
 

@@ -43,7 +43,7 @@ class Function(Model):
 
     def __init__(self, function: object = None, d: int = 1, shapes: dict | None = None, start: dict | None = None,
                  constants: dict | None = None, at: dict | None = None, graph: str | None = None,
-                 module: object = None):
+                 module: object = None) -> None:
         put = object.__setattr__
         put(self, "function", function)
         put(self, "module", module)

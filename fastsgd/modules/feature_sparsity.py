@@ -65,7 +65,8 @@ class FeatureSparsity:
     Raises SpecError for a field outside its range, PlanError for an unknown layer.
     """
 
-    def __init__(self, model, layers, tau=0.95, normalise=False, units=1000, seed=0, axis=None):
+    def __init__(self, model: Any, layers: Any, tau: float = 0.95, normalise: bool = False,
+                 units: int | None = 1000, seed: int = 0, axis: Any = None) -> None:
         self.model = checked_module(model, "FeatureSparsity")
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self.layers = known(layers, self._modules, "FeatureSparsity.layers")

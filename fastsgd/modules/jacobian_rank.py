@@ -60,7 +60,8 @@ class JacobianRank:
     Raises SpecError for a field outside its range, PlanError for one that does not fit the model.
     """
 
-    def __init__(self, model, rtol=1e-4, parameters=None, output="all", seed=0, chunk_size=None):
+    def __init__(self, model: Any, rtol: float = 1e-4, parameters: Any = None, output: Any = "all", seed: int = 0,
+                 chunk_size: int | None = None) -> None:
         self.model = checked_module(model, "JacobianRank")
         self.rtol = real(rtol, "JacobianRank.rtol", 0, high=BELOW_ONE)
         self.seed = whole(seed, "JacobianRank.seed")

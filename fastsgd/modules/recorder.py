@@ -22,7 +22,7 @@ class Recorder:
     Raises SpecError for meters of another kind.
     """
 
-    def __init__(self, optimizer, sparsity=None, rank=None):
+    def __init__(self, optimizer: Any, sparsity: Any = None, rank: Any = None) -> None:
         for meter, verb in ((sparsity, "attach"), (rank, "over")):
             if meter is not None and not hasattr(meter, verb):
                 raise SpecError(f"Recorder: {type(meter).__name__} given as a meter, expected a FeatureSparsity and a "

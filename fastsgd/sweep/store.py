@@ -53,7 +53,8 @@ class Store:
     path: folder; sweep: what it holds, in the order in which values were added
     """
 
-    def __init__(self, path, sweep, layouts, classes=(), fingerprint=None):
+    def __init__(self, path: str | Path, sweep: Sweep, layouts: Any, classes: Sequence[type] = (),
+                 fingerprint: str | None = None) -> None:
         self.path, self.sweep, self.classes = Path(path), sweep, tuple(classes)
         self.layouts = {one.name: one for one in layouts}
         groups = {group.first: group for group in sweep.groups}
