@@ -18,7 +18,7 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
           networks: int | None = None, init: dict | None = None, order: Any = None, save: SaveAt | None = None,
           metrics: Any = (), loss: Loss | None = None, dtype: Any = "float32", backend: str = "auto",
           device: Any = None, seed: int = 0, ids: Any = None, keys: Any = None,
-          progress: bool | Callable[[int, int, int], object] | None = None,
+          progress: bool | str | Callable[[int, int, int], object] | None = None,
           checkpoint: str | Path | Checkpoint | None = None, tuning: Tuning | None = None) -> Result:
     """Train many small networks, each by its own trajectory, and measure them on the way.
 
@@ -27,7 +27,8 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
     model: a family from fs.models; or a whole fs.Run or fs.plan(run), and then none of the fields below
     data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids, keys:
         as in fs.Run
-    progress: None (silent), True (a bar on stderr), or a function called with (t, T, number lost) after each launch
+    progress: None (silent), True (a bar on stderr), a name to stand before the bar, or a function called with
+        (t, T, number lost) after each launch
     checkpoint: path or fs.Checkpoint. A file that holds this very run is gone on with, and a warning says from which
         step; any other file is refused. Ctrl-C, SIGTERM and SIGHUP leave the progress there
     tuning: fs.Tuning - speed choices of your own

@@ -32,7 +32,7 @@ def reproduce(name, out, options=None):
     if name in rows:
         done = rows[name](options)
     else:  # each has sample orders and saved steps of its own
-        done = NEIGHBOURS[name].make(seed=options.seed, progress=options.progress, quick=options.quick)
+        done = NEIGHBOURS[name].make(seed=options.seed, progress=options.named(name), quick=options.quick)
     paths = [out / f"{name}.txt", out / f"{name}.png"]
     _write(paths[0], done.text())
     done.draw(paths[1])
