@@ -51,6 +51,7 @@ Seed = Annotated[int | None, typer.Option(help="key of all draws; stands above C
 Backend = Annotated[str | None, typer.Option(help=f"one of {', '.join(BACKENDS)}; stands above CONFIG",
                                              autocompletion=_backends)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, for other programs.")]
+Style = Annotated[str, typer.Option(help="of figures: page, or paper (its column's width, small fonts, no title)")]
 Size = Annotated[int | None, typer.Option(help="networks of a range, by default about two seconds of work")]
 
 

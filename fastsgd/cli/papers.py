@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import app, examples
+from .app import Style, app, examples
 
 
 def _names() -> list[str]:
@@ -14,7 +14,8 @@ def _names() -> list[str]:
     return ["all", "neighbours", "deep", *NAMES, *NEIGHBOURS]
 
 
-@app.command(epilog=examples("fastsgd reproduce S1 --quick", "fastsgd reproduce all --out paper",
+@app.command(epilog=examples("fastsgd reproduce S1 --quick", "fastsgd reproduce all --out rows",
+                             "fastsgd reproduce S1 --style paper",
                              "fastsgd reproduce neighbours"))
 def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or all of these; S10 to S13, deep; "
                                                         "even2023, ..., or all neighbours",
@@ -25,6 +26,7 @@ def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or a
               seed: Annotated[int, typer.Option(help="key of all draws")] = 0,
               quick: Annotated[bool, typer.Option("--quick", help="16 sample orders, 60 saved steps")] = False,
               data: Annotated[Path | None, typer.Option(help="images of S10 to S13: a folder or .npz")] = None,
+              style: Style = "page",
               seeds: Annotated[int | None, typer.Option(help="starts of each setting of S10 to S13")] = None
               ) -> None:
     """Reproduce a row of "SGD with Large Step Sizes Learns Sparse Features" over many sample orders, or a neighbour.
@@ -34,7 +36,7 @@ def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or a
     from .. import reproduce as rows
 
     chosen = {"replicas": replicas, "saved": saved} if not quick else rows.QUICK
-    options = rows.Options(**chosen, seed=seed, progress=True, data=data, seeds=seeds)
+    options = rows.Options(**chosen, seed=seed, progress=True, data=data, seeds=seeds, style=style)
 
     finished: list[str] = []
 

@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from ..errors import SpecError
-from .app import Json, app, examples, say
+from .app import Json, Style, app, examples, say
 
 
 @app.command(epilog=examples("fastsgd report run.npz", "fastsgd report run.npz --json",
-                             "fastsgd report phase.zarr --out pages --over step_size,momentum"))
+                             "fastsgd report phase.zarr --out pages --over step_size,momentum",
+                             "fastsgd report phase.zarr --out pages --style paper --svg"))
 def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd run`, or a sweep's store")],
            out: Annotated[Path | None, typer.Option(help="of a store: folder for a page, figures, CSV and "
                                                          "JSON")] = None,
@@ -19,7 +20,7 @@ def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd
            by: Annotated[str | None, typer.Option(help="of a store: the axis whose values are curves")] = None,
            metric: Annotated[list[str] | None, typer.Option(help="of a store: only this one; may be repeated")] = None,
            svg: Annotated[bool, typer.Option("--svg", help="of a store: figures as SVG too")] = False,
-           as_json: Json = False) -> None:
+           style: Style = "page", as_json: Json = False) -> None:
     """Print a table of a RESULT; of a sweep's store, finished or not, how far it is, and write its figures to OUT."""
     if result.is_dir():
         from ..report import store as pages
@@ -29,7 +30,8 @@ def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd
         say(pages.text(opened), vars(opened.progress()) | {"path": str(result)}, as_json)
         if out is not None:
             pairs = [word.strip() for word in over.split(",")] if over else None
-            typer.echo("wrote " + ", ".join(map(str, pages.write(opened, out, pairs, by, metric, svg))), err=as_json)
+            paths = pages.write(opened, out, pairs, by, metric, svg, style)
+            typer.echo("wrote " + ", ".join(map(str, paths)), err=as_json)
         return
     from ..report import summary
     from ..result import Result

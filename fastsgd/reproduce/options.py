@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..spec.check import whole
+from ..report.look import STYLES
+from ..spec.check import one_of, whole
 
 QUICK = {"replicas": 16, "saved": 60, "quick": True}
 
@@ -17,6 +18,7 @@ class Options:
     progress: as in `fs.train`; True stands for a bar with the run's name
     quick: whether neighbours and deep rows take their short form
     data: images of the deep rows, a path; by default those of an installed package
+    style: of figures, "page" or "paper"; see report/look.py
     seeds: starts of each setting of the deep rows, >= 1; by default 4, and 3 if quick
     """
 
@@ -27,8 +29,10 @@ class Options:
     quick: bool = False
     data: object = None
     seeds: int | None = None
+    style: str = "page"
 
     def __post_init__(self):
+        one_of(self.style, "style", STYLES)
         if self.seeds is not None:
             object.__setattr__(self, "seeds", whole(self.seeds, "seeds", 1, 2**16))
         for name, low, high in (("replicas", 1, 2**20), ("saved", 60, 2**16), ("seed", 0, 2**64 - 1)):

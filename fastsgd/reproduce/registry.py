@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import SpecError
 from ..files import whole
+from ..report import look
 from . import deep, fluctuation, functions, movement, plane, scalar, systems
 from .neighbours import NEIGHBOURS
 from .options import Options
@@ -35,7 +36,8 @@ def reproduce(name, out, options=None):
         done = NEIGHBOURS[name].make(seed=options.seed, progress=options.named(name), quick=options.quick)
     paths = [out / f"{name}.txt", out / f"{name}.png"]
     _write(paths[0], done.text())
-    done.draw(paths[1])
+    with look.style(options.style):
+        done.draw(paths[1])
     for kind, result in done.results.items():
         paths.append(out / f"{name}_{kind}.npz")
         result.save(paths[-1])
