@@ -16,8 +16,8 @@ GPU_ARGS ?=
 GPU_CPYTHON ?= python3.12
 , := ,
 
-.PHONY: contract demo test bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses sanitize-threads lint build \
-  clean
+.PHONY: contract demo test bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses \
+  sanitize-threads lint docs build clean
 
 demo: $(VENV)/package
 	@echo "the main figure over 1024 runs (a quarter of a minute)"
@@ -91,6 +91,12 @@ sanitize-threads: $(VENV)/ready
 lint: $(VENV)/ready
 	$(RUN)/ruff check .
 	$(RUN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.h' 'tests/*.cpp')
+	$(RUN)/python -m mypy
+
+# The site in build/site, from docs/ and docstrings; a link that leads nowhere, or any warning, fails.
+docs: $(VENV)/ready
+	$(call INSTALL,--no-build-isolation -e ".[docs]")
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build
 
 needs: $(VENV)/ready build
 

@@ -14,8 +14,11 @@ import argparse
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +35,7 @@ SCHEDULES = {  # label -> (step size, decay_at or None, warm-up base, colour)
     "large: 0.2 growing, decay at 50 %": (0.2, 0.5, 1.03, "#D55E00"),
 }
 SMALL, SHORT, LONG = SCHEDULES
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
@@ -41,15 +45,15 @@ class Curve:
 
     label: str
     seed: int
-    loss: list
-    rate: list
-    measured: list
-    error: list
-    sparsity: list
+    loss: list[float]
+    rate: list[float]
+    measured: list[int]
+    error: list[float]
+    sparsity: list[list[float]]
     lost: int | None = None
 
 
-def data(train):
+def data(train: int) -> tuple[Pair, Pair]:
     """((X, y) to train on, (X, y) to test on), the same split for every run; pixels in [0, 1]."""
     from sklearn.datasets import load_digits
 
@@ -60,7 +64,7 @@ def data(train):
     return (X[order[:train]], y[order[:train]]), (X[order[train:]], y[order[train:]])
 
 
-def run(label, seed, epochs, train, width):
+def run(label: str, seed: int, epochs: int, train: int, width: int) -> Curve:
     """Train one network and return its Curve."""
     torch.set_num_threads(1)  # runs go side by side
     (X, y), test = data(train)
@@ -87,14 +91,15 @@ def run(label, seed, epochs, train, width):
             optimizer.step()
             scheduler.step()
             losses.append(loss.item())
-        curve.loss.append(np.mean(losses))
+        curve.loss.append(float(np.mean(losses)))
         if not np.isfinite(curve.loss[-1]):
             curve.lost = epoch
             break
     return curve
 
 
-def measure(curve, epoch, model, meter, X, test):
+def measure(curve: Curve, epoch: int, model: nn.Module, meter: fs.modules.FeatureSparsity, X: torch.Tensor,
+            test: Pair) -> None:
     """Append the test error, and the feature sparsity on the training inputs."""
     model.eval()
     with torch.no_grad():
@@ -105,12 +110,12 @@ def measure(curve, epoch, model, meter, X, test):
     curve.sparsity.append([100 * layer.coefficient for layer in meter.over(X.split(250)).values()])
 
 
-def survivors(curves, label):
+def survivors(curves: list[Curve], label: str) -> list[Curve]:
     """The runs of a schedule that reached the end."""
     return [curve for curve in curves if curve.label == label and curve.lost is None]
 
 
-def table(curves):
+def table(curves: list[Curve]) -> str:
     """Medians at the last epoch as text, one row a schedule."""
     head = ["schedule", "runs (lost)", "train loss", "test error %", *(f"{name} %" for name in LAYERS.values())]
     rows = [head]
@@ -125,7 +130,7 @@ def table(curves):
                                enumerate(zip(row, widths, strict=True))) for row in rows)
 
 
-def verdict(curves, epochs):
+def verdict(curves: list[Curve], epochs: int) -> str:
     """What of the paper's claims is seen here, in words, with the numbers they rest on."""
     small, short, long = (survivors(curves, label) for label in SCHEDULES)
     if not (small and short and long):
@@ -145,7 +150,7 @@ def verdict(curves, epochs):
     errors = [np.median([c.error[-1] for c in part]) for part in (small, short, long)]
     layers = list(LAYERS.values())
 
-    def which(a, b):
+    def which(a: str, b: str) -> tuple[bool, str]:
         lower = [name for name, x, y in zip(layers, ends[a], ends[b], strict=True) if x < y]
         return len(lower) == len(layers), f"in {len(lower)} of {len(layers)} layers ({', '.join(lower) or 'none'})"
 
@@ -163,7 +168,12 @@ def verdict(curves, epochs):
     return "\n".join(f"{'holds         ' if holds else 'does not hold '} {text}" for holds, text in lines)
 
 
-def draw(curves, epochs, path):
+def of_layer(k: int, curve: Curve) -> tuple[list[int], np.ndarray]:
+    """Epochs [S] and the sparsity [S] of layer k."""
+    return curve.measured, np.array(curve.sparsity)[:, k]
+
+
+def draw(curves: list[Curve], epochs: int, path: str) -> None:
     """Training loss, test error, step size and sparsity of each layer against the epoch."""
     import matplotlib
 
@@ -171,11 +181,12 @@ def draw(curves, epochs, path):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 4, figsize=(15, 7), sharex=True, constrained_layout=True)
-    panels = [("step size", "step size", lambda c: (np.arange(epochs + 1), [*c.rate, c.rate[-1]])),
-              ("training loss", "mean over the epoch's batches", lambda c: (np.arange(epochs) + 0.5, c.loss)),
-              ("test error", "% of test images", lambda c: (c.measured, c.error))]
-    panels += [(f"activations: {name}", "feature sparsity coefficient (%)",
-                lambda c, k=k: (c.measured, np.array(c.sparsity)[:, k])) for k, name in enumerate(LAYERS.values())]
+    panels: list[tuple[str, str, Callable[[Curve], tuple[Any, Any]]]] = [
+        ("step size", "step size", lambda c: (np.arange(epochs + 1), [*c.rate, c.rate[-1]])),
+        ("training loss", "mean over the epoch's batches", lambda c: (np.arange(epochs) + 0.5, c.loss)),
+        ("test error", "% of test images", lambda c: (c.measured, c.error))]
+    panels += [(f"activations: {name}", "feature sparsity coefficient (%)", partial(of_layer, k))
+               for k, name in enumerate(LAYERS.values())]
     for k, (axis, (title, quantity, values)) in enumerate(zip(axes.flat, panels, strict=True)):
         for label, (*_, colour) in SCHEDULES.items():
             left = [values(curve) for curve in survivors(curves, label)]
@@ -202,7 +213,7 @@ def draw(curves, epochs, path):
     pyplot.close(figure)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a smoke test of a few seconds")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,37 +1,67 @@
 """fastsgd: thousands to millions of small networks, each trained by its own per-sample SGD, inside one fused kernel."""
 
+import sys
 from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from . import data, linalg, losses, metrics, models, orders, rules, sweep
-from .checkpoint import Checkpoint, resume
-from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
-from .plan import plan
-from .result import Result, concat
-from .spec.noise import GradientNoise, LabelNoise
-from .spec.planned import Plan, Tuning
-from .spec.problem import Dataset
-from .spec.run import Run
-from .spec.save import Floor, SaveAt
-from .spec.schedule import Cosine, StepSize, StepTable, Warmup
-from .sweep import Keep, Sweep, reduce
-from .train import train
+if TYPE_CHECKING:
+    from . import data, functional, linalg, losses, lr_schedulers, metrics, models, modules, orders, rules, sweep
+    from .checkpoint import Checkpoint, resume
+    from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
+    from .plan import plan
+    from .result import Result, concat
+    from .spec.noise import GradientNoise, LabelNoise
+    from .spec.planned import Plan, Tuning
+    from .spec.problem import Dataset
+    from .spec.run import Run
+    from .spec.save import Floor, SaveAt
+    from .spec.schedule import Cosine, StepSize, StepTable, Warmup
+    from .sweep import Keep, Sweep, reduce
+    from .train import train
 
 __version__ = "0.1.0"
-_LAZY = ("lr_schedulers", "modules")  # these import torch, so they are imported when first named
 
 __all__ = [
     "BackendUnavailable", "Checkpoint", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise", "Keep",
     "LabelNoise", "Plan", "PlanError", "Result", "Run", "SaveAt", "SlowBackendWarning", "SpecError", "StepSize",
-    "StepTable", "Sweep", "Tuning", "Warmup", "concat", "data", "linalg", "losses", "lr_schedulers", "metrics",
-    "models", "modules", "orders", "plan", "reduce", "resume", "rules", "sweep", "train",
+    "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "concat", "data", "functional", "linalg", "losses",
+    "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "reduce", "resume", "rules", "sweep", "train",
 ]
 
+_FROM = {  # where each name is; it is imported when somebody asks for it. Other names are modules of the package
+    "checkpoint": ("Checkpoint", "resume"),
+    "errors": ("BackendUnavailable", "FastsgdError", "PlanError", "SlowBackendWarning", "SpecError"),
+    "plan": ("plan",), "result": ("Result", "concat"), "spec.noise": ("GradientNoise", "LabelNoise"),
+    "spec.planned": ("Plan", "Tuning"), "spec.problem": ("Dataset",), "spec.run": ("Run",),
+    "spec.save": ("Floor", "SaveAt"), "spec.schedule": ("Cosine", "StepSize", "StepTable", "Warmup"),
+    "sweep": ("Keep", "Sweep", "reduce"), "train": ("train",),
+}
+_HOME = {name: module for module, names in _FROM.items() for name in names}
 
-def __getattr__(name):
-    if name in _LAZY:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = import_module(f".{_HOME.get(name, name)}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":  # something that a module of ours needs is not installed
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(module, name) if name in _HOME else module
+    globals()[name] = value
+    return value
 
 
-def __dir__():
-    return sorted({*globals(), *_LAZY})
+def __dir__() -> list[str]:
+    return __all__
+
+
+class _Package(ModuleType):
+    """The package: an import of the module `fastsgd.plan` does not hide the function `plan`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType) and value.__name__ == f"{__name__}.{name}"):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

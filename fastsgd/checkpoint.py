@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from .errors import SpecError
 from .execute import Progress, execute
 from .files import writable
 from .plan import plan as make_plan
+from .result import Result
 from .spec import codec
 from .spec.check import real
 from .spec.metric import Custom
+from .spec.planned import Tuning
 from .storage import Damaged, require_ours
 from .watch import watcher
 
@@ -49,7 +52,7 @@ class Checkpoint:
         object.__setattr__(self, "every", real(self.every, "checkpoint.every", 0))
 
     @property
-    def previous(self):
+    def previous(self) -> str:
         """Where the checkpoint before the newest is."""
         return f"{os.path.realpath(self.path)}.previous"
 
@@ -270,7 +273,8 @@ def _with(metrics, functions):
             for metric in metrics]
 
 
-def resume(path, *, backend=None, tuning=None, progress=None, checkpoint=None, functions=None, classes=()):
+def resume(path: str | Path, *, backend: str | None = None, tuning: Tuning | None = None, progress: object = None,
+           checkpoint: object = None, functions: dict | None = None, classes: Sequence[type] = ()) -> Result:
     """Go on with a run where its checkpoint left it; the result has the bits of an uninterrupted run.
 
     path: file written by `train(..., checkpoint=...)`; of a run that has ended it gives the result

@@ -1,5 +1,6 @@
 """Owns configuration files: a TOML table becomes a Run, or a Sweep over one."""
 
+import re
 import sys
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+FIELD = re.compile(r"[A-Za-z_]\w*(\.\w+)*")  # before the colon of an error
 SHELVES = {"model": models, "rule": rules, "order": orders, "loss": losses}
 
 
@@ -80,14 +82,33 @@ def read_sweep(path, changes=()):
 
 @contextmanager
 def _lines(path):
-    """Say in which line of a file a key stands that no table has."""
+    """Say in which line of a file the key stands that an error is about."""
     try:
         yield
     except UnknownField as error:
+        raise SpecError(f"{error}{_where(path, error.key)}") from None
+    except SpecError as error:
+        field = str(error).partition(":")[0]
+        if not FIELD.fullmatch(field):
+            raise
+        table, _, key = field.rpartition(".")
+        raise SpecError(f"{error}{_where(path, key, table) or _where(path, key)}") from None
+
+
+def _where(path, key, table=None):
+    """" (line 3 of 'run.toml')" of a key, of a table if one is given; "" where no line or more than one has it."""
+    try:
         lines = Path(path).read_text().splitlines()
-        found = [k for k, line in enumerate(lines, 1) if error.key in _keys(line)]
-        where = f" (line {found[0]} of {str(path)!r})" if len(found) == 1 else ""
-        raise SpecError(f"{error}{where}") from None
+    except (OSError, ValueError):
+        return ""
+    found, header = [], ""
+    for k, line in enumerate(lines, 1):
+        if line.strip().startswith("["):
+            header = line.strip("[] ")
+        inside = table is None or header == table or table.split(".")[-1] in _keys(line)
+        if inside and key in _keys(line):
+            found.append(k)
+    return f" (line {found[0]} of {str(path)!r})" if len(found) == 1 else ""
 
 
 def _keys(line):

@@ -1,5 +1,7 @@
 """Owns singular values and ranks of stacks of small matrices: plain arrays in, plain arrays out."""
 
+from typing import Any
+
 import numpy as np
 
 from .errors import BackendUnavailable, SpecError
@@ -14,7 +16,11 @@ PRIMES = 2147483629, 2147483587  # products of two residues fit in 63 bits
 __all__ = ["rank", "singular_values"]
 
 
-def singular_values(A, method="auto", threads=None):
+def __dir__():
+    return __all__
+
+
+def singular_values(A: Any, method: str = "auto", threads: int | None = None) -> Any:
     """Singular values of a stack of matrices, largest first.
 
     A [..., m, n]: NumPy array, torch tensor on the CPU or anything with DLPack; float32 or float64, finite, m, n >= 1
@@ -38,7 +44,7 @@ def singular_values(A, method="auto", threads=None):
     return _like(A, sigma, as_array(A, "A").shape[:-2], None)
 
 
-def rank(A, rtol, method="auto", threads=None):
+def rank(A: Any, rtol: float, method: str = "auto", threads: int | None = None) -> Any:
     """Numerical ranks #{k : sigma_k > rtol sigma_1} of a stack of matrices; a zero matrix has rank 0.
 
     A [..., m, n]: as for `singular_values`

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from .trace import programs
 from .trace.interpreter import evaluate
 
 __all__ = [*(kind.__name__ for kind in loss.KINDS), "Function", "Loss"]
+
+
+def __dir__():
+    return __all__
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,7 @@ class Function(Loss):
         object.__setattr__(self, "_nodes", nodes)
         object.__setattr__(self, "_why", None)
 
-    def bound_to(self, outputs, labels):
+    def bound_to(self, outputs: int, labels: Any) -> Any:
         """The same loss with its graph for so many outputs and labels of this shape; without one it knows why."""
         if self.graph is not None and (self.outputs, self.labels) == (outputs, labels):
             return self
@@ -59,18 +64,18 @@ class Function(Loss):
         object.__setattr__(made, "_why", why)
         return made
 
-    def why_not(self):
+    def why_not(self) -> str | None:
         """None, or a sentence saying why there is no graph."""
         return self._why
 
-    def nodes(self):
+    def nodes(self) -> Any:
         """{"value", "gap": node} of the graph, None if there is none."""
         return self._nodes
 
     def _one(self, f, y):
         return self.factor * self.function(f, y)
 
-    def value(self, f, y, outputs=1):
+    def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         lead = f.ndim - (outputs > 1)
         numpy = isinstance(f, np.ndarray)
         if self._nodes is not None and (numpy or self.function is None):
@@ -86,7 +91,7 @@ class Function(Loss):
             f.reshape(count, *f.shape[lead:]), y.reshape(count, *tail)).reshape(shape)
         return each.numpy() if numpy else each
 
-    def refuse(self, outputs, y):
+    def refuse(self, outputs: int, y: Any) -> str | None:
         if self.outputs is not None and y is not None and self.function is None:
             if (self.outputs, self.labels) != (outputs, tuple(y.shape[1:])):
                 return (f"loss.function: was traced for {self.outputs} output(s) and labels {list(self.labels)}, and "

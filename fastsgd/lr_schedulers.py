@@ -2,6 +2,7 @@
 
 import hashlib
 import weakref
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ class _Scheduled(LRScheduler):
     steps, by a chained schedule or by hand, stays changed by that factor.
     """
 
-    def __init__(self, optimizer, steps, last_epoch):
+    def __init__(self, optimizer: Any, steps: int, last_epoch: int) -> None:
         self.steps = steps
         self._updates = 0  # of the optimizer since the last step
         self._factors = [1.0] * len(optimizer.param_groups)  # put on the rates from outside
@@ -37,7 +38,7 @@ class _Scheduled(LRScheduler):
     def _t(self):
         return min(self.last_epoch, self.steps - 1)
 
-    def step(self, epoch=None):
+    def step(self, epoch: int | None = None) -> None:
         """Go on to the next update. Raises PlanError if the optimizer made several since the last call."""
         if self._updates > 1 and epoch is None:
             raise PlanError(
@@ -49,17 +50,17 @@ class _Scheduled(LRScheduler):
         super().step(epoch)
         _WRITTEN[self.optimizer] = self._last_lr
 
-    def get_lr(self):
+    def get_lr(self) -> list:
         """Learning rate of each parameter group at this update."""
         self._updates = 0
         return [rate * factor for rate, factor in zip(self._own_rates(), self._factors, strict=True)]
 
-    def state_dict(self):
+    def state_dict(self) -> dict:
         """Where the schedule is, its base rates and which schedule it is: plain numbers and text."""
         return {"kind": type(self).__name__, "schedule": self._schedule(), "base_lrs": list(self.base_lrs),
                 "last_epoch": self.last_epoch, "_step_count": self._step_count, "factors": list(self._factors)}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict) -> None:
         """Go on at the saved step, with the saved base rates; the optimizer's learning rates are set to it.
 
         Raises PlanError for the state of another schedule, or of another number of parameter groups.
@@ -137,7 +138,7 @@ class FromStepSize(_Scheduled):
     Raises SpecError for a field outside its range, PlanError for lengths that do not fit the optimizer.
     """
 
-    def __init__(self, optimizer, step_size, steps=None, last_epoch=-1):
+    def __init__(self, optimizer: Any, step_size: Any, steps: int | None = None, last_epoch: int = -1) -> None:
         if not isinstance(step_size, (StepSize, StepTable)):
             step_size = StepSize(step_size)
         if isinstance(step_size, StepTable):
@@ -182,7 +183,8 @@ class DeepNetLR(_Scheduled):
     Raises SpecError for a field outside its range.
     """
 
-    def __init__(self, optimizer, steps, decay_at, warmup_base=1.0, warmup_factor=1.0, last_epoch=-1):
+    def __init__(self, optimizer: Any, steps: int, decay_at: float, warmup_base: float = 1.0,
+                 warmup_factor: float = 1.0, last_epoch: int = -1) -> None:
         self.decay_at = real(decay_at, "DeepNetLR.decay_at", 0, low_open=True, high=1)
         self.warmup_base = real(warmup_base, "DeepNetLR.warmup_base", 0, low_open=True, high=np.finfo(float).max)
         self.warmup_factor = real(warmup_factor, "DeepNetLR.warmup_factor", 0, low_open=True, high=np.finfo(float).max)
@@ -190,7 +192,7 @@ class DeepNetLR(_Scheduled):
             raise SpecError("DeepNetLR.warmup_factor: belongs to warmup_base = 1, give one of the two")
         super().__init__(optimizer, whole(steps, "DeepNetLR.steps", 1), last_epoch)
 
-    def factor(self, t):
+    def factor(self, t: Any) -> float:
         """What the learning rates are multiplied by at update t, 0 <= t < T."""
         s, f, a, F = (t + 1) / self.steps, self.decay_at, self.warmup_base, self.warmup_factor
 

@@ -3,3 +3,7 @@
 from .spec.order import Common, PerNetwork, Replay, Reshuffle
 
 __all__ = ["Common", "PerNetwork", "Replay", "Reshuffle"]
+
+
+def __dir__():
+    return __all__

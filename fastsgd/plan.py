@@ -24,7 +24,7 @@ SURELY = 128 << 20  # bytes that any machine has
 AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
 
 
-def plan(run, tuning=None):
+def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     """Check a Run as a whole and choose how to do it. Nothing is computed yet; `plan(run).explain()` says what and why.
 
     run: fs.Run

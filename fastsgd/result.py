@@ -1,7 +1,9 @@
 """Owns the result: labelled records with their provenance, in and out of files."""
 
+from collections.abc import Iterable, Iterator, KeysView, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from .models.function import Function, to_module
 from .spec import codec
 from .spec.check import whole
 from .spec.fields import alone
-from .spec.run import DEVICE
+from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
 
@@ -45,7 +47,7 @@ class Result:
     provenance: how and where it was computed
     """
 
-    run: object
+    run: Run
     steps: np.ndarray
     ids: np.ndarray
     base: np.ndarray
@@ -55,16 +57,16 @@ class Result:
     saved_weights: np.ndarray | None
     provenance: dict
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         return self._tensor(self.numpy(name))
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self.records
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.records)
 
-    def keys(self):
+    def keys(self) -> KeysView[str]:
         """Names of the records, in the order of the run's metrics."""
         return self.records.keys()
 
@@ -76,16 +78,24 @@ class Result:
         there = kind == "cuda" and int(number or 0) < torch.cuda.device_count()
         return torch.from_numpy(array).to(f"{kind}:{number}" if number else kind) if there else torch.from_numpy(array)
 
-    def numpy(self, name):
+    def numpy(self, name: str) -> np.ndarray:
         """Record `name` as NumPy [N, S, ...]."""
         if name not in self.records:
             raise SpecError(f"result has no record {name!r}, it has {sorted(self.records)}")
         return self.records[name]
 
     @property
-    def params(self):
+    def params(self) -> dict:
         """Final parameters {name: [N, ...]} as torch tensors."""
         return self.run.model.unflatten(self._tensor(self.weights))
+
+    def predict(self, X: Any) -> Any:
+        """Predictions of the networks at their final parameters, at inputs X [n, d]: see `Model.predict`.
+
+        Returns a torch tensor [N, n], or [N, n, o] of o > 1 outputs, in float64; a lost network's are those of the
+        parameters it was frozen at.
+        """
+        return self.run.model.predict(self._tensor(self.weights), X)
 
     def to_module(self, k: int, module: object = None) -> object:
         """The torch.nn.Module of network number k, of a model from `fs.models.from_module`, in the run's dtype.
@@ -99,22 +109,22 @@ class Result:
         return to_module(self.run.model, self.run.model.unflatten(self.weights[k]), self.run.dtype, module)
 
     @property
-    def saved_params(self):
+    def saved_params(self) -> dict:
         """Parameters at the saved steps {name: [N, S, ...]} as torch tensors."""
         if self.saved_weights is None:
             raise SpecError("saved_params: were not kept, ask for them with SaveAt(..., params=True)")
         return self.run.model.unflatten(self._tensor(self.saved_weights))
 
     @property
-    def survived(self):
+    def survived(self) -> np.ndarray:
         """[N] bool: networks that were not lost."""
         return self.lost < 0
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (f"Result({type(self.run.model).__name__}, N={len(self.ids)}, T={self.run.steps}, S={len(self.steps)}, "
                 f"lost={int((self.lost >= 0).sum())}, records={sorted(self.records)})")
 
-    def to_xarray(self):
+    def to_xarray(self) -> Any:
         """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray.
 
         Hyper-parameters that were given per network are coordinates by their dotted names, such as rule.weight_decay,
@@ -125,7 +135,7 @@ class Result:
         """
         return tables.to_xarray(self)
 
-    def to_pandas(self):
+    def to_pandas(self) -> Any:
         """A pandas.DataFrame in long form: a row for each network and saved step. Needs pandas.
 
         Columns are net, step, step_size, lost, the hyper-parameters that were given per network, and the records that
@@ -133,7 +143,7 @@ class Result:
         """
         return tables.to_pandas(self)
 
-    def select(self, mask=None, **labels):
+    def select(self, mask: Any = None, **labels: Any) -> "Result":
         """The Result of some of the networks, in their order, or in that of the places given.
 
         mask: [N] true or false, or places [M], e.g. result.survived
@@ -150,7 +160,7 @@ class Result:
                        lost=self.lost[places], weights=self.weights[places], saved_weights=saved,
                        records={name: a[places] for name, a in self.records.items()})
 
-    def save(self, path, classes=()):
+    def save(self, path: str | Path, classes: Sequence[type] = ()) -> None:
         """Write everything to one npz file, whole or not at all; or what `to_xarray` gives to NAME.zarr or NAME.nc.
 
         `load` reads npz files alone. The others are compressed, for other tools, and need zarr, or netCDF4 or h5netcdf.
@@ -173,7 +183,7 @@ class Result:
         archive.write(path, header, run, arrays, self.records, self.saved_weights)
 
     @classmethod
-    def load(cls, path, classes=()):
+    def load(cls, path: str | Path, classes: Sequence[type] = ()) -> "Result":
         """Read a file that `save` wrote.
 
         classes: dataclasses of your own that the run holds; a file makes no records but these and fastsgd's
@@ -189,7 +199,7 @@ class Result:
         return cls(run=run, records=records, saved_weights=saved_weights, provenance=provenance, **parts)
 
 
-def concat(results):
+def concat(results: Iterable[Result]) -> Result:
     """One Result of several, networks one after the other: shards of a population, or runs that differ by network.
 
     results: Results of runs that differ in per-network fields, ids and keys alone, and have no network number twice,

@@ -1,15 +1,25 @@
 """Owns the front door: one call that plans, runs and returns a result."""
 
-from .checkpoint import run_with
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import Checkpoint, run_with
 from .errors import SpecError
 from .plan import plan as make_plan
-from .spec.planned import Plan
+from .result import Result
+from .spec.loss import Loss
+from .spec.planned import Plan, Tuning
 from .spec.run import Run
+from .spec.save import SaveAt
 
 
-def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=None, init=None, order=None, save=None,
-          metrics=(), loss=None, dtype="float32", backend="auto", device=None, seed=0, ids=None, keys=None,
-          progress=None, checkpoint=None, tuning=None):
+def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = None, steps: int | float | None = None,
+          networks: int | None = None, init: dict | None = None, order: Any = None, save: SaveAt | None = None,
+          metrics: Any = (), loss: Loss | None = None, dtype: Any = "float32", backend: str = "auto",
+          device: Any = None, seed: int = 0, ids: Any = None, keys: Any = None,
+          progress: bool | str | Callable[[int, int, int], object] | None = None,
+          checkpoint: str | Path | Checkpoint | None = None, tuning: Tuning | None = None) -> Result:
     """Train many small networks, each by its own trajectory, and measure them on the way.
 
     w_k <- w_k - eta_k(t) * mean over the batch of grad loss(h_{w_k}(x_i), y_i),   t = 0 .. T-1,  k = 0 .. N-1
@@ -17,7 +27,8 @@ def train(model, data=None, *, rule=None, step_size=None, steps=None, networks=N
     model: a family from fs.models; or a whole fs.Run or fs.plan(run), and then none of the fields below
     data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids, keys:
         as in fs.Run
-    progress: None (silent), True (a bar on stderr), or a function called with (t, T, number lost) after each launch
+    progress: None (silent), True (a bar on stderr), a name to stand before the bar, or a function called with
+        (t, T, number lost) after each launch
     checkpoint: path or fs.Checkpoint. A file that holds this very run is gone on with, and a warning says from which
         step; any other file is refused. Ctrl-C, SIGTERM and SIGHUP leave the progress there
     tuning: fs.Tuning - speed choices of your own

@@ -14,14 +14,21 @@ def watcher(plan, progress):
         yield None
     elif callable(progress):
         yield lambda done: progress(done.t, T, plan.N - done.alive)
-    elif progress is True:
+    elif progress is True or isinstance(progress, str):
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        with Bar(TextColumn(f"{plan.N} networks"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        with Bar(TextColumn(_named(plan, progress)), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
                  TextColumn("{task.fields[lost]} lost"), console=Console(file=sys.stderr)) as bar:
             task = bar.add_task("", total=T, lost=0)
             yield lambda done: bar.update(task, completed=done.t, lost=plan.N - done.alive)
     else:
-        raise SpecError(f"progress: {progress!r} given, expected None, True or a function (t, T, lost)")
+        raise SpecError(f"progress: {progress!r} given, expected None, True, a name, or a function "
+                        "(t, T, lost)")
+
+
+def _named(plan, progress):
+    """What stands before a bar."""
+    networks = f"{plan.N} network{'s' * (plan.N != 1)}"
+    return networks if progress is True else f"{progress.replace('[', '(')}: {networks}"

@@ -94,7 +94,7 @@ def pytest_terminal_summary(terminalreporter):
              "instruction counts": shutil.which("valgrind") is None}
     lacks |= {f"x86-64-{isa}": not set(NEEDS[isa]) <= cpu_flags() for isa in ISAS}
     lacks |= {f"what needs {name}": importlib.util.find_spec(name) is None
-              for name in ("jax", "numba", "modelbatch", "sklearn", "xarray", "matplotlib", "triton", "zarr",
+              for name in ("jax", "numba", "modelbatch", "sklearn", "xarray", "matplotlib", "triton", "zarr", "mkdocs",
                            "distributed")}
     terminalreporter.write_line("not tested on this machine: "
                                 + (", ".join(what for what, so in lacks.items() if so) or "nothing"))

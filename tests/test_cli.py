@@ -1,5 +1,7 @@
 """The command line: every command, and errors as one line and status 2."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +93,60 @@ def test_data_from_a_file(toml, tmp_path):
     assert config.read(toml).data.n == 9 and fs.train(config.read(toml)).survived.all()
 
 
+@pytest.mark.parametrize(("change", "line"), [
+    (("steps = 200", "steps = -1"), 2), (("batch_size = 1", "batch_size = 0"), 8), (("base = 0.1", "base = -0.1"), 10),
+    (("width = 20", "width = 0"), 6), (("linear = 5", "linear = -5"), 11), (("n = 15", "m = 15"), 7),
+    (('type = "SGD"', 'type = "SDG"'), 8), (("steps = 200", "stpes = 200"), 2)])
+def test_errors_name_the_line(toml, change, line):
+    toml.write_text(CONFIG.replace(*change))
+    with pytest.raises(fs.SpecError, match=rf"\(line {line} of '.*run.toml'\)$"):
+        config.read(toml)
+
+
+def test_a_result_that_is_there_stays_unless_forced(toml, tmp_path):
+    out = tmp_path / "r.npz"
+    out.write_text("mine")
+    status, _, err = fastsgd("run", toml, "--out", out)
+    assert status == 2 and "--force" in err and out.read_text() == "mine"
+    status, _, err = fastsgd("run", toml, "--out", out, "--force", "--seed", 3, "--backend", "cpu")
+    back = fs.Result.load(out)
+    assert status == 0 and back.run.seed == 3 and back.run.backend == "cpu", err
+    assert "run: 12 networks" in err
+
+
+def test_commands_speak_json(toml, tmp_path):
+    made = json.loads(fastsgd("plan", toml, "--json")[1])
+    assert made["backend"] == "cpu" and made["networks"] == 12 and made["parameters"] == 60
+    out = tmp_path / "r.npz"
+    ran = json.loads(fastsgd("run", toml, "--out", out, "--json")[1])
+    said = json.loads(fastsgd("report", out, "--json")[1])
+    assert ran.pop("out") == str(out) and ran == said
+    assert said["networks"] == 12 and set(said["records"]["train_loss"]) == {"10%", "50%", "90%"}
+    assert json.loads(fastsgd("info", "--json")[1])["fastsgd"] == fs.__version__
+
+
+def test_version_help_and_completion():
+    assert fastsgd("--version")[1] == f"fastsgd {fs.__version__}\n"
+    for command in ((), ("run",), ("plan",), ("report",), ("reproduce",), ("bench",), ("info",), ("sweep", "run"),
+                    ("sweep", "work"), ("sweep", "plan"), ("sweep", "create"), ("sweep", "status"),
+                    ("sweep", "preset")):
+        status, out, _ = fastsgd(*command, "--help")
+        lines = out.partition("Examples:\n")[2].strip().splitlines()
+        assert status == 0 and lines, command
+        for line in lines:
+            assert line.strip().startswith("fastsgd "), f"{command}: {line!r} was wrapped"
+    script = Path(sys.executable).with_name("fastsgd")
+    done = subprocess.run([script], capture_output=True, text=True, env=os.environ | {
+        "_FASTSGD_COMPLETE": "complete_bash", "COMP_WORDS": "fastsgd sw", "COMP_CWORD": "1"})
+    assert done.stdout.split() == ["sweep"], done.stderr
+
+
+def test_help_needs_nothing_heavy():
+    code = ("import sys; from fastsgd import cli; "
+            "print(sorted({'numpy', 'torch', 'rich', 'matplotlib', 'xarray'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
 def test_unknown_system():
     status, _, err = fastsgd("reproduce", "S99")
     assert status == 2 and "S99" in err and "S1" in err
@@ -136,13 +192,13 @@ of = "average"
 
 
 def test_bench_without_a_checkout_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "fastsgd" / "cli.py"))
+    monkeypatch.setattr(cli.bench, "__file__", str(tmp_path / "fastsgd" / "cli" / "bench.py"))
     with pytest.raises(fs.SpecError, match="checkout"):
-        cli.bench(quick=True)
+        cli.bench.bench(quick=True)
 
 
 def test_bench_calibrates_into_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("FASTSGD_CACHE", str(tmp_path))
     monkeypatch.setattr(calibrate, "calibrate", lambda say: {"machine": "m", "isa": "i", "ns": {}})
-    cli.bench(calibrate=True)
+    cli.bench.bench(calibrate=True)
     assert (tmp_path / "cost.json").exists()

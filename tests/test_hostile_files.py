@@ -318,5 +318,5 @@ def test_the_command_line_resumes_its_own_checkpoint_and_no_other(tmp_path):
     assert done.exit_code == 0, done.output
     assert fs.Result.load(tmp_path / "r.npz").weights.tobytes() == fs.train(request).weights.tobytes()
     write(tmp_path, seed="1")
-    done = CliRunner().invoke(cli.app, arguments)
+    done = CliRunner().invoke(cli.app, [*arguments, "--force"])
     assert isinstance(done.exception, fs.SpecError) and "another run" in str(done.exception)

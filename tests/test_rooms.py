@@ -14,8 +14,8 @@ LAYERS = [  # bottom to top; a module may import from layers below, and from its
     ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["lowering"],
     ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["cost"], ["trial"], ["plan"],
-    ["settle"], ["execute"], ["watch"], ["checkpoint"], ["train"], ["sweep"], ["calibrate"], ["report", "config"],
-    ["reproduce"], ["cli"], ["__main__"],
+    ["settle"], ["execute"], ["watch"], ["checkpoint"], ["train", "functional"], ["sweep", "sklearn"], ["calibrate"],
+    ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 
@@ -55,11 +55,29 @@ def test_kernels_import_only_triton(path):
 
 
 def test_importing_is_free():
-    code = ("import sys, fastsgd; "
+    code = ("import sys, fastsgd; before = 'numpy' in sys.modules; fastsgd.train, fastsgd.sweep; "
             "heavy = {'torch', 'triton', 'matplotlib', 'rich', 'typer', 'xarray'} & set(sys.modules); "
-            "native = [name for name in sys.modules if name.startswith('fastsgd._cpu')]; print(sorted(heavy), native)")
+            "native = [name for name in sys.modules if name.startswith('fastsgd._cpu')]; "
+            "print(before, sorted(heavy), native)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] []"
+    assert done.stdout.strip() == "False [] []"
+
+
+@pytest.mark.parametrize("first", ("import fastsgd.plan, fastsgd.train", "from fastsgd.plan import plan",
+                                   "from fastsgd import cli, models", "from fastsgd import *"))
+def test_names_mean_the_same_whatever_was_imported_first(first):
+    names = "import fastsgd as fs; print([type(getattr(fs, name)).__name__ for name in fs.__all__], hasattr(fs, 'no'))"
+    said, plainly = (subprocess.run([sys.executable, "-c", f"{lines}\n{names}"], capture_output=True, text=True,
+                                    check=True).stdout for lines in (first, ""))
+    assert said == plainly and said.endswith("False\n")
+
+
+def test_every_name_is_where_the_package_looks_for_it():
+    tree = ast.parse((ROOT / "fastsgd" / "__init__.py").read_text())
+    typed = next(node for node in tree.body if isinstance(node, ast.If))
+    here = {alias.name: node.module for node in typed.body for alias in node.names}
+    assert {name for name, module in here.items()} | {"__version__"} == set(fs.__all__)
+    assert {name: module for name, module in here.items() if module} == fs._HOME
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "csrc" / "core").rglob("*.h")), ids=lambda p: p.name)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -46,6 +47,19 @@ class State:
     buffers: np.ndarray
     X: np.ndarray
     y: np.ndarray
+
+    @cached_property
+    def fixed(self):
+        """What the fused loop is given at every launch alike."""
+        plan, work = self.plan, self.plan.work
+        return {"shape": work.form.fused, "layout": (plan.tuning.lanes, plan.tuning.team),
+                "threads": plan.tuning.threads, "batch": work.batch, "full": work.full, "common": work.common,
+                "seed": work.run.seed, "dloss": 2 * work.factor, "bound": work.bound}
+
+    def give(self, X, y):
+        """Other samples of the same shape and dtype."""
+        self.X[:, :self.plan.work.d] = X
+        self.y[...] = y
 
     def samples(self, segment):
         """(X, y, indices) of a segment; indices [1 or N, t1 - t0, B] uint32, None if the kernels draw them."""
@@ -117,16 +131,14 @@ class CPU(Backend):
         return plan.step_bytes + order_bytes(plan)
 
     def advance(self, state, segment):
-        plan, work = state.plan, state.plan.work
-        if not work.fused:
+        plan, dtype = state.plan, state.plan.work.dtype
+        if not plan.work.fused:
             _advance_general(state, segment)
             return
         X, y, indices = state.samples(segment)
-        getattr(state.module, f"advance_{work.dtype}")(
-            shape=work.form.fused, layout=(plan.tuning.lanes, plan.tuning.team), threads=plan.tuning.threads,
-            ids=plan.keys, W=state.weights, lost=state.lost, base=plan.base.astype(work.dtype), row=plan.row,
-            t0=segment.t0, t1=segment.t1, multiplier=segment.multiplier, X=X, y=y, indices=indices, batch=work.batch,
-            full=work.full, common=work.common, seed=work.run.seed, dloss=2 * work.factor, bound=work.bound)
+        getattr(state.module, f"advance_{dtype}")(
+            **state.fixed, ids=plan.keys, W=state.weights, lost=state.lost, base=plan.base.astype(dtype), row=plan.row,
+            t0=segment.t0, t1=segment.t1, multiplier=segment.multiplier, X=X, y=y, indices=indices)
 
     def lost(self, state):
         return state.lost

@@ -5,3 +5,7 @@ from .paper import PaperRun, PaperSystem, paper
 from .synthetic import sparse_regression, teacher_student
 
 __all__ = ["Fresh", "PaperRun", "PaperSystem", "Stream", "paper", "sparse_regression", "teacher_student"]
+
+
+def __dir__():
+    return __all__

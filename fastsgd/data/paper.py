@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class PaperRun(Record):
     printed: dict = field(default_factory=dict, repr=False)
     from_plot: tuple = field(default=(), repr=False)
 
-    def step_sizes(self, steps):
+    def step_sizes(self, steps: int | None) -> Any:
         """The step sizes eta [T] in float64, as the authors' code forms them, for T = `steps` updates."""
         base, t = self.step_size, np.arange(steps)
         eta = np.full(steps, base)
@@ -107,11 +108,11 @@ class PaperSystem(Record):
     teacher: dict | None = None
 
     @property
-    def printed_at(self):
+    def printed_at(self) -> Any:
         """Number of updates after which the printed numbers hold."""
         return int(self.evaluations[-1])
 
-    def order(self):
+    def order(self) -> Any:
         """The authors' sample indices [T] int64, the same for every SGD run of the system (GD runs use none).
 
         order_law "randint": one `randint(n)` an update; "choice": one `choice(n, size=1, replace=False)` an update,
@@ -128,7 +129,7 @@ def _order(law, seed, n, T):
     return frozen(np.fromiter((generator.permutation(n)[0] for _ in range(T)), np.int64, count=T))
 
 
-def paper(name, dtype="float64"):
+def paper(name: str, dtype: str = "float64") -> PaperSystem:
     """The paper's system `name`, rebuilt.
 
     name: "S1" (diagonal, SGD), "S2" (diagonal, GD against SGD), "S3" (diagonal, loss surface), "S3b" (its

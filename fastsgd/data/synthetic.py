@@ -6,7 +6,7 @@ from ..spec.check import dtype_name, whole
 from ..spec.problem import Dataset
 
 
-def sparse_regression(n, d, nonzero, n_test=0, seed=0, dtype="float64"):
+def sparse_regression(n: int, d: int, nonzero: int, n_test: int = 0, seed: int = 0, dtype: str = "float64") -> Dataset:
     """Noiseless linear labels of a sparse positive vector on Gaussian inputs.
 
     y_i = <beta*, x_i>, x_i ~ N(0, I_d), beta*_j = |g_j| for j < nonzero and 0 after, g ~ N(0, I), ||beta*||_2 = 1
@@ -30,7 +30,8 @@ def sparse_regression(n, d, nonzero, n_test=0, seed=0, dtype="float64"):
     return _labelled(lambda X: X @ beta, lambda k: rng.standard_normal((k, d)), n, n_test, dtype)
 
 
-def teacher_student(n, d, teacher_width, n_test=0, seed=0, dtype="float64"):
+def teacher_student(n: int, d: int, teacher_width: int, n_test: int = 0, seed: int = 0,
+                    dtype: str = "float64") -> Dataset:
     """Noiseless labels of a two-layer ReLU teacher on inputs of the unit sphere.
 
     y_i = sum_j a_j max(<w_j, x_i>, 0), x_i = g_i / ||g_i||, w_j = g'_j / ||g'_j||, a_j = -1 or +1 with equal chance

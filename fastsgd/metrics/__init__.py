@@ -23,3 +23,7 @@ __all__ = [
     "ParameterNorm", "PatternDistance", "Predictions", "SchattenQuasiNorm", "Sharpness", "SpectrumEntropy",
     "TeacherOverlaps", "TestAccuracy", "TestLoss", "TrainAccuracy", "TrainLoss", "feature_sparsity",
 ]
+
+
+def __dir__():
+    return __all__

@@ -1,6 +1,7 @@
 """Owns metrics of the linear map that a network computes: the map, its norms, its distance to a teacher, the gain."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +42,14 @@ class LinearCoefficients(Metric):
 
     name: str = "beta"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_nonlinear(model)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         outputs = {"output": range(model.outputs)} if model.outputs > 1 else {}
         return {"input": range(model.d)} | outputs
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return by_parts(lambda params: coefficients(model, params), _size(model), params)
 
 
@@ -66,12 +67,12 @@ class DistanceToTeacher(Metric):
         beta = finite(as_array(self.beta, "DistanceToTeacher.beta", ndim=(1, 2)), "DistanceToTeacher.beta")
         object.__setattr__(self, "beta", frozen(beta.astype(np.float64)))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         shape = (model.d,) if model.outputs == 1 else (model.d, model.outputs)
         wrong = None if self.beta.shape == shape else f"beta has shape {self.beta.shape}, expected {shape}"
         return refuse_nonlinear(model) or wrong
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         def distance(params):
             difference = coefficients(model, params) - self.beta
             return np.linalg.norm(difference.reshape(len(difference), -1), axis=1)
@@ -92,10 +93,10 @@ class LpNorm(Metric):
     def __post_init__(self):
         object.__setattr__(self, "p", real(self.p, "LpNorm.p", 0, low_open=True))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_nonlinear(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         def norm(params):
             beta = coefficients(model, params)
             return power_norm(beta.reshape(len(beta), -1), self.p)
@@ -116,16 +117,16 @@ class Gain(Metric):
     name: str = "gain"
     needs_start = True
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         form = form_of(model)
         if form is not None and form.linear and form.factors == 2:
             return None
         return f"{type(model).__name__} is no product of two vectors u and v"
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {"input": range(model.d)}
 
-    def compute(self, model, params, data, loss, start):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any, start: Any) -> np.ndarray:
         def logarithm(params):
             u, v = params.values()
             return np.log(np.abs(u - v)) + np.log(np.abs(u + v))  # u^2 - v^2 itself would underflow

@@ -1,6 +1,7 @@
 """Owns metrics of committee machines against a teacher under Gaussian inputs: overlaps, generalisation error."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,14 +45,14 @@ class Overlaps(Metric):
 
     name: str = "overlaps"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_neurons(model)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         h = model.shapes()["W1"][0]
         return {"unit": range(h), f"{self.name}_unit": range(h)}
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         h = model.shapes()["W1"][0]
         return by_parts(lambda params: params["W1"] @ params["W1"].swapaxes(1, 2) / model.d, 8 * h**2, params)
 
@@ -69,13 +70,13 @@ class TeacherOverlaps(Metric):
     def __post_init__(self):
         object.__setattr__(self, "teacher", _weights(self.teacher, "TeacherOverlaps.teacher"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return _refuse_teacher(self.teacher, data) or refuse_neurons(model)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {"unit": range(model.shapes()["W1"][0]), f"{self.name}_unit": range(len(self.teacher))}
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         h = model.shapes()["W1"][0]
         return by_parts(lambda params: params["W1"] @ self.teacher.T / model.d, 8 * h * len(self.teacher), params)
 
@@ -108,7 +109,7 @@ class GeneralisationError(Metric):
         put(self, "teacher_output", frozen(v.astype(np.float64)))
         put(self, "factor", real(self.factor, "GeneralisationError.factor", 0, low_open=True, high=1e300))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         why = _refuse_teacher(self.teacher, data) or refuse_neurons(model)
         if why:
             return why
@@ -120,7 +121,7 @@ class GeneralisationError(Metric):
         biases = [name for name in model.shapes() if name.startswith("b")]
         return f"the closed form has no biases, this model has {', '.join(biases)}" if biases else None
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         first, last = form_of(model).multipliers
         expected = EXPECTED[activation(model)[0]]
 

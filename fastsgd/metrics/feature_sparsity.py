@@ -1,6 +1,7 @@
 """Owns the feature sparsity coefficient: the share of activations that are non-zero and not copies of others."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def by_kernel(module, features, tau, normalise, threads, eps=EPS):
     return module.feature_sparsity(features, least_correlation(tau), normalise, within, threads)
 
 
-def feature_sparsity(activations, tau=0.99, normalise=True):
+def feature_sparsity(activations: Any, tau: float = 0.99, normalise: bool = True) -> Any:
     """Feature sparsity coefficients [...] of activations [..., n, h], float64; what `FeatureSparsity` says of a layer.
 
     activations: NumPy, torch or DLPack array, finite where a coefficient is to be a number; its dtype says how far
@@ -115,5 +116,5 @@ class FeatureSparsity(OfLayers):
         object.__setattr__(self, "tau", real(self.tau, "FeatureSparsity.tau", 0, low_open=True, high=1))
         object.__setattr__(self, "normalise", flag(self.normalise, "FeatureSparsity.normalise"))
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         return sparsity(features, self.tau, self.normalise)

@@ -1,6 +1,7 @@
 """Owns metrics of the training loss around a network: gradient norm, sharpness, trace of the Hessian."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,10 +77,10 @@ class GradientNorm(Metric):
 
     name: str = "gradient_norm"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_no_training(data) or refuse_untrained(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         def norm(params):
             return np.linalg.norm(derivative("gradient", model, params, data, loss), axis=1)
 
@@ -112,7 +113,7 @@ class Sharpness(Metric):
         object.__setattr__(self, "rtol", real(self.rtol, "Sharpness.rtol", 0, low_open=True, high=1))
         object.__setattr__(self, "iterations", whole(self.iterations, "Sharpness.iterations", 1))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         count, most = trained_count(model), self.iterations
         if refuse_no_training(data):
             return refuse_no_training(data)
@@ -122,14 +123,14 @@ class Sharpness(Metric):
             return f"k is {self.k}, but Lanczos may take only {most} iterations"
         return None
 
-    def exact(self, model):
+    def exact(self, model: Any) -> bool:
         """Whether the whole Hessian is formed."""
         return self.method == "exact" or (self.method == "auto" and trained_count(model) <= QUICK)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {f"{self.name}_eigenvalue": range(self.k)} if self.k > 1 else None
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         P = trained_count(model)
 
         def exact(params):
@@ -167,10 +168,10 @@ class HessianTrace(Metric):
         object.__setattr__(self, "probes", whole(self.probes, "HessianTrace.probes", 1))
         object.__setattr__(self, "seed", whole(self.seed, "HessianTrace.seed", 0, 2**64 - 1))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_no_training(data) or refuse_untrained(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         P = trained_count(model)
         if self.method == "exact" or (self.method == "auto" and P <= DENSE):
             def exact(params):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -59,19 +60,19 @@ class JacobianMetric(Metric):
         one_of(self.method, f"{name}.method", methods)
         object.__setattr__(self, "points", as_points(self.points, f"{name}.points"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_test_points(self.points, data)
 
-    def where(self, model, data):
+    def where(self, model: Any, data: Any) -> np.ndarray:
         """The evaluation points [m, d] float64."""
         return test_points(self.points, model, data)
 
-    def most(self, model, data):
+    def most(self, model: Any, data: Any) -> int:
         """Number of singular values of phi."""
         trained = sum(prod(shape) for name, shape in model.shapes().items() if model.trained(name))
         return min(len(self.where(model, data)) * model.outputs, trained)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         X = self.where(model, data)
         N, out = len(next(iter(params.values()))), []
         at_once = max(1, (64 << 20) // (8 * len(X) * model.outputs * model.P))  # Jacobians a time: 64 MiB
@@ -84,7 +85,7 @@ class JacobianMetric(Metric):
             out.append(self.of(sigma))
         return np.concatenate(out)
 
-    def values(self, J):
+    def values(self, J: Any) -> np.ndarray:
         """Singular values [N, k] of finite Jacobians [N, m o, P']."""
         return np.linalg.svd(J, compute_uv=False)
 
@@ -112,16 +113,16 @@ class JacobianRank(JacobianMetric):
         object.__setattr__(self, "rtol", real(self.rtol, "JacobianRank.rtol", 0, high=BELOW_ONE))
         self._check(("auto", "count", "gram", "jacobi", "svd"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         if self.rtol == 0 and type(model) not in SCALED_POINTS:
             return (f"rtol is 0, and rounding leaves no singular value of {type(model).__name__}'s Jacobian at zero; "
                     "give rtol=1e-12 to count what is above rounding (diagonal networks take 0)")
         return super().refuse(model, data)
 
-    def values(self, J):
+    def values(self, J: Any) -> np.ndarray:
         return super().values(J) if self.rtol else independent(J)
 
-    def of(self, sigma, exponents=None):
+    def of(self, sigma: Any, exponents: Any = None) -> Any:
         """Ranks [N] of singular values [N, k]; NaN where they are not finite."""
         return np.where(np.isfinite(sigma).all(axis=-1), count_above(sigma, self.rtol, exponents), np.nan)
 
@@ -145,16 +146,16 @@ class JacobianSpectrum(JacobianMetric):
             object.__setattr__(self, "k", whole(self.k, "JacobianSpectrum.k", 1))
         self._check(("auto", "jacobi", "svd"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         why = super().refuse(model, data)
         if why is None and self.k is not None and self.k > self.most(model, data):
             return f"k={self.k} given, the Jacobian has {self.most(model, data)} singular values"
         return why
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {f"{self.name}_number": range(self.k or self.most(model, data))}
 
-    def of(self, sigma, exponents=None):
+    def of(self, sigma: Any, exponents: Any = None) -> Any:
         """The k largest [N, k] of singular values [N, all]."""
         if exponents is not None:
             with np.errstate(over="ignore", under="ignore"):

@@ -1,6 +1,7 @@
 """Owns metrics of gradients of the predictions: phi in the trained parameters, K = phi phi^T, gradients in inputs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,14 @@ class Tangent(Metric):
 
     points = None
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_points(self.points, data) or refuse_untrained(model)
 
-    def rows(self, model, data):
+    def rows(self, model: Any, data: Any) -> np.ndarray:
         """Number m o of rows of phi."""
         return len(train_points(self.points, data)) * model.outputs
 
-    def by_jacobian(self, function, model, data, *stacks):
+    def by_jacobian(self, function: Any, model: Any, data: Any, *stacks: Any) -> np.ndarray:
         """function(phi of each stack) [N, ...], a few networks at a time: `by_parts` of Jacobians and kernels."""
         X = train_points(self.points, data)
         rows = self.rows(model, data)
@@ -52,11 +53,11 @@ class NTK(Tangent):
     def __post_init__(self):
         object.__setattr__(self, "points", as_points(self.points, "NTK.points"))
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         m = self.rows(model, data)
         return {f"{self.name}_row": range(m), f"{self.name}_column": range(m)}
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return self.by_jacobian(kernel, model, data, params)
 
 
@@ -77,16 +78,16 @@ class NTKEigenvalue(Tangent):
         object.__setattr__(self, "k", whole(self.k, "NTKEigenvalue.k", 1))
         object.__setattr__(self, "points", as_points(self.points, "NTKEigenvalue.points"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         why = super().refuse(model, data)
         if why is None and self.k > self.rows(model, data):
             why = f"k is {self.k}, but the kernel has only {self.rows(model, data)} rows"
         return why
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {f"{self.name}_number": range(self.k)} if self.k > 1 else None
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         values = self.by_jacobian(lambda phi: eigenvalues(kernel(phi))[:, :self.k], model, data, params)
         return values[:, 0] if self.k == 1 else values
 
@@ -110,7 +111,7 @@ class KernelDistance(Tangent):
         one_of(self.kind, "KernelDistance.kind", ("cosine", "relative"))
         object.__setattr__(self, "points", as_points(self.points, "KernelDistance.points"))
 
-    def compute(self, model, params, data, loss, start):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any, start: Any) -> np.ndarray:
         def norm(K):
             return np.linalg.norm(K, axis=(1, 2))
 
@@ -138,7 +139,7 @@ class JacobianSquaredNorm(Tangent):
     def __post_init__(self):
         object.__setattr__(self, "points", as_points(self.points, "JacobianSquaredNorm.points"))
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return self.by_jacobian(lambda phi: (phi**2).sum(axis=(1, 2)), model, data, params)
 
 
@@ -162,10 +163,10 @@ class GradientCount(Tangent):
         object.__setattr__(self, "tau", real(self.tau, "GradientCount.tau", 0, low_open=True, high=1))
         object.__setattr__(self, "points", as_points(self.points, "GradientCount.points"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_points(self.points, data) or refuse_neurons(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         X = train_points(self.points, data)
 
         def count(params):
@@ -192,14 +193,14 @@ class GradientOuterProduct(Metric):
     def __post_init__(self):
         object.__setattr__(self, "points", as_points(self.points, "GradientOuterProduct.points"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         several = f"{type(model).__name__} has {model.outputs} outputs, needed is one" if model.outputs > 1 else None
         return refuse_points(self.points, data) or several
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {"input": range(model.d), f"{self.name}_input": range(model.d)}
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         import torch
 
         X = torch.from_numpy(np.array(train_points(self.points, data)))

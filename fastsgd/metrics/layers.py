@@ -1,5 +1,7 @@
 """Owns metrics of hidden activations: which layers they look at, and the axis "layer" where there are several."""
 
+from typing import Any
+
 import numpy as np
 
 from .base import Metric, by_parts
@@ -22,10 +24,10 @@ class OfLayers(Metric):
 
     layer = None
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_no_training(data) or self.refuse_layer(model)
 
-    def refuse_layer(self, model):
+    def refuse_layer(self, model: Any) -> str | None:
         """None, or why a model has no such layer."""
         have = list(hidden(model))
         if not have:
@@ -34,26 +36,26 @@ class OfLayers(Metric):
             return f"layer is {self.layer!r}, this model has {have}"
         return None
 
-    def layers(self, model):
+    def layers(self, model: Any) -> list:
         """Names of the layers to look at."""
         return list(hidden(model)) if self.layer is None else [self.layer]
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         layers = self.layers(model)
         return {"layer": layers} if len(layers) > 1 else None
 
-    def where(self, model, data):
+    def where(self, model: Any, data: Any) -> np.ndarray:
         """The inputs [n, d] at which activations are taken."""
         return data.X.astype(np.float64)
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         """The number [N] of one layer's activations Phi [N, n, h]; given the start's as well with `needs_start`."""
         raise NotImplementedError
 
-    def compute(self, model, params, data, loss, start=None):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any, start: Any = None) -> np.ndarray:
         return self.over(self.value, model, params, data, start)
 
-    def over(self, value, model, params, data, start=None):
+    def over(self, value: Any, model: Any, params: dict, data: Any, start: Any = None) -> np.ndarray:
         """`compute` with another function in the place of `value`."""
         X, layers = self.where(model, data), self.layers(model)
         stacks = (params,) if start is None else (params, start)

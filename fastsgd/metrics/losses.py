@@ -1,6 +1,7 @@
 """Owns the losses on the training and the test set."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,10 @@ class TrainLoss(Metric):
 
     name: str = "train_loss"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_no_training(data)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return mean_loss(model, params, data.X, data.y, loss)
 
 
@@ -36,8 +37,8 @@ class TestLoss(Metric):
     name: str = "test_loss"
     __test__ = False  # not a test class, whatever its name
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return "the data set has no X_test, y_test" if data.X_test is None else None
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return mean_loss(model, params, data.X_test, data.y_test, loss)

@@ -1,6 +1,7 @@
 """Owns the metrics of parameters alone: norm, distance travelled, balancedness, support."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class ParameterNorm(Metric):
 
     name: str = "norm"
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return by_parts(_norm, 8 * model.P, params)
 
 
@@ -40,7 +41,7 @@ class DistanceTravelled(Metric):
     def __post_init__(self):
         flag(self.relative, "DistanceTravelled.relative")
 
-    def compute(self, model, params, data, loss, start):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any, start: Any) -> np.ndarray:
         def distance(params, start):
             moved = _norm({name: a - start[name] for name, a in params.items()})
             return moved / _norm(start) if self.relative else moved
@@ -54,10 +55,10 @@ class Balancedness(Metric):
 
     name: str = "balance"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return _needs_uv(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return by_parts(lambda p: np.linalg.norm(np.abs(p["u"]) - np.abs(p["v"]), axis=1), 16 * model.P, params)
 
 
@@ -75,8 +76,8 @@ class L0(Metric):
     def __post_init__(self):
         object.__setattr__(self, "threshold", real(self.threshold, "L0.threshold", 0, high=1e300))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return _needs_uv(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return by_parts(lambda p: (np.abs(p["u"] * p["v"]) > self.threshold).sum(axis=1), 16 * model.P, params)

@@ -1,6 +1,7 @@
 """Owns metrics of the function that a network computes: predictions at points, accuracy."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +24,13 @@ class Predictions(Metric):
 
     name: str = "predictions"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_no_training(data)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {"sample": range(data.n)} | _outputs(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return by_parts(lambda params: predictions(model, params, data.X), _size(model, data.X), params)
 
 
@@ -49,14 +50,14 @@ class FittedFunction(Metric):
         points = np.reshape(self.points, (-1, 1)) if np.ndim(self.points) == 1 else self.points
         object.__setattr__(self, "points", as_points(points, "FittedFunction.points"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_points(self.points, data)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         labels = self.points[:, 0] if data.d == 1 else range(len(self.points))
         return {f"{self.name}_point": labels} | _outputs(model)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return by_parts(lambda params: predictions(model, params, self.points), _size(model, self.points), params)
 
 
@@ -92,10 +93,10 @@ class TrainAccuracy(Metric):
 
     name: str = "train_accuracy"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_no_training(data) or refuse_classes(model, data.y)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return accuracy(model, params, data.X, data.y)
 
 
@@ -106,8 +107,8 @@ class TestAccuracy(Metric):
     name: str = "test_accuracy"
     __test__ = False  # not a test class, whatever its name
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return "the data set has no X_test, y_test" if data.X_test is None else refuse_classes(model, data.y_test)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         return accuracy(model, params, data.X_test, data.y_test)

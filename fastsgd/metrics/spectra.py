@@ -1,6 +1,7 @@
 """Owns metrics of the singular values of hidden activations and of neurons: rank, norms, entropy."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class FeatureRank(OfLayers):
         object.__setattr__(self, "share", share)
         one_of(self.centre, "FeatureRank.centre", ("row", "column", "none"))
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         if self.centre != "none":
             features = features - features.mean(axis=2 if self.centre == "row" else 1, keepdims=True)
         squares = singular_values(features) ** 2
@@ -56,7 +57,7 @@ class Spectral(OfLayers):
 
     of = "features"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         if self.of == "features":
             return super().refuse(model, data)
         if self.layer is not None:
@@ -64,14 +65,14 @@ class Spectral(OfLayers):
         missing = refuse_no_training(data) if self.of == "weighted" else None
         return missing or refuse_neurons(model)
 
-    def measure(self, sigma):
+    def measure(self, sigma: Any) -> np.ndarray:
         """The number [N] of singular values [N, k]."""
         raise NotImplementedError
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         return self.measure(singular_values(features))
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         if self.of == "features":
             return super().compute(model, params, data, loss)
         X = self.where(model, data)
@@ -103,7 +104,7 @@ class NuclearNorm(Spectral):
     def __post_init__(self):
         one_of(self.of, "NuclearNorm.of", OF)
 
-    def measure(self, sigma):
+    def measure(self, sigma: Any) -> np.ndarray:
         return sigma.sum(axis=1)
 
 
@@ -127,7 +128,7 @@ class SchattenQuasiNorm(Spectral):
         object.__setattr__(self, "rtol", real(self.rtol, "SchattenQuasiNorm.rtol", 0, high=1 - 2.0**-53))
         one_of(self.of, "SchattenQuasiNorm.of", OF)
 
-    def measure(self, sigma):
+    def measure(self, sigma: Any) -> np.ndarray:
         return power_norm(np.where(sigma <= self.rtol * sigma[:, :1], 0, sigma), self.p)
 
 
@@ -158,7 +159,7 @@ class CountAbove(Spectral):
         object.__setattr__(self, "threshold", real(self.threshold, "CountAbove.threshold", 0, high=1e300))
         one_of(self.of, "CountAbove.of", OF)
 
-    def measure(self, sigma):
+    def measure(self, sigma: Any) -> np.ndarray:
         return np.where(np.isnan(sigma).any(axis=1), np.nan, (sigma > self.threshold).sum(axis=1))
 
 
@@ -177,16 +178,16 @@ class SpectrumEntropy(OfLayers):
     def __post_init__(self):
         object.__setattr__(self, "points", as_points(self.points, f"{type(self).__name__}.points"))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_test_points(self.points, data) or self.refuse_layer(model)
 
-    def layers(self, model):
+    def layers(self, model: Any) -> list:
         return [list(hidden(model))[-1] if self.layer is None else self.layer]
 
-    def where(self, model, data):
+    def where(self, model: Any, data: Any) -> np.ndarray:
         return test_points(self.points, model, data)
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         sigma = singular_values(unit_rows(features))
         p = sigma / sigma.sum(axis=1, keepdims=True)
         return -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1)
@@ -201,5 +202,5 @@ class EffectiveRank(SpectrumEntropy):
 
     name: str = "effective_rank"
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         return np.exp(super().value(features))

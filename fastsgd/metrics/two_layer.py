@@ -1,6 +1,7 @@
 """Owns metrics of two-layer networks seen as neurons, h(x) = sum_j a_j act(w_j . x + b_j) + c."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Kinks(Metric):
         object.__setattr__(self, "apart", real(self.apart, "Kinks.apart", 0, high=1))
         object.__setattr__(self, "bend", real(self.bend, "Kinks.bend", 0, low_open=True, high=1e300))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         if data.d != 1:
             return f"the inputs have d={data.d}, kinks are counted on a line, d=1"
         why = refuse_neurons(model)
@@ -74,12 +75,12 @@ class Kinks(Metric):
         low, high = self.interval(data)
         return None if low < high else f"the interval ({low:g}, {high:g}) is empty"
 
-    def interval(self, data):
+    def interval(self, data: Any) -> tuple:
         """(low, high)."""
         return (float(data.X.min()) if self.low is None else self.low,
                 float(data.X.max()) if self.high is None else self.high)
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         low, high = self.interval(data)
         kind, slope = activation(model)
 
@@ -110,13 +111,13 @@ class NeuronBalance(Metric):
 
     name: str = "neuron_balance"
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         return refuse_neurons(model)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {"unit": range(model.shapes()["W1"][0])}
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         def balance(params):
             bias = params["b1"] ** 2 if "b1" in params else 0.0
             return params["W2"][:, 0] ** 2 - (params["W1"] ** 2).sum(axis=2) - bias
@@ -141,15 +142,15 @@ class CosineAlignment(Metric):
         real(float(length.min(initial=np.inf)), "CosineAlignment.directions (length of each)", 0, low_open=True)
         object.__setattr__(self, "directions", frozen(directions / length))
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         if self.directions.shape[1] != data.d or len(self.directions) == 0:
             return f"directions has shape {self.directions.shape}, expected [M, {data.d}] with M >= 1"
         return refuse_neurons(model)
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         return {"unit": range(model.shapes()["W1"][0])}
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         def cosine(params):
             w = params["W1"]
             length = np.linalg.norm(w, axis=2, keepdims=True)

@@ -1,6 +1,7 @@
 """Owns counts of hidden units: how many are active, how many are distinct, how far their pattern moved."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class ActiveUnits(OfLayers):
     def __post_init__(self):
         _check(self)
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         return active(features, self.threshold, self.relative).sum(axis=1)
 
 
@@ -62,7 +63,7 @@ class DistinctUnits(OfLayers):
         _check(self)
         object.__setattr__(self, "tau", real(self.tau, "DistinctUnits.tau", 0, low_open=True, high=1))
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         alive = active(features, self.threshold, self.relative)
         return (alive & ~merged(features, alive, self.tau)).sum(axis=1)
 
@@ -77,7 +78,7 @@ class ActivationDensity(OfLayers):
     layer: str | None = None
     name: str = "activation_density"
 
-    def value(self, features):
+    def value(self, features: Any) -> Any:
         return (features != 0).mean(axis=(1, 2))
 
 
@@ -93,12 +94,12 @@ class PatternDistance(OfLayers):
     name: str = "pattern_distance"
     needs_start = True
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         if isinstance(model, MLP) and model.activation not in SIGNED:
             return f"the activation {model.activation!r} does not show whether a unit is on, {', '.join(SIGNED)} do"
         return super().refuse(model, data)
 
-    def value(self, features, start):
+    def value(self, features: Any, start: Any) -> Any:
         return ((features > 0) != (start > 0)).mean(axis=(1, 2))
 
 

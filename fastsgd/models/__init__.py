@@ -13,3 +13,7 @@ from .relu2 import ReLU2
 __all__ = ["MLP", "DiagonalLinear", "DiagonalPower", "DiagonalProduct", "Function", "Model", "ReLU2",
            "TiedAutoencoder", "from_module"]
 FORMS = (Dense, Product, Power, Autoencoder)  # what kernels know of families, see form.py
+
+
+def __dir__():
+    return __all__

@@ -1,6 +1,7 @@
 """Owns tied autoencoders, h(x) = relu(W' W x + b)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,22 +55,22 @@ class TiedAutoencoder(Model):
         object.__setattr__(self, "b_scale", per_network(self.b_scale, "model.b_scale", 0))
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         return self.d
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"W": (self.width, self.d), "b": (self.d,)} if self.bias else {"W": (self.width, self.d)}
 
-    def scales(self):
+    def scales(self) -> dict:
         return {name: (0.0, getattr(self, f"{name}_scale")) for name in self.shapes()}
 
     def form(self):
         return Autoencoder(self.d, self.width, self.bias)
 
-    def features(self, params, X):
+    def features(self, params: dict, X: Any) -> dict | None:
         return {"hidden": X @ params["W"].swapaxes(-1, -2)}
 
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         z = self.features(params, X)["hidden"] @ params["W"]
         if self.bias:
             z = z + params["b"][..., None, :]

@@ -1,6 +1,7 @@
 """Owns diagonal linear networks, h(x) = <u * v, x>."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +27,14 @@ class DiagonalLinear(Model):
         object.__setattr__(self, "u0", per_network(self.u0, "model.u0"))
         object.__setattr__(self, "v0", per_network(self.v0, "model.v0"))
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"u": (self.d,), "v": (self.d,)}
 
-    def scales(self):
+    def scales(self) -> dict:
         return {"u": (self.u0, 0.0), "v": (self.v0, 0.0)}
 
     def form(self):
         return Product(self.d, 2, fused=("diagonal", self.d, 0, 0, 0))
 
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         return X @ (params["u"] * params["v"])

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import prod, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Function(Model):
 
     def __init__(self, function: object = None, d: int = 1, shapes: dict | None = None, start: dict | None = None,
                  constants: dict | None = None, at: dict | None = None, graph: str | None = None,
-                 module: object = None):
+                 module: object = None) -> None:
         put = object.__setattr__
         put(self, "function", function)
         put(self, "module", module)
@@ -132,32 +133,32 @@ class Function(Model):
         return out[0] if isinstance(out, (tuple, list)) else out
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         """Number o of outputs."""
         return self._outputs
 
-    def why_not(self):
+    def why_not(self) -> str | None:
         """None, or a sentence saying why there is no graph."""
         return self._why
 
-    def nodes(self):
+    def nodes(self) -> Any:
         """{name: node} of the graph, None if there is none."""
         return self._nodes
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         return self.parameters | {name: a.shape[1:] for name, a in self.constants.items()}
 
-    def scales(self):
+    def scales(self) -> dict:
         return self.scale | dict.fromkeys(self.constants, (0.0, 0.0))
 
-    def trained(self, name):
+    def trained(self, name: str) -> bool:
         return name not in self.constants
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         own = {f"model.constants[{name!r}]": len(a) for name, a in self.constants.items()}
         return super().lengths() | own
 
-    def start(self, seed, ids):
+    def start(self, seed: int, ids: Any) -> np.ndarray:
         out, at = super().start(seed, ids), 0
         for name, shape in self.shapes().items():
             size = prod(shape)
@@ -169,7 +170,7 @@ class Function(Model):
             at += size
         return out
 
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         numpy = isinstance(X, np.ndarray)
         if self._nodes is not None and (numpy or self.function is None):
             (f,) = evaluate([self._nodes["f"]], self._leaves(params, X))
@@ -187,7 +188,7 @@ class Function(Model):
             f = np.broadcast_to(f, (len(X), self.outputs)) if numpy else f.expand(X.shape[0], -1)
         return f[..., 0] if self.outputs == 1 else f
 
-    def features(self, params, X):
+    def features(self, params: dict, X: Any) -> dict | None:
         layers = {name.removeprefix(programs.FEATURE): node for name, node in (self._nodes or {}).items()
                   if name.startswith(programs.FEATURE)}
         if not layers:

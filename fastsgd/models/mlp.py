@@ -1,6 +1,7 @@
 """Owns dense networks of any depth: widths, activation, biases, scalings, weights that stay fixed."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class MLP(Model):
     """
 
     d: int
-    widths: tuple
+    widths: int | tuple[int, ...]
     outputs: int = 1
     activation: str = "relu"
     bias: bool | tuple = True
@@ -77,17 +78,17 @@ class MLP(Model):
         return tuple(value)
 
     @property
-    def layers(self):
+    def layers(self) -> int:
         """Number L of weight layers."""
         return len(self.widths) + 1
 
     @property
-    def sizes(self):
+    def sizes(self) -> tuple:
         """(d, h_1, ..., o), L + 1 numbers."""
         return (self.d, *self.widths, self.outputs)
 
     @property
-    def multipliers(self):
+    def multipliers(self) -> tuple:
         """c_l, L numbers."""
         if not isinstance(self.scaling, str):
             return self.scaling
@@ -97,7 +98,7 @@ class MLP(Model):
         last = 1 / fans[-1] if self.scaling == "mean_field" else fans[-1]**-0.5
         return (*(fan**-0.5 for fan in fans[:-1]), last)
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {}
         for k, (fan, width) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             shapes[f"W{k + 1}"] = (width, fan)
@@ -105,24 +106,24 @@ class MLP(Model):
                 shapes[f"b{k + 1}"] = (width,)
         return shapes
 
-    def scales(self):
+    def scales(self) -> dict:
         part = {"W": self.W_scale, "b": self.b_scale}
         return {name: (0.0, part[name[0]][int(name[1:]) - 1]) for name in self.shapes()}
 
-    def trained(self, name):
+    def trained(self, name: str) -> bool:
         return name not in self.fixed
 
     def form(self):
         trained = tuple((self.trained(f"W{k + 1}"), self.trained(f"b{k + 1}")) for k in range(self.layers))
         return Dense(self.sizes, self.bias, self.multipliers, trained, self.activation, self.slope)
 
-    def features(self, params, X):
+    def features(self, params: dict, X: Any) -> dict | None:
         out, a, form = {}, X, self.form()
         for k in range(len(self.widths)):
             a = out[f"hidden{k + 1}"] = ACTIVATIONS[self.activation](form.layer(params, k, a), self.slope)
         return out
 
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         features = self.features(params, X)
         f = self.form().layer(params, self.layers - 1, features[f"hidden{len(self.widths)}"] if features else X)
         return f[..., 0] if self.outputs == 1 else f

@@ -1,6 +1,7 @@
 """Owns powers of vectors, h(x) = <w^D - z^D, x> and h(x) = <w^D, x>."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,15 +67,15 @@ class DiagonalPower(Model):
         for name in ("w0", "z0"):
             object.__setattr__(self, name, per_network(getattr(self, name), f"model.{name}"))
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"w": (self.d,), "z": (self.d,)} if self.signed else {"w": (self.d,)}
 
-    def scales(self):
+    def scales(self) -> dict:
         return {name: (getattr(self, f"{name}0"), 0.0) for name in self.shapes()}
 
     def form(self):
         return Power(self.d, self.depth, self.signed)
 
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         beta = params["w"] ** self.depth
         return X @ (beta - params["z"] ** self.depth if self.signed else beta)

@@ -1,6 +1,7 @@
 """Owns products of D vectors, h(x) = <w1 * ... * wD, x>: diagonal linear networks of any depth."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -74,16 +75,16 @@ class DiagonalProduct(Model):
                             f"{self.depth} factors")
         object.__setattr__(self, "start_at", per_layer(start, "model.start_at"))
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         return {f"w{k + 1}": (self.d,) for k in range(self.depth)}
 
-    def scales(self):
+    def scales(self) -> dict:
         return {name: (start, 0.0) for name, start in zip(self.shapes(), self.start_at, strict=True)}
 
     def form(self):
         return Product(self.d, self.depth)
 
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         beta = params["w1"]
         for k in range(2, self.depth + 1):
             beta = beta * params[f"w{k}"]

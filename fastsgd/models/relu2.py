@@ -1,6 +1,7 @@
 """Owns two-layer ReLU networks, h(x) = sum_j a_j relu(w_j . x + b_j) + c."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,24 +42,24 @@ class ReLU2(Model):
             value = default.get(name) if value is None else value
             object.__setattr__(self, name, per_network(value, f"model.{name}", 0))
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {"W1": (self.width, self.d), "b1": (self.width,), "W2": (1, self.width), "b2": (1,)}
         absent = {"b1": not self.hidden_bias, "b2": not self.output_bias}
         return {name: shape for name, shape in shapes.items() if not absent.get(name)}
 
-    def scales(self):
+    def scales(self) -> dict:
         return {name: (0.0, getattr(self, f"{name}_scale")) for name in self.shapes()}
 
     def form(self):
         return Dense((self.d, self.width, 1), (self.hidden_bias, self.output_bias), (1.0, 1.0), ((True, True),) * 2,
                      fused=("relu2", self.d, self.width, int(self.hidden_bias), int(self.output_bias)))
 
-    def features(self, params, X):
+    def features(self, params: dict, X: Any) -> dict | None:
         z = X @ params["W1"].swapaxes(-1, -2)
         if self.hidden_bias:
             z = z + params["b1"][..., None, :]
         return {"hidden": choose(z > 0, z, 0)}
 
-    def forward(self, params, X):
+    def forward(self, params: dict, X: Any) -> Any:
         f = (self.features(params, X)["hidden"] @ params["W2"].swapaxes(-1, -2))[..., 0]
         return f + params["b2"] if self.output_bias else f

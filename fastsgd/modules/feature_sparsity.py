@@ -1,6 +1,7 @@
 """Owns the feature sparsity of named layers of a module, counted by hooks in one pass without keeping activations."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,8 @@ class FeatureSparsity:
     Raises SpecError for a field outside its range, PlanError for an unknown layer.
     """
 
-    def __init__(self, model, layers, tau=0.95, normalise=False, units=1000, seed=0, axis=None):
+    def __init__(self, model: Any, layers: Any, tau: float = 0.95, normalise: bool = False,
+                 units: int | None = 1000, seed: int = 0, axis: Any = None) -> None:
         self.model = checked_module(model, "FeatureSparsity")
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self.layers = known(layers, self._modules, "FeatureSparsity.layers")
@@ -76,13 +78,13 @@ class FeatureSparsity:
         self._handles = []
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget all counts."""
         self._counts = {}
         self._called = None  # layers called so far in the running forward, None between two
         self._samples = None  # how many samples this forward has, once that is known
 
-    def attach(self):
+    def attach(self) -> Any:
         """Forget all counts and count from now on, until `detach`; `with meter:` does both. Returns the meter."""
         if self._handles:
             raise PlanError("FeatureSparsity: is attached already, detach it first")
@@ -93,7 +95,7 @@ class FeatureSparsity:
         self._handles.append(self.model.register_forward_hook(_Hook(self._end)))
         return self
 
-    def detach(self):
+    def detach(self) -> None:
         """Stop counting; the counts stay until the next `attach`."""
         for handle in self._handles:
             handle.remove()
@@ -105,7 +107,7 @@ class FeatureSparsity:
     def __exit__(self, *exception):
         self.detach()
 
-    def compute(self):
+    def compute(self) -> dict:
         """{layer: LayerSparsity} of what was counted. Raises SpecError for fewer than 2 samples."""
         if self._called is not None:
             raise PlanError(UNFINISHED)
@@ -113,7 +115,7 @@ class FeatureSparsity:
             raise SpecError("FeatureSparsity: nothing was counted; the loader is empty, or the model was not called")
         return {name: self._counts[name].summary(self.tau) for name in self.layers}
 
-    def feature_rank(self, share=0.99):
+    def feature_rank(self, share: float = 0.99) -> dict:
         """{layer: principal components of the sampled columns that explain `share` of their variance}, 0 for none.
 
         share: in (0, 1]; the least k with (lambda_1 + ... + lambda_k) >= share (lambda_1 + ... + lambda_K), lambda the
@@ -123,13 +125,13 @@ class FeatureSparsity:
         self.compute()  # refuses what was not counted
         return {name: self._counts[name].rank(share) for name in self.layers}
 
-    def counts(self):
+    def counts(self) -> Any:
         """{layer: what was counted}, numbers and CPU tensors, for `merge` in another process."""
         if self._called is not None:
             raise PlanError(UNFINISHED)
         return {name: self._counts[name].state() for name in self.layers if name in self._counts}
 
-    def merge(self, counts):
+    def merge(self, counts: Any) -> None:
         """Take in the `counts()` of another meter, as if it had been this one that saw its samples.
 
         With torch.distributed: all_gather_object of every process's counts, then merge those of the others.
@@ -151,7 +153,7 @@ class FeatureSparsity:
             else:
                 self._counts[name] = _Counts.of(state, device_of(self.model))
 
-    def over(self, data):
+    def over(self, data: Any) -> Any:
         """One pass over `data` in evaluation mode, without gradients; modes and hooks are restored. See `compute`.
 
         data: a tensor of inputs [B, ...], or a loader of tensors or (input, ...) tuples; moved to the model's device

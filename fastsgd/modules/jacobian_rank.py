@@ -2,6 +2,7 @@
 
 import numbers
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ class JacobianRank:
     Raises SpecError for a field outside its range, PlanError for one that does not fit the model.
     """
 
-    def __init__(self, model, rtol=1e-4, parameters=None, output="all", seed=0, chunk_size=None):
+    def __init__(self, model: Any, rtol: float = 1e-4, parameters: Any = None, output: Any = "all", seed: int = 0,
+                 chunk_size: int | None = None) -> None:
         self.model = checked_module(model, "JacobianRank")
         self.rtol = real(rtol, "JacobianRank.rtol", 0, high=BELOW_ONE)
         self.seed = whole(seed, "JacobianRank.seed")
@@ -69,7 +71,7 @@ class JacobianRank:
                        else one_of(output, "JacobianRank.output", ("all", "random")))
         self._coordinates = self._choose(parameters)
 
-    def over(self, data):
+    def over(self, data: Any) -> Any:
         """The JacobianSpectrum over all examples of `data`; training mode and parameters are left as they were.
 
         data: a tensor of inputs [B, ...], or a loader of tensors or (input, ...) tuples; moved to the model's device

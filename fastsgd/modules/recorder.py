@@ -1,5 +1,8 @@
 """Owns what is kept along a training: loss and learning rate of each update, sparsity and rank now and then."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from ..errors import PlanError, SpecError
@@ -19,7 +22,7 @@ class Recorder:
     Raises SpecError for meters of another kind.
     """
 
-    def __init__(self, optimizer, sparsity=None, rank=None):
+    def __init__(self, optimizer: Any, sparsity: Any = None, rank: Any = None) -> None:
         for meter, verb in ((sparsity, "attach"), (rank, "over")):
             if meter is not None and not hasattr(meter, verb):
                 raise SpecError(f"Recorder: {type(meter).__name__} given as a meter, expected a FeatureSparsity and a "
@@ -29,17 +32,17 @@ class Recorder:
         self._layers, self._ranks, self._more = [], [], []
 
     @property
-    def updates(self):
+    def updates(self) -> int:
         """Number of updates taken in."""
         return len(self._loss)
 
-    def update(self, loss):
+    def update(self, loss: Any) -> None:
         """Keep the loss of an update, a number or a tensor of one, and the learning rate that it is made with."""
         loss = float(loss.detach()) if hasattr(loss, "detach") else float(loss)
         self._loss.append(loss)
         self._rate.append(float(self.optimizer.param_groups[0]["lr"]))
 
-    def measure(self, data=None, **more):
+    def measure(self, data: Any = None, **more: Any) -> Any:
         """Keep sparsity and rank over `data` at this time, and numbers of your own, the same names each time.
 
         data: as for `FeatureSparsity.over`; without meters none is needed. A loader is gone through once a meter
@@ -55,7 +58,7 @@ class Recorder:
         self._step.append(self.updates)
         self._more.append({name: float(value) for name, value in more.items()})
 
-    def arrays(self):
+    def arrays(self) -> dict:
         """{name: array}: loss [T], learning_rate [T]; step [S] of the measurements, with sparsity [S, L], density
         [S, L], rank [S] and your own [S]; layers [L]. What was not measured is left out."""
         out = {"loss": np.array(self._loss), "learning_rate": np.array(self._rate), "step": np.array(self._step, int)}
@@ -68,12 +71,12 @@ class Recorder:
             out[name] = np.array([row[name] for row in self._more])
         return out
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write the arrays as one npz file, whole or not at all."""
         with whole(path) as file:
             np.savez(file, **self.arrays())
 
-    def draw(self, path, smooth=50):
+    def draw(self, path: str | Path, smooth: Any = 50) -> Any:
         """Draw the stabilisation figure: loss, learning rate, sparsity by layer, rank. Needs matplotlib.
 
         smooth: updates over which the loss is averaged

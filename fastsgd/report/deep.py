@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .figure import COLOURS, canvas
+from .look import COLOURS, canvas
 
 LINES = ("-", "-", "-", "-", ":", "--", "-.")  # the small step, the three large ones, the constants
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .figure import COLOURS, canvas
+from .figure import described
+from .look import COLOURS, canvas
 
 SINGLE = 5
 
@@ -17,18 +18,19 @@ def draw(data, path):
         many = curve.orders["fitted_function"][curve.alive]
         for k, step in enumerate(steps):
             axis = axes[row * len(steps) + k]
-            low, high = np.quantile(many[:, k], (0.1, 0.9), axis=0)
-            axis.fill_between(x, low, high, color=COLOURS[row], alpha=0.2, linewidth=0)
+            if len(many):
+                low, high = np.quantile(many[:, k], (0.1, 0.9), axis=0)
+                axis.fill_between(x, low, high, color=COLOURS[row], alpha=0.2, linewidth=0)
             for one in many[:SINGLE, k]:
                 axis.plot(x, one, color=COLOURS[row], linewidth=0.5, alpha=0.7)
             axis.plot(x, curve.replay["fitted_function"][k], "--", color="black", linewidth=1.2)
             axis.plot(study.system.data.X[:, 0], y, "o", color="black", markersize=3.5)
             axis.set_ylim(y.min() - 1.5, y.max() + 1.5)
             stop = int(curve.run.decay_at * study.system.steps)
-            axis.set_title(f"{curve.run.label}, step {step}" + (", large step" if step <= stop else ""), fontsize=9)
+            axis.set_title(f"step {step}" + (", large step size" if step <= stop else ""), fontsize=9)
             axis.set_xlabel("x")
         lost = int((curve.lost >= 0).sum())
-        axes[row * len(steps)].set_ylabel(f"h(x) of run {curve.run.label}\n{lost} of {len(curve.lost)} orders lost")
+        axes[row * len(steps)].set_ylabel(f"h(x)\n{described(curve.run)}\n{lost} of {len(curve.lost)} orders lost")
     figure.suptitle("S6: functions of the nets of S5 over time. Dots: data; dashed: the authors' order; thin: single "
                     "other orders; band: 10 to 90 % of them", fontsize=10)
     close(figure, path)

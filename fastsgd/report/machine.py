@@ -11,11 +11,24 @@ from ..errors import BackendUnavailable
 from ..files import cache_folder
 from ..native import ISAS, NEEDS, cpu_flags, default_threads, native
 
+PACKAGES = ("numpy", "torch", "triton", "matplotlib", "xarray")
+
+
+def data():
+    """What `text` says, for programs: versions, backends with None or why they are not available, threads."""
+    try:
+        cpu, isa = None, native().isa
+    except BackendUnavailable as error:
+        cpu, isa = str(error), None
+    return {"fastsgd": __version__, "versions": {name: _version(name) for name in PACKAGES}, "isa": isa,
+            "threads": default_threads(), "built": _build_info(), "unavailable": {
+                "cpu": cpu, "cuda": card.why_none(), "triton": portable.why_none(), "reference": None}}
+
 
 def text():
     """Plain text: versions, CPU modules, threads."""
     lines = [f"fastsgd {__version__}"]
-    lines += [f"  {name} {_version(name)}" for name in ("numpy", "torch", "triton", "matplotlib", "xarray")]
+    lines += [f"  {name} {_version(name)}" for name in PACKAGES]
     lines.append("CPU modules:")
     for isa in ISAS:
         absent = [flag for flag in NEEDS[isa] if flag not in cpu_flags()]

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .figure import COLOURS, canvas
+from .figure import described
+from .look import COLOURS, canvas
 
 
 def draw(data, path):
@@ -10,36 +11,52 @@ def draw(data, path):
     [m, 2]; measures; near (degrees)."""
     nets, teacher = data["nets"], data["teacher"]
     figure, axes, close = canvas(2, len(nets), 3.9, 3.9)
-    reach = 1.1 * max(np.abs(w).max() for net in nets for w, _ in (net["replay"],))
+    ends = np.concatenate([net["start"] for net in nets] + [_seen(*net[what]) for net in nets
+                                                            for what in ("replay", "orders")])
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    middle, reach = (low + high) / 2, 0.55 * (high - low).max()
     for k, (net, measure) in enumerate(zip(nets, data["measures"], strict=True)):
         curve, colour = net["curve"], COLOURS[k]
-        top, low = axes[k], axes[len(nets) + k]
-        for axis in (top, low):
-            _teacher(axis, teacher, reach)
+        top, under = axes[k], axes[len(nets) + k]
+        for axis in (top, under):
+            _teacher(axis, teacher, np.abs(middle).max() + reach)
         w, mass = (a[0] for a in net["replay"])
         for start, end in zip(net["start"], w, strict=True):
             top.plot(*np.stack([start, end]).T, color="0.7", linewidth=0.6)
         top.plot(*net["start"].T, "o", color="0.55", markersize=3, label="start")
         top.scatter(*w.T, s=8 + 600 * mass, color=colour, alpha=0.6, linewidth=0, label="end, area: |a_j| ||w_j||")
-        lost = "" if curve.replay_lost < 0 else f", lost at {curve.replay_lost}"
-        top.set_title(f"{curve.run.label}: the authors' order{lost}\n{measure['aligned']['replay'][0]:.0%} of the mass "
-                      f"within {data['near']:g} degrees of the teacher", fontsize=9)
+        lost = "" if curve.replay_lost < 0 else f", lost at step {curve.replay_lost}"
+        top.set_title(f"{described(curve.run)}\nthe authors' order{lost}: {measure['aligned']['replay'][0]:.0%} of the "
+                      f"mass\nwithin {data['near']:g} degrees of the teacher", fontsize=9)
         many, weight = net["orders"]
-        low.scatter(*many.reshape(-1, 2).T, s=60 * weight.reshape(-1), color=colour, alpha=0.25, linewidth=0)
         gone = int((curve.lost >= 0).sum())
-        middle = np.median(measure["aligned"]["orders"]) if len(many) else np.nan
-        low.set_title(f"{len(many)} other orders, {gone} more lost\nmedian {middle:.0%} of the mass near the teacher",
-                      fontsize=9)
-        for axis in (top, low):
-            axis.set_xlim(-reach, reach)
-            axis.set_ylim(-reach, reach)
+        if len(many):
+            under.scatter(*many.reshape(-1, 2).T, s=2 + 600 * weight.reshape(-1), color=colour, linewidth=0,
+                          alpha=max(0.06, min(0.6, 2 / len(many))))
+            share = np.median(measure["aligned"]["orders"])
+            under.set_title(f"{len(many)} of {len(curve.lost)} other orders, {gone} were lost\n"
+                            f"median {share:.0%} of the mass near the teacher", fontsize=9)
+        else:
+            under.text(0.5, 0.5, f"all {gone} other orders\nwere lost", transform=under.transAxes, ha="center",
+                       va="center", color="0.4")
+        for axis in (top, under):
+            axis.set_xlim(middle[0] - reach, middle[0] + reach)
+            axis.set_ylim(middle[1] - reach, middle[1] + reach)
             axis.set_aspect("equal")
-            axis.set_xlabel("first weight")
-            axis.set_ylabel("second weight")
+            axis.ticklabel_format(useOffset=False)
+            axis.label_outer()
+        under.set_xlabel("first weight")
+    for axis in (axes[0], axes[len(nets)]):
+        axis.set_ylabel("second weight")
     axes[0].legend(fontsize=7, frameon=False, loc="lower left", markerscale=0.6)
     figure.suptitle("S8: rows of W1 at the start and at the end; dashed rays: the teacher's three directions",
                     fontsize=10)
     close(figure, path)
+
+
+def _seen(w, mass):
+    """Ends [., 2] of the neurons that make up a hundredth of a net or more."""
+    return w[mass >= 0.01]
 
 
 def _teacher(axis, teacher, reach):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .figure import COLOURS, canvas
+from .look import COLOURS, canvas
 
 
 def draw(data, path):

@@ -13,7 +13,9 @@ import numpy as np
 from ..errors import SpecError
 from ..files import whole
 from ..sweep import reduce
-from .figure import COLOURS, canvas
+from . import look
+from .figure import FEWEST
+from .look import COLOURS, canvas
 
 BAND = (0.1, 0.5, 0.9)
 LARGEST = 50_000_000  # numbers that are read where there are no reductions
@@ -31,12 +33,13 @@ def text(store):
     return "\n".join(lines)
 
 
-def write(store, folder, over=None, by=None, metrics=None, svg=False):
+def write(store, folder, over=None, by=None, metrics=None, svg=False, style="page"):
     """Write index.html, with its figures in it, and the figures, cells.csv and summary.json; returns their paths.
 
     over: names of the two axes of heat maps, by default the first two of more than one value
     by: name of the axis whose values are curves, by default the first
     metrics: names, by default all that are numbers; svg: whether figures are written as SVG too, besides PNG
+    style: of figures, "page" or "paper"
     Needs matplotlib and xarray. Raises SpecError for names that the sweep does not have.
     """
     folder = Path(folder)
@@ -50,9 +53,11 @@ def write(store, folder, over=None, by=None, metrics=None, svg=False):
         raise SpecError(f"report: heat maps are over two axes, {over} given")
     by = by or (over[0] if over else None)
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"maps": _maps(data, over, names)} if len(over) == 2 else {}
-    figures |= {"curves": _curves(data, by, names), "survival": _survival(data, by)}
-    drawn = {name: _drawn(figure, ("png", "svg") if svg else ("png",)) for name, figure in figures.items() if figure}
+    with look.style(style):
+        figures = {"maps": _maps(data, over, names)} if len(over) == 2 else {}
+        figures |= {"curves": _curves(data, by, names, store.sweep.replicas), "survival": _survival(data, by)}
+        kinds = ("png", "svg") if svg else ("png",)
+        drawn = {name: _drawn(figure, kinds) for name, figure in figures.items() if figure}
     paths = []
     for name, figure in drawn.items():
         for kind, content in figure.items():
@@ -188,7 +193,7 @@ def _against_steps(axis, data):
     return steps
 
 
-def _curves(data, by, names):
+def _curves(data, by, names, replicas):
     """Each metric against the step: a curve a value of `by`, with a band."""
     if not names:
         return None
@@ -201,7 +206,10 @@ def _curves(data, by, names):
             own = _middle(band if k is None else band.isel({by: k}), ("quantile", "step")).values
             ends += [own[np.isfinite(own)].min(initial=np.inf), own[np.isfinite(own)].max(initial=0)]
             axis.fill_between(steps, own[0], own[2], color=colour, alpha=0.18, linewidth=0)
-            axis.plot(steps, own[1], color=colour, linewidth=1.8, label=None if k is None else _label(data, by, k))
+            few = _few(data, by, k, replicas, len(steps))
+            axis.plot(steps, np.where(few, np.nan, own[1]), color=colour, linewidth=1.8,
+                      label=None if k is None else _label(data, by, k))
+            axis.plot(steps, np.where(few, own[1], np.nan), ":", color=colour, linewidth=1.2)
         if 0 < 30 * min(ends) < max(ends):
             axis.set_yscale("log")
             _plain_ticks(axis.yaxis)
@@ -213,9 +221,17 @@ def _curves(data, by, names):
         figure.legend(*axes[0].get_legend_handles_labels(), title=by, loc="outside right upper", frameon=False,
                       fontsize=8)
     rest = [dim for dim in data[f"{names[0]}_band"].dims if dim not in (by, "quantile", "step")]
-    figure.suptitle("line: median, band: 10 to 90 % over the survivors of a cell"
+    figure.suptitle(f"line: median, band: 10 to 90 % over the survivors of a cell; dotted: fewer than {FEWEST} are left"
                     + (f"; medians of these over {', '.join(rest)}" if rest else ""), fontsize=9)
     return figure
+
+
+def _few(data, by, k, replicas, count):
+    """Whether [S] so few of a cell's networks are left at a saved step that their median says nothing."""
+    if "survival" not in data:
+        return np.zeros(count, bool)
+    own = data["survival"] if k is None else data["survival"].isel({by: k})
+    return _middle(own, ("step",)).values * replicas < FEWEST
 
 
 def _survival(data, by):
@@ -240,10 +256,11 @@ def _drawn(figure, kinds):
     """{"png": bytes, "svg": bytes} of a figure, which is closed."""
     from matplotlib import pyplot
 
+    look.shrunk(figure)
     out = {}
     for kind in kinds:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=110)
+        figure.savefig(buffer, format=kind, dpi=look.dpi(110))
         figure.set_layout_engine("none")  # places have been found, which takes longest
         out[kind] = buffer.getvalue()
     pyplot.close(figure)

@@ -5,6 +5,16 @@ import numpy as np
 from .table import number
 
 
+def data(result):
+    """What `text` says, as numbers: {"networks", "lost", "steps", "at", "records": {name: quantiles}, ...}."""
+    alive = result.survived
+    records = {name: dict(zip(("10%", "50%", "90%"), np.quantile(a[alive, -1], (0.1, 0.5, 0.9)).tolist(), strict=True))
+               for name, a in result.records.items() if a.ndim == 2 and alive.any()}
+    return {"model": type(result.run.model).__name__, "networks": len(alive), "lost": int((~alive).sum()),
+            "steps": result.run.steps, "at": int(result.steps[-1]), "dtype": result.run.dtype,
+            "seconds": result.provenance.get("seconds", {}), "records": records}
+
+
 def text(result):
     """Plain text: what ran, what was lost, and the quantiles of every record at the last saved step."""
     alive = result.survived

@@ -72,7 +72,7 @@ def match(case, options):
     names = {"train_loss", *case.complexity}
     wanted = [metric for metric in metrics_of(system) if metric.name in names]
     asked = request(system, [run], orders.PerNetwork(), SaveAt(steps=steps), options.seed, options.replicas, wanted)
-    sgd = train(asked, progress=options.progress)
+    sgd = train(asked, progress=options.named("S14"))
     if not sgd.survived.any():
         return None
     results, delta = {"sgd": sgd}, {}
@@ -84,7 +84,7 @@ def match(case, options):
         results[name] = train(asked.replace(
             rule=rules.SDE(sgd_step=eta, loss_level=StepTable(level)), order=None, steps=len(fine),
             step_size=replace(eta, base=eta.base / case.substeps), save=SaveAt(steps=steps * case.substeps),
-            networks=max(4, options.replicas // case.share)), progress=options.progress)
+            networks=max(4, options.replicas // case.share)), progress=options.named("S14"))
     return Match(case, run, steps, results, delta)
 
 

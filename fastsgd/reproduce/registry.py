@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import SpecError
 from ..files import whole
+from ..report import look
 from . import deep, fluctuation, functions, movement, plane, scalar, systems
 from .neighbours import NEIGHBOURS
 from .options import Options
@@ -32,10 +33,11 @@ def reproduce(name, out, options=None):
     if name in rows:
         done = rows[name](options)
     else:  # each has sample orders and saved steps of its own
-        done = NEIGHBOURS[name].make(seed=options.seed, progress=options.progress, quick=options.quick)
+        done = NEIGHBOURS[name].make(seed=options.seed, progress=options.named(name), quick=options.quick)
     paths = [out / f"{name}.txt", out / f"{name}.png"]
     _write(paths[0], done.text())
-    done.draw(paths[1])
+    with look.style(options.style):
+        done.draw(paths[1])
     for kind, result in done.results.items():
         paths.append(out / f"{name}_{kind}.npz")
         result.save(paths[-1])

@@ -32,7 +32,7 @@ def trained(x, g, order, metrics=(), keep=True, starts=STARTS, options=None):
     model = models.DiagonalPower(1, depth=2, signed=False, w0=np.repeat(starts, len(g)))
     return train(Run(model, Dataset(x, x[:, 0]), rules.SGD(), np.tile(np.asarray(g) / 2, len(starts)), STEPS,
                      order=order, save=SaveAt(steps=steps, params=keep), metrics=metrics, dtype="float64",
-                     seed=options.seed), progress=options.progress)
+                     seed=options.seed), progress=options.named("S15"))
 
 
 def level(g):

@@ -129,7 +129,7 @@ def study(system, options, save=None, wanted=None, keep=False):
         if run.rule == "sgd":
             other = results[f"run{number}_orders"] = train(
                 request(system, [run], orders.PerNetwork(), save, options.seed, options.replicas, wanted),
-                progress=options.progress)
+                progress=options.named(run.label))
         curves.append(curve(run, first, other))
     return Study(system, tuple(curves), results)
 

@@ -10,3 +10,7 @@ from .sgd import SGD
 
 __all__ = ["GD", "SAM", "SDE", "SGD", "Adam", "Descent", "Penalty", "Rule"]
 KINDS = (SGD, GD, Adam, SAM, SDE)  # that kernels have
+
+
+def __dir__():
+    return __all__

@@ -33,13 +33,13 @@ class Adam(Batched):
         object.__setattr__(self, "epsilon", per_network(self.epsilon, "rule.epsilon", 0, low_open=True))
         object.__setattr__(self, "decoupled", flag(self.decoupled, "rule.decoupled"))
 
-    def numbers(self):
+    def numbers(self) -> dict:
         return super().numbers() | {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
 
-    def buffers(self):
+    def buffers(self) -> tuple:
         return ("first_moment", "second_moment", *super().buffers())
 
-    def traits(self):
+    def traits(self) -> dict:
         return super().traits() | {"adam": True, "decoupled": self.decoupled}
 
     def move(self, g, w, carried, number, t):

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -62,25 +63,26 @@ class Rule(Record, ABC):
             put(self, "average", per_network(self.average, "rule.average", 0, high=BELOW_ONE))
 
     @abstractmethod
-    def batch(self, n):
+    def batch(self, n: int) -> int:
         """Number of samples in one step, of n."""
 
+    whole_run = False  # whether its noise can only be made of the whole run
     full = False  # whether a step takes every sample once
 
-    def numbers(self):
+    def numbers(self) -> dict:
         """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks is not."""
         out = {name: getattr(self, name) for name in ("weight_decay", "balance_penalty") if getattr(self, name).any()}
         return out if self.average is None else out | {"average": self.average}
 
-    def buffers(self):
+    def buffers(self) -> tuple:
         """Names of the arrays [P] that a network carries from step to step besides its weights."""
         return () if self.average is None else ("average",)
 
-    def traits(self):
+    def traits(self) -> dict:
         """{flag: whether the rule is so}, of its `flags`; and "perturb", one of PERTURBS, where it is not "none"."""
         return {"normalised": self.normalised}
 
-    def move(self, g, w, carried, number, t):
+    def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
         """What a step goes along, w <- w - eta move, of the gradient g after all that is added to it.
 
         g, w: tensors [N, P]; carried {buffer: [N, P]}, which changes with the step; number {hyper-parameter: [N, 1]}
@@ -88,22 +90,22 @@ class Rule(Record, ABC):
         """
         return g
 
-    def noises(self):
+    def noises(self) -> dict:
         """{"label_noise" or "gradient_noise": record} of the noises in use."""
         named = {"label_noise": self.label_noise, "gradient_noise": self.gradient_noise}
         return {name: record for name, record in named.items() if record is not None}
 
-    def noise_schedule(self, name, run, population):
+    def noise_schedule(self, name: str, run: Any, population: int) -> tuple:
         """(base, row, table) of a noise's amplitude; see `StepSize.compile`."""
         return self.noises()[name].sigma.compile(population, run.steps)
 
-    def plain(self):
+    def plain(self) -> bool:
         """Whether a step is w - eta_t g with nothing added."""
         traits = self.traits()
         return not (self.numbers() or self.buffers() or self.noises() or self.penalty or any(
             value not in (False, "none") for value in traits.values()))
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         """{field: number of networks it was given for}."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         long = {f"rule.{name}": len(a) for name, a in given.items() if isinstance(a, np.ndarray) and a.ndim}
@@ -111,7 +113,7 @@ class Rule(Record, ABC):
             long |= lengths(record.sigma, f"{name}.sigma")
         return long
 
-    def refuse(self, run):
+    def refuse(self, run: Any) -> str | None:
         """None, or a sentence saying why this run cannot have this rule."""
         if np.any(self.balance_penalty) and set(run.model.shapes()) != {"u", "v"}:
             return f"balance_penalty needs parameters u and v, {type(run.model).__name__} has none"
@@ -144,14 +146,14 @@ class Descent(Rule):
         object.__setattr__(self, "momentum", per_network(self.momentum, "rule.momentum", 0, high=BELOW_ONE))
         object.__setattr__(self, "nesterov", flag(self.nesterov, "rule.nesterov"))
 
-    def numbers(self):
+    def numbers(self) -> dict:
         out = super().numbers()
         return out | {"momentum": self.momentum} if self.momentum.any() else out
 
-    def buffers(self):
+    def buffers(self) -> tuple:
         return (("momentum",) if self.momentum.any() else ()) + super().buffers()
 
-    def traits(self):
+    def traits(self) -> dict:
         return super().traits() | {"nesterov": self.nesterov}
 
     def move(self, g, w, carried, number, t):
@@ -160,7 +162,7 @@ class Descent(Rule):
         carried["momentum"] = m = number["momentum"] * carried["momentum"] + g
         return g + number["momentum"] * m if self.nesterov else m
 
-    def refuse(self, run):
+    def refuse(self, run: Any) -> str | None:
         if self.nesterov and not np.any(self.momentum):
             return "nesterov needs a momentum > 0"
         return super().refuse(run)
@@ -181,9 +183,9 @@ class Batched(Rule):
             object.__setattr__(self, "batch_size", whole(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 
     @property
-    def full(self):
+    def full(self) -> bool:
         """Whether a step takes every sample once."""
         return self.batch_size is None
 
-    def batch(self, n):
+    def batch(self, n: int) -> int:
         return n if self.full else self.batch_size

@@ -11,5 +11,5 @@ class GD(Descent):
 
     full = True
 
-    def batch(self, n):
+    def batch(self, n: int) -> int:
         return n

@@ -1,6 +1,7 @@
 """Owns penalties that are a torch function of the parameters."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import SpecError
 from ..spec.record import Record
@@ -31,7 +32,7 @@ class Penalty(Record):
         put(self, "_nodes", nodes)
         put(self, "_why", None)
 
-    def bound_to(self, shapes):
+    def bound_to(self, shapes: Any) -> Any:
         """The same penalty with its graph for parameters of these shapes; without one it knows why."""
         if self.graph is not None and self.shapes == shapes:
             return self
@@ -43,15 +44,15 @@ class Penalty(Record):
         object.__setattr__(made, "_why", why)
         return made
 
-    def why_not(self):
+    def why_not(self) -> str | None:
         """None, or a sentence saying why there is no graph."""
         return self._why
 
-    def nodes(self):
+    def nodes(self) -> Any:
         """{"value": node} of the graph, None if there is none."""
         return self._nodes
 
-    def value(self, params):
+    def value(self, params: dict) -> Any:
         """The penalty [] of parameters {name: tensor} of one network."""
         if self.function is not None:
             return self.function(params)

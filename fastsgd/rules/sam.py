@@ -31,8 +31,8 @@ class SAM(Batched, Descent):
         for name in ("per_sample", "unit"):
             object.__setattr__(self, name, flag(getattr(self, name), f"rule.{name}"))
 
-    def numbers(self):
+    def numbers(self) -> dict:
         return super().numbers() | {"rho": self.rho}
 
-    def traits(self):
+    def traits(self) -> dict:
         return super().traits() | {"perturb": "sample" if self.per_sample else "batch", "unit": self.unit}

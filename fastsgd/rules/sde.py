@@ -1,6 +1,7 @@
 """Owns the stochastic differential equation of SGD on a loss that has stabilised."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class SDE(GD):
     sgd_step: object
     loss_level: object
     intensity: float | None = None
+    whole_run = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -39,14 +41,14 @@ class SDE(GD):
         if self.intensity is not None:
             object.__setattr__(self, "intensity", real(self.intensity, "rule.intensity", 0, low_open=True))
 
-    def noises(self):
+    def noises(self) -> dict:
         return super().noises() | {"label_noise": LabelNoise(1.0)}
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         return (super().lengths() | lengths(self.sgd_step, "rule.sgd_step")
                 | lengths(self.loss_level, "rule.loss_level"))
 
-    def refuse(self, run):
+    def refuse(self, run: Any) -> str | None:
         if not hasattr(run.loss, "noisy"):
             return f"SDE is for squared losses, {type(run.loss).__name__} given"
         if run.loss.weights is not None:
@@ -57,7 +59,7 @@ class SDE(GD):
                 return f"the table of {name} has {steps} steps, the run has T={run.steps}"
         return super().refuse(run)
 
-    def noise_schedule(self, name, run, population):
+    def noise_schedule(self, name: str, run: Any, population: int) -> tuple:
         if name != "label_noise":
             return super().noise_schedule(name, run, population)
         # Noise sigma_t on every label moves the weights by gamma (2 c sigma_t / n) phi^T z.

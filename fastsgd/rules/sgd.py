@@ -19,5 +19,5 @@ class SGD(Descent):
         super().__post_init__()
         object.__setattr__(self, "batch_size", whole(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 
-    def batch(self, n):
+    def batch(self, n: int) -> int:
         return self.batch_size

@@ -3,7 +3,8 @@
 from functools import cache
 from types import MemberDescriptorType
 
-FREE = frozenset({"scales", "start", "lengths"})  # the plan calls these, before any kernel sees the run
+FREE = frozenset({"scales", "start", "lengths",  # the plan calls these, before any kernel sees the run
+                  "predict"})  # and this the user, after
 
 _KNOWN = set()  # classes of fastsgd met before
 

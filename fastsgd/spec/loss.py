@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,25 +18,25 @@ class Loss(Record):
     A loss is a frozen dataclass with `name`, `factor`, `value` and `refuse`.
     """
 
-    name = None
+    name: Any = None
 
     def __post_init__(self):
         factor = real(self.factor, "loss.factor", 0, low_open=True, high=sys.float_info.max)
         object.__setattr__(self, "factor", factor)
 
-    def value(self, f, y, outputs=1):
+    def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         """Losses [...] of predictions f [...], or [..., o] of o > 1 outputs, at labels y; NumPy or torch."""
         raise NotImplementedError
 
-    def gap(self, f, y):
+    def gap(self, f: Any, y: Any) -> Any:
         """What must not exceed `bound`, in the shape of f."""
         return abs(f)
 
-    def bound(self, lost_above, dtype):
+    def bound(self, lost_above: Any, dtype: str) -> float:
         """The largest gap of a run that is not lost."""
         return min(lost_above, float(np.finfo(dtype).max) / max(self.factor, 1.0))
 
-    def refuse(self, outputs, y):
+    def refuse(self, outputs: int, y: Any) -> str | None:
         """None, or a sentence saying why a network with that many outputs cannot be trained on labels y."""
         raise NotImplementedError
 
@@ -65,29 +66,29 @@ class Squared(Loss):
             object.__setattr__(self, "weights", frozen(as_float(weights, "loss.weights")))
 
     @classmethod
-    def half(cls):
+    def half(cls) -> "Squared":
         """(1/2) r**2."""
         return cls(0.5)
 
     @classmethod
-    def full(cls):
+    def full(cls) -> "Squared":
         """r**2."""
         return cls(1.0)
 
-    def value(self, f, y, outputs=1):
+    def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         square = (f - y) ** 2
         if self.weights is not None:
             square = square * like(self.weights if outputs > 1 else self.weights[0], square)
         return self.factor * (square.sum(-1) if outputs > 1 else square)
 
-    def gap(self, f, y):
+    def gap(self, f: Any, y: Any) -> Any:
         return abs(f - y)
 
-    def bound(self, lost_above, dtype):
+    def bound(self, lost_above: Any, dtype: str) -> float:
         most = self.factor * (1.0 if self.weights is None else max(1.0, float(self.weights.max())))
         return min(lost_above, float(np.sqrt(np.finfo(dtype).max / max(most, 1.0))))
 
-    def refuse(self, outputs, y):
+    def refuse(self, outputs: int, y: Any) -> str | None:
         if self.weights is not None and len(self.weights) != outputs:
             return f"loss.weights has {len(self.weights)} entries, the model has {outputs} output(s)"
         if y is None or y.shape[1:] == ((outputs,) if outputs > 1 else ()):
@@ -98,7 +99,7 @@ class Squared(Loss):
 class _Binary(Loss):
     """What losses of one output with labels -1 and +1 share."""
 
-    def refuse(self, outputs, y):
+    def refuse(self, outputs: int, y: Any) -> str | None:
         if outputs != 1:
             return f"{type(self).__name__} needs a model with one output, this one has {outputs}; see CrossEntropy"
         if y is None:
@@ -115,7 +116,7 @@ class Logistic(_Binary):
     factor: float = 1.0
     name = "logistic"
 
-    def value(self, f, y, outputs=1):
+    def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         return self.factor * softplus(-y * f)
 
 
@@ -126,7 +127,7 @@ class Hinge(_Binary):
     factor: float = 1.0
     name = "hinge"
 
-    def value(self, f, y, outputs=1):
+    def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         short = 1 - y * f
         return self.factor * choose(short > 0, short, 0)
 
@@ -138,13 +139,13 @@ class CrossEntropy(Loss):
     factor: float = 1.0
     name = "cross_entropy"
 
-    def value(self, f, y, outputs=1):
+    def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         return self.factor * cross_entropy(f, y[..., None] == like(np.arange(outputs), f))
 
-    def bound(self, lost_above, dtype):
+    def bound(self, lost_above: Any, dtype: str) -> float:
         return min(lost_above, super().bound(float("inf"), dtype) / 2)  # the loss is up to f_k - f_y
 
-    def refuse(self, outputs, y):
+    def refuse(self, outputs: int, y: Any) -> str | None:
         if outputs < 2:
             return "CrossEntropy needs a model with two or more outputs; see Logistic for one"
         if y is None:

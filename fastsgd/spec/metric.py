@@ -1,6 +1,7 @@
 """Owns what every metric is: a name, axes, a computation in float64; and metrics that are users' functions."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,14 @@ class Metric(Record):
     needs_start: whether `compute` is also given start={name: [N, ...]}, the same networks' parameters at step 0
     """
 
-    name = None
+    name: Any = None
     needs_start = False
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         """Return None, or a sentence saying why this model or data set cannot have this metric."""
         return None
 
-    def axes(self, model, data):
+    def axes(self, model: Any, data: Any) -> dict | None:
         """{name of an axis: its labels}, in order, of what follows [N, S]; None if it is a number or not known before.
 
         An axis whose labels are the metric's own choice carries the metric's name; "layer", "input", "output",
@@ -33,7 +34,7 @@ class Metric(Record):
         """
         return None
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         """The metric [N, ...] of parameters {name: [N, ...] float64} under `loss` on `data`."""
         raise NotImplementedError
 
@@ -62,13 +63,13 @@ class Custom(Metric):
             raise SpecError(f"Custom.name: {self.name!r} given, expected a name like 'spread'; say Custom(function, "
                             "name=...)")
 
-    def refuse(self, model, data):
+    def refuse(self, model: Any, data: Any) -> str | None:
         if self.function is None:
             return (f"files keep no functions; give it again, as fs.resume(path, functions={{{self.name!r}: "
                     "function}) or run.replace(metrics=...)")
         return None
 
-    def compute(self, model, params, data, loss):
+    def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         N = len(next(iter(params.values())))
         values = as_array(self.function(params, data), f"metrics: what {self.name} returned", kinds="fiub")
         if values.ndim == 0 or len(values) != N:

@@ -1,6 +1,7 @@
 """Owns the sample order: which training point network k sees at step t."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class PerNetwork:
         """How kernels draw it: "replace", "permute", "epochs", or "table" where it is given."""
         return "replace" if self.replace else "permute"
 
-    def indices(self, run_seed, ids, t0, t1, n, batch):
+    def indices(self, run_seed: int, ids: Any, t0: int, t1: int, n: int, batch: int) -> np.ndarray:
         """Sample indices int64 [len(ids), t1 - t0, batch]."""
         if self.replace:
             return np.stack([draws.indices(run_seed, ids, t0, t1, n, item) for item in range(batch)], axis=-1)
@@ -56,7 +57,7 @@ class Common:
         """See `PerNetwork.kind`."""
         return "replace" if self.replace else "permute"
 
-    def indices(self, run_seed, ids, t0, t1, n, batch):
+    def indices(self, run_seed: int, ids: Any, t0: int, t1: int, n: int, batch: int) -> np.ndarray:
         """See `PerNetwork.indices`; one row stands for all networks."""
         return PerNetwork(self.replace).indices(run_seed, [self.network], t0, t1, n, batch)
 
@@ -78,7 +79,7 @@ class Reshuffle:
         if self.network is not None:
             object.__setattr__(self, "network", whole(self.network, "order.network", 0, 2**32 - 1))
 
-    def indices(self, run_seed, ids, t0, t1, n, batch):
+    def indices(self, run_seed: int, ids: Any, t0: int, t1: int, n: int, batch: int) -> np.ndarray:
         """See `PerNetwork.indices`."""
         q = (np.arange(t0, t1) * batch)[:, None] + np.arange(batch)
         return draws.permuted(run_seed, ids if self.network is None else [self.network], q // n, q % n, n)
@@ -104,11 +105,11 @@ class Replay(Record):
         object.__setattr__(self, "order", frozen(order))
 
     @property
-    def table(self):
+    def table(self) -> np.ndarray:
         """The order as [1 or N, T, batch]."""
         return self.order.reshape((1,) * (self.order.ndim == 1) + self.order.shape + (1,) * (self.order.ndim < 3))
 
-    def indices(self, run_seed, ids, t0, t1, n, batch):
+    def indices(self, run_seed: int, ids: Any, t0: int, t1: int, n: int, batch: int) -> np.ndarray:
         """See `PerNetwork.indices`; here `ids` are positions in the run, not draws."""
         table = self.table
         return table[:, t0:t1] if len(table) == 1 else table[ids, t0:t1]

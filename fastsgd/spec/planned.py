@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,7 @@ class Plan(Record):
     cost: function () -> ({what: seconds}, what they rest on, metrics without an estimate); see fastsgd/cost.py
     """
 
-    run: object
+    run: Any
     backend: str
     reasons: tuple
     ids: np.ndarray
@@ -94,48 +95,48 @@ class Plan(Record):
     start: np.ndarray
     base: np.ndarray
     row: np.ndarray
-    table: object
+    table: Any
     saves: np.ndarray
     tuning: Tuning
     numbers: dict = field(default_factory=dict)
     noises: dict = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
-    cost: object = None
-    work: object = None
+    cost: Any = None
+    work: Any = None
 
     @property
-    def expected(self):
+    def expected(self) -> dict[str, float]:
         """{what: seconds} that the run is expected to take; {} where nobody has calibrated its backend."""
         return self.cost()[0]
 
     @property
-    def N(self):
+    def N(self) -> int:
         """Number of networks that run."""
         return len(self.ids)
 
     @property
-    def batch(self):
+    def batch(self) -> int:
         """Samples in one step."""
         return self.run.rule.batch(self.run.data.n)
 
-    def most_steps(self, table_bytes):
+    def most_steps(self, table_bytes: int) -> int:
         """Steps whose tables, so many bytes each, a launch may have."""
         weights = self.N * self.run.model.P * np.dtype(self.run.dtype).itemsize
         return max(1, max(TABLES, weights) // max(1, table_bytes))
 
     @property
-    def made_bytes(self):
+    def made_bytes(self) -> int:
         """Bytes that one step takes more while a Segment is made: schedules in float64, samples as they are given."""
         stream = self.N * self.batch * (self.run.data.d + self.run.model.outputs) * (self.run.data.kind == "stream")
         return 28 * self.schedules + 16 * stream
 
     @cached_property
-    def schedules(self):
+    def schedules(self) -> int:
         """Schedules of step sizes and noises: rows of multipliers in a Segment."""
         return len(self.table(0, 1)) + sum(len(table(0, 1)) for _, _, table in self.noises.values())
 
     @property
-    def step_bytes(self):
+    def step_bytes(self) -> int:
         """Bytes that one step takes in a Segment."""
         run, item = self.run, np.dtype(self.run.dtype).itemsize
         order = getattr(run.order, "table", None)
@@ -143,7 +144,7 @@ class Plan(Record):
         stream = self.N * self.batch * (run.data.d + run.model.outputs) if run.data.kind == "stream" else 0
         return item * (self.schedules + stream) + given
 
-    def segment(self, t0, t1):
+    def segment(self, t0: int, t1: int) -> Segment:
         """The Segment of steps t0..t1."""
         run, table = self.run, getattr(self.run.order, "table", None)
         indices = None
@@ -155,7 +156,7 @@ class Plan(Record):
         samples = run.data.draw(self.keys, t0, t1, self.batch, run.dtype) if run.data.kind == "stream" else None
         return Segment(t0, t1, np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype), indices, noise, samples)
 
-    def fresh_buffers(self):
+    def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
         names = self.run.rule.buffers()
         out = np.zeros((self.N, len(names), self.run.model.P), self.run.dtype)
@@ -171,7 +172,7 @@ class Plan(Record):
         return (f"; {len(base)} were given, one for each network, as many as there are steps: for one at each step, "
                 "say fs.StepTable(values)")
 
-    def explain(self):
+    def explain(self) -> str:
         """A plain text: backend, instruction set, lanes, segments, memory, and why."""
         run, tuning = self.run, self.tuning
         lines = [

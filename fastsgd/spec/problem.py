@@ -1,6 +1,7 @@
 """Owns what networks are trained on: a data set, inputs made on the way, or a function that makes samples."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Dataset(Record):
         if self.y_test is not None and self.y_test.shape[1:] != self.y.shape[1:]:
             raise SpecError(f"y_test: has shape {self.y_test.shape}, y has {self.y.shape}")
 
-    def astype(self, dtype):
+    def astype(self, dtype: str) -> "Dataset":
         """The same data in another precision, "float32" or "float64"."""
         one_of(dtype, "dtype", ("float32", "float64"))
         if all(a is None or a.dtype == dtype for a in (self.X, self.y, self.X_test, self.y_test)):
@@ -46,12 +47,12 @@ class Dataset(Record):
             return Dataset(*(None if a is None else a.astype(dtype) for a in arrays))
 
     @property
-    def n(self):
+    def n(self) -> int:
         """Number of training points."""
         return self.X.shape[0]
 
     @property
-    def d(self):
+    def d(self) -> int:
         """Number of inputs."""
         return self.X.shape[1]
 
@@ -143,18 +144,18 @@ class Fresh(Record):
         _test_set(self)
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         """Numbers in a label."""
         return self.d if self.teacher is None else self.teacher.outputs
 
-    def labels(self, X):
+    def labels(self, X: Any) -> np.ndarray:
         """Labels [m] or [m, o] of inputs X [m, d], in float64."""
         X = np.asarray(X, np.float64)
         if self.teacher is None:
             return X[:, 0] if self.d == 1 else X
         return self.teacher.forward({name: a.astype(np.float64) for name, a in self.weights.items()}, X)
 
-    def astype(self, dtype):
+    def astype(self, dtype: str) -> "Fresh":
         """The same with the teacher's weights and the test set in another precision, "float32" or "float64"."""
         one_of(dtype, "dtype", ("float32", "float64"))
         with np.errstate(over="ignore"):
@@ -162,7 +163,7 @@ class Fresh(Record):
             test = (None if a is None else a.astype(dtype) for a in (self.X_test, self.y_test))
             return Fresh(self.d, self.teacher, weights, self.inputs, self.density, *test)
 
-    def draw(self, seed, ids, t0, t1, batch):
+    def draw(self, seed: int, ids: Any, t0: int, t1: int, batch: int) -> np.ndarray:
         """Inputs [len(ids), t1 - t0, batch, d] float64 of the networks `ids` at steps t0 .. t1 - 1."""
         return draws.inputs(seed, ids, t0, t1, batch, self.d, self.inputs, self.density)
 
@@ -198,7 +199,7 @@ class Stream(Record):
                             "(ids, t0, t1, batch)")
         _test_set(self)
 
-    def draw(self, ids, t0, t1, batch, dtype):
+    def draw(self, ids: Any, t0: int, t1: int, batch: int, dtype: str) -> tuple:
         """(X [M, t1 - t0, batch, d], y [M, t1 - t0, batch(, o)]) in `dtype`. SpecError on other shapes, dtypes."""
         out = self.function(ids, t0, t1, batch)
         if not (isinstance(out, tuple) and len(out) == 2):

@@ -1,6 +1,7 @@
 """Owns how records print and describe themselves: in a line, arrays by dtype and shape."""
 
 from math import isfinite
+from typing import Any
 
 import numpy as np
 
@@ -10,19 +11,19 @@ SHORT = 8  # entries of an array that a description gives in full
 class Record:
     """What prints as its class and fields in one line: arrays by dtype and shape, fields that are None left out."""
 
-    def __init_subclass__(cls, **given):
+    def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
         if "__repr__" not in vars(cls):
             cls.__repr__ = Record.__repr__  # before `dataclass` makes one that prints arrays in full
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         for value in state.values():  # pickle makes arrays that may be written to; those of records may not
             for array in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,):
                 if isinstance(array, np.ndarray):
                     array.setflags(write=False)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shown = (f"{name}={in_a_line(value)}" for name, value in _fields(self)
                  if value is not None and self.__dataclass_fields__[name].repr)
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -48,23 +49,23 @@ class Run(Record):
     Raises SpecError if a field is illegal by itself; the plan checks fields against each other.
     """
 
-    model: object
-    data: Dataset
-    rule: object
-    step_size: object
-    steps: int
+    model: Any
+    data: Any
+    rule: Any
+    step_size: Any
+    steps: int | float
     networks: int | None = None
     init: dict | None = None
-    order: object = field(default_factory=PerNetwork)
+    order: Any = field(default_factory=PerNetwork)
     save: SaveAt | None = None
-    metrics: tuple = ()
-    loss: Loss = field(default_factory=Squared)
-    dtype: str = "float32"
+    metrics: Any = ()
+    loss: Loss | None = field(default_factory=Squared)
+    dtype: Any = "float32"
     backend: str = "auto"
-    device: str | None = None
+    device: Any = None
     seed: int = 0
-    ids: np.ndarray | None = None
-    keys: np.ndarray | None = None
+    ids: Any = None
+    keys: Any = None
 
     def __post_init__(self):
         put = object.__setattr__
@@ -109,7 +110,7 @@ class Run(Record):
             given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
             raise SpecError(f"{name}: {given} given, expected {what}")
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> "Run":
         """A copy of this run with some fields changed."""
         return Run(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
 

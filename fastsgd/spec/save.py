@@ -70,7 +70,7 @@ class SaveAt(Record):
         if not (self.floor is None or isinstance(self.floor, Floor)):
             raise SpecError(f"save.floor: {type(self.floor).__name__} given, expected fs.Floor(steps, step_size)")
 
-    def resolve(self, T):
+    def resolve(self, T: int) -> np.ndarray:
         """The saved steps [S], sorted, each once. Raises SpecError if a step lies beyond T."""
         kept = [np.arange(min(self.first, T + 1))]
         if self.steps is not None:

@@ -1,6 +1,7 @@
 """Owns the step size: a base per network times a schedule, evaluated in float64 to a table of multipliers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Warmup(Record):
         one_of(self.shape, "warmup.shape", ("power", "exponential"))
         one_of(self.clock, "warmup.clock", ("run", "own"))
 
-    def __call__(self, t, T, factor, power, until):
+    def __call__(self, t: Any, T: int, factor: Any, power: Any, until: Any) -> Any:
         """Multipliers at steps t, for columns of factor, power and until."""
         end = np.floor(until * T)
         s = np.minimum(t, end) / (T if self.clock == "run" else np.maximum(end, 1.0))
@@ -68,7 +69,7 @@ class Cosine(Record):
         object.__setattr__(self, "final", per_network(self.final, "cosine.final", 0, high=1))
         object.__setattr__(self, "start", per_network(self.start, "cosine.start", 0, high=BELOW_ONE))
 
-    def __call__(self, t, T, final, start):
+    def __call__(self, t: Any, T: int, final: Any, start: Any) -> Any:
         """Multipliers at steps t, for columns of final and start."""
         begin = np.floor(start * T)
         half = (np.maximum(t, begin) - begin) / (2 * (T - begin))  # turns: half a turn over the whole
@@ -132,7 +133,7 @@ class StepSize(Schedule):
         if self.cosine is not None and not isinstance(self.cosine, Cosine):
             raise SpecError(f"step_size.cosine: {type(self.cosine).__name__} given, expected fs.Cosine or None")
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         fields = {"step_size": self.base, "step_size.decay_at": self.decay_at, "step_size.decay_by": self.decay_by}
         if self.warmup is not None:
             fields |= {f"warmup.{name}": getattr(self.warmup, name) for name in ("factor", "power", "until")}
@@ -143,7 +144,7 @@ class StepSize(Schedule):
             long["step_size"] = len(self.base)
         return long
 
-    def compile(self, N, T):
+    def compile(self, N: int, T: int) -> tuple:
         population, N = N, N if self.lengths().keys() - {"step_size"} else 1  # one row where all have one schedule
         wide = np.full((N, 1), np.inf) if self.decay_at is None else np.broadcast_to(_rows(self.decay_at), (
             N, _rows(self.decay_at).shape[1]))
@@ -185,14 +186,14 @@ class StepTable(Schedule):
         object.__setattr__(self, "values", frozen(values))
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Number of steps T the table covers."""
         return self.values.shape[-1]
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         return {"step_size": len(self.values)} if self.values.ndim == 2 else {}
 
-    def compile(self, N, T):
+    def compile(self, N: int, T: int) -> tuple:
         # base is 1 and each given row is its own schedule
         table = np.atleast_2d(self.values)
         row = np.zeros(N, np.int32) if len(table) == 1 else np.arange(N, dtype=np.int32)

@@ -10,3 +10,7 @@ from .work import work
 KINDS = (reduce.Moments, reduce.Quantiles, reduce.LostShare, reduce.Survival, reduce.Histogram)
 
 __all__ = ["Keep", "Random", "Store", "Sweep", "create", "open", "reduce", "run", "work"]
+
+
+def __dir__():
+    return __all__

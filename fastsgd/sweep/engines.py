@@ -6,6 +6,7 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from pathlib import Path
+from typing import Any
 
 from ..errors import FastsgdError, SpecError
 from ..limits import processors
@@ -18,7 +19,8 @@ AHEAD = 256  # ranges that an executor has been given and has not done
 TRIES = 3  # rounds in which nothing was done before a run gives up
 
 
-def run(store, engine=None, workers=None, tuning=None, progress=None, stale=STALE):
+def run(store: Any, engine: object = None, workers: int | None = None, tuning: Tuning | None = None,
+        progress: object = None, stale: float = STALE) -> Any:
     """Do what is missing in a store; see `Sweep.run` for engines and workers."""
     workers = None if workers is None else whole(workers, "workers", 1, 2**16)
     if engine is None:

@@ -6,6 +6,7 @@ together in the order of ranges; what counts is whole numbers. Records of lost n
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,19 +44,19 @@ class Reduction(Record, ABC):
     joins = True  # whether `join` gives what `of` would of the whole
 
     @abstractmethod
-    def of(self, part):
+    def of(self, part: Any) -> Any:
         """The state of a Part."""
 
     @abstractmethod
-    def join(self, states):
+    def join(self, states: Any) -> Any:
         """One state of the states of the parts of the same cells."""
 
     @abstractmethod
-    def finish(self, state):
+    def finish(self, state: Any) -> Any:
         """{variable: (axes, array)} of a state."""
 
 
-def total(a):
+def total(a: Any) -> np.ndarray:
     """Sum of a [cells, R, ...] over R, by halves: a fixed tree of additions, whatever the machine."""
     while a.shape[1] > 1:
         half, odd = a.shape[1] // 2, a[:, -1:] if a.shape[1] % 2 else None
@@ -71,7 +72,7 @@ class Moments(Reduction):
 
     name = "moments"
 
-    def of(self, part):
+    def of(self, part: Any) -> Any:
         out = {}
         for metric, a in part.values.items():
             there = np.isfinite(a)
@@ -84,7 +85,7 @@ class Moments(Reduction):
                     f"{metric}.max": np.where(there, a, -np.inf).max(axis=1)}
         return out
 
-    def join(self, states):
+    def join(self, states: Any) -> Any:
         out = dict(states[0])
         for state in states[1:]:
             for metric in {key.rpartition(".")[0] for key in state}:
@@ -101,7 +102,7 @@ class Moments(Reduction):
                 out[f"{metric}.max"] = np.maximum(out[f"{metric}.max"], state[f"{metric}.max"])
         return out
 
-    def finish(self, state):
+    def finish(self, state: Any) -> Any:
         out = {}
         for metric in _metrics(state, "n"):
             n = state[f"{metric}.n"]
@@ -131,17 +132,17 @@ class Quantiles(Reduction):
         if not self.at:
             raise SpecError("quantiles.at: nothing given, expected numbers in [0, 1]")
 
-    def of(self, part):
+    def of(self, part: Any) -> Any:
         return {metric: quantiles(a, self.at) for metric, a in part.values.items()}
 
-    def join(self, states):
+    def join(self, states: Any) -> Any:
         return {key: np.full_like(a, np.nan) if len(states) > 1 else a for key, a in states[0].items()}
 
-    def finish(self, state):
+    def finish(self, state: Any) -> Any:
         return {f"{metric}_quantiles": (("quantile", "step"), a) for metric, a in state.items()}
 
 
-def quantiles(a, at):
+def quantiles(a: Any, at: Any) -> np.ndarray:
     """Quantiles [cells, Q, S] of a [cells, R, S] over R, NaN left out; NaN where nothing is left."""
     a = np.sort(a, axis=1)  # NaN comes last
     n = (~np.isnan(a)).sum(axis=1)[:, None]
@@ -161,13 +162,13 @@ class LostShare(Reduction):
 
     name = "lost"
 
-    def of(self, part):
+    def of(self, part: Any) -> Any:
         return {"lost": (part.lost >= 0).sum(axis=1), "n": np.full(len(part.lost), part.lost.shape[1])}
 
-    def join(self, states):
+    def join(self, states: Any) -> Any:
         return {key: sum(state[key] for state in states) for key in states[0]}
 
-    def finish(self, state):
+    def finish(self, state: Any) -> Any:
         share = np.where(state["n"] > 0, state["lost"] / np.maximum(state["n"], 1), np.nan)
         return {"lost_share": ((), share), "networks": ((), state["n"])}
 
@@ -178,14 +179,14 @@ class Survival(Reduction):
 
     name = "survival"
 
-    def of(self, part):
+    def of(self, part: Any) -> Any:
         lost = part.lost[:, :, None]
         return {"alive": ((lost < 0) | (lost > part.steps)).sum(axis=1), "n": np.full(len(lost), lost.shape[1])}
 
-    def join(self, states):
+    def join(self, states: Any) -> Any:
         return {key: sum(state[key] for state in states) for key in states[0]}
 
-    def finish(self, state):
+    def finish(self, state: Any) -> Any:
         n = state["n"][:, None]
         return {"survival": (("step",), np.where(n > 0, state["alive"] / np.maximum(n, 1), np.nan))}
 
@@ -201,7 +202,7 @@ class Histogram(Reduction):
     name = "histogram"
     by_cell = False
 
-    def of(self, part):
+    def of(self, part: Any) -> Any:
         out = {}
         for metric, a in part.values.items():
             flat = a.reshape(-1, a.shape[-1])
@@ -209,19 +210,19 @@ class Histogram(Reduction):
             out |= _counted(metric, bins(flat[rows, steps]), steps, np.ones(len(rows), np.int64))
         return out
 
-    def join(self, states):
+    def join(self, states: Any) -> Any:
         out = {}
         for metric in _metrics(states[0], "bin"):
             keys = (f"{metric}.{key}" for key in ("bin", "step", "count"))
             out |= _counted(metric, *(np.concatenate([state[key] for state in states]) for key in keys))
         return out
 
-    def finish(self, state):
+    def finish(self, state: Any) -> Any:
         return {f"{metric}_{key}": ((f"{metric}_bins",), state[f"{metric}.{key}"])
                 for metric in _metrics(state, "bin") for key in ("bin", "step", "count")}
 
 
-def bins(values):
+def bins(values: Any) -> np.ndarray:
     """The bin of each value [M]: an exact function of its bits, of either sign; 0 and infinities have their own."""
     finite = np.where(np.isfinite(values), values, 1.0)
     fraction, exponent = np.frexp(np.abs(finite))
@@ -230,7 +231,7 @@ def bins(values):
     return (np.sign(values) * size).astype(np.int64)
 
 
-def bounds(bin):
+def bounds(bin: Any) -> tuple:
     """(smallest size, next bin's smallest size) of what a bin > 0 holds."""
     place = abs(int(bin)) - 1
     exponent, part = LEAST + place // SUB, place % SUB
@@ -258,7 +259,7 @@ def _metrics(state, key):
     return [name.removesuffix(f".{key}") for name in state if name.endswith(f".{key}")]
 
 
-def usual(replicas):
+def usual(replicas: int) -> tuple:
     """The reductions of a sweep that names none."""
     if replicas >= 8:
         return (Moments(), Quantiles(), LostShare(), Survival(), Histogram())

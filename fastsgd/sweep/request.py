@@ -1,9 +1,12 @@
 """Owns the request of a sweep: a run, axes over its fields, replicas; and the groups of cells that one kernel runs."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -13,10 +16,14 @@ from ..spec import codec, draws
 from ..spec.check import one_of, real, shown, whole
 from ..spec.fields import lengths
 from ..spec.metric import Custom
+from ..spec.planned import Tuning
 from ..spec.record import Record
 from ..spec.run import Run
 from .axes import Axis, classes, column, put, scalar, short
 from .reduce import Reduction, usual
+
+if TYPE_CHECKING:
+    from .store import Store
 
 KINDS = ("linear", "log")
 
@@ -70,7 +77,7 @@ class Random(Record):
         put_(self, "fields", {str(name): (given[0], float(given[1]), float(given[2]))
                               for name, given in self.fields.items()})
 
-    def columns(self):
+    def columns(self) -> dict:
         """{dotted name: values [points]}."""
         out = {}
         for name, (kind, low, high) in self.fields.items():
@@ -168,7 +175,7 @@ class Sweep(Record):
             raise SpecError(f"sweep: {', '.join(twice)} given twice")
         _ = self._classes  # which looks at every value
 
-    def store(self, path, size=None, classes=()):
+    def store(self, path: str | Path, size: int | None = None, classes: Sequence[type] = ()) -> "Store":
         """The Store of this sweep in the folder `path`, made or grown where it must be; nothing is computed.
 
         size: networks of a range, by default about two seconds of work
@@ -178,7 +185,9 @@ class Sweep(Record):
 
         return create(path, self, size, classes)
 
-    def run(self, path, engine=None, *, workers=None, size=None, tuning=None, progress=None, stale=240.0, classes=()):
+    def run(self, path: str | Path, engine: object = None, *, workers: int | None = None, size: int | None = None,
+            tuning: Tuning | None = None, progress: object = None, stale: float = 240.0,
+            classes: Sequence[type] = ()) -> "Store":
         """Do what of this sweep is missing in the folder `path`; returns its Store. Any number may do so at a time.
 
         engine: None, this process; "local", `workers` processes, by default one a processor; any concurrent.futures
@@ -195,7 +204,7 @@ class Sweep(Record):
         return store
 
     @cached_property
-    def axes(self):
+    def axes(self) -> tuple:
         """The axes, in the order in which results have them; replicas come after them."""
         drawn = self.random.fields if self.random else ()
         names = [*(self.grid or ()), *(self.zip or ()), *(self.cases or ()), *drawn]
@@ -208,22 +217,22 @@ class Sweep(Record):
         return tuple(axes)
 
     @property
-    def reductions(self):
+    def reductions(self) -> tuple:
         """The reductions: those given, or the usual ones."""
         return usual(self.replicas) if self.reduce is None else self.reduce
 
     @property
-    def labels(self):
+    def labels(self) -> dict:
         """{dotted name: its label in results}."""
         return short([name for axis in self.axes for name in axis.columns], [m.name for m in self.base.metrics])
 
     @cached_property
-    def shape(self):
+    def shape(self) -> tuple:
         """Values of each axis, and replicas."""
         return (*(len(axis) for axis in self.axes), self.replicas)
 
     @property
-    def networks(self):
+    def networks(self) -> int:
         """Networks in all."""
         return int(np.prod(self.shape, dtype=object))
 
@@ -238,7 +247,7 @@ class Sweep(Record):
         return tuple(out)
 
     @cached_property
-    def groups(self):
+    def groups(self) -> Any:
         """The groups of cells, in the order of their first."""
         parts = [[np.flatnonzero(kind == c) for c in range(kind.max() + 1)] for kind, _ in self._classes]
         out = []
@@ -256,7 +265,7 @@ class Sweep(Record):
             out.append(Group(name, run, members, tuple(vector)))
         return tuple(out)
 
-    def keys(self, cells, replicas):
+    def keys(self, cells: Any, replicas: int) -> np.ndarray:
         """Whose draws each network has [cells, replicas] int64.
 
         cells [cells, axes]: index of each cell's value on each axis; replicas [replicas]: their numbers
@@ -268,7 +277,7 @@ class Sweep(Record):
                      .hexdigest()[:8], 16) for cell in cells]
         return (np.array(first, np.int64)[:, None] + replicas) % 2**32
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """What sweeps have in common of which one may grow to the other: all but values, replicas and reductions."""
         names = [sorted(axis.columns) for axis in self.axes]
         random = self.random and Random(self.random.fields, 1, self.random.seed)

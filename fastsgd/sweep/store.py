@@ -3,17 +3,20 @@
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import archive, storage  # noqa: F401  archive fills codec.KINDS
 from ..errors import SpecError
 from ..plan import plan as make_plan
+from ..result import Result
 from ..spec import codec
 from ..spec.check import whole
 from ..spec.record import Record, described
@@ -50,7 +53,8 @@ class Store:
     path: folder; sweep: what it holds, in the order in which values were added
     """
 
-    def __init__(self, path, sweep, layouts, classes=(), fingerprint=None):
+    def __init__(self, path: str | Path, sweep: Sweep, layouts: Any, classes: Sequence[type] = (),
+                 fingerprint: str | None = None) -> None:
         self.path, self.sweep, self.classes = Path(path), sweep, tuple(classes)
         self.layouts = {one.name: one for one in layouts}
         groups = {group.first: group for group in sweep.groups}
@@ -65,16 +69,16 @@ class Store:
     # ---- what there is
 
     @cached_property
-    def names(self):
+    def names(self) -> list[str]:
         """Names of all ranges."""
         return [name for one in self.layouts.values() for name in one.names()]
 
-    def range(self, name):
+    def range(self, name: str) -> Any:
         """The Range called `name`."""
         group, _, number = name.partition(".")
         return self.layouts[group].range(int(number))
 
-    def arrays(self, name):
+    def arrays(self, name: str) -> dict:
         """The arrays of the group called `name`."""
         run, one = self.groups[name].run, self.layouts[name]
         S = len(run.save.resolve(run.steps))
@@ -90,13 +94,13 @@ class Store:
                              one.chunk(one.size, prod(shape) * np.dtype(run.dtype).itemsize), False))
         return out
 
-    def shard(self, array, range_):
+    def shard(self, array: Any, range_: Any) -> Any:
         """The file of a range's shard of an array."""
         return self.path / range_.group / array.name / shards.key(range_.number, 1 + len(array.shape))
 
     # ---- markers
 
-    def marker(self, name):
+    def marker(self, name: str) -> Any:
         """What was said when the range called `name` was done, None if it is not done, or not whole.
 
         A marker of another store, one that is damaged, and one whose files have other sizes than it says do not count.
@@ -113,16 +117,16 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def done(self):
+    def done(self) -> list[str]:
         """Names of the ranges that have a marker; whether their files are whole is for `marker` to say."""
         return {name[:-5] for name in os.listdir(self.path / "done") if name.endswith(".json")} & set(self.names)
 
-    def missing(self):
+    def missing(self) -> list[str]:
         """Names of the ranges that are not done, in order."""
         done = self.done()
         return [name for name in self.names if name not in done]
 
-    def check(self, thorough=False):
+    def check(self, thorough: bool = False) -> list[str]:
         """Names of the ranges that have a marker but are not whole: files that lack, or have another size.
 
         thorough: whether each file is read and its numbers are compared with the checksum that the marker has
@@ -147,7 +151,7 @@ class Store:
         except (OSError, ValueError, KeyError, SpecError):
             return False
 
-    def repair(self, thorough=True):
+    def repair(self, thorough: bool = True) -> list[str]:
         """Let damaged ranges be done anew: their markers go. Returns their names."""
         bad = self.check(thorough)
         for name in bad:
@@ -156,7 +160,7 @@ class Store:
                 claim.unlink(missing_ok=True)  # whoever had them is done with them
         return bad
 
-    def part(self, name):
+    def part(self, name: str) -> Any:
         """What the reductions made of a range: {"REDUCTION/key": array}. Raises SpecError if it cannot be read."""
         header, arrays = storage.read(self.path / "parts" / f"{name}.npz", "part of a sweep")
         if header.get("store") != self.fingerprint or header.get("range") != name:
@@ -165,25 +169,25 @@ class Store:
 
     # ---- conveniences, which have rooms of their own
 
-    def open(self, allow_incomplete=False):
+    def open(self, allow_incomplete: bool = False) -> Any:
         """The records as an xarray.Dataset, read when they are asked for; see fastsgd/sweep/view.py."""
         from . import view
 
         return view.open(self, allow_incomplete)
 
-    def reduced(self, allow_incomplete=False):
+    def reduced(self, allow_incomplete: bool = False) -> Any:
         """What the reductions say of each cell, as an xarray.Dataset; see fastsgd/sweep/cells.py."""
         from . import cells
 
         return cells.reduced(self, allow_incomplete)
 
-    def progress(self):
+    def progress(self) -> Any:
         """How far the sweep is: a record that prints as a few lines; see fastsgd/sweep/progress.py."""
         from . import progress
 
         return progress.of(self)
 
-    def replay(self, replica=0, save=None, **values):
+    def replay(self, replica: int = 0, save: Any = None, **values: Any) -> Result:
         """The Result of one network's run, with all steps saved and the sweep's bits.
 
         values: one for each axis, by its label or its number of a compound axis, e.g. step_size=0.1 or case=3; a label
@@ -194,7 +198,7 @@ class Store:
 
         return view.replay(self, replica, save, values)
 
-    def work(self, **given):
+    def work(self, **given: Any) -> int:
         """Compute what is missing, in this process; see `fastsgd.sweep.work`."""
         from .work import work
 
@@ -211,7 +215,7 @@ def checksum(values):
     return codec.digest("values", {"values": values})[:32]
 
 
-def create(path, sweep, size=None, classes=()):
+def create(path: str | Path, sweep: Sweep, size: int | None = None, classes: Sequence[type] = ()) -> Store:
     """The Store of a sweep in the folder `path`: made if nothing is there, grown if it has fewer values of this sweep.
 
     size: networks of a range, by default about two seconds of work
@@ -294,7 +298,7 @@ def _publish(store):
         raise SpecError(f"path: the store {str(path)!r} cannot be written ({error.strerror or error})") from None
 
 
-def open_store(path, classes=()):
+def open_store(path: str | Path, classes: Sequence[type] = ()) -> Store:
     """The Store in the folder `path`. Raises SpecError if there is none, or it is damaged or of a newer format."""
     path = Path(path)
     if not path.is_dir():

@@ -5,9 +5,11 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from ..errors import SpecError
 from ..execute import execute
 from ..plan import plan as make_plan
 from ..spec import codec
+from ..spec.planned import Tuning
 from . import shards
 from .axes import put
 from .claims import STALE, Claims, Folder
@@ -103,8 +106,9 @@ def reduced(store, range_, result):
     return {f"{one.name}/{key}": a for one in store.sweep.reductions for key, a in one.of(part).items()}
 
 
-def work(store, *, tuning=None, stale=STALE, shard=None, seconds=None, thorough=False, progress=None, until=None,
-         classes=()):
+def work(store: Any, *, tuning: Tuning | None = None, stale: float = STALE, shard: tuple[int, int] | None = None,
+         seconds: float | None = None, thorough: bool = False, progress: object = None, until: Any = None,
+         classes: Sequence[type] = ()) -> int:
     """Do ranges of a store until none is missing, beside any number of other workers; returns how many were done here.
 
     store: a Store, or the folder of one

@@ -25,7 +25,7 @@ class Residual(nn.Module):
     layers = {"relu": "stem", "block1": "block 1", "block2": "block 2",  # noqa: RUF012
               "block3": "block 3", "pool": "pooled"}
 
-    def __init__(self, width, channels=1, classes=10):
+    def __init__(self, width: int, channels: int = 1, classes: int = 10) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         self.relu = nn.ReLU()

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ...report.figure import write
+from ...report.look import write
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")  # Okabe and Ito
 BAND = (0.1, 0.5, 0.9)

@@ -1,0 +1,38 @@
+"""Owns the command `bench`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import SpecError
+from .app import app, examples
+
+
+@app.command(epilog=examples("fastsgd bench --quick", "fastsgd bench --calibrate"))
+def bench(quick: Annotated[bool, typer.Option("--quick", help="a look in two minutes; keeps no rows")] = False,
+          calibrate: Annotated[bool, typer.Option("--calibrate", help="measure what plans expect of this machine, and "
+                                                                      "nothing else")] = False,
+          only: Annotated[list[str] | None, typer.Option(help="measure only this part; may be repeated")] = None,
+          rows: Annotated[Path | None, typer.Option(help="CSV file to append to instead of the checkout's")] = None,
+          report: Annotated[bool, typer.Option("--report", help="measure nothing, rewrite tables and plots")] = False
+          ) -> None:
+    """Measure fastsgd against its opponents, and append the rows; or calibrate the cost model of plans."""
+    if calibrate:
+        from .. import calibrate as calibration
+        from .. import cost
+
+        typer.echo(f"wrote {cost.write(calibration.calibrate(typer.echo))}")
+        return
+    root = Path(__file__).parents[2]
+    if not (root / "bench" / "__main__.py").exists():
+        raise SpecError(f"bench: the benchmarks are part of the source tree, which {root} is not; get a checkout "
+                        "and run `make bench` or, after `pip install -e '.[bench]'`, `fastsgd bench` in it "
+                        "(--calibrate works here)")
+    sys.path.insert(0, str(root))
+    from importlib import import_module
+
+    raise typer.Exit(import_module("bench.__main__").measure(quick, only, rows, report))
+
+

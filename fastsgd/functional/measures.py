@@ -1,0 +1,95 @@
+"""Owns metrics of networks in an array: what `fs.train` would record of them, as a function."""
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import BackendUnavailable, SpecError
+from ..execute import execute
+from ..losses import CrossEntropy
+from ..metrics import FeatureSparsity, JacobianRank, JacobianSpectrum, TrainAccuracy, TrainLoss
+from ..models.base import as_rows
+from ..plan import plan as make_plan
+from ..rules import SGD
+from ..spec.metric import Custom, Metric
+from ..spec.problem import Dataset
+from ..spec.run import Run
+from ..spec.save import SaveAt
+from .arrays import alike
+
+
+def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None) -> Any:
+    """Values [...] of a metric of networks with parameters [..., P], as `fs.train` records them: from them, in float64.
+
+    metric: from fs.metrics, or a function of (params, data); not one that compares with a run's start
+    params: {name: [..., *shape]} or flat [..., P], float32 or float64; networks that are not finite get NaN
+    data: fs.Dataset
+    loss: from fs.losses, by default Squared() with factor 1/2
+    Returns float64 [...] (and the metric's own axes), of the kind of params. Raises SpecError or PlanError.
+    """
+    if callable(metric) and not isinstance(metric, (type, Metric)):
+        metric = Custom(metric)
+    if getattr(metric, "needs_start", False):
+        raise SpecError(f"metric: {metric.name} compares with the start of a run, which arrays have none of; let "
+                        "fs.train record it")
+    rows, lead = as_rows(model, params)
+    good = np.isfinite(rows).all(axis=1)
+    out = _measured(metric, model, rows[good], data, loss) if good.any() else np.empty((0,))
+    values = np.full((len(rows), *out.shape[1:]), np.nan)
+    values[good] = out
+    return alike(params, values.reshape((*lead, *values.shape[1:])))
+
+
+def _measured(metric, model, rows, data, loss):
+    """Values [M, ...] of finite networks [M, P]: the record of step 0 of a run that begins there."""
+    run = Run(model, data, SGD(), 1e-3, 1, networks=len(rows), init=model.unflatten(rows), save=SaveAt(steps=[0]),
+              metrics=[metric], loss=loss, dtype=str(rows.dtype), backend="cpu", device="cpu")
+    try:
+        plan = make_plan(run)
+    except BackendUnavailable:  # no kernel, or no module: the definition
+        plan = make_plan(run.replace(backend="reference"))
+    return execute(plan).records[run.metrics[0].name][:, 0]
+
+
+def predict(model: Any, params: Any, X: Any) -> Any:
+    """Predictions h(x_1..n) [..., n], or [..., n, o] of o > 1 outputs, in float64: `model.predict`.
+
+    params: {name: [..., *shape]} or flat [..., P]; X [n, d]
+    """
+    return model.predict(params, X)
+
+
+def loss(model: Any, params: Any, X: Any, y: Any, loss: Any = None) -> Any:
+    """Mean loss (1/n) sum_i loss(h(x_i), y_i) [...] of networks; see `measure` and fs.metrics.TrainLoss.
+
+    X [n, d], y [n] or [n, o]; loss: from fs.losses, by default Squared() with factor 1/2
+    """
+    return measure(TrainLoss(), model, params, _data(model, X, y), loss=loss)
+
+
+def accuracy(model: Any, params: Any, X: Any, y: Any) -> Any:
+    """Share of points in the right class [...]; labels as in fs.metrics.TrainAccuracy."""
+    classes = model.outputs > 1 and np.ndim(y) == 1
+    return measure(TrainAccuracy(), model, params, _data(model, X, y), loss=CrossEntropy() if classes else None)
+
+
+def jacobian_rank(model: Any, params: Any, X: Any, rtol: float = 1e-4, method: str = "auto") -> Any:
+    """Rank #{sigma > rtol sigma_max} [...] of the Jacobian of predictions at X [n, d]; see fs.metrics.JacobianRank."""
+    return measure(JacobianRank(rtol=rtol, points=X, method=method), model, params, _data(model, X))
+
+
+def jacobian_spectrum(model: Any, params: Any, X: Any, method: str = "auto") -> Any:
+    """Singular values [..., k], falling, of the Jacobian at X [n, d]; see fs.metrics.JacobianSpectrum."""
+    return measure(JacobianSpectrum(points=X, method=method), model, params, _data(model, X))
+
+
+def feature_sparsity(model: Any, params: Any, X: Any, **fields: Any) -> Any:
+    """Feature sparsity coefficient [...] of hidden layers at X [n, d]; `fields` as in fs.metrics.FeatureSparsity."""
+    return measure(FeatureSparsity(**fields), model, params, _data(model, X))
+
+
+def _data(model, X, y=None):
+    """A Dataset; labels that no metric looks at are 0."""
+    if y is None:
+        y = np.zeros((np.shape(X)[0] if np.ndim(X) else 0, model.outputs)[:1 + (model.outputs > 1)], np.int64)
+    return Dataset(X, y)
