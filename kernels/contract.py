@@ -19,6 +19,10 @@ NESTEROV = tl.constexpr(9)
 DECOUPLED = tl.constexpr(10)
 ADAM = tl.constexpr(11)
 UNIT = tl.constexpr(12)
+SIGN = tl.constexpr(13)
+LION = tl.constexpr(14)
+RMSPROP = tl.constexpr(15)
+ADAGRAD = tl.constexpr(16)
 
 # activations
 IDENTITY = tl.constexpr(0)

@@ -15,6 +15,7 @@ import triton.language as tl
 
 from . import state
 from .contract import (
+    ADAGRAD,
     ADAM,
     AVERAGE,
     BALANCE_PENALTY,
@@ -22,10 +23,13 @@ from .contract import (
     BETA2,
     DECOUPLED,
     EPSILON,
+    LION,
     MOMENTUM,
     NESTEROV,
     NORMALISED,
     RHO,
+    RMSPROP,
+    SIGN,
     UNIT,
     WEIGHT_DECAY,
 )
@@ -138,6 +142,12 @@ def raised(x, exponent):
 
 
 @triton.jit
+def signs(x):
+    """-1, 0 or 1."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0)).to(x.dtype)
+
+
+@triton.jit
 def corrections(numbers, t, RULE: tl.constexpr):
     """1 - beta^(t + 1) [BN] of Adam's two moments at step t."""
     if RULE[ADAM]:
@@ -158,10 +168,21 @@ def stepped(w, g, carried, numbers, rate, parts, RULE: tl.constexpr, PLACES: tl.
         size = tl.sqrt(second / state.beside(parts[1], g)) + state.beside(numbers[RULE[EPSILON]], g)
         g = (first / state.beside(parts[0], g)) / size
         kept = (first, second)
+    elif RULE[LION]:
+        kept = (mixed(numbers[RULE[BETA2]], carried[0], g),)
+        g = signs(mixed(numbers[RULE[BETA1]], carried[0], g))
+    elif RULE[RMSPROP]:
+        kept = (mixed(numbers[RULE[BETA2]], carried[0], g * g),)
+        g = g / (tl.sqrt(kept[0]) + state.beside(numbers[RULE[EPSILON]], g))
+    elif RULE[ADAGRAD]:
+        kept = (carried[0] + g * g,)
+        g = g / (tl.sqrt(kept[0]) + state.beside(numbers[RULE[EPSILON]], g))
     elif RULE[MOMENTUM] >= 0:
         momentum = state.beside(numbers[RULE[MOMENTUM]], g)
         kept = (tl.fma(momentum, carried[0], g),)
         g = tl.fma(momentum, kept[0], g) if RULE[NESTEROV] else kept[0]
+    if RULE[SIGN]:
+        g = signs(g)
     w = tl.fma(state.beside(rate, w), g, w)
     if RULE[AVERAGE] >= 0:
         kept = kept + (mixed(numbers[RULE[AVERAGE]], carried[len(carried) - 1], w),)

@@ -22,9 +22,13 @@ OWN = {
                       "unit": ({}, False)},
     R.Adam: {"batch_size": ({}, 2), "beta1": ({}, 0.5), "beta2": ({}, 0.5), "epsilon": ({}, 0.1),
              "decoupled": ({"weight_decay": 0.1}, True)},
+    R.SignSGD: {"batch_size": ({}, 2), "momentum": ({}, 0.9), "nesterov": ({}, True)},
+    R.Lion: {"batch_size": ({}, 2), "beta1": ({}, 0.1), "beta2": ({}, 0.1)},
+    R.RMSProp: {"batch_size": ({}, 2), "beta2": ({}, 0.5), "epsilon": ({}, 0.1)},
+    R.Adagrad: {"batch_size": ({}, 2), "epsilon": ({}, 0.1)},
     R.SDE: DESCENT | {"sgd_step": ({}, 0.2), "loss_level": ({}, 0.6), "intensity": ({}, 1.0)},
 }
-NEEDED = {R.SAM: {"rho": 0.2}, R.SDE: {"sgd_step": 0.1, "loss_level": 0.5}}
+NEEDED = {R.SAM: {"rho": 0.2}, R.SignSGD: {"momentum": 0.5}, R.SDE: {"sgd_step": 0.1, "loss_level": 0.5}}
 
 
 def rules():
@@ -162,5 +166,6 @@ KNOBS = rules() | {
     "Floor.steps": tuple({"save": fs.SaveAt(linear=3, floor=fs.Floor(steps, 0.02))} for steps in (5, 6)),
     "Floor.step_size": tuple({"save": fs.SaveAt(linear=3, floor=fs.Floor(5, step))} for step in (0.02, 0.03)),
 }
-RECORDS = (R.SAM, R.Adam, R.SDE, fs.LabelNoise, fs.GradientNoise, orders.Reshuffle, L.Logistic, L.Hinge, L.CrossEntropy,
-           M.MLP, M.DiagonalProduct, M.DiagonalPower, M.TiedAutoencoder, fs.data.Fresh, fs.data.Stream, fs.Floor)
+RECORDS = (R.SAM, R.Adam, R.SignSGD, R.Lion, R.RMSProp, R.Adagrad, R.SDE, fs.LabelNoise, fs.GradientNoise,
+           orders.Reshuffle, L.Logistic, L.Hinge, L.CrossEntropy, M.MLP, M.DiagonalProduct, M.DiagonalPower,
+           M.TiedAutoencoder, fs.data.Fresh, fs.data.Stream, fs.Floor)

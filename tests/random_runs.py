@@ -85,7 +85,7 @@ def rule(rng, model, N, T, n):
         common = {}
     size = int(rng.choice([1, 1, 1, 2, 3, min(n, 8) if n else 4]))
     moved = {"momentum": _each(rng, N, 0.1, 0.9), "nesterov": bool(rng.random() < 0.5)} if rng.random() < 0.3 else {}
-    kind = rng.choice(["sgd", "gd", "sam", "adam", "sde"], p=[0.5, 0.2, 0.12, 0.12, 0.06])
+    kind = rng.choice(["sgd", "gd", "sam", "adam", "sde", "other"], p=[0.44, 0.18, 0.1, 0.1, 0.06, 0.12])
     if kind == "gd":
         if "label_noise" in common and common["label_noise"] is None and rng.random() < 0.2:
             common["label_noise"] = fs.LabelNoise(0.3, on="one")
@@ -95,6 +95,11 @@ def rule(rng, model, N, T, n):
                      per_sample=bool(rng.random() < 0.3), unit=bool(rng.random() < 0.7))
     if kind == "adam":
         return R.Adam(batch_size=_maybe(rng, 0.7, size), decoupled=bool(rng.random() < 0.5), epsilon=1e-3, **common)
+    if kind == "other":
+        size = _maybe(rng, 0.7, size)
+        made = (R.SignSGD, R.Lion, R.RMSProp, R.Adagrad)[int(rng.integers(4))]
+        more = {"epsilon": 1e-3} if made in (R.RMSProp, R.Adagrad) else moved if made is R.SignSGD else {}
+        return made(batch_size=size, **more, **common)
     if kind == "sde":
         common.pop("label_noise", None)
         return R.SDE(sgd_step=0.1, loss_level=_each(rng, N, 0.1, 0.5), **common)

@@ -12,6 +12,31 @@ M, R, L = fs.models, fs.rules, fs.losses
 NET = M.MLP(D, (6, 4), activation="tanh", b_scale=0.3)
 T = 30
 EVERY = fs.SaveAt(linear=T + 1, params=True)
+
+
+class Signed:
+    """Signum as its paper has it, m <- beta m + (1 - beta) g, w <- w - eta sign(m)."""
+
+    def __init__(self, p, beta=0.0):
+        self.w, self.beta, self.m = p[0], beta, 0.0
+
+    def step(self):
+        self.m = self.beta * self.m + (1 - self.beta) * self.w.grad
+        self.w.data -= 0.05 * self.m.sign()
+
+
+class Lion:
+    """Algorithm 2 of arXiv 2302.06675."""
+
+    def __init__(self, p):
+        self.w, self.m = p[0], 0.0
+
+    def step(self):
+        g = self.w.grad
+        self.w.data -= 0.05 * ((0.8 * self.m + (1 - 0.8) * g).sign() + 0.2 * self.w.data)
+        self.m = 0.95 * self.m + (1 - 0.95) * g
+
+
 OPTIM = {
     "momentum": (R.SGD(momentum=0.9), lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)),
     "nesterov": (R.SGD(momentum=0.8, nesterov=True, weight_decay=0.1, batch_size=3),
@@ -21,6 +46,11 @@ OPTIM = {
                    lambda p: torch.optim.Adam(p, 0.05, betas=(0.7, 0.95), eps=1e-5, weight_decay=0.2)),
     "adamw": (R.Adam(weight_decay=0.2, decoupled=True, batch_size=None),
               lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.2)),
+    "rmsprop": (R.RMSProp(beta2=0.9, weight_decay=0.1),
+                lambda p: torch.optim.RMSprop(p, 0.05, alpha=0.9, weight_decay=0.1)),
+    "adagrad": (R.Adagrad(batch_size=2), lambda p: torch.optim.Adagrad(p, 0.05)),
+    "sign": (R.SignSGD(batch_size=2), Signed), "signum": (R.SignSGD(momentum=0.8), lambda p: Signed(p, 0.8)),
+    "lion": (R.Lion(beta1=0.8, beta2=0.95, weight_decay=0.2, batch_size=3), Lion),
 }
 
 

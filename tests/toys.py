@@ -130,13 +130,13 @@ class SoftSign(Batched):
         return g / (1 + abs(g))
 ''',
         "fastsgd/rules/__init__.py": [
-            ("from .sgd import SGD\n", "from .sgd import SGD\nfrom .softsign import SoftSign\n"),
-            ('"Rule"]', '"Rule", "SoftSign"]'), ("SAM, SDE)", "SAM, SDE, SoftSign)")],
+            ("from .sign import SignSGD\n", "from .sign import SignSGD\nfrom .softsign import SoftSign\n"),
+            ('"SignSGD"]', '"SignSGD", "SoftSign"]'), ("RMSProp, Adagrad)", "RMSProp, Adagrad, SoftSign)")],
         "csrc/core/rules/update.h": [("  if (u.is(ADAM)) {", '''  if (u.is(SOFTSIGN))
     for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = g[p] / (one + (relu(g[p]) + relu(zero - g[p])));
   if (u.is(ADAM)) {''')],
         "kernels/rules.py": [
-            ("    RHO,\n", "    RHO,\n    SOFTSIGN,\n"),
+            ("    SIGN,\n", "    SIGN,\n    SOFTSIGN,\n"),
             ("    if RULE[ADAM]:\n        first", '''    if RULE[SOFTSIGN]:
         g = g / (1 + tl.abs(g))
     if RULE[ADAM]:

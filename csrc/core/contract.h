@@ -17,8 +17,8 @@
 #define FS_PERTURB_NAMES "none", "batch", "sample"
 #define FS_HYPER_WORDS WEIGHT_DECAY, BALANCE_PENALTY, AVERAGE, MOMENTUM, BETA1, BETA2, EPSILON, RHO
 #define FS_HYPER_NAMES "weight_decay", "balance_penalty", "average", "momentum", "beta1", "beta2", "epsilon", "rho"
-#define FS_FLAG_WORDS NORMALISED, NESTEROV, DECOUPLED, ADAM, UNIT
-#define FS_FLAG_NAMES "normalised", "nesterov", "decoupled", "adam", "unit"
+#define FS_FLAG_WORDS NORMALISED, NESTEROV, DECOUPLED, ADAM, UNIT, SIGN, LION, RMSPROP, ADAGRAD
+#define FS_FLAG_NAMES "normalised", "nesterov", "decoupled", "adam", "unit", "sign", "lion", "rmsprop", "adagrad"
 #define FS_STREAMS ORDER = 0, LABEL_NOISE = 1, INIT = 2, INPUTS = 3, PERMUTATION = 4, GRADIENT_NOISE = 5
 #define FS_UNSETTLED -2
 // clang-format on

@@ -118,8 +118,7 @@ void bind_advance(const py::dict& d) {
   for (int h = 0; h < HYPERS; ++h)
     if (hyper.contains(names[h]))
       all.update.uses |= 1u << h, all.hyper[h] = data<const T>(hyper[names[h]].cast<py::array>(), names[h], job.N);
-  const int needed = 2 * all.update.is(ADAM) + all.update.has(MOMENTUM) + all.update.has(AVERAGE);
-  if (needed != all.update.buffers) throw std::invalid_argument("internal: buffers");
+  if (all.update.carried() != all.update.buffers) throw std::invalid_argument("internal: buffers");
 
   all.loss.kind = one_of<typename Loss<T>::Kind>(d["loss"], {FS_LOSS_NAMES});
   all.loss.factor = T(d["factor"].cast<double>());

@@ -190,7 +190,7 @@ struct Fused {
       update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now);
     };
     u32 t = u32(job.t0);
-    if constexpr (Spec::update().is(ADAM)) {  // too long a step to stand in the code twice
+    if constexpr (Spec::update().divides()) {  // too long a step to stand in the code twice
       FS_NO_UNROLL
       for (; t != end; ++t) {
         if (finished(t)) return;

@@ -3,13 +3,16 @@
 from .adam import Adam
 from .base import Descent, Rule
 from .gd import GD
+from .lion import Lion
 from .penalty import Penalty
 from .sam import SAM
+from .scaled import Adagrad, RMSProp
 from .sde import SDE
 from .sgd import SGD
+from .sign import SignSGD
 
-__all__ = ["GD", "SAM", "SDE", "SGD", "Adam", "Descent", "Penalty", "Rule"]
-KINDS = (SGD, GD, Adam, SAM, SDE)  # that kernels have
+__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Lion", "Penalty", "RMSProp", "Rule", "SignSGD"]
+KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad)  # that kernels have
 
 
 def __dir__():

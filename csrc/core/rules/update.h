@@ -18,10 +18,14 @@ struct Update {
   u32 flags;                          // bit f: the rule is so
   Perturb perturb;
   const bool* fixed;  // [P] parameters that no penalty or noise may move, or null
-  int buffers;        // [P] each: momentum, or Adam's two moments, then the average
+  int buffers;        // [P] each: momentum, or moments, then the average
 
   FS_HD bool has(Hyper h) const { return uses >> h & 1; }
   FS_HD constexpr bool is(Flag f) const { return flags >> f & 1; }
+  // Whether a step divides by the size that derivatives have had: 0 / 0 where there are none, but for epsilon.
+  FS_HD constexpr bool divides() const { return is(ADAM) || is(RMSPROP) || is(ADAGRAD); }
+  // Buffers that it needs.
+  FS_HD int carried() const { return is(ADAM) + divides() + is(LION) + has(MOMENTUM) + has(AVERAGE); }
   FS_HD bool free(int p) const { return !(fixed && fixed[p]); }
   // Whether the step is -eta g and nothing else, so that derivatives may be applied as they come.
   FS_HD bool plain() const { return !uses && !flags && perturb == NONE; }
@@ -76,6 +80,13 @@ FS_HD void perturbed(const Update& u, int P, const V* w, V* g, V rho, V* to) {
   }
   FS_UNROLL_ROWS
   for (int p = Tm::first(); p < P; p += Tm::step()) to[p] = fma(scale, g[p], w[p]);
+}
+
+// -1, 0 or 1.
+template <class V>
+FS_HD V sign(V x) {
+  const V one = V::set(1);
+  return gate(x, one) - gate(V::set(0) - x, one);
 }
 
 template <class V>
@@ -172,6 +183,34 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step()) n.by_adam(w[p], g[p], buffer[p], buffer[P + p]);
     buffer += 2 * P;
+  } else if (u.is(LION)) {
+    const V b1 = hyper[BETA1], b2 = hyper[BETA2];
+    FS_UNROLL_ROWS
+    for (int p = Tm::first(); p < P; p += Tm::step()) {
+      w[p] = fma(rate, sign(fma(b1, buffer[p], (one - b1) * g[p])), w[p]);
+      buffer[p] = fma(b2, buffer[p], (one - b2) * g[p]);
+    }
+    buffer += P;
+  } else if (u.divides()) {  // RMSProp, or Adagrad with weights 1 and 1
+    const V old = u.is(RMSPROP) ? hyper[BETA2] : one, share = u.is(RMSPROP) ? one - hyper[BETA2] : one;
+    FS_UNROLL_ROWS
+    for (int p = Tm::first(); p < P; p += Tm::step()) {
+      buffer[p] = fma(old, buffer[p], share * (g[p] * g[p]));
+      w[p] = fma(rate, g[p] / (sqrt(buffer[p]) + hyper[EPSILON]), w[p]);
+    }
+    buffer += P;
+  } else if (u.is(SIGN)) {
+    const bool carries = u.has(MOMENTUM);
+    FS_UNROLL_ROWS
+    for (int p = Tm::first(); p < P; p += Tm::step()) {
+      V to = g[p];
+      if (carries) {
+        buffer[p] = fma(hyper[MOMENTUM], buffer[p], g[p]);
+        to = u.is(NESTEROV) ? fma(hyper[MOMENTUM], buffer[p], g[p]) : buffer[p];
+      }
+      w[p] = fma(rate, sign(to), w[p]);
+    }
+    if (carries) buffer += P;
   } else if (u.has(MOMENTUM)) {
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step()) n.by_momentum(w[p], g[p], buffer[p], u.is(NESTEROV));
