@@ -87,3 +87,25 @@ def test_networks_that_are_stepped_together(d, dtype):
             for segment in (None, 63, 100):
                 got = fs.train(fs.plan(part, fs.Tuning(threads=1, team=native().team[dtype], segment=segment)))
                 assert bits(got) == bits(want), (n, len(ids), segment)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d", [1, 8, 9, 23, 30, 40, 49, 64, 65])
+def test_samples_that_are_summed_together(d, dtype):
+    """Batches of teams whose sums are joined, each number of vectors, any size of a batch; many are lost on the way."""
+    rng, N = np.random.default_rng(d), 9
+    rate, lost = np.where(np.arange(N) % 2, 0.01, 40 + 10 * np.arange(N)) / d, 0
+    for n, batch in ((20, 2), (20, 8), (4000, 9), (20, 19), (20, None), (13, None)):
+        X = rng.standard_normal((n, d)).astype(dtype)
+        rule = fs.rules.SGD(batch_size=batch) if batch else fs.rules.GD()
+        replay = None if batch is None else fs.orders.Replay(rng.integers(0, n, (N, 45, batch)))
+        for order in dict.fromkeys((None, None if batch is None else fs.orders.Common(3), replay)):
+            run = fs.Run(fs.models.DiagonalLinear(d, u0=0.3, v0=0.1), fs.Dataset(X, X[:, 0].copy()), rule, rate, 45,
+                         order=order, dtype=dtype)
+            want = fs.train(fs.plan(run, fs.Tuning(threads=1, lanes=native().lanes[dtype])))
+            lost += (want.lost >= 0).sum()
+            assert (want.lost < 0).any()
+            for segment in (None, 7):
+                got = fs.train(fs.plan(run, fs.Tuning(threads=1, team=native().team[dtype], segment=segment)))
+                assert bits(got) == bits(want), (n, batch, order, segment)
+    assert lost > 20

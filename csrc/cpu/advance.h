@@ -9,6 +9,7 @@
 #include "../core/models/relu2.h"
 #include "fused.h"
 #include "joined.h"
+#include "joined_batch.h"
 #include "kernels.h"
 #include "threads.h"
 
@@ -53,8 +54,10 @@ void instance(const Job<T>& job, F f) {
     using Tm = decltype(team);
     model<Tm>(job.shape, [&](auto m) {
       using M = decltype(m);
-      if constexpr (joins<M>)
+      if constexpr (joins<M>) {
         if (Joined<M>::fits(job, m)) return f(Of<Joined<M>>{}, m);
+        if (JoinedBatch<M>::fits(job, m)) return f(Of<JoinedBatch<M>>{}, m);
+      }
       f(Of<Block<Tm, M, decltype(one_row)::value>>{}, m);
     });
   };

@@ -54,13 +54,13 @@ void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32*
   for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
   const u32 block = u32(t / 4), n = u32(job.n);
   if constexpr (OWN == 1) {
+    i64 b = 0;
+    for (; b + 8 <= B; b += 8) draw_items(keys, block, *network, u32(b), n, to + b, B);
+    if (b == B) return;
     u32 drawn[4][8];
-    for (i64 b = 0; b < B; b += 8) {
-      draw_items(keys, block, *network, u32(b), n, drawn);
-      const int count = B - b < 8 ? int(B - b) : 8;
-      for (int q = 0; q < 4; ++q)
-        for (int k = 0; k < count; ++k) to[q * B + b + k] = drawn[q][k];
-    }
+    draw_items(keys, block, *network, u32(b), n, drawn[0], 8);
+    for (int q = 0; q < 4; ++q)
+      for (int k = 0; k < int(B - b); ++k) to[q * B + b + k] = drawn[q][k];
   } else {
     for (i64 b = 0; b < B; ++b) draw_networks<OWN>(keys, block, network, u32(b), n, to + b * OWN, B * OWN);
   }
@@ -84,6 +84,14 @@ void step_sizes(const Job<T>& job, const i64* who, i64 t, int count, T* to) {
     for (int g = 0; g < G; ++g)
       for (int s = 0; s < count; ++s) to[s * G + g] = base[g] * multiplier[g][s];
   }
+}
+
+constexpr i64 NEAR = 1 << 18;  // bytes of data that stay in a near cache
+// Ask for a row of so many numbers before it is needed.
+template <class T>
+void ask_for(const T* row, i64 count) {
+  for (i64 byte = 0; byte < count * i64(sizeof(T)); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(row) + byte);
 }
 
 // Looked at as a whole number, for a call that used vectors would cost the loop it is called from the registers that it

@@ -72,13 +72,15 @@ inline FS_HD_CALL void draw_steps(const Keys& keys, u32 first, int blocks, u32 n
   }
 }
 
-// Indices of items item .. item + 7 of one network for a block of four steps: item k's of step q to out[q][k].
-inline FS_HD_CALL void draw_items(const Keys& keys, u32 block, u32 network, u32 item, u32 n, u32 (&out)[4][8]) {
+// Indices of items item .. item + 7 of one network for a block of four steps: item k's of step q to out[q * stride +
+// k].
+inline FS_HD_CALL void draw_items(const Keys& keys, u32 block, u32 network, u32 item, u32 n, u32* out, i64 stride) {
   const L4 first = all(item) + L4{0, 1, 2, 3};
   L4 x[4][2] = {
       {all(block), all(block)}, {all(network), all(network)}, {all(ORDER), all(ORDER)}, {first, first + all(4)}};
   draw(keys, x, n);
-  for (int q = 0; q < 4; ++q) *(I8*)out[q] = in_order(x[q][0], x[q][1]);
+  FS_UNROLL
+  for (int q = 0; q < 4; ++q) *(I8*)(out + q * stride) = in_order(x[q][0], x[q][1]);
 }
 
 // Indices of an item of R networks for a block of four steps: network g's of step q to out[q * stride + g].

@@ -15,10 +15,9 @@ class Joined {
   using T = typename Tm::T;
   using V = typename Tm::V;
   using Rest = Block<Tm, Model, true>;
-  static constexpr int G = 1;                      // networks that come together at least
-  static constexpr int W = Tm::W, MOST = 2;        // networks in a bundle, bundles in a block
-  static constexpr int VECTORS = 64 / W;           // most vectors of inputs for which there is a loop
-  static constexpr i64 NEAR = 1 << 18, LINE = 64;  // bytes of data that stay close, bytes of a cache line
+  static constexpr int G = 1;                // networks that come together at least
+  static constexpr int W = Tm::W, MOST = 2;  // networks in a bundle, bundles in a block
+  static constexpr int VECTORS = 64 / W;     // most vectors of inputs for which there is a loop
 
   static bool fits(const Job<T>& job, const Model& model) {
     return job.batch == 1 && !job.full && model.C() <= VECTORS && job.n * job.stride < i64(1) << 32;
@@ -199,11 +198,7 @@ class Joined {
   // Ask for the rows after the next.
   void fetch(const Bundle& q, int next) const {
     if (next + 1 >= AHEAD) return;
-    for (int n = 0; n < W; ++n) {
-      const T* x = job.X + q.row[n][next + 2];
-      for (i64 byte = 0; byte < job.stride * i64(sizeof(T)); byte += LINE)
-        __builtin_prefetch(reinterpret_cast<const char*>(x) + byte);
-    }
+    for (int n = 0; n < W; ++n) ask_for(job.X + q.row[n][next + 2], job.stride);
   }
 
   template <int C = 1>

@@ -72,6 +72,20 @@ struct Diagonal {
     }
   }
 
+  // The same where the number of vectors is known when compiled, and sums over the team's lanes are left to others.
+  template <int VECTORS, class X>
+  FS_HD static V value_parts(const V (&folded)[VECTORS], X x) {
+    return tree_parts<Tm, K, VECTORS>([&](int c, V s) { return fma(folded[c], x.own(c), s); });
+  }
+  template <int VECTORS>
+  FS_HD static void move_by(V (&w)[2 * VECTORS], const V (&sum)[VECTORS], V rate) {
+    FS_UNROLL
+    for (int c = 0; c < VECTORS; ++c) {
+      const V e = rate * sum[c], uc = w[c], vc = w[VECTORS + c];
+      w[c] = fma(e, vc, uc), w[VECTORS + c] = fma(e, uc, vc);
+    }
+  }
+
   // to = g grad h(x), row by row, as the general loop forms it.
   template <class X>
   FS_HD void derivative(const V* w, X x, V g, const V*, V* to) const {
