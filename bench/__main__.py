@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastsgd.errors import SpecError
 
-from . import load, report, rows, suite
+from . import compare, duel, load, report, rows, suite
 
 
 def measure(quick=False, only=None, path=None, report_only=False):
@@ -29,13 +29,32 @@ def measure(quick=False, only=None, path=None, report_only=False):
     return 1 if missing else 0
 
 
+def meet(names, against, quick=False, path=None):
+    """Measure fastsgd against the opponents named on the cases named; rows are kept only where a path is given.
+
+    Returns the exit status, as `measure` does. Raises SpecError for names that there are not.
+    """
+    settings = duel.chosen(names, against, quick)
+    return 1 if _told(duel.whole(settings, lambda text: print(text, flush=True)), path) else 0
+
+
+def compared(first, second):
+    """A table of two files of rows. Raises SpecError for files that are none."""
+    return compare.text(first, second)
+
+
 def _measured(settings, only, path):
-    """Measure, print and append; the rows that are missing. Gaps, and what the machine did, are said at the end."""
+    """Measure whole parts; the rows that are missing."""
+    return _told(suite.whole(settings, lambda text: print(text, flush=True), only), path)
+
+
+def _told(measured, path):
+    """Print rows and append them; those that are missing. Gaps, and what the machine did, are said at the end."""
     began, shared, made = time.perf_counter(), rows.conditions(), []
     print(", ".join(f"{name} {value}" for name, value in shared.items()))
     print(load.before(), flush=True)
     others = load.Others()
-    for row in suite.whole(settings, lambda text: print(text, flush=True), only):
+    for row in measured:
         made.append(shared | row)
         if path:
             rows.append(made[-1:], path)

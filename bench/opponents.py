@@ -197,7 +197,10 @@ HERE = {p.name: p for p in (Fastsgd, Steps, FastsgdCuda, NumpyLoop, Peak, Copy)}
 
 
 def provider(name):
-    """The class that plays `name`."""
+    """The class that plays `name`; of "my_module:Class" that very one."""
+    if ":" in name:
+        module, _, kind = name.partition(":")
+        return getattr(import_module(module), kind)
     if name in HERE:
         return HERE[name]
     return import_module(f".{HOMES[name]}", __package__).PROVIDERS[name]

@@ -1,5 +1,6 @@
 """Owns the command `bench`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +11,24 @@ from ..errors import SpecError
 from .app import app, examples
 
 
-@app.command(epilog=examples("fastsgd bench --quick", "fastsgd bench --calibrate"))
+@app.command(epilog=examples("fastsgd bench --quick", "fastsgd bench --calibrate",
+                             "fastsgd bench --case S1 --against jax",
+                             "fastsgd bench --case S7 --opponent my_module:Mine --rows mine.csv",
+                             "fastsgd bench --compare here.csv there.csv"))
 def bench(quick: Annotated[bool, typer.Option("--quick", help="a look in two minutes; keeps no rows")] = False,
           calibrate: Annotated[bool, typer.Option("--calibrate", help="measure what plans expect of this machine, and "
                                                                       "nothing else")] = False,
           only: Annotated[list[str] | None, typer.Option(help="measure only this part; may be repeated")] = None,
           rows: Annotated[Path | None, typer.Option(help="CSV file to append to instead of the checkout's")] = None,
-          report: Annotated[bool, typer.Option("--report", help="measure nothing, rewrite tables and plots")] = False
-          ) -> None:
+          report: Annotated[bool, typer.Option("--report", help="measure nothing, rewrite tables and plots")] = False,
+          case: Annotated[list[str] | None, typer.Option(help="with --against or --opponent: the case, e.g. S1; may "
+                                                                "be repeated")] = None,
+          against: Annotated[list[str] | None, typer.Option(help="measure against this opponent alone, e.g. jax; may "
+                                                                 "be repeated")] = None,
+          opponent: Annotated[list[str] | None, typer.Option(help="an opponent of your own, my_module:Class; "
+                                                                  "docs/opponents.md says what it needs")] = None,
+          compare: Annotated[tuple[Path, Path] | None, typer.Option(help="print two files of rows beside each "
+                                                                         "other")] = None) -> None:
     """Measure fastsgd against its opponents, and append the rows; or calibrate the cost model of plans."""
     if calibrate:
         from .. import calibrate as calibration
@@ -33,6 +44,16 @@ def bench(quick: Annotated[bool, typer.Option("--quick", help="a look in two min
     sys.path.insert(0, str(root))
     from importlib import import_module
 
-    raise typer.Exit(import_module("bench.__main__").measure(quick, only, rows, report))
+    program = import_module("bench.__main__")
+    if compare:
+        typer.echo(program.compared(*compare))
+    elif case or against or opponent:
+        if not (against or opponent) or only or report:
+            raise SpecError("bench: --case goes with --against NAME or --opponent my_module:Class, and without --only "
+                            "and --report")
+        sys.path.insert(0, os.getcwd())
+        raise typer.Exit(program.meet(case, [*(against or ()), *(opponent or ())], quick, rows))
+    else:
+        raise typer.Exit(program.measure(quick, only, rows, report))
 
 

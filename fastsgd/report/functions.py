@@ -30,7 +30,8 @@ def draw(data, path):
             axis.set_title(f"step {step}" + (", large step size" if step <= stop else ""), fontsize=9)
             axis.set_xlabel("x")
         lost = int((curve.lost >= 0).sum())
-        axes[row * len(steps)].set_ylabel(f"h(x)\n{described(curve.run)}\n{lost} of {len(curve.lost)} orders lost")
+        named = described(curve.run).replace(", decay", "\ndecay")
+        axes[row * len(steps)].set_ylabel(f"h(x)\n{named}\n{lost} of {len(curve.lost)} orders lost")
     figure.suptitle("S6: functions of the nets of S5 over time. Dots: data; dashed: the authors' order; thin: single "
                     "other orders; band: 10 to 90 % of them", fontsize=10)
     close(figure, path)
