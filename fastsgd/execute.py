@@ -110,7 +110,7 @@ def execute(plan, progress=None, on_launch=None):
                 on_launch(done)
     return Result(run=plan.run, steps=plan.saves, ids=plan.ids, base=plan.base, lost=done.lost,
                   weights=done.weights, records=done.records, saved_weights=done.saved_weights,
-                  provenance=_provenance(plan, done))
+                  provenance=_provenance(plan, done), buffers=done.buffers if done.buffers.shape[1] else None)
 
 
 class _Pace:

@@ -45,6 +45,7 @@ class Result:
         `"name" in result`, `list(result)` and `result.keys()` know their names
     saved_weights [N, S, P] or None: parameters at the saved steps, if SaveAt(params=True)
     provenance: how and where it was computed
+    buffers [N, K, P] or None: what the rule carried at the end, for `fs.extend`; files keep none
     """
 
     run: Run
@@ -56,6 +57,7 @@ class Result:
     records: dict
     saved_weights: np.ndarray | None
     provenance: dict
+    buffers: np.ndarray | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self._tensor(self.numpy(name))
@@ -158,6 +160,7 @@ class Result:
         saved = None if self.saved_weights is None else self.saved_weights[places]
         return replace(self, run=tables.members(self.run, places), ids=self.ids[places], base=self.base[places],
                        lost=self.lost[places], weights=self.weights[places], saved_weights=saved,
+                       buffers=None if self.buffers is None else self.buffers[places],
                        records={name: a[places] for name, a in self.records.items()})
 
     def save(self, path: str | Path, classes: Sequence[type] = ()) -> None:
@@ -220,6 +223,7 @@ def concat(results: Iterable[Result]) -> Result:
 
     records = {name: np.concatenate([result.records[name] for result in results]) for name in first.records}
     saved = None if first.saved_weights is None else put("saved_weights")
+    buffers = None if any(result.buffers is None for result in results) else put("buffers")
     return Result(run=run, steps=first.steps, ids=ids, base=put("base"), lost=put("lost"), weights=put("weights"),
-                  records=records, saved_weights=saved, provenance=first.provenance | {"parts": [
+                  records=records, saved_weights=saved, buffers=buffers, provenance=first.provenance | {"parts": [
                       result.provenance for result in results]})

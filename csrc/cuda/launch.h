@@ -1,4 +1,5 @@
-// Owns what crosses to a training kernel: one struct of words of eight bytes, as fastsgd/cuda/launch.py lays it out.
+// Owns what crosses to a training kernel: one struct of words of eight bytes, as fastsgd/backends/cuda/structs.py lays
+// it out.
 #pragma once
 #include "../core/general.h"
 

@@ -17,7 +17,7 @@ FS_DEVICE void diagonal_ranks(const MetricLaunch& job) {
   constexpr int D = Spec::D;
   static_assert(
       Spec::VECTORS == D + int(diagonal_rank_vectors_size(D)) && Spec::MATRICES == int(diagonal_rank_matrices_size(D)),
-      "fastsgd/cuda/metric_programs.py sets aside something else");
+      "fastsgd/measure sets aside something else");
   const double *head = job.X, *length = head + 4, *diagonal = length + D, *C = diagonal + D, *H = C + D * D;
   const DiagonalRankPoints points = {D, int(head[0]), head[1] != 0, head[2], head[3], length, diagonal, C, H};
   double here[Spec::LOCAL ? Spec::VECTORS : 1], *matrices = job.scratch + thread_number() * job.each;

@@ -44,15 +44,14 @@ struct GramRank {
   bool mine;
   double diagonal, column[HELD ? ROWS : 1];
 
-  static_assert(WORK == Spec::WORK && SHARED == Spec::SHARED,
-                "fastsgd/cuda/metric_programs.py sets aside something else");
+  static_assert(WORK == Spec::WORK && SHARED == Spec::SHARED, "fastsgd/measure sets aside something else");
 
   FS_DEVICE explicit GramRank(const MetricLaunch& job_) : job(job_), diagonal(0) {
-    FS_DYN_SHARED(double, shared);
+    FS_DYN_SHARED(double, memory);
     double* own = job.scratch + blockIdx.x * job.each;
-    shared = shared;
-    work = Spec::WORK_SHARED ? shared + SHARED : own;
-    G = Spec::G_SHARED ? shared + SHARED + (Spec::WORK_SHARED ? WORK : 0) : own + (Spec::WORK_SHARED ? 0 : WORK);
+    shared = memory;
+    work = Spec::WORK_SHARED ? memory + SHARED : own;
+    G = Spec::G_SHARED ? memory + SHARED + (Spec::WORK_SHARED ? WORK : 0) : own + (Spec::WORK_SHARED ? 0 : WORK);
     j = threadIdx.x, mine = j < ROWS, output = j / POINTS, point = j % POINTS;
   }
   FS_DEVICE double& at(int i) {

@@ -85,7 +85,7 @@ struct Values {
                        MOST = Matrix::LENGTH < N ? Matrix::LENGTH : N,
                        SCRATCH = int(jacobi_scratch_size(Matrix::LENGTH, N)),
                        WORK = 2 * MOST + N * LD + (SCRATCH < Matrix::SIZE ? Matrix::SIZE : SCRATCH);
-  static_assert(WORK == Spec::WORK, "fastsgd/cuda/metric_programs.py sets aside something else");
+  static_assert(WORK == Spec::WORK, "fastsgd/measure sets aside something else");
 
   FS_DEVICE static void run(const MetricLaunch& job) {
     FS_DYN_SHARED(double, shared);

@@ -1,5 +1,5 @@
-// Owns what crosses to a metric kernel, as fastsgd/cuda/launch.py lays it out, and what blocks of threads share: data
-// staged in shared memory, sums over a block.
+// Owns what crosses to a metric kernel, as fastsgd/backends/cuda/structs.py lays it out, and what blocks of threads
+// share: data staged in shared memory, sums over a block.
 #pragma once
 #include "../lanes.h"
 

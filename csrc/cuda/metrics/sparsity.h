@@ -31,7 +31,7 @@ struct Sparsity {
   }
   static constexpr int WORK = P + units() * LD, SUMS = 32;  // doubles; the sums lie in shared memory
 
-  static_assert(WORK == Spec::WORK, "fastsgd/cuda/metric_programs.py sets aside something else");
+  static_assert(WORK == Spec::WORK, "fastsgd/measure sets aside something else");
 
   const MetricLaunch& job;
   double *sums, *work;
