@@ -26,10 +26,11 @@ ROOT = Path(__file__).parent
 COMMON = ["-std=c++17", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra",
           "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 raises both in its own AVX-512 headers
 MORE = shlex.split(os.environ.get("FASTSGD_CXXFLAGS", ""))  # e.g. of a sanitizer; names of functions are kept then
-# Where nothing runs that is measured: what stands between Python and the kernels.
-COLD = ["-O1"]
+# Where nothing runs that is measured: what stands between Python and the kernels, and what tests alone call.
+COLD = {"bind", "elementary", "alone"}
 # CPU seconds of a unit, so that the longest begin first; one that is not here is taken to be long.
-SECONDS = {"orders": 6, "float64": 8, "float32": 9, "measure": 2, "sparsity": 7, "general32": 8, "general64": 9}
+SECONDS = {"threads": 1, "elementary": 1, "draws": 2, "sparsity": 2, "measure": 3, "metrics": 5, "alone": 6,
+           "jacobians": 8}
 ISAS = {"v3": ["-march=x86-64-v3", "-DFS_VECTOR_BYTES=32"], "v4": ["-march=x86-64-v4", "-DFS_VECTOR_BYTES=64"]}
 
 
@@ -81,15 +82,12 @@ class Unit:
 
     def __init__(self, source, isa, folder):
         self.source, self.isa, self.made = source, isa, folder / f"{Path(source).stem}.o"
-        self.seconds = SECONDS.get(Path(source).stem, 10)
-        text = (ROOT / source).read_text()
-        self.binds = re.search(r"#include (<pybind11/|\"(arrays|shapes|metrics|elementary)\.h)", text) is not None
+        self.seconds = SECONDS.get(Path(source).stem, 20)
 
-    def command(self, compiler, python_header):
-        cold = COLD if Path(self.source).name.startswith("bind") and not MORE else []
-        first = ["-include", str(python_header)] if python_header else []
+    def command(self, compiler):
+        cold = ["-O1"] if Path(self.source).stem in COLD and not MORE else []
         self.made.parent.mkdir(parents=True, exist_ok=True)
-        return [compiler, *flags(self.isa), *cold, *first, "-MMD", "-c", self.source, "-o", str(self.made)]
+        return [compiler, *flags(self.isa), *cold, "-MMD", "-c", self.source, "-o", str(self.made)]
 
 
 def nvcc():
@@ -215,12 +213,11 @@ class Build(build_ext):
         units = [Unit(source, isa, self.temporary / isa) for isa, e in isas.items() for source in e.sources]
         stale = sorted((unit for unit in units if out_of_date(unit.made)), key=lambda unit: -unit.seconds)
         progress = Progress(len(stale)) if stale else None
-        headers = {isa: self.pool.submit(self.python_header, isa) for isa in {unit.isa for unit in stale if unit.binds}}
         errors = {}
 
         def build(unit):
             try:
-                self.call(unit.command(self.compiler_path, headers[unit.isa].result() if unit.binds else None))
+                self.call(unit.command(self.compiler_path))
             except subprocess.CalledProcessError as error:
                 errors[unit.isa] = error.stderr
             progress.step()
@@ -237,20 +234,6 @@ class Build(build_ext):
         if errors and os.environ.get("FASTSGD_CPU", "auto") == "on":
             raise RuntimeError("".join(errors.values()))
         return outcome
-
-    def python_header(self, isa):
-        """What units that talk to Python include first: compiled once where the compiler is g++ itself."""
-        header = ROOT / "csrc" / "cpu" / "python.h"
-        if os.environ.get("CXX"):  # a cache of compilations does without, another compiler may not know it
-            return header
-        copy = self.temporary / isa / header.name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        made = copy.with_name(f"{copy.name}.gch")
-        if out_of_date(made):
-            shutil.copyfile(header, copy)
-            self.call([self.compiler_path, *flags(isa), "-MMD", "-MF", str(made.with_suffix(".d")), "-x", "c++-header",
-                       str(copy), "-o", str(made)])
-        return copy
 
     def link(self, extension, objects):
         """Make a module of its objects, unless it is newer than all of them."""

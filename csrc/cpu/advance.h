@@ -42,14 +42,13 @@ constexpr bool joins = false;
 template <class T, int W>
 constexpr bool joins<Diagonal<Team<T, W, W>, 8>> = W > 1;
 
-// Calls f(Block type, model) for the instance that fits.
+// Calls f(Block type, model) for the instance that fits. ALONE: of one network a lane of one number (alone.cpp).
 template <class Block>
 struct Of {
   using type = Block;
 };
-template <class T, class F>
+template <bool ALONE, class T, class F>
 void instance(const Job<T>& job, F f) {
-  const bool shared = job.full || job.common >= 0 || (job.indices && job.index_rows == 1);
   auto block = [&](auto team, auto one_row) {
     using Tm = decltype(team);
     model<Tm>(job.shape, [&](auto m) {
@@ -61,28 +60,28 @@ void instance(const Job<T>& job, F f) {
       f(Of<Block<Tm, M, decltype(one_row)::value>>{}, m);
     });
   };
-  const Layout at = job.layout;
-  if (at.team == TEAM<T> && at.lanes == 1) return block(Team<T, TEAM<T>, TEAM<T>>{}, std::true_type{});
-  if (at.team == 1 && at.lanes == 1) return block(Team<T, 1, 1>{}, std::true_type{});
-  if (at.team != 1 || at.lanes != WIDTH<T>) throw std::invalid_argument("internal: no such layout");
-  if (shared) return block(Team<T, WIDTH<T>, 1>{}, std::true_type{});
-  return block(Team<T, WIDTH<T>, 1>{}, std::false_type{});
+  if constexpr (ALONE) {
+    block(Team<T, 1, 1>{}, std::true_type{});
+  } else {
+    const bool shared = job.full || job.common >= 0 || (job.indices && job.index_rows == 1);
+    const Layout at = job.layout;
+    if (at.team == TEAM<T> && at.lanes == 1) return block(Team<T, TEAM<T>, TEAM<T>>{}, std::true_type{});
+    if (at.team != 1 || at.lanes != WIDTH<T>) throw std::invalid_argument("internal: no such layout");
+    if (shared) return block(Team<T, WIDTH<T>, 1>{}, std::true_type{});
+    return block(Team<T, WIDTH<T>, 1>{}, std::false_type{});
+  }
 }
 
-template <class T>
-i64 block_bytes(const Job<T>& job) {
+template <bool ALONE, class T>
+i64 bytes_of(const Job<T>& job) {
   i64 bytes = 0;
-  instance(job, [&](auto block, auto model) { bytes = decltype(block)::type::bytes(job, model); });
+  instance<ALONE>(job, [&](auto block, auto model) { bytes = decltype(block)::type::bytes(job, model); });
   return bytes;
 }
 
-template <class T>
-void advance(const Job<T>& job) {
-  std::vector<i64> living;
-  for (i64 k = 0; k < job.N; ++k)
-    if (job.lost[k] < 0) living.push_back(k);
-  if (living.empty()) return;
-  instance(job, [&](auto type, auto model) {
+template <bool ALONE, class T>
+void advance_living(const Job<T>& job, const std::vector<i64>& living) {
+  instance<ALONE>(job, [&](auto type, auto model) {
     using B = typename decltype(type)::type;
     // Groups side by side hide latencies, but never at the price of an idle thread.
     const i64 count = i64(living.size()), vectors = (count + B::G - 1) / B::G;
@@ -97,6 +96,26 @@ void advance(const Job<T>& job) {
           [&](i64 first) { block.run(living.data() + first, int(count - first < size ? count - first : size)); });
     });
   });
+}
+
+template <class T>
+i64 bytes_alone(const Job<T>& job);
+template <class T>
+void advance_alone(const Job<T>& job, const std::vector<i64>& living);
+
+template <class T>
+i64 block_bytes(const Job<T>& job) {
+  return job.layout.alone() ? bytes_alone(job) : bytes_of<false>(job);
+}
+
+template <class T>
+void advance(const Job<T>& job) {
+  std::vector<i64> living;
+  for (i64 k = 0; k < job.N; ++k)
+    if (job.lost[k] < 0) living.push_back(k);
+  if (living.empty()) return;
+  if (job.layout.alone()) advance_alone(job, living);
+  else advance_living<false>(job, living);
 }
 
 }  // namespace fs

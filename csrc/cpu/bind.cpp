@@ -1,14 +1,20 @@
 // Owns the Python module of one instruction set: checks dtype and layout, drops the GIL, calls the kernels.
+//
+// This is the only unit that knows pybind11, which costs each one that does ten seconds: its parts are headers, and it
+// is compiled quickly (setup.py), for it has no loop that takes time.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <string>
 
 #include "../core/philox.h"
 #include "arrays.h"
-#include "elementary.h"
+#include "bind_draws.h"
+#include "bind_general.h"
+#include "bind_metrics.h"
 #include "kernels.h"
-#include "metrics.h"
+#include "threads.h"
 
 namespace py = pybind11;
 using namespace fs;
@@ -112,6 +118,12 @@ py::array_t<u32> random_words(u64 seed, u32 id, u32 block, u32 item, int count) 
 
 PYBIND11_MODULE(FS_MODULE, m) {
   m.doc() = "fastsgd CPU kernels for one instruction set";
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const Raised&) {  // Python has it already
+    }
+  });
   m.attr("vector_bytes") = FS_VECTOR_BYTES;
   m.attr("lanes") = py::dict(py::arg("float32") = WIDTH<float>, py::arg("float64") = WIDTH<double>);
   m.attr("team") = py::dict(py::arg("float32") = TEAM<float>, py::arg("float64") = TEAM<double>);
@@ -128,10 +140,7 @@ PYBIND11_MODULE(FS_MODULE, m) {
   m.def("block_bytes_float32", &bind_block_bytes<float>);
   m.def("block_bytes_float64", &bind_block_bytes<double>);
   bind_general(m);
-  bind_orders(m);
-  bind_sparsity(m);
+  bind_draws(m);
   bind_metrics(m);
-  bind_elementary(m);
-  bind_jacobians(m);
   m.def("random_words", &random_words);
 }

@@ -36,6 +36,11 @@ void at_points(const Family<double, WIDTH<double>>& model, int threads, i64 N, c
 
 }  // namespace
 
+Sizes sizes_of(const FamilyShape& shape) {
+  const auto model = family<double, 1>(shape);
+  return {model->P, model->inputs, model->outputs};
+}
+
 void predict(const FamilyShape& shape, int threads, i64 N, const double* W, const double* X, i64 n, i64 stride,
              double* out) {
   const auto model = family<double, WIDTH<double>>(shape);

@@ -1,4 +1,4 @@
-// Owns the Python side of feature sparsity: many networks, threads over them.
+// Owns feature sparsity of many networks, threads over them.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -6,11 +6,8 @@
 
 #include "../core/metrics/feature_sparsity.h"
 #include "advance.h"
-#include "arrays.h"
-#include "metrics.h"
 
-namespace py = pybind11;
-using namespace fs;
+namespace fs {
 
 namespace {
 
@@ -47,37 +44,29 @@ bool of_order_one(const double* phi, int n, int h, bool normalise, std::vector<d
   return true;
 }
 
-// Coefficients [N] of activations phi [N, n, h]; NaN where they are not finite.
-py::array_t<double> feature_sparsity(const py::array& phi, double tau, bool normalise, double within, int threads) {
-  if (phi.ndim() != 3 || phi.shape(1) < 1 || phi.shape(2) < 1) throw std::invalid_argument("phi must be [N, n, h]");
-  const double* from = data<const double>(phi, "phi", -1);
-  const i64 N = phi.shape(0);
+}  // namespace
+
+void feature_sparsity(i64 N, int n, int h, const double* phi, double tau, bool normalise, double within, int threads,
+                      double* out) {
   constexpr int W = WIDTH<double>;
   using V = Vec<double, W>;
-  const int n = int(phi.shape(1)), h = int(phi.shape(2));
   const FeatureSparsity<W> wide{n, h, tau, within, normalise}, scaled{n, h, tau, within, false};
   const FeatureSparsityLanes<W> small{n, h, tau, within, normalise};
   const bool together = small.scratch() * sizeof(V) <= MOST_TOGETHER;
-  py::array_t<double> out(N);
-  double* to = out.mutable_data();
-  py::gil_scoped_release release;
   const i64 size = i64(n) * h, most = together && small.scratch() > wide.scratch() ? small.scratch() : wide.scratch();
   const i64 each = apart(most * sizeof(V)), step = together ? W : 1;
   Scratch scratch(each * threads);
   deal(threads, N, step, [&](int thread, Pieces& pieces) {
     V* block = reinterpret_cast<V*>(scratch.p + each * thread);
     pieces.each([&](i64 first) {
-      if (together && first + W <= N) small(from + first * size, size, block, to + first);
+      if (together && first + W <= N) small(phi + first * size, size, block, out + first);
       else
-        for (i64 k = first; k < N && k < first + step; ++k) to[k] = wide(from + k * size, block);
+        for (i64 k = first; k < N && k < first + step; ++k) out[k] = wide(phi + k * size, block);
       for (i64 k = first; k < N && k < first + step; ++k)
-        if (std::vector<double> copy; to[k] != to[k] && of_order_one(from + k * size, n, h, normalise, copy))
-          to[k] = scaled(copy.data(), block);
+        if (std::vector<double> copy; out[k] != out[k] && of_order_one(phi + k * size, n, h, normalise, copy))
+          out[k] = scaled(copy.data(), block);
     });
   });
-  return out;
 }
 
-}  // namespace
-
-void bind_sparsity(py::module_& m) { m.def("feature_sparsity", &feature_sparsity); }
+}  // namespace fs

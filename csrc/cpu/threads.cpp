@@ -1,8 +1,9 @@
 // Owns the threads of a call, their ear for signals, and what becomes of them when the process forks.
+#include <Python.h>
+
 #include "threads.h"
 
 #include <pthread.h>
-#include <pybind11/pybind11.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -30,6 +31,11 @@ constexpr i64 PATIENCE = 1 << 17;                      // work between two looks
 
 struct Stopped {};
 
+struct Gil {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  ~Gil() { PyGILState_Release(state); }
+};
+
 // What the threads of one call share.
 class Call {
   const bool asks = syscall(SYS_gettid) == getpid();  // Python runs handlers of signals on its main thread alone
@@ -44,7 +50,7 @@ class Call {
   void ask() {
     if (!asks || stop.load(std::memory_order_relaxed) || Clock::now() < next) return;
     {
-      pybind11::gil_scoped_acquire hold;
+      const Gil hold;
       if (PyErr_CheckSignals()) raised = stop = true;
     }
     next = Clock::now() + EVERY;
@@ -76,10 +82,7 @@ class Call {
     }
   }
   void finish() {
-    if (raised) {
-      pybind11::gil_scoped_acquire hold;
-      throw pybind11::error_already_set();
-    }
+    if (raised) throw Raised();
     if (failed) std::rethrow_exception(failed);
   }
 };

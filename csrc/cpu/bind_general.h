@@ -1,18 +1,12 @@
-// Owns the Python side of the general loop: a dict of sizes, numbers and arrays becomes a job.
+// Owns the Python side of the general loop: a dict of sizes, numbers and arrays becomes a job. A part of bind.cpp.
+#pragma once
+#include "../core/general.h"
 #include "arrays.h"
-#include "general.h"
-#include "metrics.h"
+#include "kernels.h"
 #include "shapes.h"
 
 namespace py = pybind11;
 using namespace fs;
-
-extern template void fs::advance_general<float>(const GeneralJob<float>&);
-extern template void fs::advance_general<double>(const GeneralJob<double>&);
-extern template i64 fs::general_bytes<float>(const GeneralJob<float>&);
-extern template i64 fs::general_bytes<double>(const GeneralJob<double>&);
-extern template std::unique_ptr<Family<float, 1>> fs::family<float, 1>(const FamilyShape&);
-extern template std::unique_ptr<Family<double, 1>> fs::family<double, 1>(const FamilyShape&);
 
 namespace {
 
@@ -27,9 +21,9 @@ FamilyShape family_of(const py::dict& d) {
   FamilyShape s{};
   s.kind = one_of<FamilyShape::Kind>(d["form"], {FS_FORM_NAMES});
   if (s.kind == FamilyShape::TRACED) {
-    s.traced = {d["P"].cast<int>(),         d["inputs"].cast<int>(), d["outputs"].cast<int>(),
-                d["residuals"].cast<int>(), entry_of(d["forward"]),  entry_of(d["vjp"])};
-    if (s.traced.P < 1 || s.traced.inputs < 1 || s.traced.outputs < 1 || s.traced.residuals < 0)
+    s.traced = {d["P"].cast<int>(),    d["inputs"].cast<int>(), d["outputs"].cast<int>(),
+                d["kept"].cast<int>(), entry_of(d["forward"]),  entry_of(d["vjp"])};
+    if (s.traced.P < 1 || s.traced.inputs < 1 || s.traced.outputs < 1 || s.traced.kept < 0)
       throw std::invalid_argument("sizes are off");
     return s;
   }
@@ -92,16 +86,16 @@ Update update_of(const py::dict& d, const bool* fixed) {
 }
 
 template <class T>
-void bind_advance(const py::dict& d) {
+void bind_advance_general(const py::dict& d) {
   GeneralJob<T> all{};
   Job<T>& job = all.job;
   all.shape = family_of(d["shape"]);
   job.layout = {d["lanes"].cast<int>(), 1}, job.threads = d["threads"].cast<int>();
   job.t0 = d["t0"].cast<i64>(), job.t1 = d["t1"].cast<i64>();
-  const auto model = family<T, 1>(all.shape);
+  const Sizes model = sizes_of(all.shape);
   const auto ids = d["ids"].cast<py::array>(), W = d["W"].cast<py::array>(), X = d["X"].cast<py::array>();
   Reader<T> read{d, ids.size(), job.t1 - job.t0};
-  job.N = read.N, job.P = model->P;
+  job.N = read.N, job.P = model.P;
   if (job.threads < 1 || job.t0 < 0 || job.t1 < job.t0) throw std::invalid_argument("sizes are off");
   job.ids = data<const i64>(ids, "ids", job.N);
   job.W = data<T>(W, "W", job.N * job.P);
@@ -122,18 +116,18 @@ void bind_advance(const py::dict& d) {
 
   all.loss.kind = one_of<typename Loss<T>::Kind>(d["loss"], {FS_LOSS_NAMES});
   all.loss.factor = T(d["factor"].cast<double>());
-  all.loss.weights = read.optional("loss_weights", model->outputs);
+  all.loss.weights = read.optional("loss_weights", model.outputs);
   const double bound = d["bound"].cast<double>(), most = sizeof(T) == 4 ? 3.402823466e38 : 1.7976931348623157e308;
   all.loss.bound = T(bound < most ? bound : most);
   all.labels = d["labels"].cast<int>();
   const bool each = all.loss.kind == Loss<T>::SQUARED;  // output has its label
   if (all.loss.kind == Loss<T>::TRACED) all.loss.traced = entry_of(d["dloss"]);
-  else if (all.labels != (each ? model->outputs : 1)) throw std::invalid_argument("labels: wrong number");
+  else if (all.labels != (each ? model.outputs : 1)) throw std::invalid_argument("labels: wrong number");
   if (all.labels < 1) throw std::invalid_argument("labels: wrong number");
   if (!d["penalty"].is_none()) {
     const auto penalty = d["penalty"].cast<py::dict>();
-    all.penalty = {penalty["residuals"].cast<int>(), entry_of(penalty["penalty"])};
-    if (all.penalty.residuals < 0) throw std::invalid_argument("sizes are off");
+    all.penalty = {penalty["kept"].cast<int>(), entry_of(penalty["penalty"])};
+    if (all.penalty.kept < 0) throw std::invalid_argument("sizes are off");
   }
   all.label_noise = noise_of(read, "label_noise"), all.gradient_noise = noise_of(read, "gradient_noise");
 
@@ -146,16 +140,16 @@ void bind_advance(const py::dict& d) {
     all.fresh.inputs.density = f["density"].cast<double>();
     if (!f["teacher"].is_none()) {
       teacher = family_of(f["teacher"]);
-      const auto guide = family<T, 1>(teacher);
-      if (guide->outputs != all.labels || guide->inputs != model->inputs) throw std::invalid_argument("teacher: sizes");
+      const Sizes guide = sizes_of(teacher);
+      if (guide.outputs != all.labels || guide.inputs != model.inputs) throw std::invalid_argument("teacher: sizes");
       all.fresh.teacher = &teacher;
-      all.fresh.weights = data<const T>(f["weights"].cast<py::array>(), "teacher", guide->P);
-    } else if (all.labels != model->inputs) {
+      all.fresh.weights = data<const T>(f["weights"].cast<py::array>(), "teacher", guide.P);
+    } else if (all.labels != model.inputs) {
       throw std::invalid_argument("fresh: labels are inputs, of another number");
     }
   } else {
     job.n = X.shape(0), job.stride = X.shape(1);
-    if (job.stride % WIDTH<float> || job.stride < model->inputs) throw std::invalid_argument("X: rows are not padded");
+    if (job.stride % WIDTH<float> || job.stride < model.inputs) throw std::invalid_argument("X: rows are not padded");
     job.X = data<const T>(X, "X", job.n * job.stride);
     job.y = read.template array<const T>("y", job.n * all.labels);
   }
@@ -177,10 +171,10 @@ void bind_advance(const py::dict& d) {
 }
 
 template <class T>
-i64 bind_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept) {
+i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
-  all.penalty.residuals = penalty_kept;
+  all.penalty.kept = penalty_kept;
   return general_bytes(all);
 }
 
@@ -188,26 +182,26 @@ i64 bind_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int pe
 template <bool PREDICTIONS>
 py::array_t<double> bind_at_points(const py::dict& shape, int threads, const py::array& W, const py::array& X) {
   const FamilyShape s = family_of(shape);
-  const auto model = family<double, 1>(s);
-  const i64 N = W.size() / model->P, n = X.shape(0), stride = X.shape(1), o = model->outputs;
-  if (threads < 1 || stride < model->inputs) throw std::invalid_argument("X: too few columns");
-  const auto* w = data<const double>(W, "W", N * model->P);
+  const Sizes model = sizes_of(s);
+  const i64 N = W.size() / model.P, n = X.shape(0), stride = X.shape(1), o = model.outputs;
+  if (threads < 1 || stride < model.inputs) throw std::invalid_argument("X: too few columns");
+  const auto* w = data<const double>(W, "W", N * model.P);
   const auto* x = data<const double>(X, "X", n * stride);
   py::array_t<double> out =
-      PREDICTIONS ? py::array_t<double>({N, n, o}) : py::array_t<double>({N, n * o, i64(model->P)});
+      PREDICTIONS ? py::array_t<double>({N, n, o}) : py::array_t<double>({N, n * o, i64(model.P)});
   double* to = out.mutable_data();
   py::gil_scoped_release release;
   (PREDICTIONS ? predict : jacobians)(s, threads, N, w, x, n, stride, to);
   return out;
 }
 
-}  // namespace
-
 void bind_general(py::module_& m) {
-  m.def("advance_general_float32", &bind_advance<float>);
-  m.def("advance_general_float64", &bind_advance<double>);
-  m.def("general_bytes_float32", &bind_bytes<float>);
-  m.def("general_bytes_float64", &bind_bytes<double>);
+  m.def("advance_general_float32", &bind_advance_general<float>);
+  m.def("advance_general_float64", &bind_advance_general<double>);
+  m.def("general_bytes_float32", &bind_general_bytes<float>);
+  m.def("general_bytes_float64", &bind_general_bytes<double>);
   m.def("predict", &bind_at_points<true>);
   m.def("jacobians", &bind_at_points<false>);
 }
+
+}  // namespace
