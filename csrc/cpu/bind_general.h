@@ -21,9 +21,9 @@ FamilyShape family_of(const py::dict& d) {
   FamilyShape s{};
   s.kind = one_of<FamilyShape::Kind>(d["form"], {FS_FORM_NAMES});
   if (s.kind == FamilyShape::TRACED) {
-    s.traced = {d["P"].cast<int>(),    d["inputs"].cast<int>(), d["outputs"].cast<int>(),
-                d["kept"].cast<int>(), entry_of(d["forward"]),  entry_of(d["vjp"])};
-    if (s.traced.P < 1 || s.traced.inputs < 1 || s.traced.outputs < 1 || s.traced.kept < 0)
+    s.traced = {d["P"].cast<int>(),         d["inputs"].cast<int>(), d["outputs"].cast<int>(),
+                d["residuals"].cast<int>(), entry_of(d["forward"]),  entry_of(d["vjp"])};
+    if (s.traced.P < 1 || s.traced.inputs < 1 || s.traced.outputs < 1 || s.traced.residuals < 0)
       throw std::invalid_argument("sizes are off");
     return s;
   }
@@ -126,8 +126,8 @@ void bind_advance_general(const py::dict& d) {
   if (all.labels < 1) throw std::invalid_argument("labels: wrong number");
   if (!d["penalty"].is_none()) {
     const auto penalty = d["penalty"].cast<py::dict>();
-    all.penalty = {penalty["kept"].cast<int>(), entry_of(penalty["penalty"])};
-    if (all.penalty.kept < 0) throw std::invalid_argument("sizes are off");
+    all.penalty = {penalty["residuals"].cast<int>(), entry_of(penalty["penalty"])};
+    if (all.penalty.residuals < 0) throw std::invalid_argument("sizes are off");
   }
   all.label_noise = noise_of(read, "label_noise"), all.gradient_noise = noise_of(read, "gradient_noise");
 
@@ -174,7 +174,7 @@ template <class T>
 i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
-  all.penalty.kept = penalty_kept;
+  all.penalty.residuals = penalty_kept;
   return general_bytes(all);
 }
 
