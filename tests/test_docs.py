@@ -177,7 +177,8 @@ def test_the_api_has_every_name_and_an_example_of_it(page):
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
-        assert str(page.relative_to(ROOT / "docs")) in menu
+        if page.parent.name != "decisions":  # which docs/site/hooks.py adds
+            assert str(page.relative_to(ROOT / "docs")) in menu
 
 
 def test_a_site_is_built_without_a_warning(tmp_path):

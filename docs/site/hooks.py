@@ -12,6 +12,13 @@ JOINED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 
 
+def on_config(config: Any) -> Any:
+    """Put the decisions at the end of the menu, as many as there are."""
+    pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    config.nav[-1]["Inside"].append({"Decisions": [f"decisions/{page.name}" for page in pages]})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that lie outside of docs/."""
     for source, page in JOINED.items():
