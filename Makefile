@@ -96,7 +96,7 @@ lint: $(VENV)/ready
 # The site in build/site, from docs/ and docstrings; a link that leads nowhere, or any warning, fails.
 docs: $(VENV)/ready
 	$(call INSTALL,--no-build-isolation -e ".[docs]")
-	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build
+	NO_MKDOCS_2_WARNING=1 PYTHONDONTWRITEBYTECODE=1 $(RUN)/python -m mkdocs build
 
 needs: $(VENV)/ready build
 

@@ -186,6 +186,7 @@ def test_a_site_is_built_without_a_warning(tmp_path):
     for module in ("mkdocs", "material", "mkdocstrings_handlers.python"):
         pytest.importorskip(module)
     done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "-q", "-d", tmp_path], cwd=ROOT, text=True,
-                          capture_output=True, env={"PATH": "/usr/bin:/bin", "NO_MKDOCS_2_WARNING": "1"})
+                          capture_output=True, env={"PATH": "/usr/bin:/bin", "NO_MKDOCS_2_WARNING": "1",
+                                                     "PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "api" / "runs.html").exists()
