@@ -66,5 +66,8 @@ class _Package(ModuleType):
         if not (name in _HOME and isinstance(value, ModuleType) and value.__name__ == f"{__name__}.{name}"):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple:
+        return import_module, (__name__,)  # pickled by name, as any module is
+
 
 sys.modules[__name__].__class__ = _Package

@@ -39,7 +39,7 @@ class Part:
     def keep(self, node, padded, rows):
         """Compute a node into an array of its own: in `kept` from row `rows` on, local if that is None."""
         size, name = node.size + padded, f"a{len(self.loops.arrays)}"
-        self.heads.append(f"V {name}[{size}];" if rows is None else f"V *const {name} = kept + {rows};")
+        self.heads.append(f"V {name}[{size}];" if rows is None else f"V *const {name} = residuals + {rows};")
         self.loops.keep(node, name, padded)
         return size
 
