@@ -22,7 +22,7 @@ for model, data, more in ((fs.models.DiagonalLinear(d=30), sparse, (m.JacobianRa
         result = fs.train(model, data, rule=rule, step_size=0.01, steps=20, dtype="float64", backend="cpu",
                           metrics=(m.TrainLoss(), m.TestLoss(), *more))
         assert result.numpy("train_loss").shape == (1, 1) and result.provenance["backend"] == "cpu"
-print(sorted({"torch", "scipy", "matplotlib", "xarray", "rich", "typer"} & set(sys.modules)))
+print(sorted({"torch", "scipy", "matplotlib", "xarray", "rich", "typer", "fastsgd.sweep"} & set(sys.modules)))
 result["train_loss"]
 print("torch" in sys.modules)
 """

@@ -15,6 +15,7 @@ import pytest
 from instructions import N, steps
 from tolerances import INSTRUCTIONS
 
+pytestmark = pytest.mark.xdist_group("instructions")  # counted once, in one process
 GCC = "12"  # the compiler whose counts these are
 CEILINGS = {  # instructions of one step of one network
     "diagonal.team.float32": 70, "diagonal.team.float64": 114,
