@@ -270,9 +270,9 @@ class OwnLoss(L.Squared):
 
 
 REFUSED = {
-    "a rule": ({"rule": Own()}, "no kernel for the rule Own; it has SGD, GD, SAM, Adam, SDE"),
+    "a rule": ({"rule": Own()}, "no kernel for the rule Own, which computes something of its own"),
     "a family": ({"model": M.TiedAutoencoder(D, 2)}, "TiedAutoencoder"),
-    "a loss": ({"loss": OwnLoss()}, "no kernel for the loss OwnLoss; it has Squared, Logistic, Hinge, CrossEntropy"),
+    "a loss": ({"loss": OwnLoss()}, "no kernel for the loss OwnLoss"),
     "too many outputs": ({"model": M.MLP(D, 256, outputs=100)}, "one network keeps"),
     "fresh": ({"data": fs.data.Fresh(D, M.ReLU2(D, 2), {k: np.ones(s) for k, s in M.ReLU2(D, 2).shapes().items()})},
               "made on the way"),
