@@ -12,6 +12,7 @@
 #include "joined_batch.h"
 #include "kernels.h"
 #include "threads.h"
+#include "tiles.h"
 
 namespace fs {
 
@@ -41,6 +42,11 @@ template <class Model>
 constexpr bool joins = false;
 template <class T, int W>
 constexpr bool joins<Diagonal<Team<T, W, W>, 8>> = W > 1;
+// Whether there is a loop that makes tiles of such a model's batches.
+template <class Model>
+constexpr bool tiles = false;
+template <class T, int W, int K>
+constexpr bool tiles<Diagonal<Team<T, W, 1>, K>> = W > 1;
 
 // Calls f(Block type, model) for the instance that fits. ALONE: of one network a lane of one number (alone.cpp).
 template <class Block>
@@ -51,13 +57,16 @@ template <bool ALONE, class T, class F>
 void instance(const Job<T>& job, F f) {
   auto block = [&](auto team, auto one_row) {
     using Tm = decltype(team);
+    constexpr bool ONE_ROW = decltype(one_row)::value;
     model<Tm>(job.shape, [&](auto m) {
       using M = decltype(m);
       if constexpr (joins<M>) {
         if (Joined<M>::fits(job, m)) return f(Of<Joined<M>>{}, m);
         if (JoinedBatch<M>::fits(job, m)) return f(Of<JoinedBatch<M>>{}, m);
       }
-      f(Of<Block<Tm, M, decltype(one_row)::value>>{}, m);
+      if constexpr (tiles<M> && ONE_ROW)
+        if (Tiles<M>::fits(job, m)) return f(Of<Tiles<M>>{}, m);
+      f(Of<Block<Tm, M, ONE_ROW>>{}, m);
     });
   };
   if constexpr (ALONE) {
