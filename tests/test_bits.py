@@ -110,3 +110,15 @@ def test_samples_that_are_summed_together(d, dtype):
                     got = fs.train(fs.plan(run, fs.Tuning(threads=1, segment=segment, **layout)))
                     assert bits(got) == bits(want), (n, batch, order, layout, segment)
     assert lost > 9
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("d", "bias"), [(1, False), (2, False), (3, False), (1, True), (2, True), (3, True)])
+def test_samples_of_few_numbers(d, bias, dtype):
+    """Inputs and label of a sample lie side by side where they are four at most."""
+    model = fs.models.ReLU2(d, 9, hidden_bias=bias, output_bias=False, W1_scale=0.5)
+    X = np.random.default_rng(d).standard_normal((17, d)).astype(dtype)
+    for rule in (fs.rules.SGD(), fs.rules.SGD(batch_size=5)):
+        run = fs.Run(model, fs.Dataset(X, X[:, 0].copy()), rule, 0.02, 99, networks=19, dtype=dtype)
+        team = fs.train(fs.plan(run, fs.Tuning(threads=1, team=native().team[dtype])))
+        assert bits(fs.train(fs.plan(run, fs.Tuning(threads=1, lanes=native().lanes[dtype])))) == bits(team)

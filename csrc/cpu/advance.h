@@ -88,6 +88,19 @@ i64 bytes_of(const Job<T>& job) {
   return bytes;
 }
 
+// A sample's inputs and its label side by side, where they fit in four numbers; empty where they do not.
+template <class T>
+std::vector<T> quads(const Job<T>& job) {
+  const int width = job.shape.d + job.shape.hidden_bias;
+  const bool fits = width < 4 && job.layout.lanes > 1 && job.shape.family == Shape::RELU2;
+  std::vector<T> out(fits ? 4 * job.n : 0);
+  for (i64 i = 0; fits && i < job.n; ++i) {
+    for (int j = 0; j < width; ++j) out[4 * i + j] = job.X[i * job.stride + j];
+    out[4 * i + width] = job.y[i];
+  }
+  return out;
+}
+
 template <bool ALONE, class T>
 void advance_living(const Job<T>& job, const std::vector<i64>& living) {
   instance<ALONE>(job, [&](auto type, auto model) {
@@ -118,11 +131,14 @@ i64 block_bytes(const Job<T>& job) {
 }
 
 template <class T>
-void advance(const Job<T>& job) {
+void advance(const Job<T>& given) {
   std::vector<i64> living;
-  for (i64 k = 0; k < job.N; ++k)
-    if (job.lost[k] < 0) living.push_back(k);
+  for (i64 k = 0; k < given.N; ++k)
+    if (given.lost[k] < 0) living.push_back(k);
   if (living.empty()) return;
+  Job<T> job = given;
+  const auto together = quads(job);
+  job.quads = together.empty() ? nullptr : together.data();
   if (job.layout.alone()) advance_alone(job, living);
   else advance_living<false>(job, living);
 }
