@@ -90,9 +90,9 @@ def test_networks_that_are_stepped_together(d, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("d", [1, 8, 9, 23, 30, 40, 49, 64, 65])
+@pytest.mark.parametrize("d", [1, 8, 9, 23, 30, 40, 49, 64, 65, 99])
 def test_samples_that_are_summed_together(d, dtype):
-    """Batches of teams whose sums are joined, each number of vectors, any size of a batch; many are lost on the way."""
+    """Batches whose sums are joined or tiles, each number of vectors, any size of a batch; many are lost on the way."""
     rng, N = np.random.default_rng(d), 9
     rate, lost = np.where(np.arange(N) % 2, 0.01, 40 + 10 * np.arange(N)) / d, 0
     for n, batch in ((20, 2), (20, 8), (4000, 9), (20, 19), (20, None), (13, None)):
@@ -102,10 +102,23 @@ def test_samples_that_are_summed_together(d, dtype):
         for order in dict.fromkeys((None, None if batch is None else fs.orders.Common(3), replay)):
             run = fs.Run(fs.models.DiagonalLinear(d, u0=0.3, v0=0.1), fs.Dataset(X, X[:, 0].copy()), rule, rate, 45,
                          order=order, dtype=dtype)
-            want = fs.train(fs.plan(run, fs.Tuning(threads=1, lanes=native().lanes[dtype])))
+            want = fs.train(fs.plan(run, fs.Tuning(threads=1, lanes=1, team=1)))
             lost += (want.lost >= 0).sum()
             assert (want.lost < 0).any()
-            for segment in (None, 7):
-                got = fs.train(fs.plan(run, fs.Tuning(threads=1, team=native().team[dtype], segment=segment)))
-                assert bits(got) == bits(want), (n, batch, order, segment)
-    assert lost > 20
+            for layout in ({"team": native().team[dtype]}, {"lanes": native().lanes[dtype]}):
+                for segment in (None, 7):
+                    got = fs.train(fs.plan(run, fs.Tuning(threads=1, segment=segment, **layout)))
+                    assert bits(got) == bits(want), (n, batch, order, layout, segment)
+    assert lost > 9
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("d", "bias"), [(1, False), (2, False), (3, False), (1, True), (2, True), (3, True)])
+def test_samples_of_few_numbers(d, bias, dtype):
+    """Inputs and label of a sample lie side by side where they are four at most."""
+    model = fs.models.ReLU2(d, 9, hidden_bias=bias, output_bias=False, W1_scale=0.5)
+    X = np.random.default_rng(d).standard_normal((17, d)).astype(dtype)
+    for rule in (fs.rules.SGD(), fs.rules.SGD(batch_size=5)):
+        run = fs.Run(model, fs.Dataset(X, X[:, 0].copy()), rule, 0.02, 99, networks=19, dtype=dtype)
+        team = fs.train(fs.plan(run, fs.Tuning(threads=1, team=native().team[dtype])))
+        assert bits(fs.train(fs.plan(run, fs.Tuning(threads=1, lanes=native().lanes[dtype])))) == bits(team)

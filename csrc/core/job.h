@@ -48,6 +48,7 @@ struct Job {
   u64 seed;
   // step: w += -(base * multiplier) * mean over the batch of dloss * residual * grad h
   T dloss, bound;
+  const T* quads;  // [n, 4] inputs and label side by side, where a sample has so few; or null
 };
 
 }  // namespace fs

@@ -12,6 +12,7 @@
 #include "joined_batch.h"
 #include "kernels.h"
 #include "threads.h"
+#include "tiles.h"
 
 namespace fs {
 
@@ -41,6 +42,11 @@ template <class Model>
 constexpr bool joins = false;
 template <class T, int W>
 constexpr bool joins<Diagonal<Team<T, W, W>, 8>> = W > 1;
+// Whether there is a loop that makes tiles of such a model's batches.
+template <class Model>
+constexpr bool tiles = false;
+template <class T, int W, int K>
+constexpr bool tiles<Diagonal<Team<T, W, 1>, K>> = W > 1;
 
 // Calls f(Block type, model) for the instance that fits. ALONE: of one network a lane of one number (alone.cpp).
 template <class Block>
@@ -51,13 +57,16 @@ template <bool ALONE, class T, class F>
 void instance(const Job<T>& job, F f) {
   auto block = [&](auto team, auto one_row) {
     using Tm = decltype(team);
+    constexpr bool ONE_ROW = decltype(one_row)::value;
     model<Tm>(job.shape, [&](auto m) {
       using M = decltype(m);
       if constexpr (joins<M>) {
         if (Joined<M>::fits(job, m)) return f(Of<Joined<M>>{}, m);
         if (JoinedBatch<M>::fits(job, m)) return f(Of<JoinedBatch<M>>{}, m);
       }
-      f(Of<Block<Tm, M, decltype(one_row)::value>>{}, m);
+      if constexpr (tiles<M> && ONE_ROW)
+        if (Tiles<M>::fits(job, m)) return f(Of<Tiles<M>>{}, m);
+      f(Of<Block<Tm, M, ONE_ROW>>{}, m);
     });
   };
   if constexpr (ALONE) {
@@ -77,6 +86,19 @@ i64 bytes_of(const Job<T>& job) {
   i64 bytes = 0;
   instance<ALONE>(job, [&](auto block, auto model) { bytes = decltype(block)::type::bytes(job, model); });
   return bytes;
+}
+
+// A sample's inputs and its label side by side, where they fit in four numbers; empty where they do not.
+template <class T>
+std::vector<T> quads(const Job<T>& job) {
+  const int width = job.shape.d + job.shape.hidden_bias;
+  const bool fits = width < 4 && job.layout.lanes > 1 && job.shape.family == Shape::RELU2;
+  std::vector<T> out(fits ? 4 * job.n : 0);
+  for (i64 i = 0; fits && i < job.n; ++i) {
+    for (int j = 0; j < width; ++j) out[4 * i + j] = job.X[i * job.stride + j];
+    out[4 * i + width] = job.y[i];
+  }
+  return out;
 }
 
 template <bool ALONE, class T>
@@ -109,11 +131,14 @@ i64 block_bytes(const Job<T>& job) {
 }
 
 template <class T>
-void advance(const Job<T>& job) {
+void advance(const Job<T>& given) {
   std::vector<i64> living;
-  for (i64 k = 0; k < job.N; ++k)
-    if (job.lost[k] < 0) living.push_back(k);
+  for (i64 k = 0; k < given.N; ++k)
+    if (given.lost[k] < 0) living.push_back(k);
   if (living.empty()) return;
+  Job<T> job = given;
+  const auto together = quads(job);
+  job.quads = together.empty() ? nullptr : together.data();
   if (job.layout.alone()) advance_alone(job, living);
   else advance_living<false>(job, living);
 }

@@ -12,7 +12,37 @@ template <class T>
 struct Data {  // copied out of the job, so that stores to parameters cannot seem to change it
   const T *X, *y;
   i64 stride;
+  const T* quads;
+
+  explicit Data(const Job<T>& job) : X(job.X), y(job.y), stride(job.stride), quads(job.quads) {}
 };
+
+// Whether there is a way to turn rows of four numbers into columns of G lanes.
+template <class T, int G>
+constexpr bool turns_quads = sizeof(T) * G == 32;
+// Rows `which` of quads [n, 4] as columns.
+inline void turn_quads(const float* quads, const u32* which, Vec<float, 8> (&c)[4]) {
+  typedef float F4 __attribute__((vector_size(16), may_alias, aligned(4)));
+  typedef int I8 __attribute__((vector_size(32)));
+  F8 r[4];  // rows k and k + 4
+  FS_UNROLL
+  for (int k = 0; k < 4; ++k) {
+    const F4 low = *reinterpret_cast<const F4*>(quads + 4 * i64(which[k]));
+    const F4 high = *reinterpret_cast<const F4*>(quads + 4 * i64(which[k + 4]));
+    r[k] = __builtin_ia32_vinsertf128_ps256(__builtin_ia32_ps256_ps(low), high, 1);
+  }
+  const I8 low = {0, 8, 1, 9, 4, 12, 5, 13}, high = {2, 10, 3, 11, 6, 14, 7, 15};
+  const I8 left = {0, 1, 8, 9, 4, 5, 12, 13}, right = {2, 3, 10, 11, 6, 7, 14, 15};
+  const F8 a = __builtin_shuffle(r[0], r[1], low), b = __builtin_shuffle(r[2], r[3], low);
+  const F8 d = __builtin_shuffle(r[0], r[1], high), e = __builtin_shuffle(r[2], r[3], high);
+  c[0].a = __builtin_shuffle(a, b, left), c[1].a = __builtin_shuffle(a, b, right);
+  c[2].a = __builtin_shuffle(d, e, left), c[3].a = __builtin_shuffle(d, e, right);
+}
+inline void turn_quads(const double* quads, const u32* which, Vec<double, 4> (&c)[4]) {
+  FS_UNROLL
+  for (int k = 0; k < 4; ++k) c[k] = Vec<double, 4>::loadu(quads + 4 * i64(which[k]));
+  transpose<2>(c);
+}
 
 template <class T>
 u32 id(const Job<T>& job, i64 k) {
@@ -145,12 +175,25 @@ struct Ahead {
       row = data.X + i * data.stride;
       return V::set(data.y[i]);
     } else {
+      if constexpr (turns_quads<T, G>)
+        if (data.quads) return fetch_quads(data, which);
       fetch_columns(data, which);
       V label;
       FS_UNROLL
       for (int g = 0; g < G; ++g) reinterpret_cast<T*>(&label)[g] = data.y[which[g]];
       return label;
     }
+  }
+  V fetch_quads(const Data<T>& data, const u32* which) {
+    V c[4], *const to = spare;
+    turn_quads(data.quads, which, c);
+    spare = columns, columns = to;
+    to[0] = c[0];
+    if (width == 1) return c[1];
+    to[1] = c[1];
+    if (width == 2) return c[2];
+    to[2] = c[2];
+    return c[3];
   }
   void fetch_columns(const Data<T>& data, const u32* which) {
     if constexpr (G == 1) {  // a lone network reads its row where it lies

@@ -140,7 +140,7 @@ struct Block {
   // Steps t .. t + count - 1 of batch-1 SGD; each begins with the residual at its sample in hand.
   __attribute__((noinline)) void steps(i64 t, int count) {  // on its own: its registers are not shared with run_sgd
     const Model model = this->model;                        // copies of its own let the compiler keep them in registers
-    const Data<T> data{job.X, job.y, job.stride};
+    const Data<T> data(job);
     const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     for (int s = 0; s < count && groups; ++s) {
@@ -161,7 +161,7 @@ struct Block {
   }
   void run_sgd() {
     i64 t = job.t0;
-    const Data<T> data{job.X, job.y, job.stride};
+    const Data<T> data(job);
     for (int a = 0; a < groups && t < job.t1; ++a) {
       Group& q = group[a];
       draw_window<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, q.ahead.index);
@@ -204,7 +204,7 @@ struct Block {
     constexpr int R = Model::SIDE;
     Group& q = group[0];
     const Model model = this->model;
-    const Data<T> data{job.X, job.y, job.stride};
+    const Data<T> data(job);
     const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     const int sums = model.sums();

@@ -33,7 +33,7 @@ struct Feed {
   }
   const u32* which(i64 t, i64 b) const { return index + (t % 4 * all.draws() + b) * W; }
   void take(const u32* which, int labels, V* y) {
-    ahead.fetch_columns(Data<T>{all.job.X, all.job.y, all.job.stride}, which);
+    ahead.fetch_columns(Data<T>(all.job), which);
     for (int k = 0; k < labels; ++k)
       for (int g = 0; g < W; ++g) reinterpret_cast<T*>(y + k)[g] = all.job.y[i64(which[g]) * labels + k];
   }

@@ -10,6 +10,7 @@ namespace fs {
 template <class Tm, int K>
 struct Diagonal {
   using Lanes = Tm;
+  static constexpr int PARTIALS = K;
   using T = typename Tm::T;
   using V = typename Tm::V;
   int d;
