@@ -17,7 +17,7 @@ from cases import bits, request
 
 import fastsgd as fs
 from fastsgd import checkpoint, files, storage
-from fastsgd.report import figure
+from fastsgd.report import look
 from fastsgd.spec import codec
 
 # A run long enough to be interrupted in the middle.
@@ -276,7 +276,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path, what):
     kind = None if what in ("nul", "surrogate") else os.path.lexists(path) and os.lstat(path).st_mode
     result = fs.train(request("diagonal_1"))
     for write in (result.save, lambda path: fs.Checkpoint(path), lambda path: put(path, "x"),
-                  lambda path: figure.write(None, path)):
+                  lambda path: look.write(None, path)):
         with pytest.raises(fs.SpecError, match="path"):
             write(path)
     if what not in ("bytes", "surrogate"):

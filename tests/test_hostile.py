@@ -287,7 +287,7 @@ def test_counts_may_be_numpy_integers_and_mean_the_same(kind):
     ("ids", [0, 0], fs.SpecError), ("ids", [], fs.SpecError), ("ids", [-1], fs.SpecError),
     ("ids", [2**32], fs.SpecError),
     ("ids", np.array([2**63], np.uint64), fs.SpecError), ("ids", [0.0], fs.SpecError), ("ids", 0, fs.SpecError),
-    ("progress", 1, fs.SpecError), ("progress", "bar", fs.SpecError),
+    ("progress", 1, fs.SpecError), ("progress", ["bar"], fs.SpecError),
     ("checkpoint", 5, fs.SpecError), ("checkpoint", "/no/such/folder/c.npz", fs.SpecError),
     ("checkpoint", os.sep, fs.SpecError), ("checkpoint", fs.Checkpoint, fs.SpecError), ("tuning", 4, fs.SpecError),
     ("tuning", {"threads": 1}, fs.SpecError), ("tuning", fs.Tuning, fs.SpecError),

@@ -150,7 +150,8 @@ RULES = [({"batch": lambda self, n: 2.5}, "rule.batch: returned 2.5"),
          ({"batch": lambda self, n: fails(n)}, "rule.batch: raised KeyError"),
          ({"numbers": lambda self: {"decay": np.ones(1)}}, r"rule.numbers: names \['decay'\]"),
          ({"buffers": lambda self: ("velocity",)}, r"rule.buffers: names \['velocity'\]"),
-         ({"traits": lambda self: {"adam": True}}, "rule.traits")]
+         ({"traits": lambda self: {"adams": True}}, "rule.traits: returned"),
+         ({"traits": lambda self: {"perturb": "all"}}, "rule.traits: returned .*, legal are")]
 
 
 @pytest.mark.parametrize(("changes", "words"), RULES, ids=[words for _, words in RULES])

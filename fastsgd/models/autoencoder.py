@@ -64,7 +64,7 @@ class TiedAutoencoder(Model):
     def scales(self) -> dict:
         return {name: (0.0, getattr(self, f"{name}_scale")) for name in self.shapes()}
 
-    def form(self):
+    def form(self) -> Form | None:
         return Autoencoder(self.d, self.width, self.bias)
 
     def features(self, params: dict, X: Any) -> dict | None:

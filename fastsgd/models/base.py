@@ -13,6 +13,7 @@ from ..spec import draws
 from ..spec.check import as_array, as_float
 from ..spec.kinds import kind_of
 from ..spec.record import Record
+from .form import Form
 
 
 def form_of(model):
@@ -44,7 +45,7 @@ class Model(Record, ABC):
         """Hidden activations {layer: [..., n, h]} of networks with leading axes; None if the family has none."""
         return None
 
-    def form(self):
+    def form(self) -> Form | None:
         """What kernels know of this network, a `models.form.Form`; None where `forward` is traced instead."""
         return None
 

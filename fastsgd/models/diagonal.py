@@ -7,6 +7,7 @@ import numpy as np
 
 from ..spec.check import per_network, whole
 from .base import Model
+from .form import Form
 from .product import Product
 
 
@@ -33,7 +34,7 @@ class DiagonalLinear(Model):
     def scales(self) -> dict:
         return {"u": (self.u0, 0.0), "v": (self.v0, 0.0)}
 
-    def form(self):
+    def form(self) -> Form | None:
         return Product(self.d, 2, fused=("diagonal", self.d, 0, 0, 0))
 
     def forward(self, params: dict, X: Any) -> Any:

@@ -10,6 +10,7 @@ from ..spec.check import flag, one_of, per_layer, real, whole
 from .activations import ACTIVATIONS
 from .base import Model
 from .dense import Dense
+from .form import Form
 
 MOST_LAYERS = 8
 
@@ -113,7 +114,7 @@ class MLP(Model):
     def trained(self, name: str) -> bool:
         return name not in self.fixed
 
-    def form(self):
+    def form(self) -> Form | None:
         trained = tuple((self.trained(f"W{k + 1}"), self.trained(f"b{k + 1}")) for k in range(self.layers))
         return Dense(self.sizes, self.bias, self.multipliers, trained, self.activation, self.slope)
 

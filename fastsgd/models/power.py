@@ -73,7 +73,7 @@ class DiagonalPower(Model):
     def scales(self) -> dict:
         return {name: (getattr(self, f"{name}0"), 0.0) for name in self.shapes()}
 
-    def form(self):
+    def form(self) -> Form | None:
         return Power(self.d, self.depth, self.signed)
 
     def forward(self, params: dict, X: Any) -> Any:

@@ -81,7 +81,7 @@ class DiagonalProduct(Model):
     def scales(self) -> dict:
         return {name: (start, 0.0) for name, start in zip(self.shapes(), self.start_at, strict=True)}
 
-    def form(self):
+    def form(self) -> Form | None:
         return Product(self.d, self.depth)
 
     def forward(self, params: dict, X: Any) -> Any:

@@ -9,6 +9,7 @@ from ..spec.check import flag, per_network, whole
 from ..spec.operators import choose
 from .base import Model
 from .dense import Dense
+from .form import Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class ReLU2(Model):
     def scales(self) -> dict:
         return {name: (0.0, getattr(self, f"{name}_scale")) for name in self.shapes()}
 
-    def form(self):
+    def form(self) -> Form | None:
         return Dense((self.d, self.width, 1), (self.hidden_bias, self.output_bias), (1.0, 1.0), ((True, True),) * 2,
                      fused=("relu2", self.d, self.width, int(self.hidden_bias), int(self.output_bias)))
 

@@ -1,6 +1,7 @@
 """Owns Adam and AdamW."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Adam(Batched):
     def traits(self) -> dict:
         return super().traits() | {"adam": True, "decoupled": self.decoupled}
 
-    def move(self, g, w, carried, number, t):
+    def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
         b1, b2 = number["beta1"], number["beta2"]
         carried["first_moment"] = first = b1 * carried["first_moment"] + (1 - b1) * g
         carried["second_moment"] = second = b2 * carried["second_moment"] + (1 - b2) * g**2

@@ -156,7 +156,7 @@ class Descent(Rule):
     def traits(self) -> dict:
         return super().traits() | {"nesterov": self.nesterov}
 
-    def move(self, g, w, carried, number, t):
+    def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
         if "momentum" not in number:
             return g
         carried["momentum"] = m = number["momentum"] * carried["momentum"] + g

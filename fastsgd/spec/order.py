@@ -26,7 +26,7 @@ class PerNetwork:
         object.__setattr__(self, "replace", flag(self.replace, "order.replace"))
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """How kernels draw it: "replace", "permute", "epochs", or "table" where it is given."""
         return "replace" if self.replace else "permute"
 
@@ -53,7 +53,7 @@ class Common:
         object.__setattr__(self, "replace", flag(self.replace, "order.replace"))
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """See `PerNetwork.kind`."""
         return "replace" if self.replace else "permute"
 

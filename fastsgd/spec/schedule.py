@@ -79,11 +79,11 @@ class Cosine(Record):
 class Schedule(Record):
     """A number for each network and step: base[k] * multiplier[row[k], t]."""
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         """{field: number of networks it was given for}, fields given once left out."""
         return {}
 
-    def compile(self, N, T):
+    def compile(self, N: int, T: int) -> tuple:
         """Return (base [N] float64, row [N] int32, table): networks of equal schedule share one row of the table.
 
         table(t0, t1) gives multipliers [Q, t1 - t0] in float64, one row per distinct schedule.
@@ -213,10 +213,10 @@ class Constant(Schedule):
     def __post_init__(self):
         object.__setattr__(self, "value", per_network(self.value, self.field, 0))
 
-    def lengths(self):
+    def lengths(self) -> dict[str, int]:
         return {self.field: len(self.value)} if self.value.ndim else {}
 
-    def compile(self, N, T):
+    def compile(self, N: int, T: int) -> tuple:
         return np.broadcast_to(self.value, (N,)), np.zeros(N, np.int32), lambda t0, t1: np.ones((1, t1 - t0))
 
 
