@@ -44,6 +44,24 @@ def test_imports_point_downward(path):
         assert name == own or LEVEL[name] < LEVEL[own], f"{own} imports {name}"
 
 
+# Who imports by name, or from a folder that it adds: compiled modules, Triton's kernels, what is imported lazily, the
+# subjects of measure/, and the command that runs bench/ of a checkout.
+BY_NAME = {"__init__.py", "native.py", "portable.py", "measure/__init__.py", "cli/bench.py"}
+
+
+def test_no_arrow_is_hidden_in_a_name_or_a_path():
+    found = set()
+    for path in sorted((ROOT / "fastsgd").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = getattr(node, "func", None)
+            word = getattr(called, "attr", getattr(called, "id", None))
+            moved = word in ("insert", "append", "extend") and "sys.path" in ast.unparse(called)
+            if word in ("import_module", "__import__") or moved:
+                found.add(str(path.relative_to(ROOT / "fastsgd")))
+    found = {name for name in found if not name.startswith(("kernels/", "csrc/"))}
+    assert found == BY_NAME
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "kernels").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_kernels_import_only_triton(path):
     for node in ast.walk(ast.parse(path.read_text())):
