@@ -6,6 +6,7 @@ by how many blocks.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -98,13 +99,17 @@ class Cards(Place):
 
     def __init__(self, work, N):
         super().__init__(work, N)
-        self.here, self.host = cards.cards(work.run.device), on_host(work, N)
-        self._prepare(None)
+        self.here, self.host, self.begun = cards.cards(work.run.device), on_host(work, N), False
 
-    def _prepare(self, host):
-        share = -(-self.N // len(self.here))
-        self.budgets = {one: budget(self.work, share, one, host) for one in self.here}
-        self.reserved = {one: budget.reserved for one, budget in self.budgets.items()}
+    @cached_property
+    def budgets(self):
+        """{card: Budget}; before a run has begun, of sizes and words alone."""
+        share, host = -(-self.N // len(self.here)), self.host if self.begun else None
+        return {one: budget(self.work, share, one, host) for one in self.here}
+
+    @property
+    def reserved(self):
+        return {one: budget.reserved for one, budget in self.budgets.items()}
 
     def explain(self):
         hosts = {metric: self.host.explain_metric(metric) for metric in self.work.run.metrics}  # refuses what it must
@@ -113,7 +118,8 @@ class Cards(Place):
 
     def begin(self, plan):
         self.host.begin(plan)
-        self._prepare(self.host)
+        self.begun = True
+        self.__dict__.pop("budgets", None)
         return self
 
     def first(self, metric):

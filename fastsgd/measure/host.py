@@ -1,5 +1,7 @@
 """Owns where metrics are measured on the host: by the CPU's kernels, or by their definitions where there are none."""
 
+from functools import cached_property
+
 import numpy as np
 
 from ..errors import BackendUnavailable, PlanError
@@ -69,11 +71,16 @@ class Place:
 
 
 class Host(Place):
-    """The CPU's compiled module. threads: that a call may use."""
+    """The CPU's compiled module."""
 
     def __init__(self, work, N):
         super().__init__(work, N)
-        self.module, self.threads = native(), default_threads()
+        self.module = native()
+
+    @cached_property
+    def threads(self):
+        """How many a call may use: a plan's, which `begin` notes, or all."""
+        return default_threads()
 
     def begin(self, plan):
         self.threads = plan.tuning.threads
