@@ -28,6 +28,16 @@ class Work:
         """The Form of the model, None where it is traced."""
         return form_of(self.run.model)
 
+    @property
+    def linear(self):
+        """Whether h(x) = <beta, x>, and kernels know it."""
+        return self.form is not None and self.form.linear
+
+    @property
+    def fused_form(self):
+        """What the fused loops are told of the form, None where they have no loop for it."""
+        return None if self.form is None else self.form.fused
+
     @cached_property
     def packing(self):
         """The Packing of the Triton kernels, None without one."""
@@ -183,7 +193,7 @@ class Work:
     @cached_property
     def simple(self):
         """Whether the loss is plain and the data are given, which the fused loops want, and the form has one."""
-        return (self.form is not None and self.form.fused is not None and self.squared and self.order is not None
+        return (self.fused_form is not None and self.squared and self.order is not None
                 and kind_of(self.run.rule) is not None and kind_of(self.run.data) is not None and not self.fresh)
 
     @cached_property

@@ -96,15 +96,14 @@ class Jacobians(Kernels):
     def units(self, metric, work):
         points = len(metric.where(work.run.model, work.run.data))
         method, _ = choose(metric, work, points)
-        linear, fused = work.form is not None and work.form.linear, work.form is not None and work.form.fused
         rows, units = points * work.outputs, 0 if work.form is None else work.form.units
-        short = min(rows, work.d if linear else work.P)
+        short = min(rows, work.d if work.linear else work.P)
         if method == "count" and points < work.d:  # no certificate saves the elimination
             method = "count.short"
         narrow = min(rows, units * (work.d + 1))  # columns of the factor that two-layer networks are counted from
-        if method == "gram" and fused:
+        if method == "gram" and work.fused_form:
             method = "gram.two_layer"
-        if method == "jacobi" and linear:
+        if method == "jacobi" and work.linear:
             method = "jacobi.linear"
         units = {"count": {"input": work.d, "square": work.d**2},
                  "gram.two_layer": {"item": rows * units, "square": rows * narrow, "cube": rows * narrow**2},
@@ -118,7 +117,7 @@ class Jacobians(Kernels):
 def choose(metric, work, points):
     """(method, why): "count", "gram", "jacobi" or "svd". Raises PlanError for a named one that is not possible."""
     rank, model = kind_of(metric) is JacobianRank, work.run.model
-    diagonal = work.form is not None and work.form.linear
+    diagonal = work.linear
     rows = points * work.outputs
     compiled = diagonal or work.form is None or isinstance(work.form, Dense)
     rounded = "rtol is 0, and rounding leaves no singular value at zero" if rank and metric.rtol == 0 else None

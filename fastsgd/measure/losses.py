@@ -24,7 +24,7 @@ class MeanLosses(Kernels):
     def on_host(self, metric, host, weights):
         work, module, threads = host.work, host.module, host.threads
         X, y = _points(metric, work)
-        if work.form is not None and work.form.linear and work.squared:
+        if work.linear and work.squared:
             R, z, rest = host.once(metric, lambda: reduced(np.array(X, "float64"), np.array(y, "float64")))
             beta = np.ascontiguousarray(work.form.beta(np.asarray(weights, np.float64)))
             short = len(R) == work.d and len(X) > work.d
@@ -37,7 +37,7 @@ class MeanLosses(Kernels):
 
     def on_card(self, metric, work, card, host):
         X, y = (np.array(a, dtype="float64") for a in _points(metric, work))
-        if work.form is not None and work.form.linear and work.squared:
+        if work.linear and work.squared:
             R, z, rest = reduced(X, y)
             stages = 8 * (R.size + z.size) <= min(STAGED, card.shared)
             return task.task(
@@ -70,10 +70,9 @@ class MeanLosses(Kernels):
 
     def units(self, metric, work):
         n = len(_points(metric, work)[0])
-        if work.form is not None and work.form.linear and work.squared:
+        if work.linear and work.squared:
             return "metric.linear_loss", {"item": min(n, work.d) * work.d, "parameter": work.P}
-        fused = work.form is not None and work.form.fused is not None
-        return f"metric.loss.{'fused' if fused else 'general'}", {"item": n * work.P}
+        return f"metric.loss.{'fused' if work.fused_form else 'general'}", {"item": n * work.P}
 
 
 def _points(metric, work):
@@ -83,7 +82,7 @@ def _points(metric, work):
 
 
 def _fused(work):
-    return work.form is not None and work.form.fused is not None and work.squared
+    return work.fused_form is not None and work.squared
 
 
 def _means(work, f, y):

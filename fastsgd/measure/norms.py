@@ -33,4 +33,4 @@ class Norms(Kernels):
 
 
 def _pairs(work):
-    return work.form is not None and work.form.linear and work.form.fused is not None
+    return work.linear and work.fused_form is not None

@@ -63,8 +63,7 @@ def weights(work):
 
 def parts(work):
     """What a kernel reads that takes `parts` of a linear form; those of two factors are its weights."""
-    made = work.form.parts(np.zeros((1, work.P)))
-    return Given(lambda weights: work.form.parts(np.asarray(weights, np.float64)), made.shape[1] * work.d,
+    return Given(lambda weights: work.form.parts(np.asarray(weights, np.float64)), scales(work) * work.d,
                  1 if work.form.factors == 2 else None)
 
 
