@@ -10,15 +10,11 @@ from .base import Batched
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Adagrad(Batched):
-    """Adagrad: v <- v + g^2,  w <- w - eta_t g / (sqrt(v) + epsilon), v = 0 at the start.
+class _BySize(Batched):
+    """A rule that divides by sqrt(v) + epsilon, v the size that g^2 has had."""
 
-    epsilon [] or [N]: > 0, by default that of `torch.optim.Adagrad`
-    Source: Duchi, Hazan and Singer 2011, JMLR 12
-    """
-
-    epsilon: float | np.ndarray = 1e-10
-    hypers, carries, flags = ("epsilon",), ("second_moment",), ("adagrad",)
+    epsilon: float | np.ndarray = 1e-8
+    hypers, carries = ("epsilon",), ("second_moment",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -31,15 +27,34 @@ class Adagrad(Batched):
         return ("second_moment", *super().buffers())
 
     def traits(self) -> dict:
-        return super().traits() | {"adagrad": True}
+        return super().traits() | dict.fromkeys(self.flags, True)
 
     def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
-        carried["second_moment"] = v = carried["second_moment"] + g**2
+        carried["second_moment"] = v = self._size(carried["second_moment"], g, number)
         return g / (v.sqrt() + number["epsilon"])
+
+    def _size(self, v, g, number):
+        """v after a step with gradient g."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RMSProp(Batched):
+class Adagrad(_BySize):
+    """Adagrad: v <- v + g^2,  w <- w - eta_t g / (sqrt(v) + epsilon), v = 0 at the start.
+
+    epsilon [] or [N]: > 0, by default that of `torch.optim.Adagrad`
+    Source: Duchi, Hazan and Singer 2011, JMLR 12
+    """
+
+    epsilon: float | np.ndarray = 1e-10
+    flags = ("adagrad",)
+
+    def _size(self, v, g, number):
+        return v + g**2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RMSProp(_BySize):
     """RMSProp: v <- beta2 v + (1 - beta2) g^2,  w <- w - eta_t g / (sqrt(v) + epsilon), v = 0 at the start.
 
     beta2 [] or [N]: in [0, 1), "alpha" of `torch.optim.RMSprop`; epsilon [] or [N]: > 0
@@ -47,23 +62,14 @@ class RMSProp(Batched):
     """
 
     beta2: float | np.ndarray = 0.99
-    epsilon: float | np.ndarray = 1e-8
-    hypers, carries, flags = ("beta2", "epsilon"), ("second_moment",), ("rmsprop",)
+    hypers, flags = ("beta2",), ("rmsprop",)
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "beta2", per_network(self.beta2, "rule.beta2", 0, high=BELOW_ONE))
-        object.__setattr__(self, "epsilon", per_network(self.epsilon, "rule.epsilon", 0, low_open=True))
 
     def numbers(self) -> dict:
-        return super().numbers() | {"beta2": self.beta2, "epsilon": self.epsilon}
+        return super().numbers() | {"beta2": self.beta2}
 
-    def buffers(self) -> tuple:
-        return ("second_moment", *super().buffers())
-
-    def traits(self) -> dict:
-        return super().traits() | {"rmsprop": True}
-
-    def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
-        carried["second_moment"] = v = number["beta2"] * carried["second_moment"] + (1 - number["beta2"]) * g**2
-        return g / (v.sqrt() + number["epsilon"])
+    def _size(self, v, g, number):
+        return number["beta2"] * v + (1 - number["beta2"]) * g**2
