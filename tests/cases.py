@@ -29,6 +29,19 @@ DTYPES = ("float32", "float64")
 BACKENDS = ("cpu", "cuda", "reference")  # conftest.py sees to it that there is a card
 
 
+class Elsewhere:
+    """An array of another library that speaks DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **kwargs):
+        return self.array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
 def problem(d, n=11, seed=0):
     """A Dataset of n standard normal points and labels, with 9 test points."""
     rng = np.random.default_rng(seed)

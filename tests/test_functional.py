@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from cases import Elsewhere
 
 import fastsgd as fs
 
@@ -125,24 +126,11 @@ def test_torch_tensors_are_moved_where_they_lie():
     assert W.data_ptr() == address and W.numpy().tobytes() == trained(model, X, y).weights.tobytes()
 
 
-class Exported:
-    """Something that has DLPack and nothing else."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **given):
-        return self.array.__dlpack__(**given)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
-
-
 def test_dlpack_arrays_are_moved_where_they_lie():
     model = MODELS["relu2"]
     X, y = samples(3)
     W = F.start(model, N, seed=SEED, dtype="float64")
-    F.advance_(model, Exported(W), Exported(X), Exported(y), step_size=0.02, steps=T, seed=SEED)
+    F.advance_(model, Elsewhere(W), Elsewhere(X), Elsewhere(y), step_size=0.02, steps=T, seed=SEED)
     assert W.tobytes() == trained(model, X, y).weights.tobytes()
 
 

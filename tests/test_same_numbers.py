@@ -3,23 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from cases import Elsewhere
 from test_hostile import DIAGONAL, XT, YT, T, X, Y, request, train
 
 import fastsgd as fs
-
-
-class Elsewhere:
-    """An array of another library that speaks DLPack alone."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **kwargs):
-        return self.array.__dlpack__(**kwargs)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
-
 
 SAME = {
     "torch": lambda a: torch.from_numpy(a.copy()).requires_grad_(), "dlpack": lambda a: Elsewhere(a.copy()),
