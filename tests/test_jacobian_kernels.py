@@ -128,6 +128,22 @@ def test_narrow_factors_of_two_layer_networks(kind, options):
     assert checked > 100
 
 
+@pytest.mark.parametrize("scale", [1e-170, 1e-100, 1.0, 1e100, 1e170])
+@pytest.mark.parametrize("bias", [False, (False, True), (True, False)], ids=str)
+def test_points_that_all_units_see_alike_are_few_rows_at_any_scale(bias, scale):
+    """Equal points, points on a ray, cells of one point and of many: counted as by LAPACK."""
+    rng = np.random.default_rng(5)
+    model = MLP(2, 9, activation="relu", bias=bias)
+    weights = rng.standard_normal((5, model.P))
+    rays = rng.standard_normal((6, 2))
+    along = [np.outer(rng.uniform(0.5, 2, 12), ray) for ray in rays]
+    X = np.concatenate([*along, rays[:2], rays[:2], np.zeros((2, 2))])
+    J = trained_jacobians(model, model.unflatten(weights), X * scale)
+    J = J / np.abs(J).max(axis=(1, 2), keepdims=True)
+    got = measured(model, fs.metrics.JacobianRank(1e-4, X * scale, method="gram"), weights)
+    np.testing.assert_array_equal(got, count_above(np.linalg.svd(J, compute_uv=False), 1e-4))
+
+
 @pytest.mark.parametrize(("model", "metric", "method"), [
     ("relu2", fs.metrics.JacobianRank(1e-4), "gram"), ("relu2", fs.metrics.JacobianRank(1e-5), "gram"),
     ("relu2", fs.metrics.JacobianRank(1e-6), "jacobi"), ("relu2", fs.metrics.JacobianSpectrum(), "jacobi"),

@@ -115,6 +115,18 @@ FS_HD Vec<T, 1> gate(Vec<T, 1> h, Vec<T, 1> y) {
   return {h.a > 0 ? y.a : T(0)};
 }
 
+// Bit k is set where x_k > 0.
+template <class T, int W>
+FS_HD u32 above(Vec<T, W> x) {
+  u32 bits = 0;
+  for (int k = 0; k < W; ++k) bits |= u32(x.a[k] > 0) << k;
+  return bits;
+}
+template <class T>
+FS_HD u32 above(Vec<T, 1> x) {
+  return x.a > 0;
+}
+
 // Bit k is set where |x_k| > bound or x_k is NaN.
 template <class T, int W>
 FS_HD u32 beyond(Vec<T, W> x, T bound) {
@@ -224,6 +236,7 @@ FS_HD Vec<float, 8> gate(Vec<float, 8> h, Vec<float, 8> y) {
 FS_HD Vec<double, 4> gate(Vec<double, 4> h, Vec<double, 4> y) {
   return {__builtin_ia32_andpd256(y.a, __builtin_ia32_cmppd256(h.a, D4{}, GREATER))};
 }
+FS_HD u32 above(Vec<double, 4> x) { return __builtin_ia32_movmskpd256(__builtin_ia32_cmppd256(x.a, D4{}, GREATER)); }
 FS_HD u32 beyond(Vec<float, 8> x, float b) {
   F8 size = __builtin_ia32_andnps256(F8{-0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f}, x.a);
   return __builtin_ia32_movmskps256(__builtin_ia32_cmpps256(size, F8{b, b, b, b, b, b, b, b}, NOT_BELOW));
@@ -258,6 +271,9 @@ FS_HD Vec<float, 16> gate(Vec<float, 16> h, Vec<float, 16> y) {
 FS_HD Vec<double, 8> gate(Vec<double, 8> h, Vec<double, 8> y) {
   unsigned char on = __builtin_ia32_cmppd512_mask(h.a, D8{}, GREATER, ALL8, ROUND);
   return {__builtin_ia32_movapd512_mask(y.a, D8{}, on)};
+}
+FS_HD u32 above(Vec<double, 8> x) {
+  return (unsigned char)__builtin_ia32_cmppd512_mask(x.a, D8{}, GREATER, ALL8, ROUND);
 }
 FS_HD u32 beyond(Vec<float, 16> x, float b) {
   F16 size = (F16)((I16)x.a & 0x7fffffff), most = {b, b, b, b, b, b, b, b, b, b, b, b, b, b, b, b};

@@ -69,12 +69,12 @@ struct Prepared {
 // The rank of one network, from whichever Gram matrix is the smaller work; -1 where that lost digits, or is zero.
 int rank_of(const DensePoints& p, const double* w, double rtol, double* G) {
   const size_t square = size_t(p.rows()) * p.rows();
-  double *B = G + square, *rest = B + (piecewise::serves(p.shape) ? square : 0);
-  const int r = piecewise_factor(p, w, B, rest);
-  if (r == 0) return 0;
-  if (r < 0) dense_gram(p, w, G, rest);
-  else gram_matrix(B, p.m, r, G);
-  const int rank = gram_rank(G, r < 0 ? p.rows() : r, rtol, rest);
+  double *A = G + square, *rest = A + piecewise_factor_size(p.shape, p.m);
+  const PiecewiseFactor factor = piecewise_factor(p, w, A, G, rest);
+  if (factor.n == 0) return 0;
+  if (factor.n < 0) dense_gram(p, w, G, rest);
+  else gram_matrix(A, factor.K, factor.n, G);
+  const int rank = gram_rank(G, factor.n < 0 ? p.rows() : factor.n, rtol, rest);
   return rank == 0 ? -1 : rank;
 }
 
@@ -103,8 +103,8 @@ size_t jacobi_doubles(int m, int n) { return size_t(n) * tile::padded(m) + jacob
 // ---- dense networks
 
 size_t dense_rank_doubles(const DenseShape& s, int m) {
-  const size_t rows = size_t(s.size[s.layers]) * tile::padded(m), factor = piecewise::serves(s) ? rows * rows : 0;
-  return rows * rows + factor + dense_scratch_size(s, m) + piecewise::scratch_size(s, m) +
+  const size_t rows = size_t(s.size[s.layers]) * tile::padded(m);
+  return rows * rows + piecewise_factor_size(s, m) + dense_scratch_size(s, m) + piecewise::scratch_size(s, m) +
          gram_rank_scratch_size(int(rows));
 }
 

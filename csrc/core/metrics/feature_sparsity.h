@@ -20,12 +20,6 @@ constexpr double kLarge = 1e30;                    // squared length of a row; w
 constexpr double kSquarable = 1e-100;              // largest size of a column from which on it may be squared
 constexpr double kSettled = 1e-16;                 // squared relative deviation from which the mean is good enough
 
-// Bit k is set where x_k > 0.
-template <int W>
-FS_HD u32 above(Vec<double, W> x) {
-  return beyond(gate(x, x), 0.0);
-}
-
 // Bit k is set where lane k of a centred column [n], `stride` registers apart, is too small to be squared.
 // squares: of the column; level: n mean^2
 template <int W>
@@ -257,7 +251,7 @@ struct FeatureSparsityLanes {
         j = 0, squares = V::set(0);
       }
     }
-    return normalise && ALL & ~sparsity_detail::above(enough) ? broken | small_rows(column, inverse) : broken;
+    return normalise && ALL & ~above(enough) ? broken | small_rows(column, inverse) : broken;
   }
   // A bit for each network with a row that is too small to be squared, but not zero.
   u32 small_rows(const V* column, const V* inverse) const {

@@ -229,8 +229,7 @@ FS_FN int count_partial(const double* L, int r, int n, size_t ld, double rest, d
   const int rp = tile::padded(r);
   double *T = (double*)L + (rp + kBlock) * ld, *M = T + ld * rp,
          *basis = M + (size_t)rp * rp;  // L^T [ld, rp], M [rp, rp]
-  for (int j = 0; j < n; ++j)
-    for (int a = 0; a < rp; ++a) T[(size_t)j * rp + a] = a < r ? L[a * ld + j] : 0.0;
+  tile::transpose(L, r, ld, n, T);
   double trace = 0;
   gram_matrix(T, n, r, M);
   mirror(M, r, rp, false);

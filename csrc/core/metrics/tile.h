@@ -84,6 +84,19 @@ FS_HD void strips(int from, int to, F f) {
   if (j < to) f(Count<1>{}, j);
 }
 
+// to [columns, padded(rows)] = the transpose of A [rows, ld], zeros behind; columns up to a whole tile are read and
+// written.
+FS_FN void transpose(const double* A, int rows, size_t ld, int columns, double* to) {
+  const size_t across = padded(rows);
+  for (size_t i = 0; i < across; i += W)
+    for (int j = 0; j < columns; j += W) {
+      V block[W];
+      for (int r = 0; r < W; ++r) block[r] = int(i) + r < rows ? V::loadu(A + (i + r) * ld + j) : V::set(0.0);
+      fs::transpose<W / 2>(block);
+      for (int r = 0; r < W; ++r) __builtin_memcpy(to + (j + r) * across + i, &block[r].a, sizeof(V));
+    }
+}
+
 }  // namespace tile
 
 // The upper triangle of G = A^T A [n, n], rows of padded(n) doubles, from A [K, padded(n)] with zeros behind.
