@@ -27,10 +27,11 @@ def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd
         from ..sweep import open as open_store
 
         opened = open_store(result)
-        say(pages.text(opened), vars(opened.progress()) | {"path": str(result)}, as_json)
+        data = pages.cells(opened)
+        say(pages.text(opened, data), vars(opened.progress()) | {"path": str(result)}, as_json)
         if out is not None:
             pairs = [word.strip() for word in over.split(",")] if over else None
-            paths = pages.write(opened, out, pairs, by, metric, svg, style)
+            paths = pages.write(opened, out, pairs, by, metric, svg, style, data)
             typer.echo("wrote " + ", ".join(map(str, paths)), err=as_json)
         return
     from ..report import summary

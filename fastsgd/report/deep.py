@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .look import COLOURS, canvas
+from .look import COLOURS, canvas, write
 
 LINES = ("-", "-", "-", "-", ":", "--", "-.")  # the small step, the three large ones, the constants
 
@@ -15,7 +15,7 @@ def draw(study, path):
               ("test error", "% of test images", lambda c: (c.epochs[1:], c.error[1:]))]
     panels += [(f"activations: {name}", "feature sparsity coefficient (%)",
                 lambda c, k=k: (c.epochs, c.sparsity[:, k])) for k, name in enumerate(layers)]
-    figure, axes, close = canvas(2, -(-len(panels) // 2), 4.0, 3.7)
+    figure, axes = canvas(2, -(-len(panels) // 2), 4.0, 3.7)
     for k, (axis, (title, quantity, values)) in enumerate(zip(axes, panels, strict=False)):
         for j, setting in enumerate(study.recipe.settings):
             _curves(axis, [values(curve) for curve in study.of(setting)], j, setting.label)
@@ -32,7 +32,7 @@ def draw(study, path):
     lost = sum(curve.lost for curve in study.curves)
     figure.suptitle(f"{study.name}: {study.title}, {study.data}; line: mean, band: least to largest of {study.seeds} "
                     f"seeds, {lost} of {len(study.curves)} runs lost", fontsize=10)
-    close(figure, path)
+    write(figure, path)
 
 
 def _curves(axis, curves, j, label):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import look
-from .look import COLOURS, canvas
+from .look import COLOURS, canvas, write
 
 PANELS = {  # metric -> (axis label, logarithmic)
     "train_loss": ("training loss", True), "test_loss": ("test loss", True), "rank": ("Jacobian rank", False),
@@ -25,7 +25,7 @@ def draw(study, path):
     panels = [name for name in PANELS if name in curves[0].replay]
     survive = any(len(curve.lost) for curve in curves)
     rows = max(1, -(-(len(panels) + survive) // 4))
-    figure, axes, close = canvas(rows, -(-(len(panels) + survive) // rows), 4.1, 4.6 if rows == 1 else 3.9)
+    figure, axes = canvas(rows, -(-(len(panels) + survive) // rows), 4.1, 4.6 if rows == 1 else 3.9)
     for axis, metric in zip(axes, panels, strict=False):
         label, logarithmic = PANELS[metric]
         for k, curve in enumerate(curves):
@@ -42,7 +42,7 @@ def draw(study, path):
                       | {"markevery": 1}) for k, curve in enumerate(curves)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.suptitle(f"{study.system.name}: {study.system.title}\n{BAND}", fontsize=10)
-    close(figure, path)
+    write(figure, path)
 
 
 def steps_axis(axis, T, logarithmic):

@@ -4,7 +4,7 @@ import numpy as np
 
 from . import look
 from .figure import PANELS, band, steps_axis
-from .look import COLOURS, canvas
+from .look import COLOURS, canvas, write
 
 KINDS = (("sgd", "SGD", COLOURS[0]), ("mean", "SDE, delta_t = mean loss", COLOURS[3]),
          ("median", "SDE, delta_t = median loss", COLOURS[2]))
@@ -20,7 +20,7 @@ def draw(matches, path):
     """Draw to `path`. matches: a row each, with case, run, steps, results, delta and values(kind, metric)."""
     from matplotlib.lines import Line2D
 
-    figure, axes, close = canvas(max(1, len(matches)), 4, 4.2, 4.2)
+    figure, axes = canvas(max(1, len(matches)), 4, 4.2, 4.2)
     for row, m in enumerate(matches):
         here = axes[4 * row:4 * row + 4]
         for axis, metric in zip(here[:3], ("train_loss", *m.case.complexity), strict=True):
@@ -39,4 +39,4 @@ def draw(matches, path):
         here[1].set_title(f"net of {m.case.system}, step size {m.run.step_size:g}, decay at 50 %", fontsize=10)
     figure.suptitle("S14: SGD and its SDE on the same clock, in steps of SGD; line: median, band: 10 to 90 % over "
                     "survivors, thin: a single run", fontsize=10)
-    close(figure, path)
+    write(figure, path)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .figure import described
-from .look import COLOURS, canvas
+from .look import COLOURS, canvas, write
 
 SINGLE = 5
 
@@ -12,7 +12,7 @@ def draw(data, path):
     """Draw to `path`. data: study, whose curves have "fitted_function" [M, S, k]; points [k]."""
     study, x = data["study"], data["points"]
     steps = study.curves[0].steps
-    figure, axes, close = canvas(len(study.curves), len(steps), 2.9, 2.9)
+    figure, axes = canvas(len(study.curves), len(steps), 2.9, 2.9)
     y = study.system.data.y
     for row, curve in enumerate(study.curves):
         many = curve.orders["fitted_function"][curve.alive]
@@ -34,4 +34,4 @@ def draw(data, path):
         axes[row * len(steps)].set_ylabel(f"h(x)\n{named}\n{lost} of {len(curve.lost)} orders lost")
     figure.suptitle("S6: functions of the nets of S5 over time. Dots: data; dashed: the authors' order; thin: single "
                     "other orders; band: 10 to 90 % of them", fontsize=10)
-    close(figure, path)
+    write(figure, path)

@@ -3,14 +3,14 @@
 import numpy as np
 
 from .figure import described
-from .look import COLOURS, canvas
+from .look import COLOURS, canvas, write
 
 
 def draw(data, path):
     """Draw to `path`. data: nets, each with curve, start [h, 2], replay and orders (w [N, h, 2], mass [N, h]); teacher
     [m, 2]; measures; near (degrees)."""
     nets, teacher = data["nets"], data["teacher"]
-    figure, axes, close = canvas(2, len(nets), 3.9, 3.9)
+    figure, axes = canvas(2, len(nets), 3.9, 3.9)
     ends = np.concatenate([net["start"] for net in nets] + [_seen(*net[what]) for net in nets
                                                             for what in ("replay", "orders")])
     low, high = ends.min(axis=0), ends.max(axis=0)
@@ -51,7 +51,7 @@ def draw(data, path):
     axes[0].legend(fontsize=7, frameon=False, loc="lower left", markerscale=0.6)
     figure.suptitle("S8: rows of W1 at the start and at the end; dashed rays: the teacher's three directions",
                     fontsize=10)
-    close(figure, path)
+    write(figure, path)
 
 
 def _seen(w, mass):

@@ -4,7 +4,7 @@ import numpy as np
 
 from . import look
 from .figure import band, described, positive, steps_axis, style
-from .look import COLOURS, canvas
+from .look import COLOURS, canvas, write
 
 SURFACES = (("train_loss", "training loss"), ("test_loss", "test loss"))
 
@@ -12,7 +12,7 @@ SURFACES = (("train_loss", "training loss"), ("test_loss", "test loss"))
 def draw(parts, path):
     """Draw to `path`. parts: a row each, with study, grid [G], surfaces {metric: [G, G]}, paths {label: [S, 2]},
     ends [A, 2] of other orders, sparse [2]."""
-    figure, axes, close = canvas(len(parts), 5, 4.2, 4.1)
+    figure, axes = canvas(len(parts), 5, 4.2, 4.1)
     for row, part in enumerate(parts):
         here = axes[5 * row:5 * row + 5]
         for axis, (metric, label) in zip(here, SURFACES, strict=False):
@@ -27,7 +27,7 @@ def draw(parts, path):
                     "the authors' order (SGD folded to |u|, |v|)\ndots: ends of the other orders that survive; star: "
                     "u = v = sqrt(beta*); right: median and 10 to 90 % over survivors, dashed the authors' order",
                     fontsize=10)
-    close(figure, path)
+    write(figure, path)
 
 
 def _surface(figure, axis, part, metric, title):

@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from .look import COLOURS, canvas
+from .look import COLOURS, canvas, write
 
 
 def draw(data, path):
     """Draw to `path`. data: g [G], a [starts, G, tail], lost [starts, G], loss [starts, G], level(g), doubling,
     spread_g [H], exponent [H], final [orders, H], gone [orders, H]."""
-    figure, axes, close = canvas(1, 3, 4.6, 4.4)
+    figure, axes = canvas(1, 3, 4.6, 4.4)
     _iterates(axes[0], data)
     _level(axes[1], data)
     _random(axes[2], data)
     figure.suptitle("S15: a <- a + g a (1 - a^2),  a = theta / theta*,  g = 2 eta x^2 theta*^2", fontsize=11)
-    close(figure, path)
+    write(figure, path)
 
 
 def _iterates(axis, data):

@@ -21,9 +21,12 @@ BAND = (0.1, 0.5, 0.9)
 LARGEST = 50_000_000  # numbers that are read where there are no reductions
 
 
-def text(store):
-    """Plain text: how far the store is, and the share of networks lost in each cell along each axis."""
-    lines, data = [str(store.progress())], cells(store)
+def text(store, data=None):
+    """Plain text: how far the store is, and the share of networks lost in each cell along each axis.
+
+    data: `cells(store)`, where they are at hand
+    """
+    lines, data = [str(store.progress())], cells(store) if data is None else data
     if "lost_share" in data:
         for dim in data["lost_share"].dims:
             share = data["lost_share"].mean([d for d in data["lost_share"].dims if d != dim])
@@ -33,17 +36,17 @@ def text(store):
     return "\n".join(lines)
 
 
-def write(store, folder, over=None, by=None, metrics=None, svg=False, style="page"):
+def write(store, folder, over=None, by=None, metrics=None, svg=False, style="page", data=None):
     """Write index.html, with its figures in it, and the figures, cells.csv and summary.json; returns their paths.
 
     over: names of the two axes of heat maps, by default the first two of more than one value
     by: name of the axis whose values are curves, by default the first
     metrics: names, by default all that are numbers; svg: whether figures are written as SVG too, besides PNG
-    style: of figures, "page" or "paper"
+    style: of figures, "page" or "paper"; data: `cells(store)`, where they are at hand
     Needs matplotlib and xarray. Raises SpecError for names that the sweep does not have.
     """
     folder = Path(folder)
-    data, progress = cells(store), store.progress()
+    data, progress = cells(store) if data is None else data, store.progress()
     names = _chosen(metrics, [name.removesuffix("_band") for name in data if name.endswith("_band")], "metric")
     wide = [axis.dim for axis in store.sweep.axes if len(axis) > 1]
     over = list(over) if over else wide[:2]
@@ -133,7 +136,7 @@ def _maps(data, over, names):
     if not panels:
         return None
     columns = min(3, len(panels))
-    figure, axes, _ = canvas(-(-len(panels) // columns), columns, 4.4, 3.7)
+    figure, axes = canvas(-(-len(panels) // columns), columns, 4.4, 3.7)
     for axis, (title, array) in zip(axes, panels, strict=False):
         _map(figure, axis, array.transpose(up, across), title, title == "share lost")
     for axis in axes[len(panels):]:
@@ -198,7 +201,7 @@ def _curves(data, by, names, replicas):
     if not names:
         return None
     columns = min(3, len(names))
-    figure, axes, _ = canvas(-(-len(names) // columns), columns, 4.6, 3.9)
+    figure, axes = canvas(-(-len(names) // columns), columns, 4.6, 3.9)
     for axis, name in zip(axes, names, strict=False):
         steps = _against_steps(axis, data)
         band, ends = data[f"{name}_band"], []
@@ -238,7 +241,7 @@ def _survival(data, by):
     """The share of networks that are not lost against the step."""
     if "survival" not in data:
         return None
-    figure, axes, _ = canvas(1, 1, 5.6, 3.6)
+    figure, axes = canvas(1, 1, 5.6, 3.6)
     steps = _against_steps(axes[0], data)
     for colour, k in zip(COLOURS, _values(data, by) if by else [None], strict=False):
         own = data["survival"] if k is None else data["survival"].isel({by: k})
@@ -253,9 +256,7 @@ def _survival(data, by):
 
 
 def _drawn(figure, kinds):
-    """{"png": bytes, "svg": bytes} of a figure, which is closed."""
-    from matplotlib import pyplot
-
+    """{"png": bytes, "svg": bytes} of a figure."""
     look.shrunk(figure)
     out = {}
     for kind in kinds:
@@ -263,7 +264,6 @@ def _drawn(figure, kinds):
         figure.savefig(buffer, format=kind, dpi=look.dpi(110))
         figure.set_layout_engine("none")  # places have been found, which takes longest
         out[kind] = buffer.getvalue()
-    pyplot.close(figure)
     return out
 
 

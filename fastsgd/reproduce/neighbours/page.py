@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ...report.look import write
+from ...report.look import canvas, write
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")  # Okabe and Ito
 BAND = (0.1, 0.5, 0.9)
@@ -48,20 +48,10 @@ def sheet(path, panels, title, note, size=(4.4, 4.2)):
 
     Needs matplotlib.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, panels, figsize=(size[0] * panels, size[1]), constrained_layout=True)
-    axes = np.atleast_1d(axes)
-    try:
-        yield axes
-        for axis in axes:
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(alpha=0.2)
-        figure.suptitle(title, fontsize=11)
-        figure.supxlabel(note, fontsize=8)
-        write(figure, path)
-    finally:
-        pyplot.close(figure)
+    figure, axes = canvas(1, panels, *size)
+    yield axes
+    for axis in axes:
+        axis.grid(alpha=0.2)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel(note, fontsize=8)
+    write(figure, path)
