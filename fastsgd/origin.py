@@ -5,11 +5,13 @@ from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 
+GIT = Path(__file__).parents[1] / ".git"
+
 
 def here():
     """{"host", "date" in UTC, "commit" of the checkout that this package is in, or None}."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"host": platform.node(), "date": now, "commit": commit(Path(__file__).parents[1] / ".git")}
+    return {"host": platform.node(), "date": now, "commit": commit(GIT)}
 
 
 @cache

@@ -21,6 +21,7 @@ from .trial import trial
 PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a time
 BESIDES = 2 << 20  # bytes of objects of any size, and of what the allocator keeps
 SURELY = 128 << 20  # bytes that any machine has
+SAFE = 1e-30  # between it and its inverse any dtype has a number
 AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
 
 
@@ -48,7 +49,9 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     backend, reasons = _backend(work)
     place = measure.place(backend.name, work, N)
     tuning, memory, more = backend.choose(work, N, tuning, place.reserved)
-    more = (*more, *place.explain())
+    tuning, loop = backend.quicken(work, N, tuning, lambda: cost.expected(
+        work, backend.name, N, saves, tuning)[0].get("training"))
+    more = (*more, *loop, *place.explain())
     memory |= _memory(run, N, saves)
     _fit(N, memory)
     ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
@@ -269,6 +272,8 @@ def _fit(N, memory):
 
 def _representable(base, dtype):
     """Refuse step sizes that the run's dtype turns into 0 or infinity."""
+    if SAFE <= base.min() and base.max() <= 1 / SAFE:
+        return
     with np.errstate(over="ignore", under="ignore"):
         cast = base.astype(dtype)
     bad = np.flatnonzero(~((cast > 0) & (cast < np.inf)))

@@ -21,10 +21,19 @@ struct Layout {
 // before the one at which a sample was out of bounds. In memory it is as it was at t0; the host finds the step.
 constexpr i64 UNSETTLED = FS_UNSETTLED;
 
+// A loop that was compiled for one run (csrc/compiled), by addresses; `run` is null where there is none. `job` points
+// to the Job of a fused loop, or to the GeneralJob of any other.
+struct CompiledLoop {
+  i64 (*bytes)(const void* job);                                              // scratch of a block of networks
+  i64 (*side)(const void* job);                                               // vectors of networks in it, at most
+  void (*run)(const void* job, char* scratch, const i64* who, int networks);  // from t0 to t1
+};
+
 template <class T>
 struct Job {
   Shape shape;
   Layout layout;
+  CompiledLoop loop;
   int threads;
   // networks
   i64 N, P;

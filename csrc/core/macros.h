@@ -37,10 +37,15 @@
 #define FS_FN inline
 #define FS_UNROLL _Pragma("GCC unroll 64")
 #define FS_NO_UNROLL _Pragma("GCC unroll 1")
+#if defined(FS_SIZES_KNOWN)
+#define FS_UNROLL_ROWS _Pragma("GCC unroll 16")
+#else
 #define FS_UNROLL_ROWS
 #endif
+#endif
 // FS_FN is for functions too long to be always inlined. FS_UNROLL_ROWS goes before loops over a network's rows: on a
-// GPU they are unrolled, so that the rows are registers, unless FS_ROLLED says that there are too many.
+// GPU they are unrolled, so that the rows are registers, unless FS_ROLLED says that there are too many; on a CPU where
+// a loop is compiled for one small network (csrc/compiled).
 
 namespace fs {
 using u32 = unsigned int;
@@ -58,6 +63,9 @@ inline void worked(i64 amount) {
   if (__builtin_expect((patience -= amount) < 0, 0)) look();
 }
 #define FS_WORKED(amount) fs::worked(amount)
+#elif defined(FS_LIBRARY)  // a loop compiled at run time: the module says where to tell of its work
+static void (*told)(i64);
+#define FS_WORKED(amount) fs::told(amount)
 #else
 #define FS_WORKED(amount)
 #endif

@@ -88,13 +88,11 @@ i64 bytes_of(const Job<T>& job) {
   return bytes;
 }
 
-// A sample's inputs and its label side by side, where they fit in four numbers; empty where they do not.
+// A sample's `width` inputs and its label side by side, where they fit in four numbers; empty where they do not.
 template <class T>
-std::vector<T> quads(const Job<T>& job) {
-  const int width = job.shape.d + job.shape.hidden_bias;
-  const bool fits = width < 4 && job.layout.lanes > 1 && job.shape.family == Shape::RELU2;
-  std::vector<T> out(fits ? 4 * job.n : 0);
-  for (i64 i = 0; fits && i < job.n; ++i) {
+std::vector<T> quads(const Job<T>& job, int width) {
+  std::vector<T> out(width < 4 ? 4 * job.n : 0);
+  for (i64 i = 0; width < 4 && i < job.n; ++i) {
     for (int j = 0; j < width; ++j) out[4 * i + j] = job.X[i * job.stride + j];
     out[4 * i + width] = job.y[i];
   }
@@ -120,6 +118,22 @@ void advance_living(const Job<T>& job, const std::vector<i64>& living) {
   });
 }
 
+// Networks in turn by a loop compiled for their run; given: the struct that it takes.
+inline void advance_compiled(const CompiledLoop& loop, const void* given, int lanes, int most,
+                             const std::vector<i64>& living) {
+  const i64 count = i64(living.size()), vectors = (count + lanes - 1) / lanes,
+            each_thread = (vectors + most - 1) / most;
+  const i64 side = loop.side(given), size = lanes * (each_thread < side ? each_thread : side);
+  const i64 each = apart(loop.bytes(given));
+  Scratch scratch(each * busy(most, (count + size - 1) / size));
+  deal(most, count, size, [&](int thread, Pieces& pieces) {
+    pieces.each([&](i64 first) {
+      const i64 left = count - first;
+      loop.run(given, scratch.p + each * thread, living.data() + first, int(left < size ? left : size));
+    });
+  });
+}
+
 template <class T>
 i64 bytes_alone(const Job<T>& job);
 template <class T>
@@ -137,9 +151,11 @@ void advance(const Job<T>& given) {
     if (given.lost[k] < 0) living.push_back(k);
   if (living.empty()) return;
   Job<T> job = given;
-  const auto together = quads(job);
+  const bool columns = job.layout.lanes > 1 && job.shape.family == Shape::RELU2;
+  const auto together = quads(job, columns ? job.shape.d + job.shape.hidden_bias : 4);
   job.quads = together.empty() ? nullptr : together.data();
-  if (job.layout.alone()) advance_alone(job, living);
+  if (job.loop.run) advance_compiled(job.loop, &job, job.layout.lanes, job.threads, living);
+  else if (job.layout.alone()) advance_alone(job, living);
   else advance_living<false>(job, living);
 }
 

@@ -7,7 +7,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "../core/macros.h"
+#include "../core/job.h"
+#include "threads.h"
 
 namespace fs {
 
@@ -24,6 +25,21 @@ M* data(const pybind11::array& array, const char* field, i64 count) {
   if (count >= 0 && array.size() != count)
     refuse("has " + std::to_string(array.size()) + " entries, expected " + std::to_string(count));
   return static_cast<M*>(const_cast<void*>(array.data()));
+}
+
+// A compiled loop by the addresses of its functions, see csrc/compiled/library.h; none of None. given: size of the
+// struct that it is called with, which it must have been compiled for.
+inline CompiledLoop loop_of(const pybind11::object& from, size_t given) {
+  if (from.is_none()) return {};
+  const auto d = from.cast<pybind11::dict>();
+  const auto at = [&](const char* name) { return reinterpret_cast<void*>(d[name].cast<u64>()); };
+  if (reinterpret_cast<i64 (*)()>(at("given"))() != i64(given))
+    throw std::invalid_argument(
+        "internal: the module and the headers that loops are compiled from are not of one kind");
+  reinterpret_cast<void (*)(void (*)(i64))>(at("hear"))(&work_elsewhere);
+  return {reinterpret_cast<decltype(CompiledLoop::bytes)>(at("bytes")),
+          reinterpret_cast<decltype(CompiledLoop::side)>(at("side")),
+          reinterpret_cast<decltype(CompiledLoop::run)>(at("run"))};
 }
 
 }  // namespace fs

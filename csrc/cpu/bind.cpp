@@ -44,7 +44,7 @@ template <class T>
 void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, const py::array& ids, py::array W,
                   py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1,
                   const py::array& multiplier, const py::array& X, const py::array& y, const py::object& indices,
-                  i64 batch, bool full, i64 common, u64 seed, double dloss, double bound) {
+                  i64 batch, bool full, i64 common, u64 seed, double dloss, double bound, const py::object& loop) {
   Job<T> job{};
   job.shape = shape_of(shape);
   job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
@@ -77,6 +77,7 @@ void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, 
   job.dloss = T(dloss);
   const double most = sizeof(T) == 4 ? 3.402823466e38 : 1.7976931348623157e308;
   job.bound = T(bound < most ? bound : most);
+  job.loop = loop_of(loop, sizeof(Job<T>));
   py::gil_scoped_release release;
   advance(job);
 }
@@ -131,7 +132,7 @@ PYBIND11_MODULE(FS_MODULE, m) {
   py::kw_only(), py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("ids"), py::arg("W"),      \
       py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"), py::arg("multiplier"), \
       py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("batch"), py::arg("full"), py::arg("common"),  \
-      py::arg("seed"), py::arg("dloss"), py::arg("bound")
+      py::arg("seed"), py::arg("dloss"), py::arg("bound"), py::arg("loop") = py::none()
   m.def("advance_float32", &bind_advance<float>, FS_ARGS);
   m.def("advance_float64", &bind_advance<double>, FS_ARGS);
 #undef FS_ARGS

@@ -96,6 +96,7 @@ void bind_advance_general(const py::dict& d) {
   const auto ids = d["ids"].cast<py::array>(), W = d["W"].cast<py::array>(), X = d["X"].cast<py::array>();
   Reader<T> read{d, ids.size(), job.t1 - job.t0};
   job.N = read.N, job.P = model.P;
+  job.loop = loop_of(d["loop"], sizeof(all));
   if (job.threads < 1 || job.t0 < 0 || job.t1 < job.t0) throw std::invalid_argument("sizes are off");
   job.ids = data<const i64>(ids, "ids", job.N);
   job.W = data<T>(W, "W", job.N * job.P);

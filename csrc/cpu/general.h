@@ -90,6 +90,12 @@ void advance_general(const GeneralJob<T>& all) {
   for (i64 k = 0; k < all.job.N; ++k)
     if (all.job.lost[k] < 0) living.push_back(k);
   if (living.empty()) return;
+  if (all.job.loop.run) {
+    GeneralJob<T> own = all;
+    const auto together = quads(all.job, all.labels == 1 ? sizes_of(all.shape).inputs : 4);
+    own.job.quads = together.empty() ? nullptr : together.data();
+    return advance_compiled(all.job.loop, &own, all.job.layout.lanes, all.job.threads, living);
+  }
   if (all.job.layout.lanes == WIDTH<T>) advance_lanes<T, WIDTH<T>>(all, living);
   else if (all.job.layout.lanes == 1) advance_lanes<T, 1>(all, living);
   else throw std::invalid_argument("internal: no such layout");

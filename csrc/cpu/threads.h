@@ -15,6 +15,9 @@ namespace fs {
 // A signal's handler has raised, and Python has its exception: what a call ends with then.
 struct Raised {};
 
+// What a loop that was compiled elsewhere says of its work.
+inline void work_elsewhere([[maybe_unused]] i64 amount) { FS_WORKED(amount); }
+
 // f(thread) on so many threads; 0 is the caller's. The first exception of any is thrown. The caller has dropped the
 // GIL.
 void on_threads(int threads, const std::function<void(int)>& f);

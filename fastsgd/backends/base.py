@@ -13,6 +13,8 @@ class Backend:
     supports(work): None, or a sentence saying why it cannot do this run
     choose(work, N, tuning, reserved): (Tuning with every choice made, {what: bytes}, reasons); PlanError for a choice
         that it lacks. reserved: what measuring takes of its memory, as its measure.Place says
+    quicken(work, N, tuning, seconds): (Tuning, reasons) of a run that may have a time loop of its own, compiled before
+        it begins; seconds: function () -> those that training is expected to take, None where nobody knows
     load(plan, weights, lost, buffers, reserved): a state holding weights [N, P], lost [N] and the rule's buffers
         [N, K, P]
     table_bytes(plan): what `advance` has to be given, or makes, of tables for one step before it begins; the kernels
@@ -41,8 +43,11 @@ class Backend:
         """Raise PlanError for a choice that this backend has not."""
         for name in names:
             given = getattr(tuning, name)
-            if given is not None:
+            if given not in (None, False):
                 raise PlanError(f"tuning.{name}: {given!r} given, the backend {self.name!r} has no such choice{hint}")
+
+    def quicken(self, work, N, tuning, seconds):
+        return tuning, ()
 
     def load(self, plan, weights, lost, buffers, reserved=None):
         raise NotImplementedError

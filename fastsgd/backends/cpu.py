@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import BackendUnavailable, PlanError
-from ..lowering import own
+from ..lowering import compiled, own
+from ..lowering.contract import ALIVE
 from ..native import default_threads, native
 from .base import Backend, order_bytes
 
@@ -36,6 +37,9 @@ def shape(work, module, dtype=None):
     return own.shape(work.run, module, "model", dtype or work.dtype) if work.form is None else work.form.described()
 
 
+SHORT = 3e8  # parameters moved by a thread in so short a run that no compiled loop is looked for
+
+
 @dataclass(eq=False)
 class State:
     """weights [N, P], lost [N] and buffers [N, K, P], which the kernels write to; the data in the kernels' layout."""
@@ -54,7 +58,12 @@ class State:
         plan, work = self.plan, self.plan.work
         return {"shape": work.form.fused, "layout": (plan.tuning.lanes, plan.tuning.team),
                 "threads": plan.tuning.threads, "batch": work.batch, "full": work.full, "common": work.common,
-                "seed": work.run.seed, "dloss": 2 * work.factor, "bound": work.bound}
+                "seed": work.run.seed, "dloss": 2 * work.factor, "bound": work.bound, "loop": self.loop}
+
+    @cached_property
+    def loop(self):
+        """Addresses of the loop compiled for the run, None where the prebuilt one runs it."""
+        return compiled.library(self.plan.work, self.module).entries if self.plan.tuning.compiled else None
 
     def give(self, X, y):
         """Other samples of the same shape and dtype."""
@@ -119,6 +128,33 @@ class CPU(Backend):
                    f"network: {why}", f"scratch of a block of networks: {block / 1024:.1f} KiB a thread",
                    *own.explain(work.run, module))
         return replace(tuning, threads=threads, lanes=layout[0], team=layout[1], isa=module.isa), memory, reasons
+
+    def quicken(self, work, N, tuning, seconds):
+        module = native(tuning.isa)
+        if tuning.compiled is False:
+            return tuning, ("the prebuilt time loop, as asked for",)
+        why = compiled.why_none(work, tuning.lanes, module.lanes[work.dtype])
+        if why and tuning.compiled:
+            raise PlanError(f"tuning.compiled: True given, but {why}")
+        words = why or "as asked for"
+        try:
+            if tuning.compiled is None:
+                long = not why and N * work.run.steps * (work.P + 10) > SHORT * tuning.threads  # looked at for nothing
+                pays, words = (compiled.pays(work, module, seconds() or 0.0) if long else
+                               (False, why or "too short a run"))
+                if not pays:
+                    return tuning, (f"the prebuilt time loop: {words}",)
+            library = compiled.library(work, module)
+            if not library.checked:
+                _compare(work, module, library)
+                library.note_checked()
+        except BackendUnavailable as error:
+            if tuning.compiled:
+                raise
+            return tuning, (f"the prebuilt time loop: {error}",)
+        made = f"in {library.seconds:.2f} s" if library.seconds else "before"
+        return replace(tuning, compiled=True), (
+            f"a time loop of its own, compiled {made}, its bits compared with the prebuilt one's: {words}",)
 
     def load(self, plan, weights, lost, buffers, reserved=None):
         work, data = plan.work, plan.run.data
@@ -219,17 +255,57 @@ def _noises(plan, segment):
 
 def _advance_general(state, segment):
     plan, work, module = state.plan, state.plan.work, state.module
-    dtype, traced = work.dtype, {}
-    if work.loss == "traced":
-        traced = own.libraries(work.run, module)["loss", dtype][1].entries
+    dtype = work.dtype
     X, y, indices = state.samples(segment)
     getattr(module, f"advance_general_{dtype}")({
-        "shape": shape(work, module), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
+        **_told(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
         "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": state.buffers,
-        "buffer_count": len(work.buffers), "lost": state.lost,
-        "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
-        **work.traits, "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "fixed": work.fixed,
-        **_noises(plan, segment), "loss": work.loss, **traced, "labels": work.labels,
-        "penalty": _penalty(work, module), "factor": work.factor, "bound": work.bound,
-        "loss_weights": work.loss_weights, "fresh": _fresh(work, module), "X": X, "y": y, "indices": indices,
-        "full": work.full, "batch": 1 if work.full else work.batch, "common": work.common, "seed": work.run.seed})
+        "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
+        "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "bound": work.bound,
+        "X": X, "y": y, "indices": indices, "full": work.full, "batch": 1 if work.full else work.batch,
+        "common": work.common, "seed": work.run.seed, "loop": state.loop})
+
+
+def _told(work, module):
+    """What the general loop is told of a run at every launch alike."""
+    traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
+    return {"shape": shape(work, module), "buffer_count": len(work.buffers), **work.traits, "fixed": work.fixed,
+            "loss": work.loss, **traced, "labels": work.labels, "penalty": _penalty(work, module),
+            "factor": work.factor, "loss_weights": work.loss_weights, "fresh": _fresh(work, module)}
+
+
+# ---- a compiled loop, before it is used
+
+COMPARED = 70  # steps: more than are prepared at once
+
+
+def _compare(work, module, library):
+    """Raise BackendUnavailable unless a compiled loop has the prebuilt one's bits, for some networks of the run."""
+    dtype, data, T = work.dtype, work.run.data, COMPARED
+    N, n = 2 * module.lanes[dtype] + 3, min(work.n, 64)
+    rng, outcomes = np.random.default_rng(3), []
+    start = (0.4 * rng.standard_normal((N, work.P))).astype(dtype)
+    carried = (0.1 * rng.random((N, len(work.buffers), work.P))).astype(dtype)
+    shared = {"ids": np.arange(N), "t0": 0, "t1": T, "X": padded(work.form, data.X[:n], dtype),
+              "y": np.array(data.y[:n], dtype, order="C"), "indices": None, "batch": 1, "full": False, "common": -1,
+              "seed": 1, "threads": 1, "bound": work.bound}
+    base, row = np.geomspace(1e-3, 3e-2, N).astype(dtype), np.zeros(N, np.int32)
+    multiplier = np.linspace(1, 0.5, T).astype(dtype)[None]
+    for loop in (None, library.entries):
+        W, buffers, lost = start.copy(), carried.copy(), np.full(N, ALIVE)
+        if work.fused:
+            getattr(module, f"advance_{dtype}")(
+                **shared, shape=work.form.fused, layout=(module.lanes[dtype], 1), W=W, lost=lost, base=base, row=row,
+                multiplier=multiplier, dloss=2 * work.factor, loop=loop)
+        else:
+            getattr(module, f"advance_general_{dtype}")(
+                {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
+                 "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
+                 "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "loop": loop})
+        outcomes.append((W.tobytes(), buffers.tobytes(), lost.tobytes()))
+    if outcomes[0] != outcomes[1]:
+        raise BackendUnavailable("a compiled loop differs from the prebuilt one: this is a fault of fastsgd or of the "
+                                 "compiler; fs.Tuning(compiled=False) does without")
+
+
+HYPER = {"epsilon": 1e-3, "weight_decay": 0.1}  # at which loops are compared, 0.5 for others

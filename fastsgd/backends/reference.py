@@ -29,7 +29,7 @@ class Reference(Backend):
         return None
 
     def choose(self, work, N, tuning, reserved=None):
-        self.refuse(tuning, ("team", "lanes", "isa", "networks", "warps"))
+        self.refuse(tuning, ("team", "lanes", "isa", "networks", "warps", "compiled"))
         data, P, each = work.run.data, work.P, work.traits["perturb"] == "sample"
         units = P // work.d + work.outputs  # of all layers, at least about so many
         memory = {"state": (8 + 3 * len(work.buffers)) * N * P * work.item,

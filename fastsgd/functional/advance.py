@@ -168,7 +168,7 @@ def _make(model, rule, loss, order, X, y, indices, N, dtype, steps, seed, thread
         order = Common() if len(indices) == 1 else order  # one row for all networks, whatever it holds
     run = Run(model, Dataset(X, y), rule, 1.0, steps, networks=N, order=order, loss=loss, dtype=dtype, backend="cpu",
               seed=seed)
-    plan = make_plan(run, Tuning(threads=threads))
+    plan = make_plan(run, Tuning(threads=threads, compiled=False))  # nobody knows how many steps will come
     backend = backends.by_name(plan.backend)
     each = backend.table_bytes(plan) if indices is None else 0
     object.__setattr__(plan, "start", None)

@@ -8,6 +8,10 @@ from ..models.base import form_of
 from ..spec.kinds import kind_of, unknown
 from . import contract, own
 
+# Hyper-parameters and flags of rules that look at each parameter by itself, as core/rules/update.h's Update::each
+EACH = {"momentum", "weight_decay", "beta1", "beta2", "epsilon"}
+EACH_SO = {"nesterov", "decoupled", "adam"}
+
 
 class Work:
     """What a run is to kernels. Everything is worked out when somebody asks for it, and kept.
@@ -89,6 +93,13 @@ class Work:
     def traits(self):
         """{flag: whether the rule is so}, and "perturb"."""
         return {"perturb": "none"} | dict.fromkeys(contract.FLAGS, False) | self.run.rule.traits()
+
+    @property
+    def update_text(self):
+        """C++ of the fields of core/rules/update.h's Update."""
+        uses = sum(1 << contract.HYPERS.index(name) for name in self.hyper)
+        flags = sum(bool(self.traits[name]) << k for k, name in enumerate(contract.FLAGS))
+        return f"{uses}u, {flags}u, fs::Update::{self.traits['perturb'].upper()}, nullptr, {len(self.buffers)}"
 
     @cached_property
     def hyper(self):
@@ -207,6 +218,17 @@ class Work:
         return (self.simple and not self.plain and not self.full and self.batch == 1 and not self.noises
                 and not self.traits["normalised"] and self.traits["perturb"] == "none"
                 and "balance_penalty" not in self.hyper and not self.run.rule.penalty)
+
+    @cached_property
+    def stepwise(self):
+        """Whether a step is one given sample's derivatives, and each parameter moves by its own alone."""
+        traced = own.parts(self.run).get("model")
+        each = self.plain or (
+            set(self.hyper) <= EACH and {name for name in contract.FLAGS if self.traits[name]} <= EACH_SO
+            and self.traits["perturb"] == "none" and self.fixed is None
+            and (traced is None or not traced.program.unused))  # every derivative is handed over
+        return (each and self.batch == 1 and not self.full and self.n > 0 and not self.fresh and not self.streamed
+                and not self.noises and self.run.rule.penalty is None)
 
     @cached_property
     def unknown(self):

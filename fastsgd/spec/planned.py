@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import SpecError
 from ..limits import MOST_THREADS
-from .check import whole
+from .check import flag, whole
 from .record import Record
 
 TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
@@ -23,6 +23,8 @@ class Tuning:
     lanes: networks side by side in one vector; 1 with team 1 means scalar code
     segment: most steps in one launch, >= 1
     isa: instruction set of the CPU module, e.g. "v3"
+    compiled: whether the CPU's time loop is compiled for this very run, its sizes and its rule known to the compiler:
+        True (raises where there is no such loop or no g++), False, or None, where it pays
     networks, warps: of one program of the Triton backend, powers of two; they change its sums in the last bit
     """
 
@@ -33,12 +35,15 @@ class Tuning:
     isa: str | None = None
     networks: int | None = None
     warps: int | None = None
+    compiled: bool | None = None
 
     def __post_init__(self):
         for name in ("threads", "team", "lanes", "segment", "networks", "warps"):
             if getattr(self, name) is not None:
                 high = MOST_THREADS if name == "threads" else None
                 object.__setattr__(self, name, whole(getattr(self, name), f"tuning.{name}", 1, high))
+        if self.compiled is not None:
+            object.__setattr__(self, "compiled", flag(self.compiled, "tuning.compiled"))
         if not (self.isa is None or isinstance(self.isa, str)):
             raise SpecError(f"tuning.isa: {self.isa!r} given, expected the name of an instruction set, e.g. 'v3'")
 
@@ -133,7 +138,8 @@ class Plan(Record):
     @cached_property
     def schedules(self) -> int:
         """Schedules of step sizes and noises: rows of multipliers in a Segment."""
-        return len(self.table(0, 1)) + sum(len(table(0, 1)) for _, _, table in self.noises.values())
+        tables = (self.table, *(table for _, _, table in self.noises.values()))
+        return sum(len(table) if hasattr(table, "__len__") else len(table(0, 1)) for table in tables)
 
     @property
     def step_bytes(self) -> int:

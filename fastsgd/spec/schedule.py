@@ -145,6 +145,8 @@ class StepSize(Schedule):
         return long
 
     def compile(self, N: int, T: int) -> tuple:
+        if self.decay_at is None and self.warmup is None and self.cosine is None:
+            return np.broadcast_to(self.base, (N,)), np.zeros(N, np.int32), _Table(np.empty((1, 0)), 0, (), T)
         population, N = N, N if self.lengths().keys() - {"step_size"} else 1  # one row where all have one schedule
         wide = np.full((N, 1), np.inf) if self.decay_at is None else np.broadcast_to(_rows(self.decay_at), (
             N, _rows(self.decay_at).shape[1]))
@@ -229,9 +231,14 @@ class _Table(Record):
     parts: tuple
     T: int
 
+    def __len__(self):
+        return len(self.kinds)
+
     def __call__(self, t0, t1):
-        t = np.arange(t0, t1, dtype=np.float64)[None, :]
         out = np.ones((len(self.kinds), t1 - t0))
+        if not (self.m or self.parts):
+            return out
+        t = np.arange(t0, t1, dtype=np.float64)[None, :]
         at = 2 * self.m
         for part, count in self.parts:
             out = out * part(t, self.T, *(self.kinds[:, at + k, None] for k in range(count)))

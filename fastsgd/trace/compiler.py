@@ -1,4 +1,4 @@
-"""Owns how C++ of a traced program becomes functions to call: g++ at run time, one library a text, dtype and machine.
+"""Owns how C++ written at run time becomes functions to call: g++, one library a text, dtype and machine.
 
 A library in the cache is named by a hash of everything it was made from: text, headers, flags, and the compiler's path
 and version. It is written whole or not at all, so that processes may share the folder.
@@ -28,9 +28,10 @@ KINDS = {"Model": ("FS_TRACED_MODEL", ("forward", "vjp")), "Loss": ("FS_TRACED_L
 
 @dataclass(eq=False)
 class Library:
-    """A compiled text: addresses of its functions for one number and for a vector; seconds it took, 0 from the cache.
+    """A compiled text: addresses of its functions, of a traced one's for one number and for a vector; seconds that it
+    took, 0 from the cache.
 
-    checked: whether its results have been compared with the graph's
+    checked: whether its results have been compared with the graph's, or the prebuilt loop's
     """
 
     key: str
@@ -41,7 +42,7 @@ class Library:
     handle: object = field(default=None, repr=False)
 
     def note_checked(self):
-        """Remember, on disk too, that this library computes what its graph says."""
+        """Remember, on disk too, that this library computes what it should."""
         self.checked = True
         with suppress(OSError):
             keep(self.path.with_suffix(".checked"), _digest(self.path.read_bytes()).encode())
@@ -54,7 +55,7 @@ def compiler():
     path = shutil.which(wanted)
     if path is None:
         raise BackendUnavailable(f"there is no C++ compiler ({wanted!r} is not to be found), which own models, losses "
-                                 "and penalties need; install g++, or set FASTSGD_CXX")
+                                 "and penalties and compiled loops need; install g++, or set FASTSGD_CXX")
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
@@ -65,10 +66,10 @@ def compiler():
 
 
 @cache
-def headers():
-    """A hash of every header that a traced program may include."""
+def headers(folders=("core", "traced")):
+    """A hash of every header that a text may include."""
     digest, root = hashlib.sha256(), source_folder()
-    for path in sorted([*(root / "core").rglob("*.h"), *(root / "traced").rglob("*.h")]):
+    for path in sorted(path for name in folders for path in (root / name).rglob("*.h")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -85,28 +86,51 @@ _LOADED = {}
 
 
 def library(text, kind, dtype, isa, width):
-    """The Library of a struct. Raises BackendUnavailable where it cannot be compiled."""
-    unit = source(text, kind, dtype, width)
-    path, version = compiler()
-    command = [path, *FLAGS, *MACHINE[isa], f"-I{source_folder()}"]
-    key = _digest("\0".join((unit, headers(), *FLAGS, *MACHINE[isa], path, version)).encode())[:32]
+    """The Library of a traced struct. Raises BackendUnavailable where it cannot be compiled."""
+    names = {name: (f"{name}_1", f"{name}_{width}") for name in KINDS[kind][1]}
+    return made(source(text, kind, dtype, width), isa, names)
+
+
+def made(unit, isa, names, folders=("core", "traced")):
+    """The Library of a translation unit. Raises BackendUnavailable where it cannot be compiled.
+
+    names: {entry: its function, or functions}; folders: of headers that it may include
+    """
+    command, key = _command(unit, isa, folders)
     if key not in _LOADED:
-        made, began = _kept(key), time.perf_counter()
+        kept, began = _kept(key), time.perf_counter()
         seconds = 0.0
-        if made is None:
-            made = _compile(command, unit, key)
+        if kept is None:
+            kept = _compile(command, unit, key)
             seconds = time.perf_counter() - began
         try:
-            handle = ctypes.CDLL(str(made))
+            handle = ctypes.CDLL(str(kept))
         except OSError as error:
-            raise BackendUnavailable(f"a traced program cannot be loaded ({error})") from None
-        entries = {name: tuple(ctypes.cast(getattr(handle, f"{name}_{w}"), ctypes.c_void_p).value for w in (1, width))
-                   for name in KINDS[kind][1]}
+            raise BackendUnavailable(f"a compiled library cannot be loaded ({error})") from None
+
+        def address(name):
+            return (tuple(map(address, name)) if isinstance(name, tuple) else
+                    ctypes.cast(getattr(handle, name), ctypes.c_void_p).value)
+
         checked = False
         with suppress(OSError):
-            checked = made.with_suffix(".checked").read_text() == _digest(made.read_bytes())
-        _LOADED[key] = Library(key, entries, seconds, made, checked, handle)
+            checked = kept.with_suffix(".checked").read_text() == _digest(kept.read_bytes())
+        _LOADED[key] = Library(key, {entry: address(name) for entry, name in names.items()}, seconds, kept, checked,
+                               handle)
     return _LOADED[key]
+
+
+def is_kept(unit, isa, folders=("core", "traced")):
+    """Whether a translation unit has been compiled before. Raises BackendUnavailable without a compiler."""
+    _, key = _command(unit, isa, folders)
+    return key in _LOADED or (folder() / f"{key}.hash").exists()
+
+
+def _command(unit, isa, folders):
+    """(command of the compiler, what names the library of a unit)."""
+    path, version = compiler()
+    command = [path, *FLAGS, *MACHINE[isa], f"-I{source_folder()}"]
+    return command, _digest("\0".join((unit, headers(folders), *FLAGS, *MACHINE[isa], path, version)).encode())[:32]
 
 
 def folder():
@@ -134,7 +158,8 @@ def _compile(command, unit, key):
         text.write_text(unit)
         done = subprocess.run([*command, str(text), "-o", str(made)], capture_output=True, text=True)
         if done.returncode:
-            raise BackendUnavailable(f"{command[0]} could not compile a traced program: {done.stderr.strip()[:1000]}")
+            raise BackendUnavailable(f"{command[0]} could not compile what was written for this run: "
+                                     f"{done.stderr.strip()[:1000]}")
         code = made.read_bytes()
         try:
             kept = folder() / f"{key}.so"

@@ -69,7 +69,7 @@ class CUDA(Backend):
         return cards.why_none() or layout.why_not(work)
 
     def choose(self, work, N, tuning, reserved=None):
-        self.refuse(tuning, ("lanes", "isa", "networks", "warps"))
+        self.refuse(tuning, ("lanes", "isa", "networks", "warps", "compiled"))
         here = cards.cards(work.run.device)
         chosen = layout.choose(work, N, here[0], tuning)
         share, reserved = -(-N // len(here)), reserved or {}

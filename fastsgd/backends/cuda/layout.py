@@ -183,7 +183,7 @@ def _fused(work, N, card, tuning):
 
 def _carried(work):
     """What the program of a rule that is not plain is told besides."""
-    return {} if work.plain else {"update": _update(work), "buffers": len(work.buffers)}
+    return {} if work.plain else {"update": work.update_text, "buffers": len(work.buffers)}
 
 
 def _best(layouts, N, card):
@@ -208,14 +208,6 @@ def _best(layouts, N, card):
 def _model_text(form):
     """C++ of a model's shape, for csrc/cuda/general.h; without a form it is what was traced."""
     return "fs::own::Model<Tm>{}" if form is None else form.text()
-
-
-def _update(work):
-    """C++ of the fields of core/rules/update.h's Update."""
-    traits = work.traits
-    uses = sum(1 << contract.HYPERS.index(name) for name in work.hyper)
-    flags = sum(bool(traits[name]) << k for k, name in enumerate(contract.FLAGS))
-    return f"{uses}u, {flags}u, fs::Update::{traits['perturb'].upper()}, nullptr, {len(work.buffers)}"
 
 
 def _general_rows(work):
@@ -295,7 +287,7 @@ def _general_program(work, lanes, rows, shares, staged):
     kinds = {name: 1 + contract.NOISES.index(record.kind) for name, record in work.noises.items()}
     return programs.general(
         _model_text(work.form), work.dtype, lanes=lanes, rows=rows, shares=shares,
-        teacher=work.teacher and work.teacher.text(), update=_update(work), loss=work.loss, labels=work.labels,
+        teacher=work.teacher and work.teacher.text(), update=work.update_text, loss=work.loss, labels=work.labels,
         buffers=len(work.buffers), plain=work.straight, full=work.full, table=work.tabled, staged=staged,
         inputs=f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if work.fresh else None,
         label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),

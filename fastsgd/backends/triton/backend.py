@@ -50,7 +50,7 @@ class Triton(Backend):
     def choose(self, work, N, tuning, reserved=None):
         from . import launches
 
-        self.refuse(tuning, ("team", "lanes", "isa"), "; it has networks= and warps=")
+        self.refuse(tuning, ("team", "lanes", "isa", "compiled"), "; it has networks= and warps=")
         tuning, why = launches.choose(work, N, tuning, self._launch)
         packed, data = work.packing, work.run.data
         carried = f", and {', '.join(work.buffers)} as long" if work.buffers else ""

@@ -1,0 +1,96 @@
+"""Owns time loops compiled for one run: which runs have one, its C++, its library, and what it gains."""
+
+from ..cuda.program import C_TYPES
+from ..trace import compiler
+from . import own
+
+FOLDERS = ("core", "cpu", "compiled")  # of headers that a loop may include
+NAMES = {name: f"fs_{name}" for name in ("given", "hear", "bytes", "side", "run")}
+SMALL = 600  # parameters up to which loops over them are written out
+# The time of the prebuilt loop over that of the compiled one, on the side of caution; measured on Zen 3 (AVX2) for
+# 2-20-1 and 1-100-1, 5-10-10-1 with and without momentum, and traced twins of these.
+GAIN = {"relu2": 1.12, "steps": 1.3}
+FEW_INPUTS = 3  # of a two-layer ReLU network, hidden bias included, up to which its step gains
+LARGE = 3000  # parameters beyond which nothing was measured to gain
+SECONDS = {"relu2": 2.0, "steps": 4.0}  # that the compiler takes, on the side of caution
+CHECK_SECONDS = 0.01  # to load and look
+
+
+def kind(work):
+    """"relu2", the fused loop of a two-layer network; "steps", any other loop of one sample a step; None without."""
+    if work.batch > 1 or work.full:
+        return None
+    if work.fused:
+        return "relu2" if work.fused_form[0] == "relu2" else None
+    return "steps" if work.stepwise else None
+
+
+def why_none(work, lanes, width):
+    """None where a loop can be compiled for a run of so many lanes, else a sentence."""
+    if lanes != width:
+        return f"a loop is compiled for {width} networks side by side, here there are {lanes}"
+    if kind(work) is None:
+        if work.fused and work.batch == 1 and not work.full:
+            return "all that matters of a diagonal network is known to the prebuilt loop"
+        return ("a loop is compiled for one given sample a step, without noise, and a rule that moves each parameter "
+                "alone")
+    return None
+
+
+def gains(work):
+    """What a compiled loop is expected to gain: 1 where nothing was measured."""
+    if work.P > LARGE:
+        return 1.0
+    if kind(work) == "relu2":
+        _, d, _, hidden_bias, _ = work.fused_form
+        return GAIN["relu2"] if d + hidden_bias <= FEW_INPUTS and not work.one_row else 1.0
+    return GAIN["steps"]
+
+
+def pays(work, module, seconds):
+    """Whether a compiled loop saves more of so many expected seconds than it takes to come by; and why, in words."""
+    gain = gains(work)
+    saved = seconds * (1 - 1 / gain)
+    if gain == 1:
+        return False, "nothing was measured to gain by it"
+    if saved <= CHECK_SECONDS:
+        return False, "too short a run to gain by it"
+    kept = compiler.is_kept(unit(work, module), module.isa, FOLDERS)
+    cost = CHECK_SECONDS if kept else SECONDS[kind(work)]
+    words = f"it would save about {saved:.2g} s of {seconds:.2g}, " + (
+        "and is compiled already" if kept else f"compiling takes about {cost:.2g}")
+    return saved > cost, words
+
+
+def library(work, module):
+    """The Library of a run's loop. Raises BackendUnavailable where it cannot be compiled."""
+    return compiler.made(unit(work, module), module.isa, NAMES, FOLDERS)
+
+
+def unit(work, module):
+    """C++ of a run's loop."""
+    T, W = C_TYPES[work.dtype], module.lanes[work.dtype]
+    body, given = (_relu2 if kind(work) == "relu2" else _steps)(work, T, W)
+    small = "#define FS_SIZES_KNOWN\n" if work.P <= SMALL else ""
+    return (f"#define FS_LIBRARY\n{small}#define FS_VECTOR_BYTES {module.vector_bytes}\n"
+            f'#include "compiled/library.h"\n{body}FS_COMPILED(Made, fs::{given}<{T}>)\n')
+
+
+def _relu2(work, T, W):
+    _, *sizes = work.fused_form
+    numbers = ", ".join(str(int(size)) for size in sizes)
+    return f"using Made = fs::OneSample<fs::KnownReLU2<fs::Team<{T}, {W}, 1>, {numbers}>>;\n", "Job"
+
+
+def _steps(work, T, W):
+    traced = {what: part.program.text for what, part in own.parts(work.run).items() if what in ("model", "loss")}
+    structs = "".join(f"namespace {what} {{\nusing namespace fs;\n{text}}}\n" for what, text in traced.items())
+    network = "model::Model<Tm>{}" if work.form is None else work.form.text()
+    loss = ("fs::KnownTraced<T, loss::Loss<fs::Team<T, W, 1>>>{given.bound}" if work.loss == "traced" else
+            f"fs::known_loss<T, fs::Loss<T>::{work.loss.upper()}>(given)")
+    return (f"namespace {{\n{structs}struct Spec {{\n  using T = {T};\n"
+            f"  static constexpr int W = {W}, LABELS = {work.labels};\n"
+            f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {network};\n  }}\n"
+            f"  FS_HD static constexpr fs::Update update() {{ return {{{work.update_text}}}; }}\n"
+            f"  FS_HD static auto loss(const fs::Loss<T>& given) {{ return {loss}; }}\n}};\n"
+            "using Made = fs::Steps<Spec>;\n}\n"), "GeneralJob"
