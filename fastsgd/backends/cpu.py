@@ -72,7 +72,7 @@ class State:
             return self.X, self.y, segment.indices
         ids = plan.keys if work.network is None else np.array([work.network])
         order = self.module.permuted_order(work.run.seed, ids.astype(np.uint32), segment.t0, segment.t1, work.n,
-                                           1 if work.full else work.batch, work.order == "epochs", plan.tuning.threads)
+                                           1 if work.full else work.batch, work.epoch, plan.tuning.threads)
         return self.X, self.y, order
 
 
@@ -182,7 +182,8 @@ def _general_bytes(work, module):
     batch = 0 if work.full or work.fresh else work.batch
     penalty = _penalty(work, module)
     return getattr(module, f"general_bytes_{work.dtype}")(
-        shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0)
+        shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
+        work.groups)
 
 
 def _penalty(work, module):
@@ -223,13 +224,15 @@ def _advance_general(state, segment):
     if work.loss == "traced":
         traced = own.libraries(work.run, module)["loss", dtype][1].entries
     X, y, indices = state.samples(segment)
+    each = None if plan.each is None else plan.each.astype(dtype)
     getattr(module, f"advance_general_{dtype}")({
         "shape": shape(work, module), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
         "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": state.buffers,
         "buffer_count": len(work.buffers), "lost": state.lost,
         "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         **work.traits, "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "fixed": work.fixed,
-        **_noises(plan, segment), "loss": work.loss, **traced, "labels": work.labels,
+        "ends": work.ends, "each": each, "counts": segment.counts, **_noises(plan, segment),
+        "loss": work.loss, **traced, "labels": work.labels,
         "penalty": _penalty(work, module), "factor": work.factor, "bound": work.bound,
         "loss_weights": work.loss_weights, "fresh": _fresh(work, module), "X": X, "y": y, "indices": indices,
         "full": work.full, "batch": 1 if work.full else work.batch, "common": work.common, "seed": work.run.seed})
