@@ -1,8 +1,9 @@
 """The public names of sample orders."""
 
+from .loader import loader
 from .spec.order import Common, PerNetwork, Replay, Reshuffle
 
-__all__ = ["Common", "PerNetwork", "Replay", "Reshuffle"]
+__all__ = ["Common", "PerNetwork", "Replay", "Reshuffle", "loader"]
 
 
 def __dir__():

@@ -61,10 +61,11 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     _representable(base, run.dtype)
     numbers = {name: np.array(np.broadcast_to(np.asarray(a, dtype=np.float64), (N,)))
                for name, a in own.rule.numbers().items()}
+    each = _each(own, N, work)
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
     made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
-                memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work)
+                memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
     each = backend.table_bytes(made)
     steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
     memory["tables of a launch"] = steps * (each + made.made_bytes)
@@ -86,6 +87,16 @@ def _members(run, ids, population):
         own.__dict__["init"] = {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a
                                 for name, a in run.init.items()}
     return own
+
+
+def _each(run, N, work):
+    """[N, G, 3] of `Rule.each`, None where all parameters have the same numbers; what is fixed does not decay."""
+    if not work.groups:
+        return None
+    given = [[a if k == 0 or run.model.trained(name) else 0.0 for k, a in enumerate(numbers)]
+             for name, numbers in run.rule.each(run.model.shapes()).items()]
+    rows = [np.stack([np.broadcast_to(np.asarray(a, np.float64), (N,)) for a in row], axis=-1) for row in given]
+    return np.stack(rows, axis=1)
 
 
 def _schedule(compiled, N):
@@ -167,6 +178,9 @@ def _order(run):
         if order.kind in ("epochs", "table") or order.network is not None:
             raise PlanError(f"order: {type(order).__name__} given, but every sample is new; leave order out")
         return
+    if order.kind == "epochs" and not run.rule.full and order.drop_last and batch > data.n:
+        raise PlanError(f"order: drop_last leaves no step of an epoch of n={data.n} points, {batch} a step; take "
+                        "drop_last=False, or a smaller batch_size")
     if order.kind == "permute" and not run.rule.full and batch > data.n:
         raise PlanError(f"order: {batch} samples a step without replacement, but X has n={data.n} points")
     if order.kind == "table":
@@ -193,7 +207,8 @@ def _counters(run):
             raise PlanError(f"{of_what} are {items}, with {draw} expected at most {most}: draws would repeat")
     order, n = run.order, run.data.n
     if order.kind == "epochs" and _taken(run):
-        most = draws.LIMITS["an order without replacement"][0] * n // _taken(run)  # epochs are what has permutations
+        epochs = draws.LIMITS["an order without replacement"][0]  # they are what has permutations
+        most = epochs * order.epoch(n, _taken(run)) // _taken(run)
         if run.steps > most:
             raise PlanError(f"steps: {run.steps} given, with epochs of n={n} samples expected at most {most}: draws "
                             "would repeat")
@@ -246,8 +261,9 @@ def _memory(run, N, saves):
     """{what: bytes} that a run takes besides its backend and tables: an upper bound, tests measure it."""
     item, P, rule = np.dtype(run.dtype).itemsize, run.model.P, run.rule
     numbers, noises = len(rule.numbers()), len(rule.noises())
+    groups = len(run.model.shapes()) if rule.grouped else 0
     out = {"start": N * P * item * (1 + len(rule.buffers())) + min(2 * PART, 64 * N * P),
-           "of each network": N * (80 + 16 * numbers + 24 * noises), "final parameters": N * P * item,
+           "of each network": N * (80 + 16 * numbers + 24 * noises + 56 * groups), "final parameters": N * P * item,
            "besides": BESIDES}
     if run.metrics or run.save.params:
         out["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)

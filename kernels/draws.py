@@ -64,6 +64,20 @@ def normals_of(w0, w1, w2, w3):
 
 
 @triton.jit
+def stable_of(w0, w1, w2, w3, alpha):
+    """The symmetric stable number of a block, float64, as in core/rules/noise.h; alpha float64."""
+    MOST: tl.constexpr = 1 - 2.0**-53
+    offset = tl.minimum(uniform_of(w0, w1), MOST) - 0.5
+    w = -tl.log(tl.minimum(uniform_of(w2, w3), MOST))
+    turn = 0.5 * tl.abs(offset)
+    sin, _none = sincos_turns(alpha * turn)
+    _none, cos = sincos_turns(turn)
+    _none, beside = sincos_turns(tl.abs(1 - alpha) * turn)
+    size = tl.exp(tl.log(sin) - tl.log(cos) / alpha + (1 - alpha) / alpha * (tl.log(beside) - tl.log(w)))
+    return tl.where(offset < 0, -size, size)
+
+
+@triton.jit
 def sign_of(word):
     """+1 where the word's top bit is 0, else -1."""
     return 1 - 2 * (word >> 31).to(tl.int32)
@@ -102,14 +116,20 @@ def noise_of_one(seed, t, ids, item, KIND: tl.constexpr):
 
 
 @triton.jit
-def noise_of_parameter(seed, t, ids, p, KIND: tl.constexpr):
+def noise_of_parameter(seed, t, ids, p, alpha, KIND: tl.constexpr):
     """Gradient noise z of canonical parameters p [1 or K, ...] int32 of networks ids [K, ...] at step t.
 
-    Each parameter draws the whole block of its two or four and takes its own: no draw crosses lanes.
+    Each parameter draws the whole block of its two or four and takes its own: no draw crosses lanes. Stable ones have a
+    block each.
     """
-    shift = 1 if KIND == "gaussian" else 2
-    item = (p >> shift).to(tl.uint32)
-    return picked(seed, t.to(tl.uint32), ids + item * 0, GRADIENT_NOISE, item, p - (p >> shift << shift), KIND)
+    if KIND == "stable":
+        item = p.to(tl.uint32)
+        w0, w1, w2, w3 = block_of_four(seed, t.to(tl.uint32), ids + item * 0, GRADIENT_NOISE, item)
+        return stable_of(w0, w1, w2, w3, alpha)
+    else:
+        shift = 1 if KIND == "gaussian" else 2
+        item = (p >> shift).to(tl.uint32)
+        return picked(seed, t.to(tl.uint32), ids + item * 0, GRADIENT_NOISE, item, p - (p >> shift << shift), KIND)
 
 
 @triton.jit

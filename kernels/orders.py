@@ -31,11 +31,13 @@ def drawn(table, order_ids, count, steps: tl.int32, batch: tl.int32, n: tl.uint3
         tl.store(table + at, index_of(words[q], n), mask=live & (s >= 0) & (s < steps))
 
 
-@triton.jit(do_not_specialize=["count", "steps", "batch", "n", "a", "s", "t0", "seed"])
+@triton.jit(do_not_specialize=["count", "steps", "batch", "n", "a", "s", "t0", "seed", "epoch"])
 def distinct(table, order_ids, count, steps: tl.int32, batch: tl.int32, n: tl.uint32, a: tl.uint32, s: tl.uint32,
-             t0: tl.int64, seed: tl.uint64, EPOCHS: tl.constexpr, ROUNDS: tl.constexpr, BLOCK: tl.constexpr):
-    """table[r, s, b] = entry b of step t's permutation; with EPOCHS, entry q % n of epoch q // n's, q = t B + b.
+             t0: tl.int64, seed: tl.uint64, epoch: tl.int64, EPOCHS: tl.constexpr, ROUNDS: tl.constexpr,
+             BLOCK: tl.constexpr):
+    """table[r, s, b] = entry b of step t's permutation; with EPOCHS, entry q % epoch of epoch q // epoch's.
 
+    q = t batch + b; epoch: samples of one
     a, s: the domain of the permutation, the least s with 4^s >= n and a = ceil(n / 2^s)
     """
     e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -45,9 +47,8 @@ def distinct(table, order_ids, count, steps: tl.int32, batch: tl.int32, n: tl.ui
     ids = tl.load(order_ids + e // (batch * steps), mask=live, other=0).to(tl.uint32)
     if EPOCHS:
         sample = t * batch + b
-        many = n.to(tl.int64)
-        key = (sample // many).to(tl.uint32)
-        position = (sample % many).to(tl.uint32)
+        key = (sample // epoch).to(tl.uint32)
+        position = (sample % epoch).to(tl.uint32)
     else:
         key = t.to(tl.uint32)
         position = b.to(tl.uint32)

@@ -1,4 +1,4 @@
-"""Owns what a step does with a gradient: noise, penalties, normalisation, momentum, Adam, averaging, SAM's point.
+"""Owns what a step does with a gradient: noise, clipping, penalties, normalisation, momentum, Adam, averages, SAM.
 
 csrc/core/rules/update.h in Triton, in the same order. Parallel over networks BN and all of their parameters; w and g
 are tuples of blocks (see state), `carried` has for each block a tuple of its buffers: momentum, or Adam's two moments,
@@ -7,7 +7,7 @@ then the average. Blocks are updated one after another, so that one block's inte
 RULE: where in `numbers`, a tuple of [BN], a hyper-parameter is, -1 if the rule has it not; then flags. () for a plain
     step, w - eta g
 PLACES: for each block (is it trained, canonical number of its first parameter, true lengths of its last two axes, steps
-    of that number along them)
+    of that number along them, where in `numbers` its own step scale, decay and localisation are; -1 if it has none)
 """
 
 import triton
@@ -21,9 +21,14 @@ from .contract import (
     BALANCE_PENALTY,
     BETA1,
     BETA2,
+    CLIP_NORM,
+    CLIP_VALUE,
+    DAMPENING,
     DECOUPLED,
     EPSILON,
+    GRADIENT_ALPHA,
     LION,
+    LOCALISATION,
     MOMENTUM,
     NESTEROV,
     NORMALISED,
@@ -41,6 +46,7 @@ ROWS = tl.constexpr(2)
 COLUMNS = tl.constexpr(3)
 ROW = tl.constexpr(4)
 COLUMN = tl.constexpr(5)
+EACH = tl.constexpr(6)
 
 
 @triton.jit
@@ -92,7 +98,7 @@ def perturbed(w, g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
 
 
 @triton.jit
-def noisy(g, scale, seed, t, ids, PLACES: tl.constexpr, KIND: tl.constexpr):
+def noisy(g, scale, numbers, seed, t, ids, RULE: tl.constexpr, PLACES: tl.constexpr, KIND: tl.constexpr):
     """g + scale [BN] z at step t, one draw for each trained parameter."""
     out = ()
     for k in tl.static_range(len(g)):
@@ -100,20 +106,53 @@ def noisy(g, scale, seed, t, ids, PLACES: tl.constexpr, KIND: tl.constexpr):
         if PLACES[k][TRAINED]:
             p, real = state.numbered(block, PLACES[k][FIRST], PLACES[k][ROWS], PLACES[k][COLUMNS], PLACES[k][ROW],
                                      PLACES[k][COLUMN])
-            z = noise_of_parameter(seed, t, state.over(ids, block), p, KIND)
+            alpha = state.beside(numbers[RULE[GRADIENT_ALPHA]], block).to(tl.float64) if KIND == "stable" else 2.0
+            z = noise_of_parameter(seed, t, state.over(ids, block), p, alpha, KIND)
             block = block + tl.where(real, state.beside(scale, block) * z.to(block.dtype), 0.0)
         out = out + (block,)
     return out
 
 
 @triton.jit
-def penalised(w, g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
-    """g and what decay that is not decoupled and (mu / 4) sum_j (u_j^2 - v_j^2)^2 add to it, to length 1 if asked."""
+def clipped(g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
+    """g with its entries, and then its length, brought below what the rule allows."""
+    if RULE[CLIP_VALUE] >= 0:
+        out = ()
+        for k in tl.static_range(len(g)):
+            most = state.beside(numbers[RULE[CLIP_VALUE]], g[k])
+            out = out + (tl.where(g[k] > most, most, tl.where(g[k] < -most, -most, g[k])),)
+        g = out
+    if RULE[CLIP_NORM] >= 0:
+        total = square(g, PLACES)
+        RESCALE: tl.constexpr = 2.0**768 if total.dtype == tl.float64 else 2.0**96
+        scale = tl.where(total == float("inf"), 1 / RESCALE, 1.0).to(total.dtype)
+        size = tl.sqrt(square(state.times(scale, g), PLACES))
+        share = scale * (numbers[RULE[CLIP_NORM]] / (size + scale * 1e-6))
+        g = state.times(tl.where(share < 1, share, 1.0), g)
+    return g
+
+
+@triton.jit
+def own(numbers, RULE: tl.constexpr, PLACE: tl.constexpr, WORD: tl.constexpr, K: tl.constexpr):
+    """A number [BN] of a block: its own, number K of those that arrays have, or hyper-parameter WORD."""
+    if PLACE[EACH] >= 0:
+        return numbers[PLACE[EACH] + K]
+    else:
+        return numbers[RULE[WORD]]
+
+
+@triton.jit
+def penalised(w, g, carried, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
+    """g and what localisation, decay that is not decoupled and (mu / 4) sum_j (u_j^2 - v_j^2)^2 add to it; to length 1
+    if asked."""
     out = ()
     for k in tl.static_range(len(w)):
         block = g[k]
+        if RULE[LOCALISATION] >= 0 and PLACES[k][TRAINED]:
+            point = carried[k][len(carried[k]) - (2 if RULE[AVERAGE] >= 0 else 1)]
+            block = tl.fma(state.beside(own(numbers, RULE, PLACES[k], LOCALISATION, 2), block), w[k] - point, block)
         if RULE[WEIGHT_DECAY] >= 0 and not RULE[DECOUPLED] and PLACES[k][TRAINED]:
-            block = tl.fma(state.beside(numbers[RULE[WEIGHT_DECAY]], block), w[k], block)
+            block = tl.fma(state.beside(own(numbers, RULE, PLACES[k], WEIGHT_DECAY, 1), block), w[k], block)
         if RULE[BALANCE_PENALTY] >= 0:  # w is (u, v)
             gap = tl.fma(w[k], w[k], -(w[1 - k] * w[1 - k]))
             block = tl.fma(state.beside(numbers[RULE[BALANCE_PENALTY]], block) * gap, w[k], block)
@@ -149,9 +188,11 @@ def signs(x):
 
 @triton.jit
 def corrections(numbers, t, RULE: tl.constexpr):
-    """1 - beta^(t + 1) [BN] of Adam's two moments at step t."""
+    """1 - beta^(t + 1) [BN] of Adam's two moments at step t; by what dampening multiplies a gradient."""
     if RULE[ADAM]:
         return 1 - raised(numbers[RULE[BETA1]], t + 1), 1 - raised(numbers[RULE[BETA2]], t + 1)
+    elif RULE[DAMPENING] >= 0:
+        return (tl.where(t > 0, 1 - numbers[RULE[DAMPENING]], 1.0),)
     else:
         return ()
 
@@ -159,8 +200,11 @@ def corrections(numbers, t, RULE: tl.constexpr):
 @triton.jit
 def stepped(w, g, carried, numbers, rate, parts, RULE: tl.constexpr, PLACES: tl.constexpr, K: tl.constexpr):
     """(w, carried) of block K after a step of rate = -eta_t along g; parts: `corrections`."""
+    if PLACES[K][EACH] >= 0:
+        rate = rate * numbers[PLACES[K][EACH]]
     if RULE[WEIGHT_DECAY] >= 0 and RULE[DECOUPLED] and PLACES[K][TRAINED]:
-        w = state.beside(tl.fma(rate, numbers[RULE[WEIGHT_DECAY]], tl.full(rate.shape, 1.0, rate.dtype)), w) * w
+        decay = own(numbers, RULE, PLACES[K], WEIGHT_DECAY, 1)
+        w = state.beside(tl.fma(rate, decay, tl.full(rate.shape, 1.0, rate.dtype)), w) * w
     kept = ()
     if RULE[ADAM]:
         first = mixed(numbers[RULE[BETA1]], carried[0], g)
@@ -171,19 +215,20 @@ def stepped(w, g, carried, numbers, rate, parts, RULE: tl.constexpr, PLACES: tl.
     elif RULE[LION]:
         kept = (mixed(numbers[RULE[BETA2]], carried[0], g),)
         g = signs(mixed(numbers[RULE[BETA1]], carried[0], g))
-    elif RULE[RMSPROP]:
-        kept = (mixed(numbers[RULE[BETA2]], carried[0], g * g),)
-        g = g / (tl.sqrt(kept[0]) + state.beside(numbers[RULE[EPSILON]], g))
-    elif RULE[ADAGRAD]:
-        kept = (carried[0] + g * g,)
+    elif RULE[RMSPROP] or RULE[ADAGRAD]:
+        kept = (mixed(numbers[RULE[BETA2]], carried[0], g * g) if RULE[RMSPROP] else carried[0] + g * g,)
         g = g / (tl.sqrt(kept[0]) + state.beside(numbers[RULE[EPSILON]], g))
     elif RULE[MOMENTUM] >= 0:
+        if RULE[DAMPENING] >= 0:
+            g = state.beside(parts[0], g) * g
         momentum = state.beside(numbers[RULE[MOMENTUM]], g)
         kept = (tl.fma(momentum, carried[0], g),)
         g = tl.fma(momentum, kept[0], g) if RULE[NESTEROV] else kept[0]
     if RULE[SIGN]:
         g = signs(g)
     w = tl.fma(state.beside(rate, w), g, w)
+    if RULE[LOCALISATION] >= 0:
+        kept = kept + (carried[len(carried) - (2 if RULE[AVERAGE] >= 0 else 1)],)
     if RULE[AVERAGE] >= 0:
         kept = kept + (mixed(numbers[RULE[AVERAGE]], carried[len(carried) - 1], w),)
     return w, kept
@@ -195,7 +240,7 @@ def update(go, w, g, carried, numbers, rate, t, RULE: tl.constexpr, PLACES: tl.c
 
     rate [BN]: -eta_t; t: steps done before this one
     """
-    g = penalised(w, g, numbers, RULE, PLACES)
+    g = penalised(w, clipped(g, numbers, RULE, PLACES), carried, numbers, RULE, PLACES)
     parts = corrections(numbers, t, RULE)
     moved = ()
     kept = ()

@@ -152,7 +152,7 @@ def batches(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma
         else:
             if GRADIENT_NOISE != "none":
                 amplitude = per_step(gradient_noise, gradient_noise_row, gradient_noise_multiplier, net, live, steps, s)
-                gradient = rules.noisy(gradient, amplitude, seed, t0 + s, mine, PLACES, GRADIENT_NOISE)
+                gradient = rules.noisy(gradient, amplitude, hypers, seed, t0 + s, mine, RULE, PLACES, GRADIENT_NOISE)
             w, carried = rules.update(alive, w, gradient, carried, hypers, rate, t0 + s, RULE, PLACES)
         s += 1
     bad = state.broken(w)

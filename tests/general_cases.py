@@ -14,6 +14,10 @@ TEACHER = M.MLP(D, 2, activation="erf", b_scale=0.5)
 TAUGHT = {name: a[0] for name, a in TEACHER.unflatten(TEACHER.start(9, [0])).items()}
 
 
+RAGGED = np.where(np.arange(3) < np.random.default_rng(4).integers(1, 4, (NETWORKS, STEPS, 1)),
+                  np.random.default_rng(5).integers(0, POINTS, (NETWORKS, STEPS, 3)), -1)
+
+
 def samples(ids, t0, t1, batch):
     """What a Stream gives: samples that depend on network and step alone."""
     draws = np.array([[np.random.default_rng((i, t)).standard_normal((batch, D + 1)) for t in range(t0, t1)]
@@ -74,6 +78,18 @@ RULES = {  # {name: rule}: every rule on two families
     "lion": R.Lion(weight_decay=0.1, batch_size=3, beta1=EACH),
     "rmsprop": R.RMSProp(average=0.5, epsilon=1e-4),
     "adagrad": R.Adagrad(batch_size=None, epsilon=1e-4),
+    "dampening": R.SGD(momentum=0.8, dampening=EACH, batch_size=2),
+    "decoupled": R.SGD(momentum=0.5, weight_decay=EACH, decoupled=True),
+    "clip": R.SGD(batch_size=3, clip_value=0.3, clip_norm=EACH, gradient_noise=0.1, weight_decay=0.1),
+    "clip_value": R.SGD(clip_value=EACH, momentum=0.5),
+    "each": R.SGD(batch_size=2, momentum=0.5, weight_decay={"W1": EACH, "W2": 0.3}, step_scale={"W1": 0.5, "b1": EACH}),
+    "each_adamw": R.Adam(weight_decay={"W1": 0.2}, decoupled=True, step_scale={"W2": 0, "b1": 2}, average=0.5),
+    "near_start": R.SGD(localisation=EACH, gradient_noise=0.3, batch_size=2),
+    "near_point": R.GD(momentum=0.5, average=0.8, weight_decay=0.1, localisation=R.Localisation(
+        {"W1": 0.5, "b1": EACH}, {"W1": np.full((6, D), 0.2), "b1": np.zeros(6), "W2": np.ones((1, 6)), "b2": [0.1]})),
+    "stable": R.SGD(gradient_noise=fs.GradientNoise(0.05, "stable", alpha=EACH + 1.5), batch_size=2),
+    "stable_labels": R.SGD(label_noise=fs.LabelNoise(0.1, "stable", alpha=1.0), batch_size=3),
+    "clip_adam": R.Adam(batch_size=2, clip_norm=0.2, weight_decay=0.1, decoupled=True),
     "sde": R.SDE(sgd_step=0.1, loss_level=0.5),
     "sde_schedule": R.SDE(sgd_step=fs.StepSize(0.1, decay_at=0.5, decay_by=4), intensity=1.5,
                           loss_level=np.random.default_rng(1).random((NETWORKS, STEPS))),
@@ -83,7 +99,20 @@ CASES = {
     **{f"{name}_relu2": {"model": RELU, "rule": rule} for name, rule in RULES.items()},
     **{f"{name}_diagonal": {"model": DIAGONAL, "rule": RULES[name]}
        for name in ("momentum", "label_noise", "one_label", "sam", "sam_each", "adam", "sde", "everything", "lion",
-                    "rmsprop")},
+                    "rmsprop", "dampening", "clip", "clip_value", "near_start", "stable")},
+    "each_fixed": {"model": FAMILIES["mlp_fixed"]["model"], "rule": R.SGD(
+        weight_decay={"W1": 0.3, "W2": 0.4}, decoupled=True, localisation={"W2": 0.5, "b2": EACH}, gradient_noise=0.1)},
+    "each_diagonal": {"model": DIAGONAL, "rule": R.GD(
+        step_scale={"u": 0.5, "v": EACH}, weight_decay=0.2, balance_penalty=0.3, normalised=True)},
+    **{f"ragged_{name}": {"model": model, "rule": rule, "order": order} for name, model, rule, order in (
+        ("epochs", RELU, R.SGD(batch_size=3), orders.Reshuffle(drop_last=False)),
+        ("common", NET, R.SGD(batch_size=4, momentum=0.5, label_noise=0.3), orders.Reshuffle(2, drop_last=False)),
+        ("large", DIAGONAL, R.SGD(batch_size=9), orders.Reshuffle(drop_last=False)),
+        ("sam", NET, R.SAM(rho=0.2, batch_size=4, label_noise=0.2), orders.Reshuffle(drop_last=False)),
+        ("each", RELU, R.SAM(rho=0.2, batch_size=3, per_sample=True), orders.Replay(RAGGED)),
+        ("replay", FAMILIES["mlp_two_outputs"]["model"], R.SGD(batch_size=3), orders.Replay(RAGGED)))},
+    "dropped": {"model": RELU, "rule": R.SGD(batch_size=3), "order": orders.Reshuffle(drop_last=True)},
+    "clip_fixed": {"model": FAMILIES["mlp_fixed"]["model"], "rule": R.GD(clip_norm=0.1, clip_value=0.05)},
     "sam_two_outputs": {"model": FAMILIES["mlp_two_outputs"]["model"],
                         "rule": R.SAM(rho=0.1, batch_size=2, per_sample=True, label_noise=0.2)},
     "one_label_two_outputs": {"model": FAMILIES["mlp_two_outputs"]["model"], "rule": RULES["one_label"]},

@@ -12,18 +12,21 @@ AVERAGE = fs.SaveAt(linear=3, of="average")
 SHARED = {  # fields of every rule: what else the rule has, the new value
     "lost_above": ({}, 0.5), "weight_decay": ({}, 0.1), "balance_penalty": ({}, 0.5), "normalised": ({}, True),
     "label_noise": ({}, 0.3), "gradient_noise": ({}, 0.3), "average": ({"average": 0.5}, 0.9),
-    "penalty": ({}, lambda p: (p["u"]**2).sum()),
+    "penalty": ({}, lambda p: (p["u"]**2).sum()), "decoupled": ({"weight_decay": 0.1}, True),
+    "clip_value": ({}, 0.01), "clip_norm": ({}, 0.01), "step_scale": ({}, {"u": 0.5}), "localisation": ({}, 0.3),
 }
-DESCENT = {"momentum": ({}, 0.5), "nesterov": ({"momentum": 0.5}, True)}
+DESCENT = {"momentum": ({}, 0.5), "nesterov": ({"momentum": 0.5}, True), "dampening": ({"momentum": 0.5}, 0.5)}
+CLIPPED = {"weight_decay": 0.5}, 0.01  # of a rule that takes signs, beside what is not clipped
 OWN = {
     R.SGD: DESCENT | {"batch_size": ({}, 2)},
     R.GD: DESCENT,
     R.SAM: DESCENT | {"rho": ({}, 0.3), "batch_size": ({}, 2), "per_sample": ({"batch_size": 2}, True),
                       "unit": ({}, False)},
-    R.Adam: {"batch_size": ({}, 2), "beta1": ({}, 0.5), "beta2": ({}, 0.5), "epsilon": ({}, 0.1),
-             "decoupled": ({"weight_decay": 0.1}, True)},
-    R.SignSGD: {"batch_size": ({}, 2), "momentum": ({}, 0.9), "nesterov": ({}, True)},
-    R.Lion: {"batch_size": ({}, 2), "beta1": ({}, 0.1), "beta2": ({}, 0.1)},
+    R.Adam: {"batch_size": ({}, 2), "beta1": ({}, 0.5), "beta2": ({}, 0.5), "epsilon": ({}, 0.1)},
+    R.SignSGD: {"batch_size": ({}, 2), "momentum": ({}, 0.9), "nesterov": ({}, True), "dampening": ({}, 0.9),
+                "clip_value": CLIPPED, "clip_norm": CLIPPED},
+    R.Lion: {"batch_size": ({}, 2), "beta1": ({}, 0.1), "beta2": ({}, 0.1),
+             "decoupled": ({"weight_decay": 0.1}, False), "clip_value": CLIPPED, "clip_norm": CLIPPED},
     R.RMSProp: {"batch_size": ({}, 2), "beta2": ({}, 0.5), "epsilon": ({}, 0.1)},
     R.Adagrad: {"batch_size": ({}, 2), "epsilon": ({}, 0.1)},
     R.SDE: DESCENT | {"sgd_step": ({}, 0.2), "loss_level": ({}, 0.6), "intensity": ({}, 1.0)},
@@ -57,6 +60,10 @@ def pair(field, make, still, **new):
 def noisy(kind, where, rule=R.SGD):
     """Makes a Run's fields from those of a noise record."""
     return lambda **given: {"rule": rule(**{where: kind(**given)})}
+
+
+def near(**given):
+    return R.SGD(localisation=R.Localisation(**given))
 
 
 def net(**given):
@@ -109,6 +116,7 @@ SPARSE = {"d": D, "inputs": "sparse", "density": 0.5} | GUIDE
 SMALLER = M.MLP(D - 1, 2, activation="erf", b_scale=0.5)
 SMALLER_TAUGHT = {name: a[0] for name, a in SMALLER.unflatten(SMALLER.start(9, [0])).items()}
 SIGMA = {"sigma": 0.3}
+STABLE = {"sigma": 0.1, "kind": "stable", "alpha": 1.5}
 KNOBS = rules() | {
     "LabelNoise.sigma": pair("rule", noisy(fs.LabelNoise, "label_noise"), SIGMA, sigma=0.4),
     "LabelNoise.kind": pair("rule", noisy(fs.LabelNoise, "label_noise"), SIGMA, kind="rademacher"),
@@ -116,11 +124,18 @@ KNOBS = rules() | {
     "GradientNoise.sigma": pair("rule", noisy(fs.GradientNoise, "gradient_noise"), SIGMA,
                                 sigma=np.linspace(0.1, 0.4, STEPS)[None]),
     "GradientNoise.kind": pair("rule", noisy(fs.GradientNoise, "gradient_noise"), SIGMA, kind="rademacher"),
+    **{f"{kind.__name__}.alpha": pair("rule", noisy(kind, where), STABLE, alpha=1.2)
+       for kind, where in ((fs.LabelNoise, "label_noise"), (fs.GradientNoise, "gradient_noise"))},
+    "Localisation.gamma": pair("rule", near, {"gamma": 0.3}, gamma={"W1": 0.4}),
+    "Localisation.at": pair("rule", near, {"gamma": 0.3}, at={name: np.full(shape, 0.2) for name, shape in M.ReLU2(
+        5, 4).shapes().items()}),
     "PerNetwork.replace": tuple({"order": orders.PerNetwork(replace), "rule": R.SGD(batch_size=5)}
                                 for replace in (True, False)),
     "Common.network": ({"order": orders.Common(0)}, {"order": orders.Common(7)}),
     "Common.replace": tuple({"order": orders.Common(2, replace), "rule": R.SGD(batch_size=5)}
                             for replace in (True, False)),
+    "Reshuffle.drop_last": tuple({"order": orders.Reshuffle(drop_last=drop), "rule": R.SGD(batch_size=5)}
+                                 for drop in (None, False)),
     "Reshuffle.network": ({"order": orders.Reshuffle()}, {"order": orders.Reshuffle(7)}),
     "Squared.weights": pair("loss", loss(L.Squared, 2), {}, weights=[1, 2]),
     "Logistic.factor": pair("loss", loss(L.Logistic), {}, factor=1.5),
@@ -166,6 +181,6 @@ KNOBS = rules() | {
     "Floor.steps": tuple({"save": fs.SaveAt(linear=3, floor=fs.Floor(steps, 0.02))} for steps in (5, 6)),
     "Floor.step_size": tuple({"save": fs.SaveAt(linear=3, floor=fs.Floor(5, step))} for step in (0.02, 0.03)),
 }
-RECORDS = (R.SAM, R.Adam, R.SignSGD, R.Lion, R.RMSProp, R.Adagrad, R.SDE, fs.LabelNoise, fs.GradientNoise,
-           orders.Reshuffle, L.Logistic, L.Hinge, L.CrossEntropy, M.MLP, M.DiagonalProduct, M.DiagonalPower,
-           M.TiedAutoencoder, fs.data.Fresh, fs.data.Stream, fs.Floor)
+RECORDS = (R.Localisation, R.SAM, R.Adam, R.SignSGD, R.Lion, R.RMSProp, R.Adagrad, R.SDE, fs.LabelNoise,
+           fs.GradientNoise, orders.Reshuffle, L.Logistic, L.Hinge, L.CrossEntropy, M.MLP, M.DiagonalProduct,
+           M.DiagonalPower, M.TiedAutoencoder, fs.data.Fresh, fs.data.Stream, fs.Floor)

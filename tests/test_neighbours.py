@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import integrate
 
-from fastsgd.reproduce.neighbours import NEIGHBOURS, saad1995
+from fastsgd.reproduce.neighbours import NEIGHBOURS, lau2023, saad1995
 from fastsgd.reproduce.neighbours.page import band, columns
 from fastsgd.reproduce.record import Reproduction
 
@@ -50,3 +51,41 @@ def test_bands_and_columns_say_what_is_missing():
     assert np.isnan([low[1], middle[1], high[1]]).all()
     lines = columns("T", ("a", "b"), [("x", float("nan")), ("y", 0.12345)], "note").splitlines()
     assert lines == ["T", "a      b", "--------", "x      -", "y  0.123", "--------", "note"]
+
+
+def test_exact_local_energies():
+    """The sums of the learning coefficients against scipy's integration, and against their limits."""
+    for heat in (10.0, 300.0):
+        for depth in (1, 2, 3):
+            def weight(w, heat=heat, depth=depth):
+                return np.exp(-heat * w ** (2 * depth) / 2 - w**2 / 2)
+
+            def energy(w, heat=heat, depth=depth, weight=weight):
+                return heat * w ** (2 * depth) / 2 * weight(w)
+
+            whole, mean = (integrate.quad(f, 0, 9, limit=200)[0] for f in (weight, energy))
+            np.testing.assert_allclose(lau2023.power(heat, depth), mean / whole, rtol=1e-6)
+
+    def both(u, v):
+        return np.exp(-5 * (u * v) ** 2 - (u**2 + v**2) / 2)
+
+    whole, mean = (integrate.dblquad(f, 0, 9, 0, 9)[0] for f in (both, lambda u, v: 5 * (u * v) ** 2 * both(u, v)))
+    np.testing.assert_allclose(lau2023.product(10.0, 2), mean / whole, rtol=1e-6)
+    np.testing.assert_allclose([lau2023.power(1e8, depth) for depth in (1, 2)], [1 / 2, 1 / 4], rtol=1e-3)
+    assert lau2023.product(1e4, 3) < lau2023.product(1e4, 2) < 0.5
+
+
+def test_a_chain_is_the_langevin_equation():
+    """w <- w - (epsilon / 2) grad (n beta L + (gamma / 2) |w - w*|^2) + sqrt(epsilon) z, with the stated draws."""
+    from fastsgd import models
+    from fastsgd.spec import draws
+
+    n_beta, epsilon, T = np.array([20.0, 50.0]), np.array([0.01, 0.02]), 25
+    result = lau2023.local_learning_coefficient(models.DiagonalLinear(1), lau2023.data(1), n_beta, epsilon, T, seed=5)
+    w = np.zeros((2, 2))
+    for t in range(T):
+        z = draws.noise_vector(5, [0, 1], t, 2, "gaussian", "gradient_noise")
+        u, v = w.T
+        slope = n_beta[:, None] * np.stack([u * v**2, u**2 * v], axis=1) + lau2023.GAMMA * w
+        w = w - epsilon[:, None] / 2 * slope - np.sqrt(epsilon)[:, None] * z
+    np.testing.assert_allclose(result.weights, w, rtol=1e-10)

@@ -46,6 +46,8 @@ OPTIM = {
                    lambda p: torch.optim.Adam(p, 0.05, betas=(0.7, 0.95), eps=1e-5, weight_decay=0.2)),
     "adamw": (R.Adam(weight_decay=0.2, decoupled=True, batch_size=None),
               lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.2)),
+    "dampening": (R.SGD(momentum=0.8, dampening=0.3, weight_decay=0.1),
+                  lambda p: torch.optim.SGD(p, 0.05, momentum=0.8, dampening=0.3, weight_decay=0.1)),
     "rmsprop": (R.RMSProp(beta2=0.9, weight_decay=0.1),
                 lambda p: torch.optim.RMSprop(p, 0.05, alpha=0.9, weight_decay=0.1)),
     "adagrad": (R.Adagrad(batch_size=2), lambda p: torch.optim.Adagrad(p, 0.05)),

@@ -133,7 +133,7 @@ class SoftSign(Batched):
             ("from .sign import SignSGD\n", "from .sign import SignSGD\nfrom .softsign import SoftSign\n"),
             ('"SignSGD"]', '"SignSGD", "SoftSign"]'), ("RMSProp, Adagrad)", "RMSProp, Adagrad, SoftSign)")],
         "csrc/core/rules/update.h": [("  if (u.is(ADAM)) {", '''  if (u.is(SOFTSIGN))
-    for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = g[p] / (one + (relu(g[p]) + relu(zero - g[p])));
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) g[p] = g[p] / (one + abs(g[p]));
   if (u.is(ADAM)) {''')],
         "kernels/rules.py": [
             ("    SIGN,\n", "    SIGN,\n    SOFTSIGN,\n"),
@@ -191,7 +191,6 @@ KINDS = (LogCosh, Squared,'''),
 
 NOISES = {"uniform": (2, evens), ''')],
         "csrc/core/rules/noise.h": [
-            ("kind == NoiseKind::GAUSSIAN ? 2 : 4", "kind == NoiseKind::RADEMACHER ? 4 : 2"),
             ("  else signs<T, W>(", '''  else if (kind == NoiseKind::UNIFORM) {
     u32 c[4][W];
     alignas(64) double pair[2][W];

@@ -45,6 +45,11 @@ struct GeneralJob {
   Loss<T> loss;
   Update update;
   const T* hyper[HYPERS];  // [N] each, or null
+  int groups;              // named arrays of parameters, where they have numbers of their own
+  const i32* ends;         // [groups + 1]
+  const T* each;           // [N, groups, EACH]
+  const u32* counts;       // [count_rows, t1 - t0] samples of each step, of `batch` in a row; null if that many
+  i64 count_rows;
   Noise<T> label_noise, gradient_noise;
   Fresh<T> fresh;
   TracedPenalty penalty;  // on top of what the rule adds
@@ -60,6 +65,7 @@ template <class V>
 struct GeneralRows {
   V *w, *gradient, *point, *own;
   V* buffers;          // [buffers, P]
+  V* each;             // [groups, EACH]
   V *residuals, *out;  // [model.residuals] and [o]
   V* dloss;            // [o] derivative of the loss
   V *y, *noisy;        // [labels] of the sample in hand, and with noise on them
@@ -120,6 +126,11 @@ class General {
     for (int g = 0; g < G; ++g) rows_of(g, [](T* lane, T* canonical) { *lane = *canonical; });
     for (int h = 0; h < HYPERS; ++h)
       for (int g = 0; g < G; ++g) lane(hyper[h], g) = all.hyper[h] ? all.hyper[h][member[g]] : T(0);
+    if (!rule.is(GROUPED)) return;
+    const int own = all.groups * EACH;
+    for (int i = Tm::first(); i < own; i += Tm::step())
+      for (int g = 0; g < G; ++g) lane(r.each[i], g) = all.each[member[g] * own + i];
+    Tm::sync();
   }
   FS_HD static T& lane(V& v, int g) { return reinterpret_cast<T*>(&v)[g]; }
   template <class F>
@@ -173,7 +184,8 @@ class General {
     return z[t % steps];
   }
   FS_HD void block(const Noise<T>& n, u32 number, Stream stream, u32 item, V* z) const {
-    noise_block<T, W>(n.kind, job.seed, id, number, stream, item, z);
+    noise_block<T, W>(n.kind, job.seed, id, number, stream, item,
+                      hyper[stream == LABEL_NOISE ? LABEL_ALPHA : GRADIENT_ALPHA], z);
   }
 
   // Take sample b of step t in hand: x in the feed, labels in y.
@@ -206,22 +218,44 @@ class General {
     return bad;
   }
 
+  // The lanes that have a sample b at step t; `share`: 1 over the number of those that they have.
+  FS_HD u32 shares(i64 t, i64 b, V& share) const {
+    u32 there = 0;
+    for (int g = 0; g < G; ++g) {
+      const i64 row = all.count_rows > 1 ? member[g] : 0;
+      const u32 count = all.counts[row * (job.t1 - job.t0) + t - job.t0];
+      lane(share, g) = T(1) / T(count);
+      there |= u32(b < count) << g;
+    }
+    return there;
+  }
+  // What has no sample here has no derivative.
+  FS_HD void silence(u32 there) {
+    for (int k = 0; k < model.outputs; ++k)
+      for (int g = 0; g < G; ++g)
+        if (!(there >> g & 1)) lane(r.dloss[k], g) = 0;
+  }
+
   // gradient = mean over the batch of the gradient at parameters `at`.
   FS_HD u32 accumulate(const V* at, i64 t) {
     clear(r.gradient);
-    u32 bad = 0;
-    const V share = V::set(T(1) / T(job.batch)), whole = V::set(1);
+    u32 bad = 0, there = ~0u;
+    V share = V::set(T(1) / T(job.batch));
+    const V whole = V::set(1);
     for (i64 b = 0; b < job.batch; ++b) {
       fetch(t, b);
+      if (all.counts) there = shares(t, b, share);
       if (rule.perturb == Update::SAMPLE) {
-        bad |= sample(at, t, b, whole);
+        bad |= sample(at, t, b, whole) & there;
         clear(r.own);
         model.vjp(at, feed.inputs(), r.dloss, r.residuals, r.own);
         perturbed<Tm>(rule, model.P, at, r.own, hyper[RHO], r.point);
-        bad |= sample(r.point, t, b, share);
+        bad |= sample(r.point, t, b, share) & there;
+        if (all.counts) silence(there);
         model.vjp(r.point, feed.inputs(), r.dloss, r.residuals, r.gradient);
       } else {
-        bad |= sample(at, t, b, share);
+        bad |= sample(at, t, b, share) & there;
+        if (all.counts) silence(there);
         model.vjp(at, feed.inputs(), r.dloss, r.residuals, r.gradient);
       }
       FS_WORKED(model.P);
@@ -259,7 +293,7 @@ class General {
     if (__builtin_expect(bad != 0, 0)) retire(bad, t);
     add_noise(t);
     model.penalise(all.penalty, r.w, r.residuals, r.gradient);
-    update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t);
+    update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t, Groups<V>{all.groups, all.ends, r.each});
   }
   FS_HD void add_noise(i64 t) {
     if (all.one_label()) {

@@ -84,7 +84,9 @@ struct PermutedOrder {
   u64 seed;
   i64 t0, t1, batch;
   u32 n;
-  bool epochs;  // sample b of step t is number t * batch + b of the run; otherwise each step has its own permutation
+  // Samples of an epoch: sample b of step t is number t * batch + b of the run, and an epoch's sample number n and
+  // those behind it are the first of their step once more. 0: each step has its own permutation.
+  i64 epoch;
 };
 
 // Rows of the networks `ids` [R], to `out` [R, t1 - t0, batch].
@@ -93,15 +95,17 @@ FS_HD void fill(const PermutedOrder& order, const Domain& domain, const u32* ids
   const i64 row = (order.t1 - order.t0) * order.batch;
   u32 who[R], keys[MOST_ROUNDS][R];
   for (int k = 0; k < R; ++k) who[k] = ids[k];
-  i64 at = 0, key = order.epochs ? order.t0 * order.batch / order.n : order.t0;
-  u32 position = order.epochs ? u32(order.t0 * order.batch % order.n) : 0;
-  const i64 length = order.epochs ? order.n : order.batch;
+  i64 at = 0, key = order.epoch ? order.t0 * order.batch / order.epoch : order.t0;
+  i64 position = order.epoch ? order.t0 * order.batch % order.epoch : 0;
+  const i64 length = order.epoch ? order.epoch : order.batch;
   while (at < row) {
     permutation_keys(domain, order.seed, who, u32(key++), 0, keys);
     for (; position < length && at < row; ++position, ++at) {
       u32 index[R];
-      for (int k = 0; k < R; ++k) index[k] = position;
-      permute(domain, keys, index);
+      for (int k = 0; k < R; ++k) index[k] = u32(position);
+      if (position < order.n) permute(domain, keys, index);
+      else
+        for (int k = 0; k < R; ++k) index[k] = out[k * row + at - at % order.batch];
       for (int k = 0; k < R; ++k) out[k * row + at] = index[k];
     }
     position = 0;

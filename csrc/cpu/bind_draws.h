@@ -11,16 +11,16 @@ namespace {
 
 using Ids = py::array_t<u32, py::array::c_style>;
 
-py::array_t<u32> bind_permuted_order(u64 seed, const py::array& ids, i64 t0, i64 t1, u32 n, i64 batch, bool epochs,
+py::array_t<u32> bind_permuted_order(u64 seed, const py::array& ids, i64 t0, i64 t1, u32 n, i64 batch, i64 epoch,
                                      int threads) {
   const i64 N = ids.size();
   const u32* who = data<const u32>(ids, "ids", N);
-  if (t0 < 0 || t1 < t0 || n < 1 || batch < 1 || threads < 1 || (!epochs && batch > n))
+  if (t0 < 0 || t1 < t0 || n < 1 || batch < 1 || threads < 1 || epoch < 0 || (!epoch && batch > n))
     throw std::invalid_argument("sizes are off");
   py::array_t<u32> out({N, t1 - t0, batch});
   u32* to = out.mutable_data();
   py::gil_scoped_release release;
-  permuted_orders({seed, t0, t1, batch, n, epochs}, N, who, threads, to);
+  permuted_orders({seed, t0, t1, batch, n, epoch}, N, who, threads, to);
   return out;
 }
 

@@ -113,6 +113,17 @@ void bind_advance_general(const py::dict& d) {
   for (int h = 0; h < HYPERS; ++h)
     if (hyper.contains(names[h]))
       all.update.uses |= 1u << h, all.hyper[h] = data<const T>(hyper[names[h]].cast<py::array>(), names[h], job.N);
+  if (!d["each"].is_none()) {
+    const auto ends = d["ends"].cast<py::array>();
+    all.groups = int(ends.size()) - 1;
+    all.ends = data<const i32>(ends, "ends", -1),
+    all.each = read.template array<const T>("each", job.N * all.groups * EACH);
+    if (all.groups < 1 || all.ends[0] != 0 || all.ends[all.groups] != job.P)
+      throw std::invalid_argument("ends: are off");
+    for (int k = 0; k < all.groups; ++k)
+      if (all.ends[k] >= all.ends[k + 1]) throw std::invalid_argument("ends: are off");
+  }
+  if (all.update.is(GROUPED) != (all.groups > 0)) throw std::invalid_argument("internal: groups");
   if (all.update.carried() != all.update.buffers) throw std::invalid_argument("internal: buffers");
 
   all.loss.kind = one_of<typename Loss<T>::Kind>(d["loss"], {FS_LOSS_NAMES});
@@ -167,15 +178,23 @@ void bind_advance_general(const py::dict& d) {
     for (i64 k = 0; k < array.size(); ++k)
       if (job.indices[k] >= job.n) throw std::invalid_argument("indices: point outside the data");
   }
+  if (!d["counts"].is_none()) {
+    const auto array = d["counts"].cast<py::array>();
+    all.count_rows = array.shape(0);
+    if (all.count_rows != 1 && all.count_rows != job.N) throw std::invalid_argument("counts: wrong number of rows");
+    all.counts = data<const u32>(array, "counts", all.count_rows * read.span);
+    for (i64 k = 0; k < array.size(); ++k)
+      if (all.counts[k] < 1 || all.counts[k] > job.batch) throw std::invalid_argument("counts: outside the batch");
+  }
   py::gil_scoped_release release;
   advance_general(all);
 }
 
 template <class T>
-i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept) {
+i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept, int groups) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
-  all.penalty.residuals = penalty_kept;
+  all.penalty.residuals = penalty_kept, all.groups = groups;
   return general_bytes(all);
 }
 

@@ -187,7 +187,7 @@ struct Fused {
       const i64 now = job.t0 + (t - u32(job.t0));
       if (any_team<L>(bad)) retire(bad, now);
       model().derivative(w, in, dloss * r, residuals, gradient);
-      update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now);
+      update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now, Groups<V>{});
     };
     u32 t = u32(job.t0);
     if constexpr (Spec::update().divides()) {  // too long a step to stand in the code twice

@@ -10,7 +10,8 @@
 // Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
 // (each a `Whole`), has_teacher, update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
 // straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, else
-// 1 + the kind), ONE.
+// 1 + the kind), ONE, GROUPS (arrays of parameters that have numbers of their own, or 0), RAGGED (whether steps have
+// samples of different number).
 #pragma once
 #include "../core/functions.h"
 #include "../core/general.h"
@@ -106,6 +107,8 @@ FS_DEVICE GeneralJob<typename Spec::T> general_job(const Launch<typename Spec::T
   all.update = Spec::update();
   all.update.fixed = from.fixed;
   for (int h = 0; h < HYPERS; ++h) all.hyper[h] = from.hyper[h];
+  if (Spec::GROUPS) all.groups = Spec::GROUPS, all.ends = from.ends, all.each = from.each;
+  if (Spec::RAGGED) all.counts = from.counts, all.count_rows = from.count_rows;
   if (Spec::LABEL_NOISE) all.label_noise = {noise_kind(Spec::LABEL_NOISE), Spec::ONE, from.label};
   if (Spec::GRADIENT_NOISE) all.gradient_noise = {noise_kind(Spec::GRADIENT_NOISE), false, from.gradient};
   all.fresh.on = Spec::FRESH, all.fresh.inputs = Spec::inputs(), all.fresh.weights = from.teacher_weights;
@@ -132,6 +135,7 @@ FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const
   r.w = take(M::P);
   r.gradient = take(Spec::PLAIN ? 0 : M::P), r.point = take(rule.perturb == Update::NONE ? 0 : M::P);
   r.own = take(rule.perturb == Update::SAMPLE ? M::P : 0), r.buffers = take(Spec::BUFFERS * M::P);
+  r.each = take(Spec::GROUPS * EACH);
   r.residuals = take(M::residuals), r.teacher_w = take(Spec::has_teacher ? G::P : 0),
   r.teacher_residuals = take(Spec::has_teacher ? G::residuals : 0);
   V* const x = take(M::inputs);

@@ -8,7 +8,7 @@ namespace fs {
 struct OrderLaunch {
   const i64* ids;  // [N]
   i64 N, t0, t1, batch, n;
-  i64 epochs;
+  i64 epoch;
   u64 seed;
   u32* out;  // [N, t1 - t0, batch]
 };
@@ -17,7 +17,7 @@ FS_DEVICE void orders(const OrderLaunch& job) {
   const i64 k = thread_number();
   if (k >= job.N) return;
   const u32 id = u32(job.ids[k]), n = u32(job.n);
-  const PermutedOrder order{job.seed, job.t0, job.t1, job.batch, n, job.epochs != 0};
+  const PermutedOrder order{job.seed, job.t0, job.t1, job.batch, n, job.epoch};
   fill<1>(order, Domain::of(n), &id, job.out + k * (job.t1 - job.t0) * job.batch);
 }
 

@@ -81,7 +81,7 @@ class State:
             return self.X, self.y, segment.indices
         ids = plan.keys if work.network is None else np.array([work.network])
         order = self.module.permuted_order(work.run.seed, ids.astype(np.uint32), segment.t0, segment.t1, work.n,
-                                           1 if work.full else work.batch, work.order == "epochs", plan.tuning.threads)
+                                           1 if work.full else work.batch, work.epoch, plan.tuning.threads)
         return self.X, self.y, order
 
 
@@ -218,7 +218,8 @@ def _general_bytes(work, module):
     batch = 0 if work.full or work.fresh else work.batch
     penalty = _penalty(work, module)
     return getattr(module, f"general_bytes_{work.dtype}")(
-        shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0)
+        shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
+        work.groups)
 
 
 def _penalty(work, module):
@@ -257,11 +258,13 @@ def _advance_general(state, segment):
     plan, work, module = state.plan, state.plan.work, state.module
     dtype = work.dtype
     X, y, indices = state.samples(segment)
+    each = None if plan.each is None else plan.each.astype(dtype)
     getattr(module, f"advance_general_{dtype}")({
         **_told(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
         "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": state.buffers,
         "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "bound": work.bound,
+        "each": each, "counts": segment.counts,
         "X": X, "y": y, "indices": indices, "full": work.full, "batch": 1 if work.full else work.batch,
         "common": work.common, "seed": work.run.seed, "loop": state.loop})
 
@@ -270,7 +273,7 @@ def _told(work, module):
     """What the general loop is told of a run at every launch alike."""
     traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
     return {"shape": shape(work, module), "buffer_count": len(work.buffers), **work.traits, "fixed": work.fixed,
-            "loss": work.loss, **traced, "labels": work.labels, "penalty": _penalty(work, module),
+            "ends": work.ends, "loss": work.loss, **traced, "labels": work.labels, "penalty": _penalty(work, module),
             "factor": work.factor, "loss_weights": work.loss_weights, "fresh": _fresh(work, module)}
 
 
@@ -301,7 +304,8 @@ def _compare(work, module, library):
             getattr(module, f"advance_general_{dtype}")(
                 {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
-                 "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "loop": loop})
+                 "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
+                 "counts": None, "loop": loop})
         outcomes.append((W.tobytes(), buffers.tobytes(), lost.tobytes()))
     if outcomes[0] != outcomes[1]:
         raise BackendUnavailable("a compiled loop differs from the prebuilt one: this is a fault of fastsgd or of the "

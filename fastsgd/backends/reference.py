@@ -115,6 +115,12 @@ class _Stepper:
         self.plan, self.segment, run = plan, segment, plan.run
         self.rate = torch.from_numpy(plan.base.astype(run.dtype)[:, None] * segment.multiplier[plan.row])  # [N, steps]
         self.number = {name: torch.from_numpy(a.astype(run.dtype))[:, None] for name, a in plan.numbers.items()}
+        self.scale = 1.0
+        if plan.each is not None:  # numbers [N, P] in the place of [N, 1]
+            each = torch.from_numpy(plan.each.astype(run.dtype).repeat(np.diff(plan.work.ends), axis=1))
+            self.scale = each[:, :, 0]
+            self.number |= {name: each[:, :, k] for k, name in ((1, "weight_decay"), (2, "localisation"))
+                            if name in self.number}
         self.trait = plan.work.traits
         self.bound = run.loss.bound(run.rule.lost_above, run.dtype)
         self.sigma = {name: torch.from_numpy(base.astype(run.dtype)[:, None] * segment.noise[name][row])
@@ -130,42 +136,66 @@ class _Stepper:
         self.each = torch.func.vmap(torch.func.vmap(torch.func.grad(self._loss, has_aux=True), in_dims=(None, 0, 0)))
         self.at_each = torch.func.vmap(torch.func.vmap(torch.func.grad(self._loss, has_aux=True)))
 
-    def _loss(self, weights, x, y):
+    def _loss(self, weights, x, y, share=None):
         run = self.plan.run
         f = run.model.forward(run.model.unflatten(weights), x)
-        return run.loss.value(f, y, run.model.outputs).mean(), run.loss.gap(f, y)
+        each = run.loss.value(f, y, run.model.outputs)
+        return each.mean() if share is None else (share * each).sum(), run.loss.gap(f, y)
 
     def _label_noise(self, s, shape):
         """Noise [N, *shape] on labels, one item an entry."""
         run, t = self.plan.run, self.segment.t0 + s
         _, draw = draws.NOISES[run.rule.noises()["label_noise"].kind]
-        items = range(int(np.prod(shape)))
-        z = np.concatenate([draw(run.seed, self.plan.keys, t, t + 1, "label_noise", item) for item in items], axis=1)
+        items, more = range(int(np.prod(shape))), self._alpha("label_alpha")
+        z = np.concatenate([draw(run.seed, self.plan.keys, t, t + 1, "label_noise", item, **more) for item in items],
+                           axis=1)
         return self._scaled("label_noise", s, z).reshape(-1, *shape)
 
     def _gradient_noise(self, s):
         """Noise [N, P] on the gradient."""
         run, t, name = self.plan.run, self.segment.t0 + s, "gradient_noise"
-        z = draws.noise_vector(run.seed, self.plan.keys, t, run.model.P, run.rule.noises()[name].kind, name)
+        z = draws.noise_vector(run.seed, self.plan.keys, t, run.model.P, run.rule.noises()[name].kind, name,
+                               **self._alpha("gradient_alpha"))
         return self.free * self._scaled(name, s, z)
+
+    def _alpha(self, name):
+        return {"alpha": self.number[name].double().numpy().ravel()} if name in self.number else {}
 
     def _scaled(self, name, s, z):
         import torch
 
         return self.sigma[name][:, s, None] * torch.from_numpy(z.astype(self.plan.run.dtype))
 
-    def _mean_gradient(self, weights, X, y):
-        """(gradient [N, P], bad [N]) of the step's mean loss, perturbed as SAM says."""
-        grad, gap = self.gradient(weights, X, y)
-        bad = ~(gap <= self.bound).flatten(1).all(dim=1)
+    def _shares(self, s, batch):
+        """() where all steps have as many samples, else ([N, B],): 1 over their number where there is one, else 0."""
+        import torch
+
+        counts = self.segment.counts
+        if counts is None:
+            return ()
+        counts = np.broadcast_to(counts[:, s, None].astype(np.int64), (self.plan.N, 1))
+        share = np.where(np.arange(batch) < counts, 1 / counts, 0.0)
+        return (torch.from_numpy(share.astype(self.plan.run.dtype)),)
+
+    def _bad(self, gap, shares):
+        """Networks [N] of which a sample is out of bounds."""
+        fine = (gap <= self.bound).flatten(2).all(dim=2) if gap.ndim > 2 else gap <= self.bound
+        return ~(fine | (shares[0] == 0) if shares else fine).all(dim=1)
+
+    def _mean_gradient(self, s, weights, X, y):
+        """(gradient [N, P], bad [N]) of the mean loss of step s of the segment, perturbed as SAM says."""
+        shares = self._shares(s, X.shape[1])
+        grad, gap = self.gradient(weights, X, y, *shares)
+        bad = self._bad(gap, shares)
         if self.trait["perturb"] == "batch":
-            grad, gap = self.gradient(weights + self._perturbation(grad), X, y)
-            bad |= ~(gap <= self.bound).flatten(1).all(dim=1)
+            grad, gap = self.gradient(weights + self._perturbation(grad), X, y, *shares)
+            bad |= self._bad(gap, shares)
         elif self.trait["perturb"] == "sample":
             one_x, one_y = X[:, :, None], y[:, :, None]
             own, _ = self.each(weights, one_x, one_y)
             grad, gap = self.at_each(weights[:, None] + self._perturbation(own), one_x, one_y)
-            grad, bad = grad.mean(dim=1), bad | ~(gap <= self.bound).flatten(1).all(dim=1)
+            bad |= self._bad(gap[:, :, 0], shares)
+            grad = (shares[0][:, :, None] * grad).sum(dim=1) if shares else grad.mean(dim=1)
         return grad * self.free, bad
 
     def _perturbation(self, grad):
@@ -179,7 +209,7 @@ class _Stepper:
         one = "label_noise" in noises and noises["label_noise"].on == "one"
         if "label_noise" in noises and not one:
             y = y + self._label_noise(s, y.shape[1:])
-        grad, bad = self._mean_gradient(weights, X, y)
+        grad, bad = self._mean_gradient(s, weights, X, y)
         if one:
             grad = grad + self._one(s, weights, X, clean)
         if "gradient_noise" in noises:
@@ -201,12 +231,18 @@ class _Stepper:
     def _update(self, s, weights, buffers, grad):
         import torch
 
-        number, rate, names = self.number, self.rate[:, s, None], self.plan.run.rule.buffers()
+        number, rate, names = self.number, self.rate[:, s, None] * self.scale, self.plan.run.rule.buffers()
         carried = dict(zip(names, buffers.unbind(dim=1), strict=True))
-        if "weight_decay" in number and not self.trait["decoupled"]:
-            grad = grad + self.free * number["weight_decay"] * weights
         if self.penalty is not None:
             grad = grad + self.free * self.penalty(weights)
+        if "clip_value" in number:
+            grad = torch.minimum(torch.maximum(grad, -number["clip_value"]), number["clip_value"])
+        if "clip_norm" in number:
+            grad = _clipped(grad, number["clip_norm"])
+        if "localisation" in number:
+            grad = grad + self.free * number["localisation"] * (weights - carried["point"])
+        if "weight_decay" in number and not self.trait["decoupled"]:
+            grad = grad + self.free * number["weight_decay"] * weights
         if "balance_penalty" in number:
             u, v = weights.chunk(2, dim=1)
             grad = grad + number["balance_penalty"] * torch.cat([u * (u**2 - v**2), -v * (u**2 - v**2)], dim=1)
@@ -221,12 +257,25 @@ class _Stepper:
         return weights, torch.stack([carried[name] for name in names], dim=1) if names else buffers
 
 
+def _clipped(grad, most):
+    """grad times min(1, most / (|grad| + 1e-6)), the entries of |grad| scaled where their squares leave the range."""
+    scaled, scale = _in_range(grad)
+    length = scaled.norm(dim=-1, keepdim=True) / scale
+    return grad * (most / (length + 1e-6)).clamp(max=1.0)
+
+
 def _unit(grad):
     """grad over its length; a zero gradient stays zero. It is scaled where its square leaves the dtype's range."""
+    grad, _ = _in_range(grad)
+    length = grad.norm(dim=-1, keepdim=True)
+    return grad * (length > 0) / (length + (length == 0))
+
+
+def _in_range(grad):
+    """(grad times a power of two [N, 1], that power), so that its square is in the dtype's range."""
     import torch
 
     edge, scale = (2.0**48, 2.0**96) if grad.dtype == torch.float32 else (2.0**384, 2.0**768)
     most = grad.abs().amax(dim=-1, keepdim=True)
-    grad = grad * torch.ones_like(most).masked_fill(most > edge, 1 / scale).masked_fill(most < 1 / edge, scale)
-    length = grad.norm(dim=-1, keepdim=True)
-    return grad * (length > 0) / (length + (length == 0))
+    by = torch.ones_like(most).masked_fill(most > edge, 1 / scale).masked_fill(most < 1 / edge, scale)
+    return grad * by, by

@@ -86,13 +86,11 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
 def fresh_buffers(rule: Any, params: Any) -> Any:
     """Buffers [N, K, P] of a rule before its first step, for networks params [N, P]; of the kind of params.
 
-    The average of the weights begins at the weights, everything else at 0. K is 0 where the rule carries nothing.
+    The average of the weights and the point of a localisation begin at the weights, everything else at 0. K is 0 where
+    the rule carries nothing.
     """
-    W, names = as_array(params, "params", ndim=2), rule.buffers()
-    out = np.zeros((len(W), len(names), W.shape[1]), W.dtype)
-    if "average" in names:
-        out[:, names.index("average")] = W
-    return alike(params, out)
+    W = as_array(params, "params", ndim=2)
+    return alike(params, rule.begin(np.zeros((len(W), len(rule.buffers()), W.shape[1]), W.dtype), W))
 
 
 def start(model: Any, networks: int, *, seed: int = 0, keys: Any = None, dtype: str = "float32") -> np.ndarray:

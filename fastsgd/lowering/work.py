@@ -112,6 +112,19 @@ class Work:
         return self.run.rule.buffers()
 
     @cached_property
+    def ends(self):
+        """[G + 1] int32: where named arrays of parameters begin and end; None where all have the same numbers."""
+        if not self.traits["grouped"]:
+            return None
+        sizes = [int(np.prod(shape)) for shape in self.run.model.shapes().values()]
+        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+
+    @property
+    def groups(self):
+        """Named arrays that have numbers of their own, 0 where all have the same."""
+        return 0 if self.ends is None else len(self.ends) - 1
+
+    @cached_property
     def noises(self):
         """{"label_noise" or "gradient_noise": record} of those in use."""
         return self.run.rule.noises()
@@ -182,6 +195,17 @@ class Work:
         """Samples of a step that an order draws: none of a full step, but one for noise on one label."""
         return int(self.noise_on_one_label) if self.full else self.batch
 
+    @cached_property
+    def ragged(self):
+        """Whether steps have samples of different number."""
+        return (self.draws > 0 and self.n > 0 and self.order is not None
+                and self.run.order.counts(0, 1, self.n, self.draws) is not None)
+
+    @property
+    def epoch(self):
+        """Samples of an epoch, 0 without epochs."""
+        return self.run.order.epoch(self.n, self.draws) if self.order == "epochs" else 0
+
     @property
     def permuted(self):
         """Whether the order is a table of permutations, made for a stretch of steps; kernels draw any other."""
@@ -205,7 +229,8 @@ class Work:
     def simple(self):
         """Whether the loss is plain and the data are given, which the fused loops want, and the form has one."""
         return (self.fused_form is not None and self.squared and self.order is not None
-                and kind_of(self.run.rule) is not None and kind_of(self.run.data) is not None and not self.fresh)
+                and kind_of(self.run.rule) is not None and kind_of(self.run.data) is not None and not self.fresh
+                and not self.ragged)
 
     @cached_property
     def fused(self):
@@ -216,8 +241,8 @@ class Work:
     def carries(self):
         """Whether a fused loop can take its rule's step: one that keeps to a parameter, at one sample a step."""
         return (self.simple and not self.plain and not self.full and self.batch == 1 and not self.noises
-                and not self.traits["normalised"] and self.traits["perturb"] == "none"
-                and "balance_penalty" not in self.hyper and not self.run.rule.penalty)
+                and not self.traits["normalised"] and not self.groups and self.traits["perturb"] == "none"
+                and not {"balance_penalty", "clip_norm"} & set(self.hyper) and not self.run.rule.penalty)
 
     @cached_property
     def stepwise(self):

@@ -4,6 +4,7 @@ from .adam import Adam
 from .base import Descent, Rule
 from .gd import GD
 from .lion import Lion
+from .localisation import Localisation
 from .penalty import Penalty
 from .sam import SAM
 from .scaled import Adagrad, RMSProp
@@ -11,7 +12,8 @@ from .sde import SDE
 from .sgd import SGD
 from .sign import SignSGD
 
-__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Lion", "Penalty", "RMSProp", "Rule", "SignSGD"]
+__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Lion", "Localisation", "Penalty", "RMSProp",
+           "Rule", "SignSGD"]
 KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad)  # that kernels have
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.check import BELOW_ONE, flag, per_network
+from ..spec.check import BELOW_ONE, per_network
 from .base import Batched
 
 
@@ -16,23 +16,20 @@ class Adam(Batched):
     m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t) after t updates
 
     beta1, beta2 [] or [N]: in [0, 1); epsilon [] or [N]: > 0
-    decoupled: weight decay as in AdamW, w <- (1 - eta_t weight_decay) w before the step, and not in the gradient
     Source: Kingma and Ba 2015, arXiv 1412.6980; decoupled: Loshchilov and Hutter 2019, arXiv 1711.05101
     """
 
     beta1: float | np.ndarray = 0.9
     beta2: float | np.ndarray = 0.999
     epsilon: float | np.ndarray = 1e-8
-    decoupled: bool = False
     hypers, carries = ("beta1", "beta2", "epsilon"), ("first_moment", "second_moment")
-    flags = ("decoupled", "adam")
+    flags = ("adam",)
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("beta1", "beta2"):
             object.__setattr__(self, name, per_network(getattr(self, name), f"rule.{name}", 0, high=BELOW_ONE))
         object.__setattr__(self, "epsilon", per_network(self.epsilon, "rule.epsilon", 0, low_open=True))
-        object.__setattr__(self, "decoupled", flag(self.decoupled, "rule.decoupled"))
 
     def numbers(self) -> dict:
         return super().numbers() | {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
@@ -41,7 +38,7 @@ class Adam(Batched):
         return ("first_moment", "second_moment", *super().buffers())
 
     def traits(self) -> dict:
-        return super().traits() | {"adam": True, "decoupled": self.decoupled}
+        return super().traits() | {"adam": True}
 
     def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
         b1, b2 = number["beta1"], number["beta2"]

@@ -2,16 +2,28 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from ..spec.check import BELOW_ONE, flag, per_network, real, whole
+from ..errors import SpecError
+from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real, shown, whole
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
+from .localisation import Localisation
 from .penalty import Penalty
 
 PERTURBS = ("none", "batch", "sample")  # SAM: no perturbation, one a step, one a sample
+
+
+def largest(value):
+    """The largest [] or [N] of numbers that may differ between parameters."""
+    return reduce(np.maximum, value.values()) if isinstance(value, dict) else value
+
+
+def _of(value, name):
+    return value.get(name, 0.0) if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,16 +32,26 @@ class Rule(Record, ABC):
 
     g <- g + sigma_t z                                        gradient_noise
     g <- g + d penalty(p) / dp                                of a function of your own
+    g <- min(max(g, -clip_value), clip_value)                 in every parameter
+    g <- g min(1, clip_norm / (||g|| + 1e-6))                 the norm is over all parameters
+    g <- g + gamma (w - w*)                                   localisation
     g <- g + weight_decay w                                   the gradient of (weight_decay / 2) ||w||^2
     g <- g + balance_penalty (u (u^2 - v^2), -v (u^2 - v^2))  that of (balance_penalty / 4) sum_j (u_j^2 - v_j^2)^2
     g <- g / ||g||                                            normalised
-    w <- w - eta_t g                                          or as the rule says
+    w <- w - eta_t step_scale g                               or as the rule says
     a <- average a + (1 - average) w                          weight averaging, from a = w at the start
 
     lost_above: a run is lost at the first step on which the loss of one of its samples is not finite in the run's
         dtype, or |h(x) - y| (of losses that are not squared: |h(x)|) exceeds this number > 0, or whose update
         would make a weight or a buffer infinite or NaN; it keeps the weights and buffers from before that step
-    weight_decay, balance_penalty [] or [N]: >= 0; the latter needs parameters u and v
+    weight_decay: >= 0, [] or [N], or {name of a parameter: [] or [N]}, 0 for those that are not named
+    decoupled: weight decay as in AdamW, w <- (1 - eta_t weight_decay) w before the step, and not in the gradient
+    step_scale {name of a parameter: [] or [N]}: by what its step size is multiplied, >= 0, 1 for those that are not
+        named; also the step size of its decoupled decay, as `lr` of a parameter group of torch.optim
+    localisation: a fs.rules.Localisation, or its gamma
+    balance_penalty [] or [N]: >= 0, needs parameters u and v
+    clip_value, clip_norm [] or [N]: > 0, or None for no clipping; `torch.nn.utils.clip_grad_value_` and
+        `clip_grad_norm_` between `backward` and the optimizer's step, which adds its weight decay after them
     normalised: whether the gradient is scaled to length 1 (a zero gradient stays zero)
     label_noise: fs.LabelNoise or its sigma, noise on the labels of the step's samples
     gradient_noise: fs.GradientNoise or its sigma
@@ -38,23 +60,41 @@ class Rule(Record, ABC):
     """
 
     # The words of `numbers`, `buffers` and `traits` that a class adds; lowering/contract.py numbers them.
-    hypers, carries, flags = ("weight_decay", "balance_penalty", "average"), ("average",), ("normalised",)
+    hypers = ("weight_decay", "balance_penalty", "average", "clip_value", "clip_norm", "localisation", "label_alpha",
+              "gradient_alpha")
+    carries, flags = ("point", "average"), ("normalised", "decoupled", "grouped")
 
     lost_above: float = float("inf")
-    weight_decay: float | np.ndarray = 0.0
+    weight_decay: Any = 0.0
     balance_penalty: float | np.ndarray = 0.0
     normalised: bool = False
     label_noise: object = None
     gradient_noise: object = None
     average: float | np.ndarray | None = None
     penalty: object = None
+    decoupled: bool = False
+    clip_value: float | np.ndarray | None = None
+    clip_norm: float | np.ndarray | None = None
+    step_scale: dict | None = None
+    localisation: Any = None
 
     def __post_init__(self):
         put = object.__setattr__
         put(self, "lost_above", real(self.lost_above, "rule.lost_above", 0, low_open=True))
-        for name in ("weight_decay", "balance_penalty"):
-            put(self, name, per_network(getattr(self, name), f"rule.{name}", 0))
-        put(self, "normalised", flag(self.normalised, "rule.normalised"))
+        put(self, "weight_decay", per_parameter(self.weight_decay, "rule.weight_decay", 0))
+        put(self, "balance_penalty", per_network(self.balance_penalty, "rule.balance_penalty", 0))
+        if self.step_scale is not None:
+            if not isinstance(self.step_scale, dict):
+                raise SpecError(f"rule.step_scale: {shown(self.step_scale)} given, expected {{name of a parameter: "
+                                "number or [N]}; one for all is a step size")
+            put(self, "step_scale", per_parameter(self.step_scale, "rule.step_scale", 0))
+        if self.localisation is not None and not isinstance(self.localisation, Localisation):
+            put(self, "localisation", Localisation(self.localisation))
+        for name in ("normalised", "decoupled"):
+            put(self, name, flag(getattr(self, name), f"rule.{name}"))
+        for name in ("clip_value", "clip_norm"):
+            if getattr(self, name) is not None:
+                put(self, name, per_network(getattr(self, name), f"rule.{name}", 0, low_open=True))
         put(self, "label_noise", noise(self.label_noise, "rule.label_noise", LabelNoise))
         put(self, "gradient_noise", noise(self.gradient_noise, "rule.gradient_noise", GradientNoise))
         if self.penalty is not None and not isinstance(self.penalty, Penalty):
@@ -70,17 +110,52 @@ class Rule(Record, ABC):
     full = False  # whether a step takes every sample once
 
     def numbers(self) -> dict:
-        """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks is not."""
-        out = {name: getattr(self, name) for name in ("weight_decay", "balance_penalty") if getattr(self, name).any()}
-        return out if self.average is None else out | {"average": self.average}
+        """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks is not.
+
+        Of what differs between parameters it has the largest; `each` has all of them.
+        """
+        given = {"weight_decay": self.weight_decay, "balance_penalty": self.balance_penalty}
+        if self.localisation is not None:
+            given["localisation"] = self.localisation.gamma
+        out = {name: largest(value) for name, value in given.items() if largest(value).any()}
+        chosen = ("average", "clip_value", "clip_norm")
+        out |= {name: getattr(self, name) for name in chosen if getattr(self, name) is not None}
+        return out | {name.replace("noise", "alpha"): record.alpha for name, record in self.noises().items()
+                      if record.alpha is not None}
+
+    @property
+    def grouped(self) -> bool:
+        """Whether parameters have numbers of their own."""
+        gamma = None if self.localisation is None else self.localisation.gamma
+        return self.step_scale is not None or isinstance(self.weight_decay, dict) or isinstance(gamma, dict)
+
+    def each(self, names: Any) -> dict:
+        """{parameter: (step scale, weight decay, localisation), [] or [N] each} of the parameters `names`."""
+        gamma = 0.0 if self.localisation is None else self.localisation.gamma
+        scales = {} if self.step_scale is None else self.step_scale
+        return {name: (scales.get(name, 1.0), _of(self.weight_decay, name), _of(gamma, name)) for name in names}
 
     def buffers(self) -> tuple:
         """Names of the arrays [P] that a network carries from step to step besides its weights."""
-        return () if self.average is None else ("average",)
+        point = ("point",) if "localisation" in Rule.numbers(self) else ()
+        return point if self.average is None else (*point, "average")
+
+    def begin(self, buffers: np.ndarray, start: np.ndarray, shapes: dict | None = None) -> np.ndarray:
+        """Put what does not begin at 0 into zeros [N, K, P]: the average, at the start [N, P], and the point."""
+        names, point = self.buffers(), None
+        if "point" in names:
+            if self.localisation.at is not None and shapes is None:
+                raise SpecError("rule.localisation.at: given, but names of parameters are not known here; use fs.train")
+            point = self.localisation.point(shapes)
+            buffers[:, names.index("point")] = start if point is None else point
+        if "average" in names:
+            buffers[:, names.index("average")] = start
+        return buffers
 
     def traits(self) -> dict:
         """{flag: whether the rule is so}, of its `flags`; and "perturb", one of PERTURBS, where it is not "none"."""
-        return {"normalised": self.normalised}
+        return {"normalised": self.normalised, "decoupled": self.decoupled and bool(largest(self.weight_decay).any()),
+                "grouped": self.grouped}
 
     def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
         """What a step goes along, w <- w - eta move, of the gradient g after all that is added to it.
@@ -107,14 +182,29 @@ class Rule(Record, ABC):
 
     def lengths(self) -> dict[str, int]:
         """{field: number of networks it was given for}."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        long = {f"rule.{name}": len(a) for name, a in given.items() if isinstance(a, np.ndarray) and a.ndim}
+        given = {f"rule.{field.name}": getattr(self, field.name) for field in fields(self)}
+        if self.localisation is not None:
+            given["rule.localisation.gamma"] = self.localisation.gamma
+        given |= {f"{name}[{key!r}]": a for name, value in given.items() if isinstance(value, dict)
+                  for key, a in value.items()}
+        long = {name: len(a) for name, a in given.items() if isinstance(a, np.ndarray) and a.ndim}
         for name, record in self.noises().items():
             long |= lengths(record.sigma, f"{name}.sigma")
+            if np.ndim(record.alpha):
+                long[f"{name}.alpha"] = len(record.alpha)
         return long
 
     def refuse(self, run: Any) -> str | None:
         """None, or a sentence saying why this run cannot have this rule."""
+        shapes = run.model.shapes()
+        gamma = None if self.localisation is None else self.localisation.gamma
+        for name, value in (("weight_decay", self.weight_decay), ("step_scale", self.step_scale),
+                            ("localisation.gamma", gamma)):
+            unknown = sorted(set(value) - set(shapes)) if isinstance(value, dict) else ()
+            if unknown:
+                return f"{name} names {', '.join(unknown)}; the parameters of this model are {', '.join(shapes)}"
+        if self.localisation is not None and (why := self.localisation.refuse(shapes)):
+            return why
         if np.any(self.balance_penalty) and set(run.model.shapes()) != {"u", "v"}:
             return f"balance_penalty needs parameters u and v, {type(run.model).__name__} has none"
         if self.label_noise is not None:
@@ -131,24 +221,31 @@ class Rule(Record, ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Descent(Rule):
-    """A rule whose step may have momentum: m <- momentum m + g,  w <- w - eta_t m.
+    """A rule whose step may have momentum: m <- momentum m + (1 - dampening) g,  w <- w - eta_t m.
+
+    This is the heavy ball as `torch.optim.SGD` writes it, in which eta_t multiplies all of m. With a constant step size
+    it is Polyak's w_{t+1} = w_t - eta g + momentum (w_t - w_{t-1}).
 
     momentum [] or [N]: in [0, 1)
-    nesterov: w <- w - eta_t (g + momentum m) instead; needs a momentum
+    dampening [] or [N]: in [0, 1]; the first step has none, m = g, as in `torch.optim.SGD`. Needs a momentum
+    nesterov: w <- w - eta_t (g + momentum m) instead, `torch.optim.SGD`'s form of Nesterov's method; needs a momentum,
+        and no dampening
     """
 
     momentum: float | np.ndarray = 0.0
     nesterov: bool = False
-    hypers, carries, flags = ("momentum",), ("momentum",), ("nesterov",)
+    dampening: float | np.ndarray = 0.0
+    hypers, carries, flags = ("momentum", "dampening"), ("momentum",), ("nesterov",)
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "momentum", per_network(self.momentum, "rule.momentum", 0, high=BELOW_ONE))
         object.__setattr__(self, "nesterov", flag(self.nesterov, "rule.nesterov"))
+        object.__setattr__(self, "dampening", per_network(self.dampening, "rule.dampening", 0, high=1))
 
     def numbers(self) -> dict:
-        out = super().numbers()
-        return out | {"momentum": self.momentum} if self.momentum.any() else out
+        return super().numbers() | {name: getattr(self, name) for name in ("momentum", "dampening")
+                                    if getattr(self, name).any()}
 
     def buffers(self) -> tuple:
         return (("momentum",) if self.momentum.any() else ()) + super().buffers()
@@ -159,12 +256,16 @@ class Descent(Rule):
     def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
         if "momentum" not in number:
             return g
-        carried["momentum"] = m = number["momentum"] * carried["momentum"] + g
+        share = 1 - number["dampening"] if "dampening" in number and t else 1
+        carried["momentum"] = m = number["momentum"] * carried["momentum"] + share * g
         return g + number["momentum"] * m if self.nesterov else m
 
     def refuse(self, run: Any) -> str | None:
-        if self.nesterov and not np.any(self.momentum):
-            return "nesterov needs a momentum > 0"
+        for name in ("nesterov", "dampening"):
+            if np.any(getattr(self, name)) and not np.any(self.momentum):
+                return f"{name} needs a momentum > 0"
+        if self.nesterov and np.any(self.dampening):
+            return "nesterov needs dampening 0, as in torch.optim.SGD"
         return super().refuse(run)
 
 

@@ -13,13 +13,15 @@ from .base import Batched
 class Lion(Batched):
     """Lion: w <- (1 - eta_t weight_decay) w - eta_t sign(beta1 m + (1 - beta1) g),  m <- beta2 m + (1 - beta2) g.
 
-    beta1, beta2 [] or [N]: in [0, 1). Weight decay is decoupled; sign(0) = 0
+    beta1, beta2 [] or [N]: in [0, 1); sign(0) = 0
+    decoupled: whether weight decay is that of the equation; otherwise it is in g
     Source: Chen et al. 2023, arXiv 2302.06675
     """
 
     beta1: float | np.ndarray = 0.9
     beta2: float | np.ndarray = 0.99
-    hypers, carries, flags = ("beta1", "beta2"), ("first_moment",), ("decoupled", "lion")
+    decoupled: bool = True
+    hypers, carries, flags = ("beta1", "beta2"), ("first_moment",), ("lion",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -33,7 +35,7 @@ class Lion(Batched):
         return ("first_moment", *super().buffers())
 
     def traits(self) -> dict:
-        return super().traits() | {"lion": True, "decoupled": True}
+        return super().traits() | {"lion": True}
 
     def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
         m = carried["first_moment"]

@@ -97,6 +97,15 @@ def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0)
     return array
 
 
+def per_parameter(value, field, low=None):
+    """What `per_network` makes of a number, or of each in {name of a parameter: number or [N]}."""
+    if not isinstance(value, dict):
+        return per_network(value, field, low)
+    if not value or not all(isinstance(name, str) for name in value):
+        raise SpecError(f"{field}: {shown(value)} given, expected {{name of a parameter: number or [N]}}")
+    return {name: per_network(one, f"{field}[{name!r}]", low) for name, one in value.items()}
+
+
 def per_layer(values, field, low=None):
     """A tuple of what `per_network` makes of each of `values`; what is one value for all stays one array."""
     made = {id(value): per_network(value, field, low) for value in values}

@@ -82,7 +82,25 @@ def signs(seed, ids, t0, t1, stream, item=0):
     return np.where(words(seed, ids, t0, t1, stream, item) < 2**31, 1.0, -1.0)
 
 
-NOISES = {"gaussian": (2, normals), "rademacher": (4, signs)}  # draws of a block of words, and who makes them
+def stables(seed, ids, t0, t1, stream, item=0, alpha=2.0):
+    """Symmetric alpha-stable draws for steps t0..t1, float64 [len(ids), t1 - t0]: E exp(i s z) = exp(-|s|^alpha).
+
+    With the uniforms u, v of the step's block, phi = pi (u - 1/2) and w = -log v (Chambers, Mallows and Stuck 1976):
+        z = sin(alpha phi) / cos(phi)^(1 / alpha) * (cos((1 - alpha) phi) / w)^((1 - alpha) / alpha)
+    alpha: in [0.1, 2], [] or [len(ids)]. csrc/core/rules/noise.h has the same numbers, to rounding.
+    """
+    uniform = np.minimum(uniforms(seed, ids, t0, t1, stream, item), 1 - 2.0**-53)
+    a, offset = np.broadcast_to(alpha, len(ids)).astype(np.float64)[:, None], uniform[..., 0] - 0.5
+    turn, w = 0.5 * np.abs(offset), -elementary.log(uniform[..., 1])
+    sin, cos = elementary.sincos_turns(a * turn)[0], elementary.sincos_turns(turn)[1]
+    beside = elementary.sincos_turns(np.abs(1 - a) * turn)[1]
+    log = elementary.log(sin) - elementary.log(cos) / a + (1 - a) / a * (elementary.log(beside) - elementary.log(w))
+    with np.errstate(over="ignore"):
+        return np.copysign(elementary.exp(log), offset)
+
+
+# draws of a block of words, and who makes them
+NOISES = {"gaussian": (2, normals), "rademacher": (4, signs), "stable": (1, stables)}
 for _kind, (_each, _) in NOISES.items():
     LIMITS[f"{_kind} noise on labels"] = _each * WORD, WORD  # core/general.h: block t / each, item b o + k
     LIMITS[f"gradient noise ({_kind})"] = WORD, _each * WORD  # block t, item p / each
@@ -117,14 +135,16 @@ def permutation(seed, ids, key, n, positions, item=0):
             return index.astype(np.int64)
 
 
-def noise_vector(seed, ids, t, count, kind, stream):
+def noise_vector(seed, ids, t, count, kind, stream, alpha=None):
     """Noise of `count` entries at step t, [len(ids), count] float64; entries share the blocks (t, id, stream, k).
 
     kind: "gaussian", entries 2k, 2k + 1 are the normal pair of block t, item k; or "rademacher", entries 4k .. 4k + 3
-        are the signs of its four words
+        are the signs of its four words; or "stable", entry k is that of block t, item k
+    alpha: of "stable"
     """
     each, draw = NOISES[kind]
-    blocks = [draw(seed, ids, each * t, each * (t + 1), stream, item) for item in range(-(-count // each))]
+    more = {} if alpha is None else {"alpha": alpha}
+    blocks = [draw(seed, ids, each * t, each * (t + 1), stream, item, **more) for item in range(-(-count // each))]
     return np.concatenate(blocks, axis=1)[:, :count]
 
 

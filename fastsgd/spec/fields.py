@@ -7,27 +7,34 @@ from ..errors import SpecError
 PLAIN = (float, int, str, type(None))  # bool is an int
 
 
-def arrays(value, name):
+def _shared(record, name):
+    """Whether the arrays of a record's field are the same for all networks, however long they are."""
+    return record.__dataclass_fields__[name].metadata.get("shared", False)
+
+
+def arrays(value, name, shared=True):
     """Yield (dotted name, array) of every array in a tree of records, dicts and tuples that is called `name`.
 
     Entries of a tuple are called name[0], name[1], ..., or name alone where all are one array.
+    shared: also of fields that are the same for all networks
     """
     if isinstance(value, np.ndarray):
         yield name, value
     elif hasattr(value, "__dataclass_fields__"):
         for field in value.__dataclass_fields__:
             inner = getattr(value, field, None)
-            if not isinstance(inner, PLAIN):  # an amplitude and a table have but one array
-                yield from arrays(inner, name if field in ("value", "values") else f"{name}.{field}")
+            if not isinstance(inner, PLAIN) and (shared or not _shared(value, field)):
+                # an amplitude and a table have but one array
+                yield from arrays(inner, name if field in ("value", "values") else f"{name}.{field}", shared)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from arrays(item, f"{name}['{key}']")
+            yield from arrays(item, f"{name}['{key}']", shared)
     elif isinstance(value, tuple) and value:
         if all(item is value[0] for item in value):
-            yield from arrays(value[0], name)
+            yield from arrays(value[0], name, shared)
         else:
             for k, item in enumerate(value):
-                yield from arrays(item, f"{name}[{k}]")
+                yield from arrays(item, f"{name}[{k}]", shared)
 
 
 def lengths(run):
@@ -54,7 +61,7 @@ def swept(run):
     population, ids = next(iter(lengths(run).values()), None), slice(None) if run.ids is None else run.ids
     out = {}
     for part in ("step_size", "rule", "model"):
-        for name, array in arrays(getattr(run, part), part):
+        for name, array in arrays(getattr(run, part), part, shared=False):
             table = part == name  # step sizes of every step are no labels
             if array.ndim and not table and len(array) == population and array.shape != (1, 1):
                 out[name] = array[ids]
@@ -70,12 +77,14 @@ def chosen(value, ids, population):
         return value[ids] if value.ndim and len(value) == population else value
     if isinstance(value, tuple):
         return tuple(chosen(item, ids, population) for item in value)
+    if isinstance(value, dict):
+        return {name: chosen(item, ids, population) for name, item in value.items()}
     if not hasattr(value, "__dataclass_fields__") or (hasattr(value, "lengths") and not value.lengths()):
         return value  # a table [T] has no networks, however long it is
     copy = object.__new__(type(value))
     copy.__dict__.update(vars(value))
     for name in value.__dataclass_fields__:
-        if name in vars(value):
+        if name in vars(value) and not _shared(value, name):
             copy.__dict__[name] = chosen(vars(value)[name], ids, population)
     return copy
 
@@ -135,8 +144,11 @@ def joined(values, counts, name):
         made = object.__new__(type(first))
         made.__dict__.update(vars(first))
         for field in first.__dataclass_fields__:
-            if field in vars(first):
-                made.__dict__[field] = joined([vars(value)[field] for value in values], counts, f"{name}.{field}")
+            if field not in vars(first):
+                continue
+            parts = [vars(value)[field] for value in values]
+            made.__dict__[field] = (_same(parts, f"{name}.{field}") if _shared(first, field) else
+                                    joined(parts, counts, f"{name}.{field}"))
         return made
     elif kinds == {dict} and all(set(value) == set(first) for value in values):
         return {key: joined([value[key] for value in values], counts, f"{name}['{key}']") for key in first}
@@ -145,3 +157,13 @@ def joined(values, counts, name):
     elif all(value is first or (type(value) is type(first) and value == first) for value in values):
         return first
     raise SpecError(f"{name} differs between the results, and is not for each network")
+
+
+def _same(values, name):
+    """The one value, None or {name: array}, that all of `values` are."""
+    first = values[0]
+    for value in values[1:]:
+        if (value is None) != (first is None) or (value is not None and not (
+                set(value) == set(first) and all(np.array_equal(value[key], first[key]) for key in first))):
+            raise SpecError(f"{name} differs between the results, and is not for each network")
+    return first

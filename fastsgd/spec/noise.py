@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import SpecError
-from .check import as_array, one_of
+from .check import as_array, one_of, per_network
 from .draws import NOISES
 from .record import Record
 from .schedule import Constant, Schedule, StepTable
@@ -35,7 +35,10 @@ class LabelNoise(Record):
 
     sigma: standard deviation, a number or [N] >= 0, an fs.StepSize (a base with decays and warm-up, as for step sizes),
         or a table [1, T] or [N, T]
-    kind: "gaussian", z ~ N(0, 1); or "rademacher", z = +-1 with equal odds
+    kind: "gaussian", z ~ N(0, 1); "rademacher", z = +-1 with equal odds; or "stable", z symmetric and alpha-stable, of
+        characteristic function exp(-|t|^alpha): sigma is then its scale. It has a variance for alpha = 2 alone, which
+        is 2 there
+    alpha [] or [N]: in [0.1, 2], of "stable" noise; 1 is Cauchy's
     on: "batch", every sample of the step has its own noise; or "one", a full-batch step is taken on clean labels, and
         the noise of one random sample i adds grad loss(h(x_i), y_i + sigma z) - grad loss(h(x_i), y_i) to the gradient
         (label noise as in arXiv 2006.08680, for GD)
@@ -44,10 +47,11 @@ class LabelNoise(Record):
     sigma: object
     kind: str = "gaussian"
     on: str = "batch"
+    alpha: object = None
 
     def __post_init__(self):
         object.__setattr__(self, "sigma", amplitude(self.sigma, "label_noise.sigma"))
-        one_of(self.kind, "label_noise.kind", KINDS)
+        _kind(self, "label_noise")
         one_of(self.on, "label_noise.on", ("batch", "one"))
 
 
@@ -55,15 +59,27 @@ class LabelNoise(Record):
 class GradientNoise(Record):
     """Fresh noise on the gradient at every step: g becomes g + sigma_t z, z [P] independent in every parameter.
 
-    sigma, kind: as in `LabelNoise`
+    sigma, kind, alpha: as in `LabelNoise`
     """
 
     sigma: object
     kind: str = "gaussian"
+    alpha: object = None
 
     def __post_init__(self):
         object.__setattr__(self, "sigma", amplitude(self.sigma, "gradient_noise.sigma"))
-        one_of(self.kind, "gradient_noise.kind", KINDS)
+        _kind(self, "gradient_noise")
+
+
+def _kind(record, field):
+    """Check what kind of numbers a noise draws."""
+    one_of(record.kind, f"{field}.kind", KINDS)
+    if (record.kind == "stable") != (record.alpha is not None):
+        raise SpecError(f"{field}.alpha: " + (
+            "missing; kind='stable' needs it, in [0.1, 2]" if record.alpha is None else
+            f"given, but {record.kind} noise has none; it belongs to kind='stable'"))
+    if record.alpha is not None:
+        object.__setattr__(record, "alpha", per_network(record.alpha, f"{field}.alpha", 0.1, high=2))
 
 
 def noise(value, field, kind):

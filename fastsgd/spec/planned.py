@@ -54,6 +54,7 @@ class Segment(Record):
 
     multiplier [Q, t1 - t0]: schedule values in the run's dtype; network k uses row plan.row[k]
     indices [1 or N, t1 - t0, B] uint32: explicit sample order, None if the backend draws
+    counts [1 or N, t1 - t0] uint32: samples of each step, of B in a row; None where all have B
     noise {name: multiplier [Q, t1 - t0]}: as `multiplier`, for the amplitudes in plan.noises
     samples (X [N, t1 - t0, B, d], y [N, t1 - t0, B(, o)]): of a Stream, else None
     """
@@ -64,6 +65,7 @@ class Segment(Record):
     indices: np.ndarray | None
     noise: dict = field(default_factory=dict)
     samples: tuple | None = None
+    counts: np.ndarray | None = None
 
     def part(self, t0, t1):
         """The Segment of steps t0..t1 of these; a Stream is not asked again."""
@@ -71,7 +73,7 @@ class Segment(Record):
             return None if array is None else np.ascontiguousarray(array[:, t0 - self.t0:t1 - self.t0])
         noise = {name: cut(array) for name, array in self.noise.items()}
         samples = self.samples and tuple(map(cut, self.samples))
-        return Segment(t0, t1, cut(self.multiplier), cut(self.indices), noise, samples)
+        return Segment(t0, t1, cut(self.multiplier), cut(self.indices), noise, samples, cut(self.counts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,8 @@ class Plan(Record):
     base [N], row [N] int32: step size base and schedule row of each network; table(t0, t1) -> [Q, t1 - t0] float64
     saves [S] int64: saved steps
     numbers {name: [N] float64}: the rule's hyper-parameters in use
+    each [N, G, 3] float64: step scale, weight decay and localisation of each named array of parameters; None where all
+        have the same
     noises {name: (base [N], row [N] int32, table)}: amplitudes of the rule's noises, like those of the step size
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
@@ -108,6 +112,7 @@ class Plan(Record):
     memory: dict = field(default_factory=dict)
     cost: Any = None
     work: Any = None
+    each: np.ndarray | None = None
 
     @property
     def expected(self) -> dict[str, float]:
@@ -160,15 +165,21 @@ class Plan(Record):
         noise = {name: np.ascontiguousarray(table(t0, t1), dtype=run.dtype)
                  for name, (_, _, table) in self.noises.items()}
         samples = run.data.draw(self.keys, t0, t1, self.batch, run.dtype) if run.data.kind == "stream" else None
-        return Segment(t0, t1, np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype), indices, noise, samples)
+        multiplier = np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype)
+        return Segment(t0, t1, multiplier, indices, noise, samples, self._counts(t0, t1))
+
+    def _counts(self, t0, t1):
+        """Samples of each step, None where all have the same number."""
+        if not self.work.ragged:
+            return None
+        counts = self.run.order.counts(t0, t1, self.run.data.n, self.batch)
+        return np.ascontiguousarray(counts if len(counts) == 1 else counts[self.ids])
 
     def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
-        names = self.run.rule.buffers()
-        out = np.zeros((self.N, len(names), self.run.model.P), self.run.dtype)
-        if "average" in names:
-            out[:, names.index("average")] = self.start
-        return out
+        rule, model = self.run.rule, self.run.model
+        out = np.zeros((self.N, len(rule.buffers()), model.P), self.run.dtype)
+        return rule.begin(out, self.start, model.shapes())
 
     def _per_network(self):
         """What to say of step sizes [N] that may have been meant as [T]."""

@@ -32,18 +32,49 @@ FS_HD_CALL void signs(u64 seed, const u32* id, u32 block, Stream stream, u32 ite
   }
 }
 
+// The symmetric stable number of a block, of characteristic function exp(-|t|^alpha): the formula of Chambers, Mallows
+// and Stuck (J. Am. Stat. Assoc. 71, 1976), with angle phi = pi (u - 1/2) and w = -log v of the block's uniforms,
+//   z = sin(alpha phi) / cos(phi)^(1 / alpha) * (cos((1 - alpha) phi) / w)^((1 - alpha) / alpha),
+// formed as the exponential of its logarithm, so that nothing overflows on the way.
+template <class T, int W>
+FS_HD_CALL void stable(u64 seed, const u32* id, u32 block, Stream stream, u32 item, Vec<T, W> alpha, Vec<T, W>& z) {
+  constexpr int D = W % DOUBLES == 0 ? DOUBLES : 1;
+  using V = Vec<double, D>;
+  u32 c[4][W];
+  alignas(64) double pair[2][W], own[W];
+  for (int g = 0; g < W; ++g) c[0][g] = block, c[1][g] = id[g], c[2][g] = stream, c[3][g] = item;
+  for (int g = 0; g < W; ++g) own[g] = double(reinterpret_cast<const T*>(&alpha)[g]);
+  draw_uniforms<W>(seed, c, pair[0], W);
+  constexpr double MOST = 1 - 0x1p-53;  // where a uniform is 1, the logarithm of 0 would follow
+  const V one = V::set(1), half = V::set(0.5);
+  for (int k = 0; k < W; k += D) {
+    const V a = V::load(own + k), from = at_most(V::load(pair[0] + k), MOST) - half;
+    const V w = -log(at_most(V::load(pair[1] + k), MOST)), turn = half * abs(from), rest = one - a;
+    V sin, cos, none, beside;
+    sincos_turns(a * turn, sin, none);
+    sincos_turns(turn, none, cos);
+    sincos_turns(abs(rest) * turn, none, beside);
+    const V size = exp(log(sin) - log(cos) / a + rest / a * (log(beside) - log(w))), out = signed_like(size, from);
+    __builtin_memcpy(pair[0] + k, &out, sizeof out);
+  }
+  z = rounded<T, W>(pair[0]);
+}
+
 struct NoiseKind {
   enum Kind { FS_NOISE_WORDS };
 };
 
 // Draws that a block of four words gives.
-FS_HD constexpr int draws_of_block(NoiseKind::Kind kind) { return kind == NoiseKind::GAUSSIAN ? 2 : 4; }
+FS_HD constexpr int draws_of_block(NoiseKind::Kind kind) {
+  return kind == NoiseKind::RADEMACHER ? 4 : kind == NoiseKind::STABLE ? 1 : 2;
+}
 
-// They, for each lane.
+// They, for each lane; alpha: of stable ones.
 template <class T, int W>
 FS_HD void noise_block(NoiseKind::Kind kind, u64 seed, const u32* id, u32 block, Stream stream, u32 item,
-                       Vec<T, W>* z) {
+                       Vec<T, W> alpha, Vec<T, W>* z) {
   if (kind == NoiseKind::GAUSSIAN) normals<T, W>(seed, id, block, stream, item, *reinterpret_cast<Vec<T, W>(*)[2]>(z));
+  else if (kind == NoiseKind::STABLE) stable<T, W>(seed, id, block, stream, item, alpha, *z);
   else signs<T, W>(seed, id, block, stream, item, *reinterpret_cast<Vec<T, W>(*)[4]>(z));
 }
 

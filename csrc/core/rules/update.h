@@ -1,4 +1,4 @@
-// Owns what a step does with a gradient: penalties, normalisation, momentum, Adam, averaging.
+// Owns what a step does with a gradient: clipping, penalties, normalisation, momentum, Adam, averaging.
 //
 // w, g [P] and the buffers [P] are rows of vectors, one network a lane; `hyper` holds each network's numbers. Who
 // cooperates on a network takes every step-th row from first() on.
@@ -12,20 +12,32 @@ namespace fs {
 enum Hyper { FS_HYPER_WORDS, HYPERS };
 enum Flag { FS_FLAG_WORDS };
 
+// Numbers that differ from one named array of parameters to the next: `each` [groups, EACH], array k being parameters
+// ends[k] .. ends[k + 1] - 1.
+enum { STEP_SCALE, EACH_DECAY, EACH_LOCALISATION, EACH };
+template <class V>
+struct Groups {
+  int count;
+  const i32* ends;
+  const V* each;
+};
+
 struct Update {
   enum Perturb { FS_PERTURB_WORDS };  // SAM: no perturbation, one a step, one a sample
   u32 uses;                           // bit h: the rule has hyper-parameter h
   u32 flags;                          // bit f: the rule is so
   Perturb perturb;
   const bool* fixed;  // [P] parameters that no penalty or noise may move, or null
-  int buffers;        // [P] each: momentum, or moments, then the average
+  int buffers;        // [P] each: momentum, or moments, then the point of localisation, then the average
 
   FS_HD bool has(Hyper h) const { return uses >> h & 1; }
   FS_HD constexpr bool is(Flag f) const { return flags >> f & 1; }
   // Whether a step divides by the size that derivatives have had: 0 / 0 where there are none, but for epsilon.
   FS_HD constexpr bool divides() const { return is(ADAM) || is(RMSPROP) || is(ADAGRAD); }
   // Buffers that it needs.
-  FS_HD int carried() const { return is(ADAM) + divides() + is(LION) + has(MOMENTUM) + has(AVERAGE); }
+  FS_HD int carried() const {
+    return is(ADAM) + divides() + is(LION) + has(MOMENTUM) + has(LOCALISATION) + has(AVERAGE);
+  }
   FS_HD bool free(int p) const { return !(fixed && fixed[p]); }
   // Whether the step is -eta g and nothing else, so that derivatives may be applied as they come.
   FS_HD bool plain() const { return !uses && !flags && perturb == NONE; }
@@ -119,11 +131,13 @@ struct Numbers {
     second = fma(b2, second, (one - b2) * (g * g));
     w = fma(rate, (first / c1) / (sqrt(second / c2) + epsilon), w);
   }
-  FS_HD void by_momentum(V& w, V g, V& buffer, bool nesterov) const {
+  // What momentum makes of a derivative g.
+  FS_HD V carried(V g, V& buffer, bool nesterov) const {
     const V moved = fma(momentum, buffer, g);
     buffer = moved;
-    w = fma(rate, nesterov ? fma(momentum, moved, g) : moved, w);
+    return nesterov ? fma(momentum, moved, g) : moved;
   }
+  FS_HD void by_momentum(V& w, V g, V& buffer, bool nesterov) const { w = fma(rate, carried(g, buffer, nesterov), w); }
 };
 
 // A sink that moves each parameter by its derivative at once, where a rule looks at each by itself (Update::each) and a
@@ -151,16 +165,131 @@ struct Move {
   }
 };
 
+// g with every entry between -most and most. What is not a number stays.
+template <class Tm, class V>
+FS_HD void clip_values(V* g, int P, V most) {
+  const V least = V::set(0) - most;
+  FS_UNROLL_ROWS
+  for (int p = Tm::first(); p < P; p += Tm::step()) {
+    const V above = choose(g[p].a < least.a, least, g[p]);
+    g[p] = choose(above.a > most.a, most, above);
+  }
+}
+
+// g times min(1, most / (|g| + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it. Where |g|^2 leaves the range of T, |g|
+// is that of a g scaled down; where it vanishes, 1e-6 is all that counts.
+template <class Tm, class V>
+FS_HD void clip_norm(V* g, int P, V most) {
+  using T = typename Tm::T;
+  const V one = V::set(1), sum = square<Tm>(g, P), small = V::set(1 / Squares<T>::RESCALE);
+  const auto large = sum.a > V::set(Squares<T>::MOST).a;
+  const V scale = choose(large, small, one);
+  V length = sqrt(sum);
+  if (__builtin_expect(beyond(scale - one, T(0)) != 0, 0))
+    length =
+        choose(large, sqrt(tree_sum<Tm>(P, [&](int p, V s) { return fma(small * g[p], small * g[p], s); })), length);
+  const V share = scale * (most / fma(scale, V::set(T(1e-6)), length)), by = choose(share.a < one.a, share, one);
+  FS_UNROLL_ROWS
+  for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = by * g[p];
+}
+
+// The first row from `begin` on of whoever asks: it has the rows that it has in any other loop.
+template <class Tm>
+FS_HD int mine(int begin) {
+  return begin + (Tm::first() - begin % Tm::step() + Tm::step()) % Tm::step();
+}
+
+// Parameters begin .. end - 1 of the P move along their gradient g, as the rule says.
+template <class Tm, class V>
+FS_HD void descend(const Update& u, const Numbers<V>& n, int begin, int end, int P, V* w, V* g, V* buffer,
+                   const V* hyper, i64 t) {
+  const V one = V::set(1);
+  if (u.has(WEIGHT_DECAY) && u.is(DECOUPLED)) {
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step())
+      if (u.free(p)) w[p] = n.keep * w[p];
+  }
+  if (u.has(DAMPENING) && t) {
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) g[p] = (one - hyper[DAMPENING]) * g[p];
+  }
+  if (u.is(ADAM)) {
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) n.by_adam(w[p], g[p], buffer[p], buffer[P + p]);
+    buffer += 2 * P;
+  } else if (u.is(LION)) {
+    const V b1 = hyper[BETA1], b2 = hyper[BETA2];
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) {
+      w[p] = fma(n.rate, sign(fma(b1, buffer[p], (one - b1) * g[p])), w[p]);
+      buffer[p] = fma(b2, buffer[p], (one - b2) * g[p]);
+    }
+    buffer += P;
+  } else if (u.divides()) {  // RMSProp, or Adagrad with weights 1 and 1
+    const V old = u.is(RMSPROP) ? hyper[BETA2] : one, share = u.is(RMSPROP) ? one - hyper[BETA2] : one;
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) {
+      buffer[p] = fma(old, buffer[p], share * (g[p] * g[p]));
+      w[p] = fma(n.rate, g[p] / (sqrt(buffer[p]) + hyper[EPSILON]), w[p]);
+    }
+    buffer += P;
+  } else if (u.is(SIGN)) {
+    const bool carries = u.has(MOMENTUM);
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step())
+      w[p] = fma(n.rate, sign(carries ? n.carried(g[p], buffer[p], u.is(NESTEROV)) : g[p]), w[p]);
+    if (carries) buffer += P;
+  } else if (u.has(MOMENTUM)) {
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) n.by_momentum(w[p], g[p], buffer[p], u.is(NESTEROV));
+    buffer += P;
+  } else {
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) w[p] = fma(n.rate, g[p], w[p]);
+  }
+  if (u.has(LOCALISATION)) buffer += P;
+  if (u.has(AVERAGE)) {
+    const V a = hyper[AVERAGE];
+    FS_UNROLL_ROWS
+    for (int p = mine<Tm>(begin); p < end; p += Tm::step()) buffer[p] = fma(a, buffer[p], (one - a) * w[p]);
+  }
+}
+
+// f(numbers, localisation, begin, end) for each named array, or for all parameters where they share their numbers.
+template <class V, class F>
+FS_HD void each_array(const Update& u, const Numbers<V>& n, const V* hyper, int P, const Groups<V>& groups, F f) {
+  if (!u.is(GROUPED)) return f(n, hyper[LOCALISATION], 0, P);
+  for (int k = 0; k < groups.count; ++k) {
+    const V* each = groups.each + k * EACH;
+    Numbers<V> own = n;
+    own.rate = n.rate * each[STEP_SCALE], own.decay = each[EACH_DECAY];
+    own.keep = fma(own.rate, own.decay, V::set(1));
+    f(own, each[EACH_LOCALISATION], groups.ends[k], groups.ends[k + 1]);
+  }
+}
+
 // w moves by rate = -eta times the gradient g, which is used up. t: steps done before this one.
 template <class Tm, class V>
-FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t) {
+FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t,
+                  const Groups<V>& groups) {
   const V one = V::set(1), zero = V::set(0);
   const Numbers<V> n(u, hyper, rate, t);
-  if (u.has(WEIGHT_DECAY) && !u.is(DECOUPLED)) {
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step())
-      if (u.free(p)) g[p] = fma(n.decay, w[p], g[p]);
+  if (u.has(CLIP_VALUE)) clip_values<Tm>(g, P, hyper[CLIP_VALUE]);
+  if (u.has(CLIP_NORM)) clip_norm<Tm>(g, P, hyper[CLIP_NORM]);
+  if (u.has(LOCALISATION)) {
+    const V* point = buffer + (u.buffers - 1 - u.has(AVERAGE)) * P;
+    each_array(u, n, hyper, P, groups, [&](const Numbers<V>&, V pull, int begin, int end) {
+      FS_UNROLL_ROWS
+      for (int p = mine<Tm>(begin); p < end; p += Tm::step())
+        if (u.free(p)) g[p] = fma(pull, w[p] - point[p], g[p]);
+    });
   }
+  if (u.has(WEIGHT_DECAY) && !u.is(DECOUPLED))
+    each_array(u, n, hyper, P, groups, [&](const Numbers<V>& own, V, int begin, int end) {
+      FS_UNROLL_ROWS
+      for (int p = mine<Tm>(begin); p < end; p += Tm::step())
+        if (u.free(p)) g[p] = fma(own.decay, w[p], g[p]);
+    });
   if (u.has(BALANCE_PENALTY)) {  // gradient of (mu / 4) sum_j (u_j^2 - v_j^2)^2
     Tm::sync();
     for (int p = Tm::first(); p < P / 2; p += Tm::step()) {
@@ -174,56 +303,10 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = scale * g[p];
   }
-  if (u.has(WEIGHT_DECAY) && u.is(DECOUPLED)) {
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step())
-      if (u.free(p)) w[p] = n.keep * w[p];
-  }
-  if (u.is(ADAM)) {
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) n.by_adam(w[p], g[p], buffer[p], buffer[P + p]);
-    buffer += 2 * P;
-  } else if (u.is(LION)) {
-    const V b1 = hyper[BETA1], b2 = hyper[BETA2];
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) {
-      w[p] = fma(rate, sign(fma(b1, buffer[p], (one - b1) * g[p])), w[p]);
-      buffer[p] = fma(b2, buffer[p], (one - b2) * g[p]);
-    }
-    buffer += P;
-  } else if (u.divides()) {  // RMSProp, or Adagrad with weights 1 and 1
-    const V old = u.is(RMSPROP) ? hyper[BETA2] : one, share = u.is(RMSPROP) ? one - hyper[BETA2] : one;
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) {
-      buffer[p] = fma(old, buffer[p], share * (g[p] * g[p]));
-      w[p] = fma(rate, g[p] / (sqrt(buffer[p]) + hyper[EPSILON]), w[p]);
-    }
-    buffer += P;
-  } else if (u.is(SIGN)) {
-    const bool carries = u.has(MOMENTUM);
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) {
-      V to = g[p];
-      if (carries) {
-        buffer[p] = fma(hyper[MOMENTUM], buffer[p], g[p]);
-        to = u.is(NESTEROV) ? fma(hyper[MOMENTUM], buffer[p], g[p]) : buffer[p];
-      }
-      w[p] = fma(rate, sign(to), w[p]);
-    }
-    if (carries) buffer += P;
-  } else if (u.has(MOMENTUM)) {
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) n.by_momentum(w[p], g[p], buffer[p], u.is(NESTEROV));
-    buffer += P;
-  } else {
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) w[p] = fma(rate, g[p], w[p]);
-  }
-  if (u.has(AVERAGE)) {
-    const V a = hyper[AVERAGE];
-    FS_UNROLL_ROWS
-    for (int p = Tm::first(); p < P; p += Tm::step()) buffer[p] = fma(a, buffer[p], (one - a) * w[p]);
-  }
+  if (!u.is(GROUPED)) return descend<Tm>(u, n, 0, P, P, w, g, buffer, hyper, t);
+  each_array(u, n, hyper, P, groups, [&](const Numbers<V>& own, V, int begin, int end) {
+    descend<Tm>(u, own, begin, end, P, w, g, buffer, hyper, t);
+  });
 }
 
 }  // namespace fs

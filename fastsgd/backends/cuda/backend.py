@@ -136,6 +136,8 @@ class CUDA(Backend):
         for name, (base, row, _) in plan.noises.items():
             short = name.partition("_")[0]
             arrays |= {f"{short}_base": base[part].astype(dtype), f"{short}_row": row[part]}
+        if plan.each is not None:
+            arrays["each"] = plan.each[part].astype(dtype)
         chunk.arrays = {name: put(a) for name, a in arrays.items()}
 
     @staticmethod
@@ -160,6 +162,8 @@ class CUDA(Backend):
         made = {"multiplier": one.put(segment.multiplier)}
         made |= {f"{name.partition('_')[0]}_multiplier": one.put(a) for name, a in segment.noise.items()}
         made |= self._samples(state, chunk, segment)
+        if segment.counts is not None:
+            made["counts"] = one.put(segment.counts if len(segment.counts) == 1 else segment.counts[chunk.part])
         arrays = state.data[one] | chunk.arrays | made
         job = Launch(**{name: a.pointer for name, a in arrays.items() if a.dtype.itemsize * np.prod(a.shape)})
         if state.chosen.rows:
@@ -168,7 +172,8 @@ class CUDA(Backend):
         job.count, job.t0, job.t1, job.seed = chunk.alive, segment.t0, segment.t1, work.run.seed
         job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
         job.batch = work.batch
-        job.index_rows = arrays["indices"].shape[0] if "indices" in arrays else 0
+        job.index_rows, job.count_rows = (arrays[name].shape[0] if name in arrays else 0
+                                          for name in ("indices", "counts"))
         job.common = work.common
         bound = min(work.bound, float(np.finfo(work.dtype).max))
         job.dloss, job.factor, job.bound = (number(value, work.dtype)
@@ -195,7 +200,7 @@ class CUDA(Backend):
         out = one.empty((count, segment.t1 - segment.t0, batch), np.uint32)
         one.launch(orders_program(), count, 0, OrderLaunch(
             ids=ids.pointer, N=count, t0=segment.t0, t1=segment.t1, batch=batch, n=work.n,
-            epochs=work.order == "epochs", seed=work.run.seed, out=out.pointer))
+            epoch=work.epoch, seed=work.run.seed, out=out.pointer))
         return {"indices": out}
 
     def lost(self, state):

@@ -90,7 +90,7 @@ def in_fused_loop(work):
 def _network_bytes(work):
     """What a network has on a card from launch to launch."""
     network = work.P * work.item * (1 + len(work.buffers)) + 8 + 8 + 8 + work.item + 4
-    return network + len(work.hyper) * work.item + len(work.noises) * (work.item + 4)
+    return network + (len(work.hyper) + 3 * work.groups) * work.item + len(work.noises) * (work.item + 4)
 
 
 def _where(work, size, staged):
@@ -218,7 +218,7 @@ def _general_rows(work):
     traced = _own(work)
     kept = traced["model"].rows if work.form is None else work.form.residuals
     kept = max(kept, traced["penalty"].rows if "penalty" in traced else 0)
-    return arrays * work.P + kept + work.d + teacher
+    return arrays * work.P + kept + work.d + teacher + 3 * work.groups
 
 
 def _general(work, N, card, tuning):
@@ -291,5 +291,6 @@ def _general_program(work, lanes, rows, shares, staged):
         buffers=len(work.buffers), plain=work.straight, full=work.full, table=work.tabled, staged=staged,
         inputs=f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if work.fresh else None,
         label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),
-        one=work.noise_on_one_label, own="".join(program.text for program in traced.values()),
+        one=work.noise_on_one_label, groups=work.groups, ragged=work.ragged,
+        own="".join(program.text for program in traced.values()),
         own_loss="loss" in traced, penalty_rows=traced["penalty"].rows if "penalty" in traced else None)

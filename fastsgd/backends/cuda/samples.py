@@ -27,5 +27,6 @@ def data(work, chosen):
     given = work.run.data
     out = rows(work, given.X, given.y, chosen) if work.n else {}
     if not in_fused_loop(work):
-        out |= {"loss_weights": work.loss_weights, "fixed": work.fixed, "teacher_weights": work.teacher_weights}
+        out |= {"loss_weights": work.loss_weights, "fixed": work.fixed, "teacher_weights": work.teacher_weights,
+                "ends": work.ends}
     return {name: array for name, array in out.items() if array is not None}

@@ -23,7 +23,7 @@ Launch = _struct("Launch", """
     who count ids W buffers lost base row t0 t1 multiplier X y n stride batch indices index_rows common seed dloss bound
     """ + " ".join(HYPERS) + """
     label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights teacher_weights
-    fixed scratch factor""", unsigned=("seed", "dloss", "bound", "factor"))
+    fixed ends each counts count_rows scratch factor""", unsigned=("seed", "dloss", "bound", "factor"))
 
 # csrc/cuda/metrics/launch.h
 MetricLaunch = _struct("MetricLaunch", "W N out X n stride scratch each number", doubles=("number",))
@@ -32,4 +32,4 @@ MetricLaunch = _struct("MetricLaunch", "W N out X n stride scratch each number",
 HeldLaunch = _struct("HeldLaunch", "W who N reads out")
 
 # csrc/cuda/orders.h
-OrderLaunch = _struct("OrderLaunch", "ids N t0 t1 batch n epochs seed out", unsigned=("seed",))
+OrderLaunch = _struct("OrderLaunch", "ids N t0 t1 batch n epoch seed out", unsigned=("seed",))

@@ -150,6 +150,10 @@ def _no_kernel(work):
         return f"it has no kernel for {type(run.data).__name__}, data made on the way"
     if work.unknown:
         return work.unknown
+    if work.ragged:
+        return "it has no kernel for steps of different numbers of samples"
+    if getattr(work.noises.get("label_noise"), "kind", "") == "stable":
+        return "it has no kernel for stable noise on labels"
     if work.n * max(stride(run.data.X), stride(run.data.y)) > MOST_ENTRIES:
         return f"the data has n={work.n} points, more than 32-bit offsets reach"
     from . import launches

@@ -100,7 +100,7 @@ def constants(work, tuning, common):
     """(kernel, {its constexpr arguments}) of a work, of which `common`: one sample order serves all networks."""
     packed, module, one = work.packing, kernel("train"), _one_sample(work)
     form, noise = kernel(f"models.{packed.module}"), work.noises.get("label_noise")
-    more = {} if one else {"ONE": _one(work), "PLACES": packed.places, **layout.rule(work)}
+    more = {} if one else {"ONE": _one(work), "PLACES": layout.places(work), **layout.rule(work)}
     return module.alone if one else module.batches, more | {
         "INPUTS": form.inputs, "VALUE": form.value, "VJP": form.vjp, "SHAPE": packed.shape,
         "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(work.d), "LOSS": layout.loss(work),
@@ -189,6 +189,6 @@ def table(state, segment, order_ids):
     else:
         half = ((n - 1).bit_length() + 1) // 2  # the least s with 4^s >= n
         module.distinct[(-(-out.numel() // BLOCK),)](
-            out, order_ids, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, work.run.seed,
+            out, order_ids, out.numel(), steps, batch, n, -(-n >> half), half, segment.t0, work.run.seed, work.epoch,
             EPOCHS=work.order == "epochs", ROUNDS=24 if n <= 64 else 12, BLOCK=BLOCK, **options(WARPS))
     return out

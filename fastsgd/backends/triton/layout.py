@@ -35,12 +35,21 @@ def rule(work):
     noise = work.noises.get("gradient_noise")
     return {"RULE": () if work.plain_but_for_labels else places + tuple(work.traits[name] for name in FLAGS),
             "PERTURB": work.traits["perturb"], "GRADIENT_NOISE": noise.kind if noise else "none",
-            "HYPERS": len(work.hyper), "BUFFERS": len(work.buffers)}
+            "HYPERS": len(work.hyper) + 3 * work.groups, "BUFFERS": len(work.buffers)}
+
+
+def places(work):
+    """PLACES of kernels/rules: those of the packing, and where among the numbers those of a block's array begin."""
+    if not work.groups:
+        return tuple((*place, -1) for place in work.packing.places)
+    arrays = np.searchsorted(work.ends, [place[1] for place in work.packing.places], "right") - 1
+    return tuple((*place, len(work.hyper) + 3 * int(k)) for place, k in zip(work.packing.places, arrays, strict=True))
 
 
 def hyper(plan):
-    """The hyper-parameters in use [N, HYPERS] of a plan, in the run's dtype."""
-    out = np.zeros((plan.N, len(plan.numbers)), plan.run.dtype)
+    """The hyper-parameters in use [N, HYPERS] of a plan, in the run's dtype; then those of its arrays of parameters."""
+    own = np.zeros((plan.N, 0)) if plan.each is None else plan.each.reshape(plan.N, -1)
+    out = np.concatenate([np.zeros((plan.N, len(plan.numbers))), own], axis=1).astype(plan.run.dtype)
     for k, (name, values) in enumerate(plan.numbers.items()):
         least = np.finfo(plan.run.dtype).tiny if name == "epsilon" else 0  # what pads a row is 0 / epsilon, not 0 / 0
         out[:, k] = np.maximum(values, least)

@@ -104,7 +104,7 @@ def seconds(work, N, choice, launch):
     small = np.full((N, run.model.P), 1e-3, run.dtype)
     plan = Plan(run=run, backend="triton", reasons=(), ids=ids, keys=ids, start=small, base=np.full(N, 1e-20), row=row,
                 table=None, saves=None, tuning=tuning, numbers=numbers, noises=noises,
-                work=work)
+                work=work, each=np.ones((N, work.groups, 3)) if work.groups else None)
     segment = Segment(0, STEPS, one, explicit, dict.fromkeys(noises, one))
     best = float("inf")
     launch(plan, segment)  # compiles
