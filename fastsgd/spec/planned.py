@@ -1,6 +1,6 @@
 """Owns the records that the planner fills and backends read: a Plan, and one Segment of its time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -81,6 +81,7 @@ class Plan(Record):
     saves [S] int64: saved steps
     numbers {name: [N] float64}: the rule's hyper-parameters in use
     noises {name: (base [N], row [N] int32, table)}: amplitudes of the rule's noises, like those of the step size
+    levels: [N] float64 of each of the run's stops
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
     work: the run in the words of kernels, a lowering.work.Work
@@ -100,6 +101,7 @@ class Plan(Record):
     tuning: Tuning
     numbers: dict = field(default_factory=dict)
     noises: dict = field(default_factory=dict)
+    levels: tuple = ()
     memory: dict = field(default_factory=dict)
     cost: Any = None
     work: Any = None
@@ -156,6 +158,13 @@ class Plan(Record):
         samples = run.data.draw(self.keys, t0, t1, self.batch, run.dtype) if run.data.kind == "stream" else None
         return Segment(t0, t1, np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype), indices, noise, samples)
 
+    def part(self, who: np.ndarray) -> "Plan":
+        """The Plan of the networks at positions `who` [M] alone, of the same choices and bits."""
+        own = {name: getattr(self, name)[who] for name in ("ids", "keys", "start", "base", "row")}
+        noises = {name: (base[who], row[who], table) for name, (base, row, table) in self.noises.items()}
+        return replace(self, **own, noises=noises, numbers={name: a[who] for name, a in self.numbers.items()},
+                       levels=tuple(level[who] for level in self.levels))
+
     def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
         names = self.run.rule.buffers()
@@ -186,6 +195,8 @@ class Plan(Record):
             f"step size: base {_range(self.base)}, {len(self.table(0, 1))} schedule(s)" + self._per_network(),
             f"saved steps: {len(self.saves)} ({self.saves[0]} .. {self.saves[-1]}), metrics: "
             + (", ".join(metric.name for metric in run.metrics) or "none"),
+            *(f"stop: where {stop.named} {stop.sign} {_range(stop.level)}, looked at every {stop.every} steps"
+              for stop in run.stop),
             f"backend: {self.backend}",
             *(f"  {reason}" for reason in self.reasons),
             "segments: cut at saved steps" + (f" and every {tuning.segment} steps" if tuning.segment else
