@@ -6,10 +6,12 @@ from . import (
     elhage2022,
     even2023,
     haochen2021,
+    kramers1940,
     lewkowycz2020,
     saad1995,
     woodworth2020,
 )
 
 NEIGHBOURS = {module.NAME: module for module in (
-    even2023, woodworth2020, haochen2021, lewkowycz2020, cohen2021, saad1995, elhage2022, andriushchenko2023sam)}
+    even2023, woodworth2020, haochen2021, lewkowycz2020, cohen2021, saad1995, elhage2022, andriushchenko2023sam,
+    kramers1940)}
