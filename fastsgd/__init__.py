@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import data, functional, linalg, losses, lr_schedulers, metrics, models, modules, orders, rules, sweep
+    from . import data, functional, linalg, losses, lr_schedulers, metrics, models, modules, orders, rules, stops, sweep
     from .checkpoint import Checkpoint, resume
     from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
     from .extend import extend
@@ -27,8 +27,8 @@ __all__ = [
     "BackendUnavailable", "Checkpoint", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise", "Keep",
     "LabelNoise", "Plan", "PlanError", "Result", "Run", "SaveAt", "SlowBackendWarning", "SpecError", "StepSize",
     "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "concat", "data", "extend", "functional", "linalg",
-    "losses", "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "reduce", "resume", "rules", "sweep",
-    "train",
+    "losses", "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "reduce", "resume", "rules", "stops",
+    "sweep", "train",
 ]
 
 _FROM = {  # where each name is; it is imported when somebody asks for it. Other names are modules of the package

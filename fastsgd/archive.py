@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from . import losses, metrics, models, orders, rules, storage
+from . import losses, metrics, models, orders, rules, stops, storage
 from .errors import SpecError
 from .spec import codec, noise, problem, run, save, schedule
 
 RECORDS = (run.Run, problem.Dataset, problem.Fresh, problem.Stream, save.SaveAt, save.Floor, noise.LabelNoise,
            noise.GradientNoise)
 codec.KINDS |= {codec.name_of(kind): kind for kind in RECORDS}
-for shelf in (losses, metrics, models, orders, rules, schedule):
+for shelf in (losses, metrics, models, orders, rules, schedule, stops):
     codec.KINDS |= {codec.name_of(kind): kind for kind in codec.records_on(shelf).values()}
 
 
@@ -26,38 +26,39 @@ def write(path, header, request, arrays, records, saved_weights, previous=None):
     storage.write(path, header, own | arrays | named | kept, previous)
 
 
-def read(path, kind, names, classes=()):
-    """(header, Run, arrays in the order of `names`, records, saved weights or None) of a file that `write` made.
+def read(path, kind, names, classes=(), of_stops=()):
+    """(header, Run, {name: array}, records, saved weights or None) of a file that `write` made.
 
-    names: the arrays that a file of this kind has
+    names: the arrays that a file of this kind has; of_stops: and those that it has besides where the run has stops
     classes: dataclasses of the caller's own that the run may hold
     Raises SpecError if the file is another. Whether the arrays fit the run is for `validate`, which must follow.
     """
     header, arrays = storage.read(path, kind)
     own = {name: a for name, a in arrays.items() if name.startswith("run.")}
     records = {name.removeprefix("record."): a for name, a in arrays.items() if name.startswith("record.")}
-    known = {*own, *(f"record.{name}" for name in records), *names, "saved_weights"}
     try:
-        missing, more = [name for name in names if name not in arrays], sorted(set(arrays) - known)
-        if missing or more:
-            raise SpecError(f"lacks {', '.join(missing)}" if missing else f"holds {', '.join(more)[:200]} besides")
         text = header.get("run")
         if not isinstance(text, str):
             raise SpecError("says nothing of its run")
         request = codec.decode(text, own, classes)
         if not isinstance(request, run.Run):
             raise SpecError(f"has a {type(request).__name__} for its run")
+        names = (*names, *of_stops) if request.stop else names
+        known = {*own, *(f"record.{name}" for name in records), *names, "saved_weights"}
+        missing, more = [name for name in names if name not in arrays], sorted(set(arrays) - known)
+        if missing or more:
+            raise SpecError(f"lacks {', '.join(missing)}" if missing else f"holds {', '.join(more)[:200]} besides")
         if set(codec.encode(request)[1]) != set(own):
             raise SpecError("holds arrays that its run does not have")
         if header["format"] == storage.FORMAT and header.get("fingerprint") != codec.digest(text, own)[:16]:
             raise SpecError("has the fingerprint of another run")
     except SpecError as error:
         raise SpecError(f"path: {str(path)!r} is no {kind} that can be read: {error}") from None
-    return header, request, [arrays[name] for name in names], records, arrays.get("saved_weights")
+    return header, request, {name: arrays[name] for name in names}, records, arrays.get("saved_weights")
 
 
 def validate(request, lost, weights, records, saved_weights, *, t, taken, ids=None, steps=None, base=None,
-             buffers=None):
+             buffers=None, stopped=None, stopped_by=None):
     """Raise SpecError unless arrays are what a run can have computed; see `Result` and `Progress` for their meaning.
 
     t, taken: steps and saved steps done
@@ -65,6 +66,8 @@ def validate(request, lost, weights, records, saved_weights, *, t, taken, ids=No
     """
     try:
         _validate(request, lost, weights, records, saved_weights, t, taken, ids, steps, base, buffers)
+        if request.stop:
+            _stopped(request, lost, t, stopped, stopped_by)
     except SpecError:
         raise
     except Exception as error:  # fields that disagree may raise anything in a model or metric, perhaps the caller's own
@@ -103,9 +106,22 @@ def _validate(request, lost, weights, records, saved_weights, t, taken, ids, ste
         _expect(f"record {name}", record, "float64", (N, S, *shape))
 
 
+def _stopped(request, lost, t, stopped, by):
+    """Raise SpecError unless networks of the run can have stopped after these steps, and by these stops."""
+    _expect("stopped", stopped, "int64", lost.shape)
+    _expect("stopped_by", by, "int64", lost.shape)
+    there, never = stopped >= 0, (stopped == -1) & (by == -1)
+    looked = np.zeros(lost.shape, bool)
+    for k, stop in enumerate(request.stop):
+        looked |= (by == k) & stop.due(stopped, request.steps)
+    if not ((never | (there & looked & (stopped <= t) & (lost < 0))).all()):
+        raise SpecError("file: stopped and stopped_by are not what the run's stops can give")
+
+
 def _networks(request, N, ids, base):
     """Raise SpecError unless N networks called `ids` with base step sizes `base` are those of the run."""
     lengths = request.step_size.lengths() | request.rule.lengths()
+    lengths |= {f"stop {k} {name}": N for k, stop in enumerate(request.stop) for name, N in stop.lengths().items()}
     if request.networks is not None:
         lengths["networks"] = request.networks
     if request.keys is not None:

@@ -15,7 +15,7 @@ from .errors import SpecError
 from .execute import Progress, execute
 from .files import writable
 from .plan import plan as make_plan
-from .result import Result
+from .result import STOPS, Result
 from .spec import codec
 from .spec.check import real
 from .spec.metric import Custom
@@ -94,7 +94,8 @@ class Writer:
         header = {"kind": "checkpoint", "t": done.t, "taken": done.taken, "seconds": done.seconds}
         previous = os.path.basename(self.checkpoint.previous) if self.rotates else None
         try:
-            archive.write(path, header, self.run, {name: getattr(done, name) for name in LIVE}, done.records,
+            names = (*LIVE, *STOPS) if self.run.stop else LIVE
+            archive.write(path, header, self.run, {name: getattr(done, name) for name in names}, done.records,
                           done.saved_weights, previous)
             self.held, self.written, self.rotates = done.t, (done.t, done.taken), True
         except (OSError, SpecError) as error:
@@ -222,16 +223,16 @@ def _held(checkpoint):
 
 def _read(path, classes):
     """The Held of one file."""
-    header, run, live, records, saved_weights = archive.read(path, "checkpoint", LIVE, classes)
+    header, run, live, records, saved_weights = archive.read(path, "checkpoint", LIVE, classes, STOPS)
     seconds = header.get("seconds")
     if not (isinstance(seconds, dict) and {"training", "metrics"} <= set(seconds)
             and all(type(s) in (int, float) and 0 <= s < float("inf") for s in seconds.values())):
         raise SpecError(f"path: {str(path)!r} does not say how long its run took")
-    weights, lost, buffers = live
-    archive.validate(run, lost, weights, records, saved_weights, t=header.get("t"), taken=header.get("taken"),
-                     buffers=buffers)
+    archive.validate(run, records=records, saved_weights=saved_weights, t=header.get("t"), taken=header.get("taken"),
+                     **live)
     _say_version(path, header.get("version"))
-    return Held(run, Progress(header["t"], header["taken"], *live, records, saved_weights, seconds))
+    return Held(run, Progress(t=header["t"], taken=header["taken"], records=records, saved_weights=saved_weights,
+                              seconds=seconds, **live))
 
 
 def _say_version(path, version):

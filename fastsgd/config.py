@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import data, losses, metrics, models, orders, rules, storage, sweep
+from . import data, losses, metrics, models, orders, rules, stops, storage, sweep
 from .errors import FastsgdError, SpecError, UnknownField
 from .spec import codec
 from .spec.check import as_array, one_of
@@ -33,9 +33,10 @@ def read(path, changes=()):
 
     Tables [model], [data], [rule], [order], [loss] name a record by `type` and give its fields; [step_size] and [save]
     give those of fs.StepSize (with tables `warmup`, `cosine`) and fs.SaveAt (with a table `floor`); `metrics` is a list
-    of tables with `type`; Run's other fields stand at the top. [data] has type = "sparse_regression", "teacher_student"
-    or "Fresh" (with a table `teacher` like [model] and one of its `weights`), or file = "data.npz" with arrays X, y,
-    X_test, y_test. Noises of [rule] are amplitudes or tables, and an amplitude may be a table like [step_size].
+    of tables with `type`, and so is `stop`, whose `metric` is a name or a table like those; Run's other fields stand at
+    the top. [data] has type = "sparse_regression", "teacher_student" or "Fresh" (with a table `teacher` like [model]
+    and one of its `weights`), or file = "data.npz" with arrays X, y, X_test, y_test. Noises of [rule] are amplitudes or
+    tables, and an amplitude may be a table like [step_size].
 
     changes: texts such as "rule.momentum=0.5" that stand above what the file says
     Raises SpecError naming the field, and the line of a key that no table has.
@@ -203,6 +204,9 @@ def _run(table, path):
     if not isinstance(listed, list):
         raise SpecError(f"metrics: {listed!r} given, expected a list of tables, [[metrics]]")
     fields["metrics"] = tuple(_record(metrics, m, "metrics") for m in listed)
+    if "stop" in table:
+        listed = table.pop("stop")
+        fields["stop"] = tuple(map(_stop, listed if isinstance(listed, list) else [listed]))
     return _make(Run, fields | table, "config")
 
 
@@ -226,6 +230,14 @@ def _rule(table):
         elif noise is not None:
             made[name] = _schedule(noise, f"rule.{name}")
     return table | made
+
+
+def _stop(table):
+    """A Stop; its metric is a name, or a table as in `metrics`."""
+    table = _table(table, "stop")
+    if isinstance(table.get("metric"), dict):
+        table = table | {"metric": _record(metrics, table["metric"], "stop.metric")}
+    return _record(stops, table, "stop")
 
 
 def _record(shelf, table, field):

@@ -38,12 +38,14 @@ def expected(work, backend, N, saves, tuning, table=None):
     seconds = {"fixed": 1e-9 * table["ns"]["fixed"]["call"],
                "training": 1e-9 * work.run.steps * (step * across + outside / (threads if outside else 1))}
     unknown = []
-    for metric in work.run.metrics:
+    looks = [(metric, work.run.steps // stop.every + 1) for stop, metric in work.stops]
+    for metric, times in [*((metric, len(saves)) for metric in work.run.metrics), *looks]:
         name, units = metric_work(metric, work, -(-N // min(tuning.threads, N)))  # of one thread
         if name not in table["ns"]:
             unknown.append(metric.name)
             continue
-        seconds[metric.name] = 1e-9 * len(saves) * (table["ns"]["fixed"]["metric"] + total(table["ns"][name], units))
+        spent = 1e-9 * times * (table["ns"]["fixed"]["metric"] + total(table["ns"][name], units))
+        seconds[metric.name] = seconds.get(metric.name, 0.0) + spent
     return seconds, table["from"], tuple(unknown)
 
 

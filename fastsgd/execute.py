@@ -1,22 +1,19 @@
-"""Owns the only loop over segments: advance, read, measure, note what was lost."""
+"""Owns the only loop over segments: advance, look, measure, note what was lost and what has stopped."""
 
 import os
 import platform
 import time
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 
 from . import backends, measure, origin
 from .errors import SpecError
-from .plan import PART
 from .plan import plan as make_plan
 from .result import Result
 from .rules import GD
-from .settle import settle
+from .running import LAUNCH_SECONDS, Running, Taken
 from .spec.planned import Tuning
-
-LAUNCH_SECONDS = 0.25  # of a launch: bars move and checkpoints are written between launches, which cost nothing then
 
 
 class Progress:
@@ -24,13 +21,19 @@ class Progress:
 
     t: steps done; taken: saved steps done; seconds: spent so far, by what
     weights [N, P]; lost [N]; buffers [N, K, P]: what the rule carries from step to step
+    stopped, stopped_by [N] int64: after how many steps, and by which of the run's stops; -1 if it has not
     records {metric: [N, S, ...]}; saved_weights [N, S, P] or None
-    alive: networks that are not lost
+    alive: networks that still move; gone: that are lost
     After a launch weights, buffers and `lost` are read from the backend when somebody asks, since they may be far away.
     """
 
-    def __init__(self, t, taken, weights, lost, buffers, records, saved_weights, seconds):
-        self.t, self.taken, self.seconds, self.alive = t, taken, seconds, int(np.count_nonzero(lost < 0))
+    def __init__(self, t, taken, weights, lost, buffers, records, saved_weights, seconds, stopped=None,
+                 stopped_by=None):
+        self.t, self.taken, self.seconds = t, taken, seconds
+        self.stopped, self.stopped_by = (np.full(len(lost), -1, np.int64) if a is None else a
+                                         for a in (stopped, stopped_by))
+        self.halted = int(np.count_nonzero(self.stopped >= 0))
+        self.alive = int(np.count_nonzero(lost < 0)) - self.halted
         self.records, self.saved_weights = records, saved_weights
         self._state, self._read, self._lost, self._flags = (weights, buffers), None, lost, None
 
@@ -42,6 +45,10 @@ class Progress:
             kept = np.full((plan.N, len(plan.saves), plan.run.model.P), np.nan, plan.run.dtype)
         return cls(0, 0, plan.start, np.full(plan.N, -1, np.int64), plan.fresh_buffers(), {}, kept,
                    {"training": 0.0, "metrics": 0.0})
+
+    @property
+    def gone(self):
+        return len(self.stopped) - self.alive - self.halted
 
     @property
     def lost(self):
@@ -62,16 +69,16 @@ class Progress:
             self._state = self._read()
         return self._state
 
-    def moved(self, backend, state, alive):
+    def moved(self, running):
         """The state has changed: take note of how many are left, and of how to read the rest."""
-        self._state, self._read = None, lambda: backend.read(state)
-        self._lost, self._flags = None, lambda: backend.lost(state)
-        self.alive = alive
+        self._state, self._read = None, running.read
+        self._lost, self._flags = None, running.lost
+        self.alive, self.halted = running.alive, running.halted
 
     def copy(self):
         """A Progress that no launch changes."""
         return Progress(self.t, self.taken, self.weights.copy(), self.lost.copy(), self.buffers.copy(), self.records,
-                        self.saved_weights, self.seconds)
+                        self.saved_weights, self.seconds, self.stopped.copy(), self.stopped_by.copy())
 
 
 def execute(plan, progress=None, on_launch=None):
@@ -81,40 +88,39 @@ def execute(plan, progress=None, on_launch=None):
         reads of the live state is not to be written to
     Returns a Result.
     """
-    backend = backends.by_name(plan.backend)
     done = Progress.fresh(plan) if progress is None else progress
-    place = measure.place(plan.backend, plan.work, plan.N).begin(plan) if plan.run.metrics else None
-    state = backend.load(plan, done.weights, done.lost, done.buffers, place and place.reserved)
-    pace = _Pace(plan, backend)
-    done.moved(backend, state, done.alive)
+    place = measure.place(plan.backend, plan.work, plan.N).begin(plan) if plan.work.metrics else None
+    running, pace = Running(plan, done, place), _Pace(plan, backends.by_name(plan.backend))
+    done.moved(running)
+    _look(plan, running, done)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
         stop = int(plan.saves[done.taken]) if done.taken < len(plan.saves) else plan.run.steps
         while done.t < stop and done.alive:
-            segment = plan.segment(done.t, min(stop, done.t + pace.steps))
+            t0, t1 = done.t, min(stop, done.t + pace.steps, running.next_look(done.t))
             began = time.perf_counter()
-            backend.advance(state, segment)
-            spent = time.perf_counter() - began
-            alive = settle(backend, state, segment)
-            done.t = segment.t1
+            spent = running.advance(t0, t1)
+            done.t = t1
             done.seconds["training"] += time.perf_counter() - began
-            done.moved(backend, state, alive)
-            pace.learn(segment.t1 - segment.t0, spent)
+            done.moved(running)
+            pace.learn(t1 - t0, spent)
+            _look(plan, running, done)
             if on_launch:
                 on_launch(done)
         done.t = stop
         if done.taken < len(plan.saves):
             began = time.perf_counter()
-            _record(plan, place, state, done, pace)
+            _record(plan, running, done)
             done.seconds["metrics"] += time.perf_counter() - began
             if on_launch:
                 on_launch(done)
     return Result(run=plan.run, steps=plan.saves, ids=plan.ids, base=plan.base, lost=done.lost,
                   weights=done.weights, records=done.records, saved_weights=done.saved_weights,
-                  provenance=_provenance(plan, done), buffers=done.buffers if done.buffers.shape[1] else None)
+                  provenance=_provenance(plan, done), buffers=done.buffers if done.buffers.shape[1] else None,
+                  stopped=done.stopped, stopped_by=done.stopped_by)
 
 
 class _Pace:
-    """Steps a launch, and networks a metric call, so that each takes LAUNCH_SECONDS. They do not change bits.
+    """Steps a launch, so that each takes LAUNCH_SECONDS. They do not change bits.
 
     most: steps whose tables fit the memory; least: steps that are worth a launch, however long they take
     """
@@ -123,7 +129,6 @@ class _Pace:
         self.most = plan.most_steps(backend.table_bytes(plan))
         self.least = min(self.most, max(1, backend.worth_a_launch // plan.batch))
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
-        self.networks = {}  # {metric: networks a call}
         self.steps = self.fixed or min(self.most, self._first(plan))
 
     def _first(self, plan):
@@ -139,13 +144,25 @@ class _Pace:
             self.steps = int(min(self.most, max(self.least, better)))
 
 
-def _record(plan, place, state, done, pace):
-    """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN."""
-    alive = np.flatnonzero(done.lost < 0)
+def _look(plan, running, done):
+    """Stop what has reached a level at the current step, if a look is due."""
+    began = time.perf_counter()
+    if running.look(done):
+        done.moved(running)
+        done.seconds["metrics"] += time.perf_counter() - began
+
+
+def _record(plan, running, done):
+    """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN.
+
+    What had stopped by the saved step before has what it had there.
+    """
     s, run = done.taken, plan.run
-    taken = _taken(plan, done, alive)
+    same = (done.stopped >= 0) & (done.stopped <= plan.saves[s - 1]) if s and done.halted else None
+    there = done.lost < 0
+    taken = _taken(plan, done, np.flatnonzero(there if same is None else there & ~same))
     for metric in run.metrics:
-        for members, values in _measured(plan, place, state, metric, taken, pace):
+        for members, values in running.measured(metric, taken):
             if metric.name not in done.records:
                 done.records[metric.name] = _empty(plan, metric, values.shape[1:])
             record = done.records[metric.name]
@@ -157,21 +174,10 @@ def _record(plan, place, state, done, pace):
             done.records[metric.name] = _empty(plan, metric, ())
     if done.saved_weights is not None:
         done.saved_weights[taken.who, s] = taken.weights
+    if same is not None:
+        for record in (*done.records.values(), *(() if done.saved_weights is None else (done.saved_weights,))):
+            record[same, s] = record[same, s - 1]
     done.taken += 1
-
-
-class _Taken:
-    """The networks that a step is measured on.
-
-    who [M]: their positions; weights [M, P], read when somebody asks; held: whether they are the state's own
-    """
-
-    def __init__(self, who, read, held):
-        self.who, self.held, self._read = who, held, read
-
-    @cached_property
-    def weights(self):
-        return self._read()
 
 
 def _empty(plan, metric, shape):
@@ -190,43 +196,13 @@ def _taken(plan, done, alive):
         return weights[alive] if len(alive) < len(weights) else weights
 
     if run.save.floor is None or not len(alive):
-        return _Taken(alive, read, run.save.of == "weights")
+        return Taken(alive, read, run.save.of == "weights")
     down = run.replace(rule=GD(lost_above=run.rule.lost_above), step_size=run.save.floor.step_size, order=None,
                        steps=run.save.floor.steps, networks=len(alive), init=run.model.unflatten(read()), save=None,
-                       metrics=(), ids=None, backend=plan.backend)
+                       metrics=(), stop=(), ids=None, backend=plan.backend)
     result = execute(make_plan(down, Tuning(threads=plan.tuning.threads)))
     kept = result.lost < 0
-    return _Taken(alive[kept], lambda: result.weights[kept], False)
-
-
-def _measured(plan, place, state, metric, taken, pace):
-    """Yield (positions, values) of a metric, so few networks at a time that Ctrl-C is answered within a second."""
-    at, run = 0, plan.run
-    points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
-    most = max(4 * (plan.tuning.threads or 1), PART // (24 * run.model.P + 48 * points * run.model.outputs))
-    while at < len(taken.who):
-        size = min(pace.networks.get(metric.name) or place.first(metric), most)
-        who = taken.who[at:at + size]
-        began = time.perf_counter()
-        with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
-            values = place.measure_held(state, metric, who) if taken.held else None
-            if values is None:
-                values = _read_and_measured(plan, place, metric, who, taken.weights[at:at + size])
-        yield who, values
-        at += len(who)
-        spent = max(time.perf_counter() - began, 1e-6)
-        pace.networks[metric.name] = int(min(4 * size, max(16, len(who) * LAUNCH_SECONDS / spent)))
-
-
-def _read_and_measured(plan, place, metric, who, weights):
-    """Values of a metric for the networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
-    run, start = plan.run, {}
-    values = place.measure(metric, weights)
-    if values is not None:
-        return values
-    if metric.needs_start:
-        start["start"] = measure.float64_params(run.model, plan.start[who])
-    return metric.compute(run.model, measure.float64_params(run.model, weights), run.data, run.loss, **start)
+    return Taken(alive[kept], lambda: result.weights[kept], False)
 
 
 @cache
@@ -241,7 +217,8 @@ def _provenance(plan, done):
     return {"fastsgd": __version__, **_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan),
             "tuning": {name: value for name, value in vars(plan.tuning).items() if value is not None},
             "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
-            "network_steps": int(np.where(done.lost < 0, plan.run.steps, done.lost).sum())}
+            "network_steps": int(np.where(done.stopped >= 0, done.stopped, np.where(
+                done.lost < 0, plan.run.steps, done.lost)).sum())}
 
 
 def _device(plan):

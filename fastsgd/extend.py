@@ -22,8 +22,9 @@ def extend(result: Result, steps: int, *, step_size: Any = None, order: Any = No
            tuning: Tuning | None = None) -> Result:
     """Go on with a result to so many steps in all: weights, records and bits of one run of so many steps.
 
-    Time, draws, weights and what the rule carries go on from where the result ends. Lost networks stay lost. Saved
-    steps are those of the result, and behind them those that its `save` has in a run of the new length.
+    Time, draws, weights and what the rule carries go on from where the result ends. Lost networks stay lost, and what
+    has stopped stays so, unless the look at the result's last step was none that the longer run takes. Saved steps are
+    those of the result, and behind them those that its `save` has in a run of the new length.
 
     result: from fs.train, fs.resume or fs.extend. One that was loaded from a file has no buffers: it can be extended if
         its rule carries none (plain SGD and GD)
@@ -50,8 +51,10 @@ def extend(result: Result, steps: int, *, step_size: Any = None, order: Any = No
     records = {name: _longer(a, len(plan.saves)) for name, a in result.records.items()}
     saved = None if result.saved_weights is None else _longer(result.saved_weights, len(plan.saves))
     buffers = plan.fresh_buffers() if result.buffers is None else result.buffers
+    again = result.stopped == done  # at which the longer run looks anew, if a look is due there
+    stopped, by = (np.where(again, -1, a) for a in (result.stopped, result.stopped_by))
     start = Progress(done, len(result.steps), result.weights, result.lost, buffers, records, saved,
-                     {"training": 0.0, "metrics": 0.0})
+                     {"training": 0.0, "metrics": 0.0}, stopped, by)
     with watcher(plan, progress) as watch:
         return execute(plan, start, watch)
 

@@ -22,7 +22,7 @@ PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a
 BESIDES = 2 << 20  # bytes of objects of any size, and of what the allocator keeps
 SURELY = 128 << 20  # bytes that any machine has
 SAFE = 1e-30  # between it and its inverse any dtype has a number
-AXES = ("net", "step", "step_size", "lost")  # names that a labelled result gives away besides parameters and metrics
+AXES = ("net", "step", "step_size", "lost", "stopped", "stopped_by")  # names that a labelled result gives away itself
 
 
 def plan(run: Run, tuning: Tuning | None = None) -> Plan:
@@ -45,6 +45,7 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     _agree(run)
     run = bound(run)
     work = Work(run)
+    _ = work.stops  # which refuses what cannot be looked at
     N, population = _count(run)
     backend, reasons = _backend(work)
     place = measure.place(backend.name, work, N)
@@ -65,6 +66,7 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
     made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
+                levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
                 memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
     each = backend.table_bytes(made)
     steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
@@ -81,7 +83,7 @@ def _members(run, ids, population):
     """
     own = object.__new__(type(run))
     own.__dict__.update(vars(run))
-    own.__dict__.update(step_size=chosen(run.step_size, ids, population), rule=chosen(run.rule, ids, population))
+    own.__dict__.update((name, chosen(getattr(run, name), ids, population)) for name in ("step_size", "rule", "stop"))
     if run.init is not None:
         shapes = run.model.shapes()
         own.__dict__["init"] = {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a
@@ -149,7 +151,7 @@ def _dtypes(run):
             why = other_dtype(array, run.dtype)
             if why:
                 raise PlanError(f"{where}: {why}")
-    for name in ("step_size", "model", "rule", "loss"):
+    for name in ("step_size", "model", "rule", "loss", "stop"):
         for where, array in arrays(getattr(run, name), name):
             why = other_dtype(array, run.dtype, hyper=True)
             if why:
@@ -265,7 +267,9 @@ def _memory(run, N, saves):
     out = {"start": N * P * item * (1 + len(rule.buffers())) + min(2 * PART, 64 * N * P),
            "of each network": N * (80 + 16 * numbers + 24 * noises + 56 * groups), "final parameters": N * P * item,
            "besides": BESIDES}
-    if run.metrics or run.save.params:
+    if run.stop:
+        out["those that still run"] = N * (P * item * 2 * (1 + len(rule.buffers())) + 64)  # packed anew, and the whole
+    if run.metrics or run.save.params or run.stop:
         out["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)
         out["measuring"] = N * P * item + 4 * PART  # the survivors' weights where some are lost; parts of the networks
     if run.save.params:

@@ -16,6 +16,7 @@ from .spec.fields import alone
 from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
+STOPS = ("stopped", "stopped_by")  # besides, where the run has stops
 
 
 def _origin(provenance):
@@ -46,6 +47,9 @@ class Result:
     saved_weights [N, S, P] or None: parameters at the saved steps, if SaveAt(params=True)
     provenance: how and where it was computed
     buffers [N, K, P] or None: what the rule carried at the end, for `fs.extend`; files keep none
+    stopped [N]: after how many steps each network stopped, -1 if it did not; stopped_by [N]: which of the run's stops
+        did it, by its place in the list, -1 if none. A stopped network is frozen at the parameters that it had then:
+        later saved steps show that state
     """
 
     run: Run
@@ -58,6 +62,13 @@ class Result:
     saved_weights: np.ndarray | None
     provenance: dict
     buffers: np.ndarray | None = None
+    stopped: np.ndarray | None = None
+    stopped_by: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name in STOPS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full(len(self.ids), -1, np.int64))
 
     def __getitem__(self, name: str) -> Any:
         return self._tensor(self.numpy(name))
@@ -123,11 +134,14 @@ class Result:
         return self.lost < 0
 
     def __repr__(self) -> str:
+        stopped = f"stopped={int((self.stopped >= 0).sum())}, " if self.run.stop else ""
         return (f"Result({type(self.run.model).__name__}, N={len(self.ids)}, T={self.run.steps}, S={len(self.steps)}, "
-                f"lost={int((self.lost >= 0).sum())}, records={sorted(self.records)})")
+                f"lost={int((self.lost >= 0).sum())}, {stopped}records={sorted(self.records)})")
 
     def to_xarray(self) -> Any:
         """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray.
+
+        Of a run with stops, `stopped` and `stopped_by` are coordinates as well.
 
         Hyper-parameters that were given per network are coordinates by their dotted names, such as rule.weight_decay,
         model.W_scale or step_size.decay_at, and so are keys. Attributes: `request`, the Run as JSON (large arrays by
@@ -140,8 +154,8 @@ class Result:
     def to_pandas(self) -> Any:
         """A pandas.DataFrame in long form: a row for each network and saved step. Needs pandas.
 
-        Columns are net, step, step_size, lost, the hyper-parameters that were given per network, and the records that
-        are one number.
+        Columns are net, step, step_size, lost, of a run with stops stopped and stopped_by, the hyper-parameters that
+        were given per network, and the records that are one number.
         """
         return tables.to_pandas(self)
 
@@ -161,6 +175,7 @@ class Result:
         return replace(self, run=tables.members(self.run, places), ids=self.ids[places], base=self.base[places],
                        lost=self.lost[places], weights=self.weights[places], saved_weights=saved,
                        buffers=None if self.buffers is None else self.buffers[places],
+                       stopped=self.stopped[places], stopped_by=self.stopped_by[places],
                        records={name: a[places] for name, a in self.records.items()})
 
     def save(self, path: str | Path, classes: Sequence[type] = ()) -> None:
@@ -179,9 +194,10 @@ class Result:
             return tables.write(self, path)
         codec.require_readable(self.run, classes)
         run = alone(self.run)
-        arrays = {name: getattr(self, name) for name in ARRAYS}
+        stops = {name: getattr(self, name) for name in STOPS if run.stop}
+        arrays = {name: getattr(self, name) for name in ARRAYS} | stops
         archive.validate(run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
-                         taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base)
+                         taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base, **stops)
         header = {"kind": "result", "provenance": _origin(self.provenance), "ids": _named(self.ids)}
         archive.write(path, header, run, arrays, self.records, self.saved_weights)
 
@@ -192,11 +208,10 @@ class Result:
         classes: dataclasses of your own that the run holds; a file makes no records but these and fastsgd's
         Raises SpecError if it is none, or damaged, or its parts do not fit each other.
         """
-        header, run, arrays, records, saved_weights = archive.read(path, "result", ARRAYS, classes)
+        header, run, parts, records, saved_weights = archive.read(path, "result", ARRAYS, classes, STOPS)
         provenance = _origin(header.get("provenance"))
-        parts = dict(zip(ARRAYS, arrays, strict=True))
-        archive.validate(run, parts["lost"], parts["weights"], records, saved_weights, t=run.steps,
-                         taken=len(parts["steps"]), **{name: parts[name] for name in ("ids", "steps", "base")})
+        archive.validate(run, records=records, saved_weights=saved_weights, t=run.steps, taken=len(parts["steps"]),
+                         **parts)
         if header.get("ids", _named(parts["ids"])) != _named(parts["ids"]):
             raise SpecError("file: ids are not those of the run")
         return cls(run=run, records=records, saved_weights=saved_weights, provenance=provenance, **parts)
@@ -225,5 +240,6 @@ def concat(results: Iterable[Result]) -> Result:
     saved = None if first.saved_weights is None else put("saved_weights")
     buffers = None if any(result.buffers is None for result in results) else put("buffers")
     return Result(run=run, steps=first.steps, ids=ids, base=put("base"), lost=put("lost"), weights=put("weights"),
+                  stopped=put("stopped"), stopped_by=put("stopped_by"),
                   records=records, saved_weights=saved, buffers=buffers, provenance=first.provenance | {"parts": [
                       result.provenance for result in results]})

@@ -14,7 +14,7 @@ from .spec import codec
 from .spec.fields import alone, joined, lengths, swept
 from .spec.record import described
 
-PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys")  # fields of a run that may be
+PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop")  # fields of a run that may be
 SUFFIXES = {".zarr": "zarr", ".nc": "netCDF"}
 
 
@@ -39,9 +39,15 @@ def to_xarray(result):
     if not np.array_equal(keys, result.ids):
         labels["key"] = "net", keys
     labels |= {"net": result.ids, "step": result.steps, "step_size": ("net", result.base), "lost": ("net", result.lost)}
+    labels |= {name: ("net", a) for name, a in stops(result).items()}
     attributes = {k: str(v) for k, v in result.provenance.items()}
     attributes |= {"request": json.dumps(described(run)), "seed": run.seed}
     return xarray.Dataset(data, coords=labels, attrs=attributes)
+
+
+def stops(result):
+    """{"stopped", "stopped_by": [N]} of a result, if its run has stops."""
+    return {"stopped": result.stopped, "stopped_by": result.stopped_by} if result.run.stop else {}
 
 
 def to_pandas(result):
@@ -51,6 +57,7 @@ def to_pandas(result):
     N, S = len(result.ids), len(result.steps)
     columns = {"net": np.repeat(result.ids, S), "step": np.tile(result.steps, N),
                "step_size": np.repeat(result.base, S), "lost": np.repeat(result.lost, S)}
+    columns |= {name: np.repeat(a, S) for name, a in stops(result).items()}
     columns |= {name: np.repeat(a, S) for name, a in swept(result.run).items() if a.ndim == 1 and name not in columns}
     columns |= {name: a.reshape(-1) for name, a in result.records.items() if a.ndim == 2}
     return pandas.DataFrame(columns)
@@ -98,6 +105,7 @@ def positions(result, mask, labels):
     N = len(result.ids)
     chosen = np.ones(N, bool)
     known = swept(result.run) | {"net": result.ids, "step_size": result.base, "lost": result.lost}
+    known |= stops(result)
     for name, wanted in labels.items():
         match = [full for full in known if full == name or full.rpartition(".")[2] == name]
         if len(match) != 1:

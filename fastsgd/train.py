@@ -17,7 +17,7 @@ from .spec.save import SaveAt
 def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = None, steps: int | float | None = None,
           networks: int | None = None, init: dict | None = None, order: Any = None, save: SaveAt | None = None,
           metrics: Any = (), loss: Loss | None = None, dtype: Any = "float32", backend: str = "auto",
-          device: Any = None, seed: int = 0, ids: Any = None, keys: Any = None,
+          device: Any = None, seed: int = 0, ids: Any = None, keys: Any = None, stop: Any = (),
           progress: bool | str | Callable[[int, int, int], object] | None = None,
           checkpoint: str | Path | Checkpoint | None = None, tuning: Tuning | None = None) -> Result:
     """Train many small networks, each by its own trajectory, and measure them on the way.
@@ -25,8 +25,8 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
     w_k <- w_k - eta_k(t) * mean over the batch of grad loss(h_{w_k}(x_i), y_i),   t = 0 .. T-1,  k = 0 .. N-1
 
     model: a family from fs.models; or a whole fs.Run or fs.plan(run), and then none of the fields below
-    data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids, keys:
-        as in fs.Run
+    data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids, keys,
+        stop: as in fs.Run
     progress: None (silent), True (a bar on stderr), a name to stand before the bar, or a function called with
         (t, T, number lost) after each launch
     checkpoint: path or fs.Checkpoint. A file that holds this very run is gone on with, and a warning says from which
@@ -36,7 +36,7 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
     """
     if isinstance(model, (Run, Plan)):
         fields = (data, rule, step_size, steps, networks, init, order, save, loss, device, ids, keys)
-        if any(f is not None for f in fields) or metrics or (dtype, backend, seed) != ("float32", "auto", 0):
+        if any(f is not None for f in fields) or metrics or stop or (dtype, backend, seed) != ("float32", "auto", 0):
             raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
         if isinstance(model, Plan) and tuning is not None:
             raise SpecError("tuning: a Plan has made its choices; give it to fs.plan(run, tuning)")
@@ -46,5 +46,5 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
             if value is None:
                 raise SpecError(f"{name}: missing")
         plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
-                             backend, device, seed, ids, keys), tuning)
+                             backend, device, seed, ids, keys, stop), tuning)
     return run_with(plan, checkpoint, progress)

@@ -8,6 +8,7 @@ from .errors import FastsgdError, PlanError
 from .lowering.contract import BUFFERS, FLAGS, HYPERS, PERTURBS
 from .metrics import FittedFunction, Predictions, TestAccuracy, TestLoss, TrainAccuracy, TrainLoss
 from .spec.kinds import kind_of
+from .stops import metric_of
 
 IN_NUMPY = (TrainLoss, TestLoss, TrainAccuracy, TestAccuracy, Predictions, FittedFunction)  # of predictions
 POINTS = 2
@@ -19,7 +20,7 @@ def trial(run):
     if run.model.d != run.data.d or _call("loss.refuse", run.loss.refuse, run.model.outputs, run.data.y):
         return  # the plan has more to say about that
     if kind_of(run.model) is None:
-        _model(run.model, run.dtype, _inputs(run), _measured(run))
+        _model(run.model, run.dtype, _inputs(run), any(isinstance(metric, IN_NUMPY) for metric in _measured(run)))
         _gradient(run)
     if kind_of(run.loss) is None:
         _loss(run)
@@ -71,8 +72,8 @@ def _labels(run):
 
 
 def _measured(run):
-    """Whether a metric of the run takes predictions in NumPy."""
-    return any(isinstance(metric, IN_NUMPY) for metric in run.metrics)
+    """All metrics of the run: those of the saved steps, and of its stops."""
+    return (*run.metrics, *(metric_of(stop, run) for stop in run.stop))
 
 
 def _model(model, dtype, X, numpy):
@@ -150,7 +151,7 @@ def _loss(run):
     bound = _call("loss.bound", loss.bound, float(run.rule.lost_above), run.dtype)
     if not isinstance(bound, (int, float, np.number)) or isnan(bound):
         raise PlanError(f"loss.bound: returned {bound!r}, expected a number")
-    if any(isinstance(metric, (TrainLoss, TestLoss)) for metric in run.metrics):
+    if any(isinstance(metric, (TrainLoss, TestLoss)) for metric in _measured(run)):
         _agree("loss.value", value(torch.float64), _call(
             "loss.value (in NumPy, for metrics)", loss.value, f, y.astype(np.float64), o), (POINTS,))
 

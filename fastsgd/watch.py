@@ -13,16 +13,17 @@ def watcher(plan, progress):
     if progress is None or progress is False:
         yield None
     elif callable(progress):
-        yield lambda done: progress(done.t, T, plan.N - done.alive)
+        yield lambda done: progress(done.t, T, done.gone)
     elif progress is True or isinstance(progress, str):
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
+        stopped = (TextColumn("{task.fields[stopped]} stopped"),) if plan.run.stop else ()
         with Bar(TextColumn(_named(plan, progress)), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-                 TextColumn("{task.fields[lost]} lost"), console=Console(file=sys.stderr)) as bar:
-            task = bar.add_task("", total=T, lost=0)
-            yield lambda done: bar.update(task, completed=done.t, lost=plan.N - done.alive)
+                 TextColumn("{task.fields[lost]} lost"), *stopped, console=Console(file=sys.stderr)) as bar:
+            task = bar.add_task("", total=T, lost=0, stopped=0)
+            yield lambda done: bar.update(task, completed=done.t, lost=done.gone, stopped=done.halted)
     else:
         raise SpecError(f"progress: {progress!r} given, expected None, True, a name, or a function "
                         "(t, T, lost)")

@@ -12,10 +12,10 @@ import fastsgd as fs
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
     ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
-    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["lowering"],
-    ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["cost"], ["trial"], ["plan"],
-    ["settle"], ["execute"], ["watch"], ["checkpoint"], ["train", "functional", "extend"], ["sweep", "sklearn"],
-    ["calibrate"], ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
+    ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["stops"],
+    ["lowering"], ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["cost"], ["trial"],
+    ["plan"], ["settle"], ["running"], ["execute"], ["watch"], ["checkpoint"], ["train", "functional", "extend"],
+    ["sweep", "sklearn"], ["calibrate"], ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 
@@ -108,7 +108,7 @@ def test_core_headers_stand_alone_and_need_no_library(path):
 
 
 def test_public_names_are_documented():
-    for module in (fs, fs.linalg, fs.models, fs.rules, fs.metrics, fs.orders, fs.losses, fs.data, fs.modules,
+    for module in (fs, fs.linalg, fs.models, fs.rules, fs.metrics, fs.orders, fs.losses, fs.data, fs.modules, fs.stops,
                    fs.lr_schedulers):
         for name in module.__all__:
             thing = getattr(module, name)

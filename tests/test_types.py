@@ -7,7 +7,7 @@ import typed
 import fastsgd as fs
 
 SHELVES = (fs, fs.data, fs.functional, fs.linalg, fs.losses, fs.lr_schedulers, fs.metrics, fs.models, fs.modules,
-           fs.orders, fs.rules, fs.sweep, fs.reduce)
+           fs.orders, fs.rules, fs.stops, fs.sweep, fs.reduce)
 
 
 SPOKEN = ("__init__", "__getitem__", "__iter__", "__contains__", "__call__", "__len__")

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..models.base import form_of
 from ..spec.kinds import kind_of, unknown
+from ..stops import metric_of
 from . import contract, own
 
 # Hyper-parameters and flags of rules that look at each parameter by itself, as core/rules/update.h's Update::each
@@ -222,6 +223,20 @@ class Work:
         order = self.run.order
         return self.full or (self.order in ("replace", "permute") and self.network is not None) or (
             self.order == "table" and len(order.table) == 1)
+
+    # ---- what is measured
+
+    @cached_property
+    def stops(self):
+        """(Stop, the metric that it looks at) of each of the run's. Raises PlanError for one that is not possible."""
+        return tuple((stop, metric_of(stop, self.run)) for stop in self.run.stop)
+
+    @cached_property
+    def metrics(self):
+        """All metrics that are measured: those of the saved steps, and what only stops look at."""
+        found = list(self.run.metrics)
+        found += [metric for _, metric in self.stops if metric not in found]
+        return tuple(found)
 
     # ---- which loop
 

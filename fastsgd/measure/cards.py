@@ -45,7 +45,7 @@ class Budget:
 def budget(work, N, card, host=None):
     """The Budget of N networks on a card. host: a Host; None to ask for sizes and words alone."""
     share, tasks, refused, local, points, wish = int(SHARE * card.free()), {}, {}, 0, 0, 0
-    for metric in work.run.metrics:
+    for metric in work.metrics:
         found = kernels_of(metric).on_card(metric, work, card, host)
         if found is None:
             continue
@@ -112,7 +112,7 @@ class Cards(Place):
         return {one: budget.reserved for one, budget in self.budgets.items()}
 
     def explain(self):
-        hosts = {metric: self.host.explain_metric(metric) for metric in self.work.run.metrics}  # refuses what it must
+        hosts = {metric: self.host.explain_metric(metric) for metric in self.work.metrics}  # refuses what it must
         budget = self.budgets[self.here[0]]
         return tuple(filter(None, (_explain(metric, budget, host) for metric, host in hosts.items())))
 

@@ -29,7 +29,7 @@ class Place:
 
     def explain(self):
         """Sentences for the plan; PlanError for a method that the place lacks."""
-        return tuple(filter(None, map(self.explain_metric, self.work.run.metrics)))
+        return tuple(filter(None, map(self.explain_metric, self.work.metrics)))
 
     def explain_metric(self, metric):
         """A sentence, or None where there is nothing to say."""

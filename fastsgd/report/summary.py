@@ -11,6 +11,7 @@ def data(result):
     records = {name: dict(zip(("10%", "50%", "90%"), np.quantile(a[alive, -1], (0.1, 0.5, 0.9)).tolist(), strict=True))
                for name, a in result.records.items() if a.ndim == 2 and alive.any()}
     return {"model": type(result.run.model).__name__, "networks": len(alive), "lost": int((~alive).sum()),
+            **({"stopped": int((result.stopped >= 0).sum())} if result.run.stop else {}),
             "steps": result.run.steps, "at": int(result.steps[-1]), "dtype": result.run.dtype,
             "seconds": result.provenance.get("seconds", {}), "records": records}
 
@@ -19,8 +20,10 @@ def text(result):
     """Plain text: what ran, what was lost, and the quantiles of every record at the last saved step."""
     alive = result.survived
     seconds = result.provenance.get("seconds", {})
+    stopped = f", {int((result.stopped >= 0).sum())} stopped" if result.run.stop else ""
+    spent = ", ".join(f"{what} {value:.2f} s" for what, value in seconds.items())
     lines = [f"{type(result.run.model).__name__}: {len(alive)} networks, {result.run.steps} steps, {result.run.dtype}; "
-             f"{int((~alive).sum())} lost; " + ", ".join(f"{what} {value:.2f} s" for what, value in seconds.items())]
+             f"{int((~alive).sum())} lost{stopped}; {spent}"]
     if not alive.any():
         return "\n".join([*lines, "no network survived, so there is nothing to take quantiles of"])
     names = [name for name, a in result.records.items() if a.ndim == 2]

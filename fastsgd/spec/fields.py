@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import SpecError
+from .metric import Metric
 
 PLAIN = (float, int, str, type(None))  # bool is an int
 
@@ -20,7 +21,7 @@ def arrays(value, name, shared=True):
     """
     if isinstance(value, np.ndarray):
         yield name, value
-    elif hasattr(value, "__dataclass_fields__"):
+    elif hasattr(value, "__dataclass_fields__") and not isinstance(value, Metric):  # whose arrays are points
         for field in value.__dataclass_fields__:
             inner = getattr(value, field, None)
             if not isinstance(inner, PLAIN) and (shared or not _shared(value, field)):
@@ -40,6 +41,7 @@ def arrays(value, name, shared=True):
 def lengths(run):
     """{field: number of networks it was given for} of a Run, fields given once left out."""
     given = run.step_size.lengths() | run.rule.lengths()
+    given |= {f"stop[{k}].{name}": N for k, stop in enumerate(run.stop) for name, N in stop.lengths().items()}
     if run.init is None:  # else the model's scales have no part
         given |= run.model.lengths()
     for name, array in (run.init or {}).items():
@@ -60,7 +62,7 @@ def swept(run):
     """{dotted name: values [N] or [N, m] of a run's networks} of the hyper-parameters that were given per network."""
     population, ids = next(iter(lengths(run).values()), None), slice(None) if run.ids is None else run.ids
     out = {}
-    for part in ("step_size", "rule", "model"):
+    for part in ("step_size", "rule", "model", "stop"):
         for name, array in arrays(getattr(run, part), part, shared=False):
             table = part == name  # step sizes of every step are no labels
             if array.ndim and not table and len(array) == population and array.shape != (1, 1):
@@ -79,7 +81,8 @@ def chosen(value, ids, population):
         return tuple(chosen(item, ids, population) for item in value)
     if isinstance(value, dict):
         return {name: chosen(item, ids, population) for name, item in value.items()}
-    if not hasattr(value, "__dataclass_fields__") or (hasattr(value, "lengths") and not value.lengths()):
+    if not hasattr(value, "__dataclass_fields__") or isinstance(value, Metric) or (
+            hasattr(value, "lengths") and not value.lengths()):
         return value  # a table [T] has no networks, however long it is
     copy = object.__new__(type(value))
     copy.__dict__.update(vars(value))
@@ -103,7 +106,7 @@ def alone(run):
         return run
     changes = {"ids": None, "networks": None, "keys": ids if run.keys is None else run.keys[ids], "model": model}
     if population is not None:
-        changes |= {"step_size": chosen(run.step_size, ids, population), "rule": chosen(run.rule, ids, population)}
+        changes |= {name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")}
     if run.init is not None:
         changes["init"] = {name: a[ids] if name in shapes and a.ndim > len(shapes[name]) else a
                            for name, a in run.init.items()}

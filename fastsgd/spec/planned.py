@@ -1,6 +1,6 @@
 """Owns the records that the planner fills and backends read: a Plan, and one Segment of its time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -90,6 +90,7 @@ class Plan(Record):
     each [N, G, 3] float64: step scale, weight decay and localisation of each named array of parameters; None where all
         have the same
     noises {name: (base [N], row [N] int32, table)}: amplitudes of the rule's noises, like those of the step size
+    levels: [N] float64 of each of the run's stops
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
     work: the run in the words of kernels, a lowering.work.Work
@@ -109,6 +110,7 @@ class Plan(Record):
     tuning: Tuning
     numbers: dict = field(default_factory=dict)
     noises: dict = field(default_factory=dict)
+    levels: tuple = ()
     memory: dict = field(default_factory=dict)
     cost: Any = None
     work: Any = None
@@ -175,6 +177,13 @@ class Plan(Record):
         counts = self.run.order.counts(t0, t1, self.run.data.n, self.batch)
         return np.ascontiguousarray(counts if len(counts) == 1 else counts[self.ids])
 
+    def part(self, who: np.ndarray) -> "Plan":
+        """The Plan of the networks at positions `who` [M] alone, of the same choices and bits."""
+        own = {name: getattr(self, name)[who] for name in ("ids", "keys", "start", "base", "row")}
+        noises = {name: (base[who], row[who], table) for name, (base, row, table) in self.noises.items()}
+        return replace(self, **own, noises=noises, numbers={name: a[who] for name, a in self.numbers.items()},
+                       levels=tuple(level[who] for level in self.levels))
+
     def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
         rule, model = self.run.rule, self.run.model
@@ -203,6 +212,8 @@ class Plan(Record):
             f"step size: base {_range(self.base)}, {len(self.table(0, 1))} schedule(s)" + self._per_network(),
             f"saved steps: {len(self.saves)} ({self.saves[0]} .. {self.saves[-1]}), metrics: "
             + (", ".join(metric.name for metric in run.metrics) or "none"),
+            *(f"stop: where {stop.named} {stop.sign} {_range(stop.level)}, looked at every {stop.every} steps"
+              for stop in run.stop),
             f"backend: {self.backend}",
             *(f"  {reason}" for reason in self.reasons),
             "segments: cut at saved steps" + (f" and every {tuning.segment} steps" if tuning.segment else

@@ -15,6 +15,7 @@ from .problem import Dataset, Fresh, Stream
 from .record import Record
 from .save import SaveAt
 from .schedule import Schedule, StepSize, StepTable
+from .stop import stops
 
 DTYPES = ("float32", "float64")
 BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
@@ -46,6 +47,8 @@ class Run(Record):
     ids: which members of the population to run, [M] distinct, default all; member k has the same bits in any company
     keys [N]: whose draws each network of the population has, 0 <= key < 2**32, repeats allowed; by default its own
         number k. Networks of one key see one sample order, start and noise, whatever else they differ in
+    stop: fs.stops.Below(metric, level), fs.stops.Above(metric, level) or a list of these, the first in the list first:
+        a network stops at the first look that finds one of them true, stays as it is there, and takes no more time
     Raises SpecError if a field is illegal by itself; the plan checks fields against each other.
     """
 
@@ -66,6 +69,7 @@ class Run(Record):
     seed: int = 0
     ids: Any = None
     keys: Any = None
+    stop: Any = ()
 
     def __post_init__(self):
         put = object.__setattr__
@@ -103,6 +107,7 @@ class Run(Record):
             put(self, "ids", _ids(self.ids))
         if self.keys is not None:
             put(self, "keys", _numbers(self.keys, "keys"))
+        put(self, "stop", stops(self.stop))
 
     def _need(self, name, *attributes, what):
         value = getattr(self, name)

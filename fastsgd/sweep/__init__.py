@@ -7,7 +7,8 @@ from .store import Store, create
 from .store import open_store as open
 from .work import work
 
-KINDS = (reduce.Moments, reduce.Quantiles, reduce.LostShare, reduce.Survival, reduce.Histogram)
+KINDS = (reduce.Moments, reduce.Quantiles, reduce.LostShare, reduce.Survival, reduce.FirstPassage,
+         reduce.Histogram)
 
 __all__ = ["Keep", "Random", "Store", "Sweep", "create", "open", "reduce", "run", "work"]
 

@@ -11,8 +11,8 @@ from ..spec.fields import lengths
 from ..spec.record import Record, in_a_line
 
 FIXED = ("ids", "keys", "networks", "save", "metrics", "backend", "device")  # what a sweep has one of, or makes itself
-TAKEN = {"replica", "step", "lost", "network", "networks", "quantile", "weights", "saved_step", "point", "case",
-         "sample"}  # names that labelled results have for other things
+TAKEN = {"replica", "step", "lost", "stopped", "stopped_by", "network", "networks", "quantile", "weights", "saved_step",
+         "point", "case", "sample"}  # names that labelled results have for other things
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,9 @@ def _put(record, path, value, name):
         if first not in record:
             raise UnknownField(f"sweep: {name!r}: {_near(first, list(record))}", first)
         return record | {first: _put(record[first], rest, value, name)}
+    if isinstance(record, tuple) and first.isdecimal() and int(first) < len(record):
+        k = int(first)
+        return (*record[:k], _put(record[k], rest, value, name), *record[k + 1:])
     if not is_dataclass(record):
         raise SpecError(f"sweep: {name!r} leads into {in_a_line(record)}, which has no fields")
     legal = [f.name for f in fields(record) if f.init]

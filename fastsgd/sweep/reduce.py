@@ -25,11 +25,13 @@ class Part(Record):
     """Some networks of some cells, as a worker has them.
 
     values {metric: [cells, R, S] float64}: NaN where a network was lost; lost [cells, R] int64; steps [S]
+    stopped [cells, R] int64: after how many steps they stopped, -1 if they did not
     """
 
     values: dict
     lost: np.ndarray
     steps: np.ndarray
+    stopped: np.ndarray | None = None
 
 
 class Reduction(Record, ABC):
@@ -192,6 +194,37 @@ class Survival(Reduction):
 
 
 @dataclass(frozen=True, eq=False)
+class FirstPassage(Reduction):
+    """Share of the networks of each cell that a stop ended, and mean and deviation (over n - 1) of their steps."""
+
+    name = "first_passage"
+
+    def of(self, part: Any) -> Any:
+        there = part.stopped >= 0
+        n = there.sum(axis=1)
+        steps = np.where(there, part.stopped, 0).astype(np.float64)
+        mean = total(steps) / np.maximum(n, 1)
+        square = total(np.where(there, (steps - mean[:, None]) ** 2, 0.0))
+        return {"n": n, "networks": np.full(len(n), there.shape[1]), "mean": mean, "square": square}
+
+    def join(self, states: Any) -> Any:
+        out = states[0]
+        for state in states[1:]:
+            n = out["n"] + state["n"]
+            gap, share = state["mean"] - out["mean"], state["n"] / np.maximum(n, 1)
+            out = {"n": n, "networks": out["networks"] + state["networks"], "mean": out["mean"] + gap * share,
+                   "square": out["square"] + state["square"] + gap * gap * (out["n"] * share)}
+        return out
+
+    def finish(self, state: Any) -> Any:
+        n, networks = state["n"], state["networks"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            deviation = np.where(n > 1, np.sqrt(state["square"] / np.maximum(n - 1, 1)), np.nan)
+        return {"stopped_share": ((), np.where(networks > 0, n / np.maximum(networks, 1), np.nan)),
+                "stopped_mean": ((), np.where(n > 0, state["mean"], np.nan)), "stopped_std": ((), deviation)}
+
+
+@dataclass(frozen=True, eq=False)
 class Histogram(Reduction):
     """Counts of each metric at each saved step over all cells, in bins of the logarithm, a quarter of an octave wide.
 
@@ -259,8 +292,9 @@ def _metrics(state, key):
     return [name.removesuffix(f".{key}") for name in state if name.endswith(f".{key}")]
 
 
-def usual(replicas: int) -> tuple:
-    """The reductions of a sweep that names none."""
+def usual(replicas: int, stops: bool = False) -> tuple:
+    """The reductions of a sweep that names none; stops: whether its run has any."""
+    more = (FirstPassage(),) if stops else ()
     if replicas >= 8:
-        return (Moments(), Quantiles(), LostShare(), Survival(), Histogram())
-    return (LostShare(), Histogram())
+        return (Moments(), Quantiles(), LostShare(), Survival(), *more, Histogram())
+    return (LostShare(), *more, Histogram())

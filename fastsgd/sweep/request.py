@@ -219,7 +219,7 @@ class Sweep(Record):
     @property
     def reductions(self) -> tuple:
         """The reductions: those given, or the usual ones."""
-        return usual(self.replicas) if self.reduce is None else self.reduce
+        return usual(self.replicas, bool(self.base.stop)) if self.reduce is None else self.reduce
 
     @property
     def labels(self) -> dict:

@@ -27,7 +27,8 @@ from .request import Keep, Random, Sweep
 FORMAT = 1
 MANIFEST = "sweep.npz"
 FOLDERS = ("claims", "done", "parts")
-KINDS = (Sweep, Keep, Random, reduce.Moments, reduce.Quantiles, reduce.LostShare, reduce.Survival, reduce.Histogram)
+KINDS = (Sweep, Keep, Random, reduce.Moments, reduce.Quantiles, reduce.LostShare, reduce.Survival,
+         reduce.FirstPassage, reduce.Histogram)
 codec.KINDS |= {codec.name_of(kind): kind for kind in KINDS}
 
 
@@ -82,7 +83,8 @@ class Store:
         """The arrays of the group called `name`."""
         run, one = self.groups[name].run, self.layouts[name]
         S = len(run.save.resolve(run.steps))
-        out = [Array("lost", (), (), "int64", one.size, one.chunk(one.size, 8), False)]
+        flags = ("lost", "stopped", "stopped_by") if run.stop else ("lost",)
+        out = [Array(flag, (), (), "int64", one.size, one.chunk(one.size, 8), False) for flag in flags]
         for metric in run.metrics:
             axes = metric.axes(run.model, run.data) or {}
             shape = (S, *map(len, axes.values()))

@@ -49,7 +49,7 @@ def do(store, name, tuning=None, on_launch=None):
     range_, began = store.range(name), time.perf_counter()
     result = execute(make_plan(run_of(store, range_), tuning), on_launch=on_launch)
     kept = store.layouts[range_.group].kept(range_.networks)
-    values = {"lost": result.lost, "weights": result.weights}
+    values = {name: getattr(result, name) for name in ("lost", "stopped", "stopped_by", "weights")}
     values |= {metric: a if len(kept) == len(a) else a[kept] for metric, a in result.records.items()}
     files = {}
     try:
@@ -102,7 +102,7 @@ def reduced(store, range_, result):
     """What the sweep's reductions make of a range: {"REDUCTION/key": array}."""
     cells = len(range_.cells)
     part = Part({name: a.reshape(cells, -1, a.shape[1]) for name, a in result.records.items() if a.ndim == 2},
-                result.lost.reshape(cells, -1), result.steps)
+                result.lost.reshape(cells, -1), result.steps, result.stopped.reshape(cells, -1))
     return {f"{one.name}/{key}": a for one in store.sweep.reductions for key, a in one.of(part).items()}
 
 

@@ -6,6 +6,7 @@ from . import (
     elhage2022,
     even2023,
     haochen2021,
+    kramers1940,
     lau2023,
     lewkowycz2020,
     saad1995,
@@ -14,4 +15,4 @@ from . import (
 
 NEIGHBOURS = {module.NAME: module for module in (
     even2023, woodworth2020, haochen2021, lewkowycz2020, cohen2021, saad1995, elhage2022, andriushchenko2023sam,
-    lau2023)}
+    lau2023, kramers1940)}

@@ -1,0 +1,177 @@
+"""Owns the networks that still run: the backend's state of them, what is measured there, who stops, the room it leaves.
+
+A network that stops is frozen as a lost one is: backends do not move what has a step for its flag. Once half of the
+networks that a backend holds are frozen, those that move are packed anew, so that a launch costs what they take.
+"""
+
+import time
+from functools import cached_property
+
+import numpy as np
+
+from . import backends, measure
+from .errors import SpecError
+from .lowering.contract import ALIVE
+from .plan import PART
+from .settle import settle
+
+LAUNCH_SECONDS = 0.25  # of a launch: bars move and checkpoints are written between launches, which cost nothing then
+
+
+class Taken:
+    """The networks that a step is measured on.
+
+    who [M]: their positions; weights [M, P], read when somebody asks; held: whether they are the state's own
+    """
+
+    def __init__(self, who, read, held):
+        self.who, self.held, self._read = who, held, read
+
+    @cached_property
+    def weights(self):
+        return self._read()
+
+
+class Running:
+    """The networks of a plan, and those of them that a backend holds.
+
+    alive, halted: how many move, how many have stopped
+    """
+
+    def __init__(self, plan, done, place):
+        self.plan, self.place = plan, place
+        self.backend = backends.by_name(plan.backend)
+        self.stopped, self.by, self.halted = done.stopped, done.stopped_by, done.halted
+        self.networks = {}  # {metric: networks a call}
+        self.who = self.rest = None  # positions [M] of what the backend holds, and (weights, buffers, lost) of all
+        lost = np.where(self.stopped >= 0, self.stopped, done.lost) if self.halted else done.lost
+        self._load(plan, done.weights, lost, done.buffers)
+        self.alive = done.alive
+
+    def _load(self, held, weights, lost, buffers):
+        self.held = held
+        self.state = self.backend.load(held, weights, lost, buffers, self.place and self.place.reserved)
+
+    def advance(self, t0, t1):
+        """Move over steps t0 .. t1 - 1; returns the seconds of the launch."""
+        segment = self.held.segment(t0, t1)
+        began = time.perf_counter()
+        self.backend.advance(self.state, segment)
+        spent = time.perf_counter() - began
+        self.alive = settle(self.backend, self.state, segment)
+        return spent
+
+    # ---- the state of all networks
+
+    def read(self):
+        """(weights [N, P], buffers [N, K, P]), not to be written to."""
+        if self.who is None:
+            return self.backend.read(self.state)
+        for whole, part in zip(self.rest, self.backend.read(self.state), strict=False):
+            whole[self.who] = part
+        return self.rest[:2]
+
+    def lost(self):
+        """[N] first bad step of each network, -1 if none."""
+        flags = self.backend.lost(self.state)
+        if self.who is not None:
+            self.rest[2][self.who] = flags
+            flags = self.rest[2]
+        return np.where(self.stopped >= 0, ALIVE, flags) if self.halted else flags
+
+    # ---- stopping
+
+    def next_look(self, t):
+        """The first step after t at which a look is due."""
+        return min((t // stop.every * stop.every + stop.every for stop in self.plan.run.stop), default=np.inf)
+
+    def look(self, done):
+        """Stop the networks that have reached a level, if a look is due after `done.t` steps; whether it was."""
+        stops = self.plan.work.stops
+        due = [k for k, (stop, _) in enumerate(stops) if stop.due(done.t, self.plan.run.steps)]
+        if not due or not self.alive:
+            return False
+        flags = self.backend.lost(self.state).copy()
+        at = np.flatnonzero(flags == ALIVE)
+        who = at if self.who is None else self.who[at]
+        taken = Taken(who, lambda: done.weights if len(who) == self.plan.N else done.weights[who], True)
+        values, by = {}, np.full(len(who), -1)
+        for k in due:
+            stop, metric = stops[k]
+            if metric not in values:
+                values[metric] = self._numbers(metric, taken)
+            by[(by < 0) & stop.reached(values[metric], self.plan.levels[k][who])] = k
+        hit = by >= 0
+        if hit.any():
+            self.stopped[who[hit]], self.by[who[hit]] = done.t, by[hit]
+            flags[at[hit]] = done.t
+            self.backend.set_lost(self.state, flags)
+            self.halted += int(hit.sum())
+            self.alive -= int(hit.sum())
+            if 0 < 2 * self.alive <= len(flags):
+                self._pack(at[~hit])
+        return True
+
+    def _pack(self, at):
+        """Let the backend hold those at positions `at` of what it holds, and no others."""
+        weights, buffers = self.backend.read(self.state)
+        flags = self.backend.lost(self.state)
+        if self.rest is None:
+            self.rest = np.array(weights), np.array(buffers), np.array(flags)
+            self.who = np.arange(self.plan.N)
+        for whole, part in zip(self.rest, (weights, buffers, flags), strict=True):
+            whole[self.who] = part
+        self.who, self.state = self.who[at], None
+        self._load(self.held.part(at), weights[at], flags[at], buffers[at])
+
+    # ---- measuring
+
+    def _numbers(self, metric, taken):
+        """A metric of the networks taken, [M]."""
+        out = np.empty(len(taken.who))
+        at = 0
+        for who, values in self.measured(metric, taken):
+            if values.size != len(who):
+                raise SpecError(f"stop: {metric.name!r} has values of shape {values.shape[1:]}, expected a metric of "
+                                "one number")
+            out[at:at + len(who)] = values.reshape(-1)
+            at += len(who)
+        return out
+
+    def measured(self, metric, taken):
+        """Yield (positions, values) of a metric, so few networks at a time that Ctrl-C is answered within a second."""
+        at, run = 0, self.plan.run
+        points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
+        most = max(4 * (self.plan.tuning.threads or 1),
+                   PART // (24 * run.model.P + 48 * points * run.model.outputs))
+        while at < len(taken.who):
+            size = min(self.networks.get(metric.name) or self.place.first(metric), most)
+            who = taken.who[at:at + size]
+            began = time.perf_counter()
+            with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
+                values = self._where_they_lie(metric, who) if taken.held else None
+                if values is None:
+                    values = self._read_and_measured(metric, who, taken.weights[at:at + size])
+            yield who, values
+            at += len(who)
+            spent = max(time.perf_counter() - began, 1e-6)
+            self.networks[metric.name] = int(min(4 * size, max(16, len(who) * LAUNCH_SECONDS / spent)))
+
+    def _where_they_lie(self, metric, who):
+        """Values of a metric for the networks `who` [M], None if the backend does not hold, or measure, all of them."""
+        if self.who is not None:
+            places = np.minimum(np.searchsorted(self.who, who), len(self.who) - 1)
+            if not np.array_equal(self.who[places], who):
+                return None
+            who = places
+        return self.place.measure_held(self.state, metric, who)
+
+    def _read_and_measured(self, metric, who, weights):
+        """Values of a metric for networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
+        run, start = self.plan.run, {}
+        values = self.place.measure(metric, weights)
+        if values is not None:
+            return values
+        if metric.needs_start:
+            start["start"] = measure.float64_params(run.model, self.plan.start[who])
+        return metric.compute(run.model, measure.float64_params(run.model, weights), run.data, run.loss, **start)

@@ -1,0 +1,54 @@
+"""The public names of stops; and which metric a stop looks at."""
+
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from functools import cache
+from math import prod
+
+from . import metrics
+from .errors import PlanError
+from .spec.stop import Above, Below, Stop
+
+__all__ = ["Above", "Below", "Stop"]
+
+
+def __dir__():
+    return __all__
+
+
+def metric_of(stop, run):
+    """The metric that a Stop of a run looks at. Raises PlanError for a name that means none, or more than a number."""
+    where = f"stop: {stop.named!r}"
+    own = {metric.name: metric for metric in run.metrics}
+    if not isinstance(stop.metric, str):
+        metric = stop.metric
+    elif stop.metric in own:
+        metric = own[stop.metric]
+    elif stop.metric in _by_default():
+        metric = _by_default()[stop.metric]()
+    else:
+        known = [*own, *_by_default()]
+        close = get_close_matches(stop.metric, known, 3, 0.5)
+        raise PlanError(f"{where} is no metric; " + (f"did you mean {' or '.join(map(repr, close))}?" if close else
+                                                    f"legal are {', '.join(known)}"))
+    why = metric.refuse(run.model, run.data)
+    if why:
+        raise PlanError(f"{where} is not possible here: {why}")
+    axes = metric.axes(run.model, run.data)
+    if axes and prod(map(len, axes.values())) > 1:
+        raise PlanError(f"{where} is {' x '.join(str(len(labels)) for labels in axes.values())} numbers a network, "
+                        "expected a metric of one number")
+    return metric
+
+
+@cache
+def _by_default():
+    """{name: class} of the metrics that need nothing to be made."""
+    kinds = {}
+    for kind in (getattr(metrics, word) for word in metrics.__all__):
+        given = [field for field in fields(kind) if field.init] if hasattr(kind, "__dataclass_fields__") else []
+        if given and all(field.default is not MISSING or field.default_factory is not MISSING for field in given):
+            name = {field.name: field.default for field in given}.get("name")
+            if isinstance(name, str):
+                kinds[name] = kind
+    return kinds
