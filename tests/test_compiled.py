@@ -1,17 +1,22 @@
 """Time loops compiled for one run: the bits of the prebuilt ones, chosen where they pay, never in silence."""
 
+import ctypes
+import subprocess
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from traced_nets import NETS
 
 import fastsgd as fs
 from fastsgd.backends import cpu
+from fastsgd.cuda.program import source_folder
 from fastsgd.errors import BackendUnavailable, PlanError
 from fastsgd.lowering import compiled
 from fastsgd.lowering.work import Work
 from fastsgd.native import native
-from fastsgd.trace import compiler
+from fastsgd.trace import check, compiler, programs
 
 M, R = fs.models, fs.rules
 SGD = {"plain": R.SGD()}
@@ -202,3 +207,47 @@ def test_a_loop_of_other_headers_is_refused():
     library = compiler.Library("", entries, 0.0, None)
     with pytest.raises(ValueError, match="not of one kind"):
         cpu._compare(work, module, library)
+
+
+def test_a_step_in_one_sweep_is_derivatives_and_then_the_value(tmp_path):
+    """Of every network of the table: parameters and value, bit by bit."""
+    unit, sizes = '#include "traced/cpu.h"\n', []
+    for k, (function, d, shapes) in enumerate(NETS.values()):
+        shapes = {name: shape if isinstance(shape, tuple) else (shape,) for name, shape in shapes.items()}
+        nodes, _ = programs.model_graph(function, shapes, d)
+        program = programs.model_program(nodes["f"], shapes, list(shapes), d)
+        sizes.append((program.layout.P, *program.sizes))
+        unit += f"namespace {{ namespace n{k} {{ using namespace fs;\n{program.text}{program.sweep}}} }}\n" + f"""
+FS_EXPORT void both_{k}(fs::Vec<float, 8>* w, fs::Vec<float, 8>* v, fs::Vec<float, 8>* x, fs::Vec<float, 8>* next,
+                        fs::Vec<float, 8>* g, fs::Vec<float, 8>* f, fs::Vec<float, 8>* h) {{
+  using Tm = fs::Team<float, 8, 1>;
+  fs::Vec<float, 8> a[{program.rows + 1}], b[{program.rows + 1}];
+  const n{k}::Model<Tm> model;
+  const fs::Columns<Tm> at{{x}}, to{{next}};
+  model.forward(w, at, a, f);
+  n{k}::Sweep<Tm>::step(w, at, g, a, to, b, f);
+  model.forward(v, at, a, h);
+  model.vjp(v, at, g, a, fs::Accumulate<fs::Vec<float, 8>>{{v}});
+  model.forward(v, to, a, h);
+}}
+"""
+    (tmp_path / "unit.cpp").write_text(unit)
+    made = tmp_path / "unit.so"
+    command = ["g++", "-std=c++17", "-O0", "-DFS_HD=inline", "-ffp-contract=off", "-fPIC", "-shared", "-w",
+               "-fvisibility=hidden", *compiler.MACHINE["v3"], f"-I{source_folder()}"]
+    subprocess.run([*command, str(tmp_path / "unit.cpp"), "-o", str(made)], check=True)
+    library, rng, swept = ctypes.CDLL(str(made)), np.random.default_rng(0), 0
+    for k, (P, d, o) in enumerate(sizes):
+        w, x, next_, g = (check._rows(0.7 * rng.standard_normal((8, size)), "float32") for size in (P, d, d, o))
+        v, f, h = check._rows(w.T, "float32"), *(check._aligned((o, 8), "float32") for _ in range(2))
+        getattr(library, f"both_{k}")(*(ctypes.c_void_p(a.ctypes.data) for a in (w, v, x, next_, g, f, h)))
+        assert np.isfinite(w).all() and w.tobytes() == v.tobytes() and f.tobytes() == h.tobytes(), list(NETS)[k]
+        swept += 1
+    assert swept == len(NETS)
+    assert "m1001 = w[" in programs_of("sine").sweep  # parameters do move where they are read
+
+
+def programs_of(name):
+    function, d, shapes = NETS[name]
+    shapes = {name: shape if isinstance(shape, tuple) else (shape,) for name, shape in shapes.items()}
+    return programs.model_program(programs.model_graph(function, shapes, d)[0]["f"], shapes, list(shapes), d)

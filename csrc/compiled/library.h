@@ -6,6 +6,7 @@
 #include "../cpu/fused.h"
 #include "relu2.h"
 #include "steps.h"
+#include "sweeps.h"
 
 #define FS_EXPORT extern "C" __attribute__((visibility("default")))
 

@@ -10,7 +10,8 @@ namespace fs {
 
 // Spec: T, W lanes, LABELS (numbers in a row of y), model<Tm>() with forward and vjp, loss(given), whose
 // dloss(f, y, outputs, g) returns the lanes that are out of bounds, and update(), a rule that looks at each parameter
-// by itself (Update::each) or is plain. A rule that is not plain wants every derivative handed over once.
+// by itself (Update::each) or is plain. A rule that is not plain wants every derivative handed over once. KEPT: vectors
+// that a vector of networks keeps from step to step, for compiled/sweeps.h.
 template <class Spec>
 class Steps {
  public:
@@ -20,7 +21,8 @@ class Steps {
   Steps(const GeneralJob<T>& all_, char* at) : all(all_), job(all_.job), keys(all_.job.seed) {
     for (int m = 0; m < side(all); ++m, at += group_bytes()) {
       group[m].w = reinterpret_cast<V*>(at), group[m].buffers = group[m].w + P;
-      group[m].ahead.place(at + line(ROWS * sizeof(V)), model().inputs());
+      group[m].kept = reinterpret_cast<V*>(at + line(ROWS * sizeof(V)));
+      group[m].ahead.place(at + line(ROWS * sizeof(V)) + line(Spec::KEPT * sizeof(V)), model().inputs());
     }
     residuals = reinterpret_cast<V*>(at);
   }
@@ -52,13 +54,14 @@ class Steps {
     for (int m = 0; m < groups; ++m) retire(group[m], group[m].alive, -1);
   }
 
- private:
+ protected:
   using Tm = Team<T, W, 1>;
   using V = typename Tm::V;
   using A = Ahead<Tm, false>;
   static constexpr auto model() { return Spec::template model<Tm>(); }
   static constexpr Update RULE = Spec::update();
-  static constexpr int P = model().P(), OUTPUTS = model().outputs(), ROWS = (1 + RULE.buffers) * P;
+  static constexpr int LABELS = Spec::LABELS, P = model().P(), OUTPUTS = model().outputs(),
+                       ROWS = (1 + RULE.buffers) * P;
   static constexpr int MOST = 8;            // vectors of networks in a block
   static constexpr i64 NEAR_BYTES = 16000;  // of weights and buffers, which share a near cache with the data
   static constexpr i64 LONG = 1 << 24;      // work that takes a part of a second
@@ -72,6 +75,7 @@ class Steps {
     i64 member[W];   // position of each network in the job
     A ahead;
     V hyper[HYPERS];
+    V* kept;  // [Spec::KEPT], of a loop that needs them
   };
 
   const GeneralJob<T>& all;
@@ -82,7 +86,9 @@ class Steps {
   int groups = 0;
 
   static constexpr i64 line(i64 bytes) { return (bytes + 63) / 64 * 64; }
-  static i64 group_bytes() { return line(ROWS * sizeof(V)) + line(A::bytes(model().inputs())); }
+  static i64 group_bytes() {
+    return line(ROWS * sizeof(V)) + line(Spec::KEPT * sizeof(V)) + line(A::bytes(model().inputs()));
+  }
   static T* lane(V* rows, int g) { return reinterpret_cast<T*>(rows) + g; }
 
   void load(const i64* who, int count) {
@@ -123,12 +129,32 @@ class Steps {
     groups = left;
   }
 
-  static V fetch(Group& q, const Data<T>& data, const u32* which, V (&y)[Spec::LABELS]) {
-    if constexpr (Spec::LABELS == 1) return y[0] = q.ahead.fetch(data, which);
-    q.ahead.fetch_columns(data, which);
-    for (int k = 0; k < Spec::LABELS; ++k)
-      for (int g = 0; g < W; ++g) *lane(y + k, g) = data.y[i64(which[g]) * Spec::LABELS + k];
-    return y[0];
+  // Take the samples `which` [W] in hand as columns, and their labels.
+  FS_HD static void fetch(A& ahead, const Data<T>& data, const u32* which, V (&y)[LABELS]) {
+    constexpr int D = model().inputs();
+    if constexpr (LABELS == 1 && D < 4) {  // where they may lie side by side
+      y[0] = ahead.fetch(data, which);
+      return;
+    }
+    const T* row[W];
+    FS_UNROLL
+    for (int g = 0; g < W; ++g) row[g] = data.X + which[g] * data.stride;
+    V* const to = ahead.spare;
+    ahead.spare = ahead.columns, ahead.columns = to;
+    FS_UNROLL
+    for (int j = 0; j < D; j += W) {
+      V r[W];
+      FS_UNROLL
+      for (int g = 0; g < W; ++g) r[g] = V::loadu(row[g] + j);
+      transpose<W / 2>(r);
+      FS_UNROLL
+      for (int k = 0; k < W; ++k)
+        if (j + k < D) to[j + k] = r[k];
+    }
+    for (int k = 0; k < LABELS; ++k) {
+      FS_UNROLL
+      for (int g = 0; g < W; ++g) *lane(y + k, g) = data.y[i64(which[g]) * LABELS + k];
+    }
   }
 
   // Steps t .. t + count - 1.
@@ -139,8 +165,8 @@ class Steps {
     for (int s = 0; s < count && groups; ++s) {
       bool died = false;
       for (Group *q = group, *end = group + groups; q < end; ++q) {
-        V y[Spec::LABELS], out[OUTPUTS], g[OUTPUTS], *const w = q->w;
-        fetch(*q, data, q->ahead.index + A::at(t + s), y);
+        V y[LABELS], out[OUTPUTS], g[OUTPUTS], *const w = q->w;
+        fetch(q->ahead, data, q->ahead.index + A::at(t + s), y);
         const auto x = q->ahead.input();
         model().forward(w, x, residuals, out);
         const u32 bad = loss.dloss(out, y, OUTPUTS, g) & q->alive;

@@ -6,12 +6,13 @@ from . import own
 
 FOLDERS = ("core", "cpu", "compiled")  # of headers that a loop may include
 NAMES = {name: f"fs_{name}" for name in ("given", "hear", "bytes", "side", "run")}
-SMALL = 600  # parameters up to which loops over them are written out
-# The time of the prebuilt loop over that of the compiled one, on the side of caution; measured on Zen 3 (AVX2) for
-# 2-20-1 and 1-100-1, 5-10-10-1 with and without momentum, and traced twins of these.
-GAIN = {"relu2": 1.12, "steps": 1.3}
-FEW_INPUTS = 3  # of a two-layer ReLU network, hidden bias included, up to which its step gains
-LARGE = 3000  # parameters beyond which nothing was measured to gain
+SMALL = 600  # parameters up to which loops over them are written out, and a loop of ours gains
+FEW_INPUTS = 3  # of a two-layer ReLU network's fused loop, hidden bias included, up to which it gains
+# The time of the prebuilt loop over that of the compiled one, on the side of caution. Measured on Zen 3, AVX2, float32:
+# 2-20-1 1.15, 1-100-1 1.13, 3-20-1 1.08, 5-20-1 1.01, 10-100-1 0.88; by the general loop 5-10-10-1 1.6, with momentum
+# 1.44, Adam 1.08, tanh 1.32, 2-20-1 with momentum 1.65, logistic loss 1.9, products of three 2.1, powers 1.6;
+# 10-100-1 with momentum 1.02, 10-64-64-1 0.99
+GAIN = {"relu2": 1.08, "adam": 1.07, "steps": 1.3}
 SECONDS = {"relu2": 2.0, "steps": 4.0}  # that the compiler takes, on the side of caution
 CHECK_SECONDS = 0.01  # to load and look
 
@@ -39,12 +40,10 @@ def why_none(work, lanes, width):
 
 def gains(work):
     """What a compiled loop is expected to gain: 1 where nothing was measured."""
-    if work.P > LARGE:
-        return 1.0
     if kind(work) == "relu2":
         _, d, _, hidden_bias, _ = work.fused_form
         return GAIN["relu2"] if d + hidden_bias <= FEW_INPUTS and not work.one_row else 1.0
-    return GAIN["steps"]
+    return 1.0 if work.P > SMALL else GAIN["adam" if work.traits["adam"] else "steps"]
 
 
 def pays(work, module, seconds):
@@ -83,14 +82,19 @@ def _relu2(work, T, W):
 
 
 def _steps(work, T, W):
-    traced = {what: part.program.text for what, part in own.parts(work.run).items() if what in ("model", "loss")}
-    structs = "".join(f"namespace {what} {{\nusing namespace fs;\n{text}}}\n" for what, text in traced.items())
+    parts = {what: part.program for what, part in own.parts(work.run).items() if what in ("model", "loss")}
+    texts, kept, loop, sweep = {what: program.text for what, program in parts.items()}, 0, "Steps", ""
+    if "model" in parts and work.plain:
+        texts["model"] += parts["model"].sweep
+        kept, loop = 2 * parts["model"].rows, "Sweeps"
+        sweep = "  template <class Tm>\n  using Sweep = model::Sweep<Tm>;\n"
+    structs = "".join(f"namespace {what} {{\nusing namespace fs;\n{text}}}\n" for what, text in texts.items())
     network = "model::Model<Tm>{}" if work.form is None else work.form.text()
     loss = ("fs::KnownTraced<T, loss::Loss<fs::Team<T, W, 1>>>{given.bound}" if work.loss == "traced" else
             f"fs::known_loss<T, fs::Loss<T>::{work.loss.upper()}>(given)")
     return (f"namespace {{\n{structs}struct Spec {{\n  using T = {T};\n"
-            f"  static constexpr int W = {W}, LABELS = {work.labels};\n"
+            f"  static constexpr int W = {W}, LABELS = {work.labels}, KEPT = {kept};\n{sweep}"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {network};\n  }}\n"
             f"  FS_HD static constexpr fs::Update update() {{ return {{{work.update_text}}}; }}\n"
             f"  FS_HD static auto loss(const fs::Loss<T>& given) {{ return {loss}; }}\n}};\n"
-            "using Made = fs::Steps<Spec>;\n}\n"), "GeneralJob"
+            f"using Made = fs::{loop}<Spec>;\n}}\n"), "GeneralJob"

@@ -71,9 +71,9 @@ def model(f, layout, trained, d):
     where = positions(f).reshape(-1)
     forward.loops.loop((o,), [(f, where)], lambda made, to: [f"out[{to(where)}] = {made[0]};"])
     vjp, heads = Part(read, forward.loops), list(forward.heads)
-    rows = _sinks(vjp, [node for node in kept if id(node) not in first], padded, dict(zip(moved, grads, strict=True)),
+    rows = sinks(vjp, [node for node in kept if id(node) not in first], padded, dict(zip(moved, grads, strict=True)),
                   layout, rows, in_place=True)
-    used = [head for head in heads if any(_name(head) + "[" in line for line in vjp.loops.lines)]
+    used = [head for head in heads if any(name_of(head) + "[" in line for line in vjp.loops.lines)]
     return f"""template <class Tm>
 struct Model {{
   using T = typename Tm::T;
@@ -94,12 +94,12 @@ struct Model {{
 """, rows
 
 
-def _name(head):
+def name_of(head):
     """The array that a declaration makes."""
     return head.partition("const ")[2].partition(" ")[0]
 
 
-def _sinks(part, kept, padded, grads, layout, rows, in_place):
+def sinks(part, kept, padded, grads, layout, rows, in_place):
     """Write derivatives {parameter: node} to the sink; returns the rows in use.
 
     in_place: whether the sink may change the very parameters that are read
@@ -113,7 +113,7 @@ def _sinks(part, kept, padded, grads, layout, rows, in_place):
         shape, first = layout.shapes[name], layout.first[name]
         own = [layout.first[read] + index for read, index in part.loops.reads(grad, positions(grad))
                if read in layout.first]
-        if in_place and own and not all(_beside(index, shape, layout) for index in own):
+        if in_place and own and not all(beside(index, shape, layout) for index in own):
             size += part.keep(grad, False, None if grad.size <= LOCAL else rows + size)
             own = []
         groups.setdefault((shape, "together") if own else name, []).append((name, grad, first, shape))
@@ -134,7 +134,7 @@ def _sinks(part, kept, padded, grads, layout, rows, in_place):
     return rows + (0 if local and not size else size)
 
 
-def _beside(index, shape, layout):
+def beside(index, shape, layout):
     """Whether rows that are read are those of one parameter of this shape, entry by entry."""
     if index.shape != tuple(shape):
         return False
@@ -192,7 +192,7 @@ def penalty(value, layout, trained):
     grads = shared([grad for grad in grads if grad is not None])
     kept, padded = kept_nodes(grads)
     part = Part(layout.reads())
-    rows = _sinks(part, kept, padded, dict(zip(moved, grads, strict=True)), layout, 0, in_place=False)
+    rows = sinks(part, kept, padded, dict(zip(moved, grads, strict=True)), layout, 0, in_place=False)
     return f"""template <class Tm>
 struct Penalty {{
   using T = typename Tm::T;

@@ -73,6 +73,7 @@ class Loops:
     def __init__(self, read):
         self.read, self.arrays, self.lines, self.tables, self.sums = read, {}, [], {}, {}
         self.work, self.count = 0, 0
+        self.before = []  # statements that an expression needs to have come before it
 
     # ---- what is written
 
@@ -123,7 +124,7 @@ class Loops:
             for one in at:
                 made = [self._factors(node, seen(index), one, domain) if products else
                         self._text(node, seen(index), one, domain) for node, index in wanted]
-                lines += statements(made, lambda index, one=one: self._position(seen(index), one, domain))
+                lines += self._after(statements(made, lambda index, one=one: self._position(seen(index), one, domain)))
             self.sums = kept
             return lines
 
@@ -140,6 +141,11 @@ class Loops:
         if whole < size:
             inner += [f"FS_TRACED_LOOP\nfor (int {last} = {whole}; {last} < {size}; ++{last}) {{", *body(1), "}"]
         self.lines += [*heads, *inner, *["}"] * len(heads)]
+
+    def _after(self, lines):
+        """Lines behind the statements that they need, which are taken."""
+        lines, self.before = [*self.before, *lines], []
+        return lines
 
     # ---- sums
 
@@ -171,16 +177,19 @@ class Loops:
             return self._added(terms, where, [*one, k], inside, total)
 
         if node.op == "max":
-            lines = [f"V {name} = {term(one, ('0', 0))};" for one, name in zip(at, names, strict=True)]
+            lines = []
+            for one, name in zip(at, names, strict=True):
+                lines += self._after([f"V {name} = {term(one, ('0', 0))};"])
             lines += [f"FS_TRACED_LOOP\nfor (int k = 1; k < {K}; ++k) {{"]
             for one, name in zip(at, names, strict=True):
-                lines += ["{", f"const V e = {term(one, ('k', 0))};",
+                lines += ["{", *self._after([f"const V e = {term(one, ('k', 0))};"]),
                           f"{name} = choose(e.a > {name}.a, e, {name});", "}"]
             return [*lines, "}"]
         if in_order:
             return [f"V {', '.join(f'{name} = V::set(0)' for name in names)};",
                     f"FS_TRACED_LOOP\nfor (int k = 0; k < {K}; ++k) {{",
-                    *(f"{name} = {plus(one, ('k', 0), name)};" for one, name in zip(at, names, strict=True)), "}"]
+                    *(line for one, name in zip(at, names, strict=True)
+                      for line in self._after([f"{name} = {plus(one, ('k', 0), name)};"])), "}"]
         lines = []
         for one, name in zip(at, names, strict=True):
             if K <= SHORT_TREE:
@@ -190,10 +199,10 @@ class Loops:
                         if k + half < len(parts):
                             parts[k] = f"({parts[k]} + {parts[k + half]})"
                     parts, half = parts[:half], half // 2
-                lines.append(f"const V {name} = {parts[0]};")
+                lines += self._after([f"const V {name} = {parts[0]};"])
             else:
-                lines.append(f"const V {name} = fs::tree_sum<Tm>({K}, [&](int k, V s) {{ return "
-                             f"{plus(one, ('k', 0), 's')}; }});")
+                inside = " ".join(self._after([f"return {plus(one, ('k', 0), 's')};"]))
+                lines.append(f"const V {name} = fs::tree_sum<Tm>({K}, [&](int k, V s) {{ {inside} }});")
         return lines
 
     # ---- expressions
@@ -215,12 +224,15 @@ class Loops:
                 index = np.where(index < 0, node.size, index)
             return f"{self.arrays[id(node)]}[{self._position(index, at, domain)}]"
         if node.op == "leaf":
-            return self.read[node.attr](self._position(index, at, domain))
+            return self._leaf(node.attr, index, at, domain)
         if node.op == "const":
             return self._const(node.attr.reshape(-1)[index], at, domain)
         if node.op in ("sum", "max"):
             return self.sums[id(node), tuple(at)]
         return f"({self._map(node, index, at, domain)})"
+
+    def _leaf(self, name, index, at, domain):
+        return self.read[name](self._position(index, at, domain))
 
     def _const(self, values, at, domain):
         if np.all(values == values.flat[0]) or np.isnan(values).all():

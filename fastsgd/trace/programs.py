@@ -1,11 +1,12 @@
 """Owns traced programs: the graph of a model, a loss or a penalty, its derivatives, its C++, and its origin."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 import numpy as np
 
-from . import emit, recorder
+from . import emit, recorder, sweep
 from .graph import INPUT, SEED, apply, const, from_text, leaf, order, reshape, shared, to_text
 from .interpreter import evaluate
 from .recorder import Untraceable, line_of
@@ -38,6 +39,11 @@ class Program:
         self.grads = dict(zip(self.wanted, gradients(
             [self.value], [leaf(SEED, self.value.shape)], given), strict=True))
         self.unused = tuple(name for name, grad in self.grads.items() if grad is None)
+
+    @cached_property
+    def sweep(self):
+        """C++ of a model's whole step of plain SGD."""
+        return sweep.step(self.value, self.layout, list(self.wanted), self.sizes[0])
 
     @property
     def operations(self):

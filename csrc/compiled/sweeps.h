@@ -1,0 +1,97 @@
+// Owns the time loop of plain SGD for a traced network, whose step at one sample and value at the next are one function
+// (fastsgd/trace/sweep.py): most parameters are loaded and stored once a step.
+//
+// The bits are those of core/general.h with the same network.
+#pragma once
+#include "steps.h"
+
+namespace fs {
+
+// Spec: as for Steps, and Sweep<Tm>::step(w, x, g, residuals, next, to, out): w += sum_j g_j dh_j/dw at x, of residuals
+// that the network left there; out = h(next), which leaves `to`. KEPT: twice the residuals.
+template <class Spec>
+class Sweeps : public Steps<Spec> {
+  using Base = Steps<Spec>;
+  using Base::all, Base::group, Base::groups, Base::job, Base::keys, Base::model;
+  using typename Base::A;
+  using typename Base::Group;
+  using typename Base::T;
+  using typename Base::Tm;
+  using typename Base::V;
+  static constexpr int W = Base::W, OUTPUTS = Base::OUTPUTS, LABELS = Base::LABELS, R = Spec::KEPT / 2;
+
+  struct Hand {  // the sample in hand
+    V out[OUTPUTS], y[LABELS];
+    int turn;  // which residuals are its
+  } hand[Base::MOST];
+
+ public:
+  using Base::Base;
+
+  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
+  void run(const i64* who, int count) {
+    this->load(who, count);
+    const i64 work = i64(Base::P) * Base::MOST, most = work < Base::LONG ? Base::LONG / work : 1;
+    const Data<T> data(job);
+    i64 t = job.t0;
+    for (int m = 0; m < groups && t < job.t1; ++m) {
+      Group& q = group[m];
+      draw_window<W>(job, keys, q.member, t, q.ahead.index);
+      Base::fetch(q.ahead, data, q.ahead.index + A::at(t), hand[m].y);
+      hand[m].turn = 0;
+      model().forward(q.w, q.ahead.input(), q.kept, hand[m].out);
+    }
+    for (int part; t < job.t1 && groups; t += part) {
+      part = int(AHEAD - (t + 1) % AHEAD);  // to where draws of the next window are needed
+      if (part > job.t1 - t) part = int(job.t1 - t);
+      if (part > most) part = int(most);
+      for (int m = 0; m < groups; ++m) {
+        Group& q = group[m];
+        if ((t + 1) % AHEAD == 0) draw_window<W>(job, keys, q.member, t + 1, q.ahead.index);
+        step_sizes<W>(job, q.member, t, part, q.ahead.rate);
+      }
+      steps(t, part);
+      FS_WORKED(work * part);
+    }
+    for (int m = 0; m < groups; ++m) this->retire(group[m], group[m].alive, -1);
+  }
+
+ private:
+  // Steps t .. t + count - 1; each begins with what the network says of its sample in hand.
+  __attribute__((noinline)) void steps(i64 t, int count) {
+    const Data<T> data(job);
+    const auto loss = Spec::loss(all.loss);
+    for (int s = 0; s < count && groups; ++s) {
+      const int next = A::at(t + s + 1);
+      bool died = false;
+      for (int m = 0; m < groups; ++m) {
+        Group& q = group[m];
+        Hand& h = hand[m];
+        V g[OUTPUTS];
+        const u32 bad = loss.dloss(h.out, h.y, OUTPUTS, g) & q.alive;
+        if (__builtin_expect(bad != 0, 0)) {
+          this->retire(q, bad, t + s);
+          died |= !q.alive;
+        }
+        const V rate = q.ahead.rates(s);
+        for (int k = 0; k < OUTPUTS; ++k) g[k] = rate * g[k];
+        const auto x = q.ahead.input();
+        Base::fetch(q.ahead, data, q.ahead.index + next, h.y);
+        V *const from = q.kept + h.turn * R, *const to = q.kept + (h.turn ^= 1) * R;
+        Spec::template Sweep<Tm>::step(q.w, x, g, from, q.ahead.input(), to, h.out);
+      }
+      if (__builtin_expect(died, 0)) close_up();
+    }
+  }
+  __attribute__((noinline)) void close_up() {
+    int left = 0;
+    for (int a = 0; a < groups; ++a)
+      if (group[a].alive) {
+        const Group q = group[a];
+        hand[left] = hand[a], group[a] = group[left], group[left++] = q;
+      }
+    groups = left;
+  }
+};
+
+}  // namespace fs
