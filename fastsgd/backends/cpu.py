@@ -292,8 +292,8 @@ def _compare(work, module, library):
     start = (0.4 * rng.standard_normal((N, work.P))).astype(dtype)
     carried = (0.1 * rng.random((N, len(work.buffers), work.P))).astype(dtype)
     shared = {"ids": np.arange(N), "t0": 0, "t1": T, "X": padded(work.form, data.X[:n], dtype),
-              "y": np.array(data.y[:n], dtype, order="C"), "indices": None, "first": None, "points": n, "batch": 1, "full": False, "common": -1,
-              "seed": 1, "threads": 1, "bound": work.bound}
+              "y": np.array(data.y[:n], dtype, order="C"), "indices": None, "first": None, "points": n, "batch": 1,
+              "full": False, "common": -1, "seed": 1, "threads": 1, "bound": work.bound}
     base, row = np.geomspace(1e-3, 3e-2, N).astype(dtype), np.zeros(N, np.int32)
     multiplier = np.linspace(1, 0.5, T).astype(dtype)[None]
     for loop in (None, library.entries):

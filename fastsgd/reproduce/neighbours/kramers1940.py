@@ -6,7 +6,7 @@ from ... import losses, metrics, models, rules, stops
 from ...spec.noise import GradientNoise
 from ...spec.problem import Dataset
 from ...train import train
-from ..record import Verdict
+from ..record import Reproduction, Verdict
 from .page import COLOURS, columns, number, sheet
 
 NAME = "kramers1940"
