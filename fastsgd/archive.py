@@ -101,7 +101,7 @@ def _validate(request, lost, weights, records, saved_weights, t, taken, ids, ste
     if not set(records) <= set(asked) or (taken and set(records) != set(asked)):
         raise SpecError(f"file: has records {sorted(records)}, the run's metrics are {sorted(asked)}")
     for name, record in records.items():
-        axes = asked[name].axes(request.model, request.data)
+        axes = asked[name].axes(request.model, request.data.one)
         shape = record.shape[2:] if axes is None else tuple(len(labels) for labels in axes.values())
         _expect(f"record {name}", record, "float64", (N, S, *shape))
 

@@ -89,7 +89,7 @@ def execute(plan, progress=None, on_launch=None):
     Returns a Result.
     """
     done = Progress.fresh(plan) if progress is None else progress
-    place = measure.place(plan.backend, plan.work, plan.N).begin(plan) if plan.work.metrics else None
+    place = measure.place(plan.backend, plan.work.one, plan.N).begin(plan) if plan.work.metrics else None
     running, pace = Running(plan, done, place), _Pace(plan, backends.by_name(plan.backend))
     done.moved(running)
     _look(plan, running, done)
@@ -182,7 +182,7 @@ def _record(plan, running, done):
 
 def _empty(plan, metric, shape):
     """A record of NaN; `shape` is that of one value where the metric does not know it."""
-    axes = metric.axes(plan.run.model, plan.run.data)
+    axes = metric.axes(plan.run.model, plan.run.data.one)
     shape = shape if axes is None else tuple(len(labels) for labels in axes.values())
     return np.full((plan.N, len(plan.saves), *shape), np.nan)
 
@@ -197,9 +197,10 @@ def _taken(plan, done, alive):
 
     if run.save.floor is None or not len(alive):
         return Taken(alive, read, run.save.of == "weights")
-    down = run.replace(rule=GD(lost_above=run.rule.lost_above), step_size=run.save.floor.step_size, order=None,
-                       steps=run.save.floor.steps, networks=len(alive), init=run.model.unflatten(read()), save=None,
-                       metrics=(), stop=(), ids=None, backend=plan.backend)
+    data = run.data if plan.sets is None else run.data.chosen(plan.sets[alive])
+    down = run.replace(data=data, rule=GD(lost_above=run.rule.lost_above), step_size=run.save.floor.step_size,
+                       order=None, steps=run.save.floor.steps, networks=len(alive), ids=None, save=None, metrics=(),
+                       init=run.model.unflatten(read()), stop=(), backend=plan.backend)
     result = execute(make_plan(down, Tuning(threads=plan.tuning.threads)))
     kept = result.lost < 0
     return Taken(alive[kept], lambda: result.weights[kept], False)

@@ -48,7 +48,7 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     _ = work.stops  # which refuses what cannot be looked at
     N, population = _count(run)
     backend, reasons = _backend(work)
-    place = measure.place(backend.name, work, N)
+    place = measure.place(backend.name, work.one, N)
     tuning, memory, more = backend.choose(work, N, tuning, place.reserved)
     tuning, loop = backend.quicken(work, N, tuning, lambda: cost.expected(
         work, backend.name, N, saves, tuning)[0].get("training"))
@@ -59,13 +59,14 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     keys = ids if run.keys is None else run.keys[ids]
     own = run if run.ids is None else _members(run, ids, population)
     base, row, table = _schedule(own.step_size.compile(N, run.steps), N)
-    _representable(base, run.dtype)
     numbers = {name: np.array(np.broadcast_to(np.asarray(a, dtype=np.float64), (N,)))
                for name, a in own.rule.numbers().items()}
     each = _each(own, N, work)
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
+    _representable(work, base, numbers, noises, each)
     made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
+                sets=run.data.numbers[ids] if run.data.sets else None,
                 levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
                 memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
     each = backend.table_bytes(made)
@@ -114,8 +115,8 @@ def _agree(run):
         raise PlanError(f"model.d: is {model.d}, but {'X' if data.n else 'data'} has d={data.d} inputs")
     _dtypes(run)
     _labels(run)
-    if data.n >= 2**32:
-        raise PlanError(f"X: has n={data.n} points, at most 2**32 - 1 can be drawn from")
+    if data.n * max(1, data.sets) >= 2**32:
+        raise PlanError(f"X: has {data.n * max(1, data.sets)} points, at most 2**32 - 1 can be drawn from")
     if model.P >= 2**31:
         raise PlanError(f"model: has P={model.P} parameters, kernels number at most 2**31 - 1")
     if getattr(run.step_size, "steps", run.steps) != run.steps:
@@ -126,11 +127,11 @@ def _agree(run):
     _order(run)
     _counters(run)
     for metric in run.metrics:
-        why = metric.refuse(model, data)
+        why = metric.refuse(model, data.one)
         if why:
             raise PlanError(f"metrics: {metric.name} is not possible here: {why}")
     taken = {*model.shapes(), *AXES}
-    taken.update(axis for metric in run.metrics for axis in metric.axes(model, data) or ())
+    taken.update(axis for metric in run.metrics for axis in metric.axes(model, data.one) or ())
     for metric in run.metrics:
         if metric.name in taken:
             raise PlanError(f"metrics: the name {metric.name!r} belongs to a parameter or an axis of the result; give "
@@ -160,7 +161,7 @@ def _dtypes(run):
 
 def _labels(run):
     """Refuse labels that the loss or the model cannot have."""
-    model, data, loss = run.model, run.data, run.loss
+    model, data, loss = run.model, run.data.rows, run.loss
     for name, y in (("y", data.y), ("y_test", data.y_test)):
         why = loss.refuse(model.outputs, y) if y is not None or name == "y" else None
         if why:
@@ -256,7 +257,7 @@ def _count(run):
 
 def _size(metric, run):
     """Numbers that a metric has for one network at one step, 1 where it does not know."""
-    return prod(len(labels) for labels in (metric.axes(run.model, run.data) or {}).values())
+    return prod(len(labels) for labels in (metric.axes(run.model, run.data.one) or {}).values())
 
 
 def _memory(run, N, saves):
@@ -290,16 +291,25 @@ def _fit(N, memory):
                         "a time with ids=")
 
 
-def _representable(base, dtype):
-    """Refuse step sizes that the run's dtype turns into 0 or infinity."""
-    if SAFE <= base.min() and base.max() <= 1 / SAFE:
-        return
-    with np.errstate(over="ignore", under="ignore"):
-        cast = base.astype(dtype)
-    bad = np.flatnonzero(~((cast > 0) & (cast < np.inf)))
-    if len(bad):
-        raise PlanError(f"step_size: {base[bad[0]]:g} becomes {cast[bad[0]]:g} in {dtype}; rescale it, or pass "
-                        "dtype='float64'")
+def _representable(work, base, numbers, noises, each):
+    """Refuse numbers that the run's dtype turns into infinity, or into 0 where they are not."""
+    run, given = work.run, {"step_size": base, "rule, of single parameters": each}
+    given |= {f"rule.{name}": a for name, a in numbers.items()}
+    given |= {f"rule.{name}": base for name, (base, _, _) in noises.items()}
+    given |= {"loss.factor": 2 * float(run.loss.factor), "loss.weights": getattr(run.loss, "weights", None)}
+    told = {} if work.form is None else work.form.described()
+    given |= {f"model.{word}": told.get(name) for name, word in (("multipliers", "scaling"), ("slope", "slope"))}
+    for name, values in given.items():
+        values = np.asarray(() if values is None else values, np.float64).reshape(-1)
+        if not len(values) or (SAFE <= values.min() and values.max() <= 1 / SAFE):
+            continue
+        with np.errstate(over="ignore", under="ignore"):
+            cast = values.astype(run.dtype)
+        bad = np.flatnonzero(((cast == 0) & (values != 0)) | ~np.isfinite(cast))
+        if len(bad):
+            twice = " twice itself," if name == "loss.factor" else ""
+            raise PlanError(f"{name}:{twice} {values[bad[0]]:g} becomes {cast[bad[0]]:g} in {run.dtype}; rescale it, "
+                            "or pass dtype='float64'")
 
 
 def _backend(work):

@@ -43,6 +43,7 @@ class Running:
         self.backend = backends.by_name(plan.backend)
         self.stopped, self.by, self.halted = done.stopped, done.stopped_by, done.halted
         self.networks = {}  # {metric: networks a call}
+        self.places = {}  # {number of a data set: where its networks are measured}
         self.who = self.rest = None  # positions [M] of what the backend holds, and (weights, buffers, lost) of all
         lost = np.where(self.stopped >= 0, self.stopped, done.lost) if self.halted else done.lost
         self._load(plan, done.weights, lost, done.buffers)
@@ -129,47 +130,64 @@ class Running:
     def _numbers(self, metric, taken):
         """A metric of the networks taken, [M]."""
         out = np.empty(len(taken.who))
-        at = 0
         for who, values in self.measured(metric, taken):
             if values.size != len(who):
                 raise SpecError(f"stop: {metric.name!r} has values of shape {values.shape[1:]}, expected a metric of "
                                 "one number")
-            out[at:at + len(who)] = values.reshape(-1)
-            at += len(who)
+            out[np.searchsorted(taken.who, who)] = values.reshape(-1)
         return out
 
     def measured(self, metric, taken):
-        """Yield (positions, values) of a metric, so few networks at a time that Ctrl-C is answered within a second."""
-        at, run = 0, self.plan.run
+        """Yield (positions, values) of a metric; where each network has a data set of its own, set by set."""
+        if self.plan.sets is None:
+            yield from self._measured(metric, taken, self.place)
+            return
+        sets = self.plan.sets[taken.who]
+        order = np.argsort(sets, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(sets[order])) + 1) if len(order) else ():
+            one = Taken(taken.who[at], lambda at=at: taken.weights[at], taken.held)
+            yield from self._measured(metric, one, self._place(int(sets[at[0]])))
+
+    def _place(self, k):
+        """The place where metrics of networks that have data set k are measured."""
+        if k not in self.places:
+            work = self.plan.work
+            place = measure.place(self.plan.backend, work.of(self.plan.run.data.of(k)), self.plan.N)
+            self.places[k] = place.begin(self.plan)
+        return self.places[k]
+
+    def _measured(self, metric, taken, place):
+        """The same in one place, so few networks at a time that Ctrl-C is answered within a second."""
+        at, run = 0, place.work.run
         points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
         most = max(4 * (self.plan.tuning.threads or 1),
                    PART // (24 * run.model.P + 48 * points * run.model.outputs))
         while at < len(taken.who):
-            size = min(self.networks.get(metric.name) or self.place.first(metric), most)
+            size = min(self.networks.get(metric.name) or place.first(metric), most)
             who = taken.who[at:at + size]
             began = time.perf_counter()
             with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
-                values = self._where_they_lie(metric, who) if taken.held else None
+                values = self._where_they_lie(metric, who, place) if taken.held else None
                 if values is None:
-                    values = self._read_and_measured(metric, who, taken.weights[at:at + size])
+                    values = self._read_and_measured(metric, who, place, taken.weights[at:at + size])
             yield who, values
             at += len(who)
             spent = max(time.perf_counter() - began, 1e-6)
             self.networks[metric.name] = int(min(4 * size, max(16, len(who) * LAUNCH_SECONDS / spent)))
 
-    def _where_they_lie(self, metric, who):
+    def _where_they_lie(self, metric, who, place):
         """Values of a metric for the networks `who` [M], None if the backend does not hold, or measure, all of them."""
         if self.who is not None:
             places = np.minimum(np.searchsorted(self.who, who), len(self.who) - 1)
             if not np.array_equal(self.who[places], who):
                 return None
             who = places
-        return self.place.measure_held(self.state, metric, who)
+        return place.measure_held(self.state, metric, who)
 
-    def _read_and_measured(self, metric, who, weights):
+    def _read_and_measured(self, metric, who, place, weights):
         """Values of a metric for networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
-        run, start = self.plan.run, {}
-        values = self.place.measure(metric, weights)
+        run, start = place.work.run, {}
+        values = place.measure(metric, weights)
         if values is not None:
             return values
         if metric.needs_start:

@@ -31,10 +31,10 @@ def metric_of(stop, run):
         close = get_close_matches(stop.metric, known, 3, 0.5)
         raise PlanError(f"{where} is no metric; " + (f"did you mean {' or '.join(map(repr, close))}?" if close else
                                                     f"legal are {', '.join(known)}"))
-    why = metric.refuse(run.model, run.data)
+    why = metric.refuse(run.model, run.data.one)
     if why:
         raise PlanError(f"{where} is not possible here: {why}")
-    axes = metric.axes(run.model, run.data)
+    axes = metric.axes(run.model, run.data.one)
     if axes and prod(map(len, axes.values())) > 1:
         raise PlanError(f"{where} is {' x '.join(str(len(labels)) for labels in axes.values())} numbers a network, "
                         "expected a metric of one number")

@@ -23,7 +23,7 @@ def to_xarray(result):
     import xarray
 
     run, data, labels = result.run, {}, {}
-    axes = {metric.name: metric.axes(run.model, run.data) for metric in run.metrics}
+    axes = {metric.name: metric.axes(run.model, run.data.one) for metric in run.metrics}
     for name, a in result.records.items():
         own = axes.get(name) or {f"{name}_{k}": range(size) for k, size in enumerate(a.shape[2:])}
         data[name] = (("net", "step", *own), a)
@@ -141,6 +141,9 @@ def together(runs, counts):
     fields = {}
     for name in type(runs[0]).__dataclass_fields__:
         values = [getattr(run, name) for run in runs]
+        if name == "data" and any(run.data.sets for run in runs):
+            fields[name] = _data(values)
+            continue
         table = name == "order" and len(getattr(values[0], "table", ())) < 2  # an order [T] has no networks
         if name in PER_NETWORK and not table:
             try:
@@ -152,6 +155,22 @@ def together(runs, counts):
         else:
             raise PlanError(f"concat: {name} differs between the results, and is not for each network")
     return type(runs[0])(**fields)
+
+
+def _data(values):
+    """The data of networks that have a set each, of several runs: sets of one run after those of the other."""
+    first = values[0]
+    names = [name for name in ("X", "y", "X_test", "y_test") if getattr(first, name, None) is not None]
+    shapes = [[(getattr(data, name).dtype, getattr(data, name).shape[1:]) for name in names] if data.sets else None
+              for data in values]
+    if any(shape != shapes[0] or (data.X_test is None) != (first.X_test is None)
+           for shape, data in zip(shapes, values, strict=True)):
+        raise PlanError("concat: data differ between the results in more than their numbers; each needs sets "
+                        "X [K, n, d] of the same n, d and test sets")
+    places = np.cumsum([0, *(data.sets for data in values)])
+    which = np.concatenate([data.numbers + place for data, place in zip(values, places[:-1], strict=True)])
+    arrays = {name: np.concatenate([getattr(data, name) for data in values]) for name in names}
+    return type(first)(**arrays, which=which)
 
 
 def _text(value):

@@ -17,7 +17,7 @@ AGREED = 1e-6  # of the largest prediction; torch and NumPy round sums different
 
 def trial(run):
     """Call what is a user's own in a run on two points. Raises PlanError where a run could not use what it gives."""
-    if run.model.d != run.data.d or _call("loss.refuse", run.loss.refuse, run.model.outputs, run.data.y):
+    if run.model.d != run.data.d or _call("loss.refuse", run.loss.refuse, run.model.outputs, run.data.rows.y):
         return  # the plan has more to say about that
     if kind_of(run.model) is None:
         _model(run.model, run.dtype, _inputs(run), any(isinstance(metric, IN_NUMPY) for metric in _measured(run)))
@@ -61,13 +61,13 @@ def _pattern(*shape):
 
 
 def _inputs(run):
-    data = run.data
+    data = run.data.rows
     X = np.resize(data.X[:POINTS], (POINTS, data.d)) if data.n else _pattern(POINTS, data.d)
     return np.array(X, dtype=run.dtype)
 
 
 def _labels(run):
-    y = run.data.y
+    y = run.data.rows.y
     return np.resize(y[:POINTS], (POINTS, *y.shape[1:])) if run.data.n else _pattern(*_predictions(run.model))
 
 

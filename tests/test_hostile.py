@@ -168,6 +168,30 @@ def test_step_sizes_that_float32_cannot_hold(nothing_runs):
         fs.plan(request(step_size=base))  # legal in float64
 
 
+@pytest.mark.parametrize(("field", "name", "value", "becomes"), [
+    ("loss.factor", "loss", lambda: fs.losses.Squared(1e39), "inf"),
+    ("loss.factor", "loss", lambda: fs.losses.Squared(2e38), "inf"),  # its double is what kernels multiply with
+    ("loss.factor", "loss", lambda: fs.losses.Squared(1e-60), "0"),
+    ("loss.weights", "loss", lambda: fs.losses.Squared(weights=[1e39]), "inf"),
+    ("rule.weight_decay", "rule", lambda: fs.rules.SGD(weight_decay=1e39), "inf"),
+    ("rule.weight_decay", "rule", lambda: fs.rules.SGD(weight_decay=[0.0, 1e-60]), "0"),
+    ("rule.epsilon", "rule", lambda: fs.rules.Adam(epsilon=1e-60), "0"),
+    ("rule.rho", "rule", lambda: fs.rules.SAM(rho=1e39), "inf"),
+    ("rule.gradient_noise", "rule", lambda: fs.rules.SGD(gradient_noise=1e39), "inf"),
+    ("rule.label_noise", "rule", lambda: fs.rules.SGD(label_noise=[0.1, 1e-60]), "0"),
+    ("model.scaling", "model", lambda: fs.models.MLP(DATA.d, 3, scaling=(1.0, 1e39)), "inf"),
+    ("model.slope", "model", lambda: fs.models.MLP(DATA.d, 3, activation="leaky", slope=1e39), "inf")])
+def test_numbers_that_float32_cannot_hold(nothing_runs, field, name, value, becomes):
+    refuses(fs.PlanError, (field, f"becomes {becomes}", "float32", "float64"),
+            lambda: train(data=DATA.astype("float32"), dtype="float32", **{name: value()}))
+    fs.plan(request(**{name: value()}))  # legal in float64
+
+
+def test_factors_that_float64_cannot_double(nothing_runs):
+    refuses(fs.PlanError, ("loss.factor", "inf"), lambda: train(loss=fs.losses.Squared(1.2e308)))
+    fs.plan(request(rule=fs.rules.SGD(lost_above=1e300)).replace(data=DATA.astype("float32"), dtype="float32"))
+
+
 @pytest.mark.parametrize(("field", "make", "words"), [
     ("decay_at", lambda: fs.StepSize(0.1, -0.1, 2.0), "-0.1"),
     ("decay_at", lambda: fs.StepSize(0.1, [0.5, 1.1], 2.0), "1.1"),

@@ -94,6 +94,7 @@ class General {
   V hyper[HYPERS];
   i64 member[G];
   u32 id[G];
+  u32 start[G];  // row at which a network's data set begins
   u32 alive;
 
  public:
@@ -121,6 +122,7 @@ class General {
     for (int g = 0; g < G; ++g) {
       member[g] = who[g < count ? g : 0];  // spare lanes shadow the first network
       id[g] = u32(job.ids[member[g]]);
+      start[g] = job.first ? u32(job.first[member[g]]) : 0;
       if (g < count) alive |= 1u << g;
     }
     for (int g = 0; g < G; ++g) rows_of(g, [](T* lane, T* canonical) { *lane = *canonical; });
@@ -200,7 +202,7 @@ class General {
     }
     u32 same[G];
     if (job.full)
-      for (int g = 0; g < G; ++g) same[g] = u32(b);
+      for (int g = 0; g < G; ++g) same[g] = u32(b) + start[g];
     feed.take(job.full ? same : feed.which(t, b), all.labels, r.y);
   }
 

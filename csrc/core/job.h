@@ -46,9 +46,11 @@ struct Job {
   i64 t0, t1;
   const T* multiplier;  // [Q, t1 - t0]
   // samples
-  const T* X;  // [n, stride], zeros from column d (or a one, then zeros, if there are hidden biases)
-  const T* y;  // [n]
-  i64 n, stride;
+  const T* X;          // [rows, stride], zeros from column d (or a one, then zeros, if there are hidden biases)
+  const T* y;          // [rows]
+  i64 n, stride;       // samples that a network draws from
+  i64 rows;            // n, or those of all data sets one after the other
+  const i64* first;    // [N] row at which a network's data set begins, or null: all share one
   const u32* indices;  // [index_rows, t1 - t0, batch], or null: draw them
   i64 index_rows;
   i64 batch;   // samples in a step

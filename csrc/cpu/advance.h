@@ -72,7 +72,7 @@ void instance(const Job<T>& job, F f) {
   if constexpr (ALONE) {
     block(Team<T, 1, 1>{}, std::true_type{});
   } else {
-    const bool shared = job.full || job.common >= 0 || (job.indices && job.index_rows == 1);
+    const bool shared = !job.first && (job.full || job.common >= 0 || (job.indices && job.index_rows == 1));
     const Layout at = job.layout;
     if (at.team == TEAM<T> && at.lanes == 1) return block(Team<T, TEAM<T>, TEAM<T>>{}, std::true_type{});
     if (at.team != 1 || at.lanes != WIDTH<T>) throw std::invalid_argument("internal: no such layout");
@@ -91,8 +91,8 @@ i64 bytes_of(const Job<T>& job) {
 // A sample's `width` inputs and its label side by side, where they fit in four numbers; empty where they do not.
 template <class T>
 std::vector<T> quads(const Job<T>& job, int width) {
-  std::vector<T> out(width < 4 ? 4 * job.n : 0);
-  for (i64 i = 0; width < 4 && i < job.n; ++i) {
+  std::vector<T> out(width < 4 ? 4 * job.rows : 0);
+  for (i64 i = 0; width < 4 && i < job.rows; ++i) {
     for (int j = 0; j < width; ++j) out[4 * i + j] = job.X[i * job.stride + j];
     out[4 * i + width] = job.y[i];
   }

@@ -52,6 +52,20 @@ template <class T>
 u32 replayed(const Job<T>& job, i64 k, i64 t, i64 b) {
   return job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b];
 }
+// The row at which a network's own data set begins.
+template <class T>
+u32 begin(const Job<T>& job, i64 k) {
+  return job.first ? u32(job.first[k]) : 0;
+}
+// Indices `to` [count, OWN] in the networks' own data sets become rows.
+template <int OWN, class T>
+void begun(const Job<T>& job, const i64* who, i64 count, u32* to) {
+  if (!job.first) return;
+  for (int g = 0; g < OWN; ++g) {
+    const u32 first = begin(job, who[g]);
+    for (i64 k = 0; k < count; ++k) to[k * OWN + g] += first;
+  }
+}
 
 // Draws of the window of steps that t is in, for the networks at positions `who` [OWN]: to [AHEAD, OWN].
 template <int OWN, class T>
@@ -59,7 +73,7 @@ void draw_window(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32
   const i64 first = t / AHEAD * AHEAD;
   if (job.indices) {
     for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
-      for (int g = 0; g < OWN; ++g) to[(step - first) * OWN + g] = replayed(job, who[g], step, 0);
+      for (int g = 0; g < OWN; ++g) to[(step - first) * OWN + g] = replayed(job, who[g], step, 0) + begin(job, who[g]);
     return;
   }
   u32 network[OWN];
@@ -68,6 +82,7 @@ void draw_window(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32
   if constexpr (OWN == 1) draw_steps(keys, block, AHEAD / 4, *network, n, to);
   else
     for (int k = 0; k < AHEAD / 4; ++k) draw_networks<OWN>(keys, block + k, network, 0, n, to + 4 * k * OWN, OWN);
+  begun<OWN>(job, who, AHEAD, to);
 }
 
 // Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
@@ -77,7 +92,8 @@ void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32*
   if (job.indices) {
     for (i64 step = t; step < t / 4 * 4 + 4 && step < job.t1; ++step)
       for (i64 b = 0; b < B; ++b)
-        for (int g = 0; g < OWN; ++g) to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b);
+        for (int g = 0; g < OWN; ++g)
+          to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b) + begin(job, who[g]);
     return;
   }
   u32 network[OWN];
@@ -86,14 +102,14 @@ void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32*
   if constexpr (OWN == 1) {
     i64 b = 0;
     for (; b + 8 <= B; b += 8) draw_items(keys, block, *network, u32(b), n, to + b, B);
-    if (b == B) return;
     u32 drawn[4][8];
-    draw_items(keys, block, *network, u32(b), n, drawn[0], 8);
-    for (int q = 0; q < 4; ++q)
+    if (b < B) draw_items(keys, block, *network, u32(b), n, drawn[0], 8);
+    for (int q = 0; b < B && q < 4; ++q)
       for (int k = 0; k < int(B - b); ++k) to[q * B + b + k] = drawn[q][k];
   } else {
     for (i64 b = 0; b < B; ++b) draw_networks<OWN>(keys, block, network, u32(b), n, to + b * OWN, B * OWN);
   }
+  begun<OWN>(job, who, 4 * B, to);
 }
 
 // -eta of steps t .. t + count - 1 for the networks at positions `who` [G]: to [count, G].

@@ -42,4 +42,17 @@ inline CompiledLoop loop_of(const pybind11::object& from, size_t given) {
           reinterpret_cast<decltype(CompiledLoop::run)>(at("run"))};
 }
 
+// Sizes of a job's data X [rows, stride]; first [N]: where the `points` rows of each network begin, None: all are
+// shared.
+template <class T>
+void data_sets(Job<T>& job, const pybind11::array& X, const pybind11::object& first, i64 points) {
+  job.n = job.rows = X.shape(0), job.stride = X.shape(1);
+  if (first.is_none()) return;
+  job.first = data<const i64>(first.cast<pybind11::array>(), "first", job.N);
+  job.n = points;
+  if (points < 1 || points > job.rows) throw std::invalid_argument("points: more than the data have");
+  for (i64 k = 0; k < job.N; ++k)
+    if (job.first[k] < 0 || job.first[k] > job.rows - points) throw std::invalid_argument("first: outside the data");
+}
+
 }  // namespace fs

@@ -44,7 +44,8 @@ template <class T>
 void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, const py::array& ids, py::array W,
                   py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1,
                   const py::array& multiplier, const py::array& X, const py::array& y, const py::object& indices,
-                  i64 batch, bool full, i64 common, u64 seed, double dloss, double bound, const py::object& loop) {
+                  const py::object& first, i64 points, i64 batch, bool full, i64 common, u64 seed, double dloss,
+                  double bound, const py::object& loop) {
   Job<T> job{};
   job.shape = shape_of(shape);
   job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
@@ -61,10 +62,10 @@ void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, 
   const i64 Q = t1 > t0 ? multiplier.size() / (t1 - t0) : 1;
   for (i64 k = 0; k < job.N; ++k)
     if (job.row[k] < 0 || job.row[k] >= Q) throw std::invalid_argument("row: points outside multiplier");
-  job.n = X.shape(0), job.stride = X.shape(1);
+  data_sets(job, X, first, points);
   check_inputs(job.shape, job.stride);
-  job.X = data<const T>(X, "X", job.n * job.stride);
-  job.y = data<const T>(y, "y", job.n);
+  job.X = data<const T>(X, "X", job.rows * job.stride);
+  job.y = data<const T>(y, "y", job.rows);
   job.batch = full ? job.n : batch, job.full = full, job.common = common, job.seed = seed;
   if (!indices.is_none()) {
     const auto array = indices.cast<py::array>();
@@ -101,7 +102,7 @@ template <class T>
 i64 bind_block_bytes(const py::tuple& shape, const py::tuple& layout, i64 n, i64 stride, i64 batch, bool full) {
   Job<T> job{};
   job.shape = shape_of(shape), job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
-  job.n = n, job.stride = stride, job.batch = full ? n : batch, job.full = full, job.common = -1;
+  job.n = job.rows = n, job.stride = stride, job.batch = full ? n : batch, job.full = full, job.common = -1;
   return block_bytes(job);
 }
 
@@ -131,8 +132,9 @@ PYBIND11_MODULE(FS_MODULE, m) {
 #define FS_ARGS                                                                                              \
   py::kw_only(), py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("ids"), py::arg("W"),      \
       py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"), py::arg("multiplier"), \
-      py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("batch"), py::arg("full"), py::arg("common"),  \
-      py::arg("seed"), py::arg("dloss"), py::arg("bound"), py::arg("loop") = py::none()
+      py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("first"), py::arg("points"), py::arg("batch"), \
+      py::arg("full"), py::arg("common"), py::arg("seed"), py::arg("dloss"), py::arg("bound"),               \
+      py::arg("loop") = py::none()
   m.def("advance_float32", &bind_advance<float>, FS_ARGS);
   m.def("advance_float64", &bind_advance<double>, FS_ARGS);
 #undef FS_ARGS

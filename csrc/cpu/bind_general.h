@@ -160,10 +160,10 @@ void bind_advance_general(const py::dict& d) {
       throw std::invalid_argument("fresh: labels are inputs, of another number");
     }
   } else {
-    job.n = X.shape(0), job.stride = X.shape(1);
+    data_sets(job, X, d["first"], d["points"].cast<i64>());
     if (job.stride % WIDTH<float> || job.stride < model.inputs) throw std::invalid_argument("X: rows are not padded");
-    job.X = data<const T>(X, "X", job.n * job.stride);
-    job.y = read.template array<const T>("y", job.n * all.labels);
+    job.X = data<const T>(X, "X", job.rows * job.stride);
+    job.y = read.template array<const T>("y", job.rows * all.labels);
   }
   job.full = d["full"].cast<bool>();
   const i64 batch = d["batch"].cast<i64>();

@@ -31,6 +31,7 @@ struct Block {
   u32* index;              // [4, batch, OWN], batches only: draws of four steps
   int* place;              // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
   i64 member[MOST][G];
+  u32 start[G];  // row at which the data set of a network begins, full batches only
   Group group[MOST];
   int groups;
 
@@ -191,9 +192,11 @@ struct Block {
     V y[R];
     FS_UNROLL
     for (int i = 0; i < R; ++i) {
-      const u32 all = u32(b + i);
+      constexpr int OWN = Ahead<Tm, ONE_ROW>::OWN;
+      u32 all[OWN];
+      for (int g = 0; g < OWN; ++g) all[g] = u32(b + i) + start[g];
       if constexpr (!ONE_ROW) q.ahead.spare = columns + i * q.ahead.width;
-      y[i] = q.ahead.fetch(data, job.full ? &all : index + (t % 4 * job.batch + b + i) * q.ahead.OWN);
+      y[i] = q.ahead.fetch(data, job.full ? all : index + (t % 4 * job.batch + b + i) * OWN);
       x[i] = q.ahead.input();
     }
     return accumulate_gradient(model, q.w, folded, x, y, dloss, bound, residuals, sum);
@@ -209,6 +212,7 @@ struct Block {
     const T bound = job.bound;
     const int sums = model.sums();
     const i64 rows = model.rows(), most = R * (R * rows < LONG ? LONG / (R * rows) : 1);
+    for (int g = 0; g < G; ++g) start[g] = begin(job, q.member[g]);
     for (i64 t = job.t0; t < job.t1 && q.alive; ++t) {
       if (!job.full && (t == job.t0 || t % 4 == 0)) draw_batch<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, index);
       step_sizes<G>(job, q.member, t, 1, q.ahead.rate);

@@ -20,7 +20,7 @@ class Joined {
   static constexpr int VECTORS = 64 / W;     // most vectors of inputs for which there is a loop
 
   static bool fits(const Job<T>& job, const Model& model) {
-    return job.batch == 1 && !job.full && model.C() <= VECTORS && job.n * job.stride < i64(1) << 32;
+    return job.batch == 1 && !job.full && model.C() <= VECTORS && job.rows * job.stride < i64(1) << 32;
   }
   static int side(const Job<T>&, const Model&) { return MOST * W; }
   static i64 bytes(const Job<T>& job, const Model& model) { return own_bytes(model) + Rest::bytes(job, model); }
@@ -30,7 +30,7 @@ class Joined {
         model(model_),
         keys(job_.seed),
         rows(model_.rows()),
-        far(job_.n * job_.stride * i64(sizeof(T)) > NEAR),
+        far(job_.rows * job_.stride * i64(sizeof(T)) > NEAR),
         steps(loop(model_.C())),
         rest(job_, model_, at + own_bytes(model_)) {
     bundle = reinterpret_cast<Bundle*>(at), at += MOST * sizeof(Bundle);

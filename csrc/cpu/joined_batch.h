@@ -17,7 +17,7 @@ class JoinedBatch {
   static constexpr int VECTORS = 64 / W;  // most vectors of inputs for which there is a loop
 
   static bool fits(const Job<T>& job, const Model& model) {
-    return Block<Tm, Model, true>::batches(job) && model.C() <= VECTORS && job.n * job.stride < i64(1) << 32;
+    return Block<Tm, Model, true>::batches(job) && model.C() <= VECTORS && job.rows * job.stride < i64(1) << 32;
   }
   static int side(const Job<T>&, const Model&) { return 1; }
   static i64 bytes(const Job<T>& job, const Model&) { return 4 * job.batch * i64(sizeof(u32) + sizeof(T)); }
@@ -26,7 +26,7 @@ class JoinedBatch {
       : job(job_),
         model(model_),
         keys(job_.seed),
-        far(!job_.full && job_.n * job_.stride * i64(sizeof(T)) > NEAR),
+        far(!job_.full && job_.rows * job_.stride * i64(sizeof(T)) > NEAR),
         steps(loop(model_.C())),
         label(reinterpret_cast<T*>(at)),
         row(reinterpret_cast<u32*>(label + 4 * job_.batch)) {
@@ -53,6 +53,8 @@ class JoinedBatch {
     const i64 B = job.batch;
     const V dloss = V::set(job.dloss);
     T *const canonical = job.W + who * job.P, *const u = canonical, *const v = canonical + d;
+    const i64 first = job.full ? begin(job, who) : 0;  // draws know it
+    const T *const X = job.X + first * job.stride, *const labels = job.y + first;
     const T base = -job.base[who], *const multiplier = job.multiplier + job.row[who] * (job.t1 - job.t0);
     V w[2 * C] = {};
     for (int j = 0; j < d; ++j) reinterpret_cast<T*>(w)[j] = u[j], reinterpret_cast<T*>(w + C)[j] = v[j];
@@ -63,13 +65,14 @@ class JoinedBatch {
       if (!job.full && (t == job.t0 || t % 4 == 0)) draw(who, t);
       if (far && t % 4 < 3) prefetch(row + at + B);
       const u32* sample = job.full ? row : row + at;
-      const T* y = job.full ? job.y : label + at;
+      const T* y = job.full ? labels : label + at;
       V beta[C], sum[C];
       FS_UNROLL
       for (int c = 0; c < C; ++c) beta[c] = w[c] * w[C + c], sum[c] = V::set(0);
       i64 b = 0;
-      for (; b + W <= B; b += W) bad |= accumulate<C>(beta, sum, sample, y, b, std::integral_constant<int, W>{}, dloss);
-      if (b < B) bad |= accumulate<C>(beta, sum, sample, y, b, int(B - b), dloss);
+      for (; b + W <= B; b += W)
+        bad |= accumulate<C>(beta, sum, X, sample, y, b, std::integral_constant<int, W>{}, dloss);
+      if (b < B) bad |= accumulate<C>(beta, sum, X, sample, y, b, int(B - b), dloss);
       if (__builtin_expect(bad != 0, 0)) break;
       Model::template move_by<C>(w, sum, V::set(base * multiplier[t - job.t0] / T(B)));
       FS_WORKED(C * (B + 3));
@@ -83,13 +86,13 @@ class JoinedBatch {
 
   // Samples b .. b + count - 1 of a step into its sum; whether one is out of bounds.
   template <int C, class Count>
-  FS_HD u32 accumulate(const V (&beta)[C], V (&sum)[C], const u32* sample, const T* y, i64 b, Count count,
+  FS_HD u32 accumulate(const V (&beta)[C], V (&sum)[C], const T* X, const u32* sample, const T* y, i64 b, Count count,
                        V dloss) const {
     constexpr bool WHOLE = !std::is_same<Count, int>::value;
     const T* x[W];
     FS_UNROLL
     for (int i = 0; i < W; ++i)
-      if (WHOLE || i < count) x[i] = job.X + sample[b + i];
+      if (WHOLE || i < count) x[i] = X + sample[b + i];
     alignas(64) T e[W];
     for (int i = 0; !WHOLE && i < W; ++i) e[i] = i < count ? y[b + i] : T(0);
     const V value =

@@ -11,7 +11,7 @@
 //
 // Spec: T, L, model(), SPREADS (whether inputs are spread over the team), HOLDS (whether they are held in registers),
 // PACKS (whether a lane's inputs lie in packs of 16 bytes), BATCHES, FULL, TABLE (order from a table), STAGED (data in
-// shared memory), CARRIES, and then update() and BUFFERS.
+// shared memory), SETS (each network has a data set), CARRIES, and then update() and BUFFERS.
 #pragma once
 #include "../core/models/diagonal.h"
 #include "../core/models/relu2.h"
@@ -65,6 +65,7 @@ struct Fused {
     lane = threadIdx.x % L, alive = team < job.count;
     if constexpr (Spec::SPREADS) x += lane;
     k = job.who[alive ? team : 0];  // spare teams shadow the first network
+    if constexpr (Spec::SETS) x += job.first[k] * job.stride;
     const T* from = job.W + k * model().P();
     FS_UNROLL_ROWS
     for (int r = 0; r < ROWS; ++r) {

@@ -9,9 +9,9 @@
 //
 // Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
 // (each a `Whole`), has_teacher, update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
-// straight into the parameters), FULL, TABLE, STAGED, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none, else
-// 1 + the kind), ONE, GROUPS (arrays of parameters that have numbers of their own, or 0), RAGGED (whether steps have
-// samples of different number).
+// straight into the parameters), FULL, TABLE, STAGED, SETS, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none,
+// else 1 + the kind), ONE, GROUPS (arrays of parameters that have numbers of their own, or 0), RAGGED (whether steps
+// have samples of different number).
 #pragma once
 #include "../core/functions.h"
 #include "../core/general.h"
@@ -143,6 +143,7 @@ FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const
   V drawn[Spec::LABEL_NOISE ? 4 * Loop::KEPT : 1];
   r.out = out, r.dloss = dloss, r.y = labels, r.noisy = noisy, r.drawn = drawn;
   const auto all = general_job<Spec>(job);
+  if constexpr (Spec::SETS) X += job.first[k] * job.stride, y += job.first[k] * Spec::LABELS;
   const M model{};
   const G teacher{};
   Feed feed{job, X, y, k, all.draws(), Draws(job, k), x, {}, 0};

@@ -24,8 +24,9 @@ struct Launch {
   const i32* row;  // [N]
   i64 t0, t1;
   const T* multiplier;  // [Q, t1 - t0]
-  const T *X, *y;       // [n, stride] and [n, labels]
+  const T *X, *y;       // [n, stride] and [n, labels], or those of all data sets one after the other
   i64 n, stride, batch;
+  const i64* first;    // [N] row at which a network's data set begins, in programs with SETS
   const u32* indices;  // [index_rows, t1 - t0, batch], where the order is a table
   i64 index_rows, common;
   u64 seed;

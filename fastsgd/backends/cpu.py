@@ -58,7 +58,8 @@ class State:
         plan, work = self.plan, self.plan.work
         return {"shape": work.form.fused, "layout": (plan.tuning.lanes, plan.tuning.team),
                 "threads": plan.tuning.threads, "batch": work.batch, "full": work.full, "common": work.common,
-                "seed": work.run.seed, "dloss": 2 * work.factor, "bound": work.bound, "loop": self.loop}
+                "first": plan.first, "points": work.n, "seed": work.run.seed, "dloss": 2 * work.factor,
+                "bound": work.bound, "loop": self.loop}
 
     @cached_property
     def loop(self):
@@ -121,9 +122,9 @@ class CPU(Backend):
             block = size(work.form.fused, layout, work.n, stride, work.batch, work.full)
         else:
             block = _general_bytes(work, module)
-        n_test = 0 if data.X_test is None else len(data.X_test)
+        n, n_test = (0 if a is None else a[..., 0].size for a in (data.X, data.X_test))
         memory = {"state": N * (work.P * work.item * (1 + len(work.buffers)) + 8),
-                  "data": (work.n * work.item + (work.n + n_test) * 8) * (stride + 1), "scratch": threads * block}
+                  "data": (n * work.item + (n + n_test) * 8) * (stride + 1), "scratch": threads * block}
         reasons = (f"x86-64-{module.isa}, {threads} thread(s), {layout[0]} network(s) a vector, {layout[1]} lane(s) a "
                    f"network: {why}", f"scratch of a block of networks: {block / 1024:.1f} KiB a thread",
                    *own.explain(work.run, module))
@@ -157,7 +158,7 @@ class CPU(Backend):
             f"a time loop of its own, compiled {made}, its bits compared with the prebuilt one's: {words}",)
 
     def load(self, plan, weights, lost, buffers, reserved=None):
-        work, data = plan.work, plan.run.data
+        work, data = plan.work, plan.run.data.rows
         X, y = (data.X, data.y) if work.n else (np.empty((0, work.d)), np.empty(0))
         weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
         return State(plan, native(plan.tuning.isa), weights, lost.copy(), buffers, padded(work.form, X, work.dtype),
@@ -265,6 +266,7 @@ def _advance_general(state, segment):
         "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "bound": work.bound,
         "each": each, "counts": segment.counts,
+        "first": plan.first, "points": work.n,
         "X": X, "y": y, "indices": indices, "full": work.full, "batch": 1 if work.full else work.batch,
         "common": work.common, "seed": work.run.seed, "loop": state.loop})
 
@@ -284,14 +286,14 @@ COMPARED = 70  # steps: more than are prepared at once
 
 def _compare(work, module, library):
     """Raise BackendUnavailable unless a compiled loop has the prebuilt one's bits, for some networks of the run."""
-    dtype, data, T = work.dtype, work.run.data, COMPARED
+    dtype, data, T = work.dtype, work.run.data.rows, COMPARED
     N, n = 2 * module.lanes[dtype] + 3, min(work.n, 64)
     rng, outcomes = np.random.default_rng(3), []
     start = (0.4 * rng.standard_normal((N, work.P))).astype(dtype)
     carried = (0.1 * rng.random((N, len(work.buffers), work.P))).astype(dtype)
     shared = {"ids": np.arange(N), "t0": 0, "t1": T, "X": padded(work.form, data.X[:n], dtype),
-              "y": np.array(data.y[:n], dtype, order="C"), "indices": None, "batch": 1, "full": False, "common": -1,
-              "seed": 1, "threads": 1, "bound": work.bound}
+              "y": np.array(data.y[:n], dtype, order="C"), "indices": None, "first": None, "points": n, "batch": 1,
+              "full": False, "common": -1, "seed": 1, "threads": 1, "bound": work.bound}
     base, row = np.geomspace(1e-3, 3e-2, N).astype(dtype), np.zeros(N, np.int32)
     multiplier = np.linspace(1, 0.5, T).astype(dtype)[None]
     for loop in (None, library.entries):

@@ -1,6 +1,7 @@
 """Owns the reference backend: the forward pass differentiated by torch.func, one step at a time, on the CPU."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -92,17 +93,27 @@ class _Samples:
             run.seed, plan.keys, segment.t0, segment.t1, run.data.n, batch)
         return np.broadcast_to(order.astype(np.int64), (plan.N, *order.shape[1:]))
 
+    @cached_property
+    def sets(self):
+        """(X [N, n, d], y [N, n] or [N, n, o]) of all networks, for full steps."""
+        state, plan = self.state, self.plan
+        return tuple(a.expand(plan.N, *a.shape) if plan.sets is None else a[plan.sets] for a in (state.X, state.y))
+
     def at(self, s):
         import torch
 
-        state, N = self.state, self.plan.N
+        state = self.state
         if self.made is not None:
             X, y = (torch.from_numpy(a[:, s].copy()) for a in self.made)
         elif self.draws is None:
-            X, y = (a.expand(N, *a.shape) for a in (state.X, state.y))
+            X, y = self.sets
         else:
             which = torch.from_numpy(self.draws[:, s].copy())
-            X, y = state.X[which], state.y[which]
+            if self.plan.sets is None:
+                X, y = state.X[which], state.y[which]
+            else:
+                own = torch.from_numpy(self.plan.sets)[:, None]
+                X, y = state.X[own, which], state.y[own, which]
         return X, y
 
 

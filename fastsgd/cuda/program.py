@@ -69,21 +69,21 @@ def partials(count):
     return 8 if count <= 64 else 32
 
 
-def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches, full, table, rolled, update=None,
-          buffers=0):
+def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches, full, table, rolled, sets=False,
+          update=None, buffers=0):
     """The fused loop of csrc/cuda/fused.h.
 
     family: "diagonal" with sizes (d,), or "relu2" with (d, h, hidden_bias, output_bias)
     lanes: of a team, dividing the partial sums; blocks: on a multiprocessor that registers must suffice for
     holds: inputs in registers; packs: loaded in packs of 16 bytes; staged: data in shared memory
     rolled: parameters in local memory
-    batches, full, table: more than a sample a step; all of them; an order from a table
+    batches, full, table: more than a sample a step; all of them; an order from a table; sets: a data set each
     update: C++ of a fs::Update's fields where the rule is not plain; buffers: arrays that it carries
     """
     kind, spread = ("Diagonal", sizes[0]) if family == "diagonal" else ("ReLU2", sizes[1])
     T = C_TYPES[dtype]
     flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "PACKS": packs, "BATCHES": batches, "FULL": full,
-             "TABLE": table, "STAGED": staged, "CARRIES": update is not None}
+             "TABLE": table, "STAGED": staged, "SETS": sets, "CARRIES": update is not None}
     rule = "" if update is None else f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
     spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes, BUFFERS=buffers)}\n{rule}"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
@@ -96,7 +96,7 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
 
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
-            inputs, label_noise, gradient_noise, one, groups=0, ragged=False, own="", own_loss=False,
+            sets, inputs, label_noise, gradient_noise, one, groups=0, ragged=False, own="", own_loss=False,
             penalty_rows=None):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
@@ -119,7 +119,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
                     f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {shape};\n  }}\n}};\n"
                     for name, shape in shapes.items())
     flags = {"SHARES": shares, "has_teacher": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
-             "STAGED": staged, "FRESH": inputs is not None, "ONE": one, "RAGGED": ragged}
+             "STAGED": staged, "SETS": sets, "FRESH": inputs is not None, "ONE": one, "RAGGED": ragged}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
                "GRADIENT_NOISE": gradient_noise, "GROUPS": groups}
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"

@@ -31,7 +31,7 @@ _PARTS = {}  # {id of a model, loss or penalty: (weak reference to it, {what it 
 
 def labels(run):
     """Shape of one sample's labels."""
-    y = run.data.y
+    y = run.data.rows.y
     if y is not None:
         return tuple(y.shape[1:])
     return () if run.model.outputs == 1 else (run.model.outputs,)
@@ -190,7 +190,7 @@ def _points(run, what):
             starts = [model.unflatten(row) for row in np.asarray(flat, np.float64)]
     except (FastsgdError, IndexError, KeyError):  # the plan has more to say about these
         starts = []
-    rows = [np.asarray(x, np.float64) for x in data.X[:LOOKED_AT]] if data.n else [np.full(model.d, 0.3)]
+    rows = [np.asarray(x, np.float64) for x in data.rows.X[:LOOKED_AT]] if data.n else [np.full(model.d, 0.3)]
     if what == "penalty":
         return starts
     return [start | {INPUT: row} for start in starts for row in rows]

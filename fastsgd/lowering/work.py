@@ -154,6 +154,22 @@ class Work:
     # ---- samples and their order
 
     @property
+    def sets(self):
+        """Number of data sets of which each network has one; 0 where all share one."""
+        return self.run.data.sets
+
+    @cached_property
+    def one(self):
+        """The Work of a run on one network's data, as metrics see it."""
+        return self.of(self.run.data.one) if self.sets else self
+
+    def of(self, data):
+        """The Work of the same run on other data."""
+        own = object.__new__(type(self.run))
+        own.__dict__.update(vars(self.run) | {"data": data})
+        return Work(own)
+
+    @property
     def fresh(self):
         """Whether samples are made in the kernel."""
         return self.run.data.kind == "fresh"
@@ -221,8 +237,8 @@ class Work:
     def one_row(self):
         """Whether all networks see the same samples: no lane has to fetch a row of its own."""
         order = self.run.order
-        return self.full or (self.order in ("replace", "permute") and self.network is not None) or (
-            self.order == "table" and len(order.table) == 1)
+        return not self.sets and (self.full or (self.order in ("replace", "permute") and self.network is not None) or (
+            self.order == "table" and len(order.table) == 1))
 
     # ---- what is measured
 

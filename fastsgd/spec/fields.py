@@ -41,6 +41,7 @@ def arrays(value, name, shared=True):
 def lengths(run):
     """{field: number of networks it was given for} of a Run, fields given once left out."""
     given = run.step_size.lengths() | run.rule.lengths()
+    given |= run.data.lengths()
     given |= {f"stop[{k}].{name}": N for k, stop in enumerate(run.stop) for name, N in stop.lengths().items()}
     if run.init is None:  # else the model's scales have no part
         given |= run.model.lengths()
@@ -67,6 +68,8 @@ def swept(run):
             table = part == name  # step sizes of every step are no labels
             if array.ndim and not table and len(array) == population and array.shape != (1, 1):
                 out[name] = array[ids]
+    if run.data.sets:
+        out["data.which"] = run.data.numbers[ids]
     return out
 
 
@@ -110,6 +113,8 @@ def alone(run):
     if run.init is not None:
         changes["init"] = {name: a[ids] if name in shapes and a.ndim > len(shapes[name]) else a
                            for name, a in run.init.items()}
+    if run.data.sets:
+        changes["data"] = run.data.chosen(run.data.numbers[ids])
     if len(getattr(run.order, "table", ())) > 1:
         changes["order"] = type(run.order)(run.order.order[ids])
     return run.replace(**changes)

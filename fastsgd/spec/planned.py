@@ -90,6 +90,7 @@ class Plan(Record):
     each [N, G, 3] float64: step scale, weight decay and localisation of each named array of parameters; None where all
         have the same
     noises {name: (base [N], row [N] int32, table)}: amplitudes of the rule's noises, like those of the step size
+    sets [N] int64 or None: of K data sets, the one that each network has
     levels: [N] float64 of each of the run's stops
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
@@ -110,6 +111,7 @@ class Plan(Record):
     tuning: Tuning
     numbers: dict = field(default_factory=dict)
     noises: dict = field(default_factory=dict)
+    sets: np.ndarray | None = None
     levels: tuple = ()
     memory: dict = field(default_factory=dict)
     cost: Any = None
@@ -125,6 +127,11 @@ class Plan(Record):
     def N(self) -> int:
         """Number of networks that run."""
         return len(self.ids)
+
+    @property
+    def first(self) -> np.ndarray | None:
+        """[N] int64 row of all data sets, one after the other, at which a network's begins; None if all share one."""
+        return None if self.sets is None else self.sets * self.run.data.n
 
     @property
     def batch(self) -> int:
@@ -182,6 +189,8 @@ class Plan(Record):
         own = {name: getattr(self, name)[who] for name in ("ids", "keys", "start", "base", "row")}
         noises = {name: (base[who], row[who], table) for name, (base, row, table) in self.noises.items()}
         return replace(self, **own, noises=noises, numbers={name: a[who] for name, a in self.numbers.items()},
+                       sets=None if self.sets is None else self.sets[who],
+                       each=None if self.each is None else self.each[who],
                        levels=tuple(level[who] for level in self.levels))
 
     def fresh_buffers(self) -> np.ndarray:
@@ -204,6 +213,7 @@ class Plan(Record):
         lines = [
             f"{type(run.model).__name__}: N={self.N} networks, P={run.model.P} parameters, T={run.steps} steps, "
             + (f"n={run.data.n} samples" if run.data.n else "samples made on the way")
+            + (f" of a data set of their own, of {run.data.sets}" if run.data.sets else "")
             + f", {type(run.rule).__name__} with {self.batch} a step, {run.dtype}",
             f"loss: {run.loss.name} with factor {run.loss.factor:g}; order: {type(run.order).__name__}"
             + "".join(f"; {name} {_range(values)}" for name, values in self.numbers.items())

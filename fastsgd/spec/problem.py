@@ -13,13 +13,39 @@ from .record import Record
 INPUTS = ("gaussian", "sparse")  # that kernels make
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset(Record):
-    """Training points and labels, and test points if there are any. All networks of a run share them.
+class Data(Record):
+    """What all kinds of data say: how many sets there are of which each network has one, and what stands for all."""
 
-    X [n, d]: training inputs, finite
+    sets = 0
+
+    @property
+    def one(self) -> "Data":
+        """What stands for a network's data, where only sizes count."""
+        return self
+
+    @property
+    def rows(self) -> "Data":
+        """The points of all sets one after the other."""
+        return self
+
+    def lengths(self) -> dict[str, int]:
+        """{field: number of networks it was given for}."""
+        return {}
+
+    def chosen(self, numbers: Any) -> "Data":
+        """The data of networks that have the sets `numbers` [M]."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(Data):
+    """Training points and labels, and test points if there are any. Networks share them, or each has one of K sets.
+
+    X [n, d]: training inputs, finite; or [K, n, d], K sets of them, and then the other arrays have an axis [K, ...] too
     y [n], or [n, o] for models with o > 1 outputs: training labels, finite; classes are whole numbers
     X_test [n_test, d], y_test [n_test] or [n_test, o]: optional test set, given together
+    which [N]: of K sets, the one that each network has, 0 <= which < K; by default network k has set k, and N is K.
+        Steps, metrics and test sets of a network are of its own set alone
     Arrays may be NumPy, torch or DLPack, float32 or float64 (whole numbers are taken in either). A dtype is never
     changed silently: the plan refuses float64 data in a float32 run, `astype` converts on request.
     Raises SpecError on wrong shapes or non-finite entries.
@@ -29,13 +55,22 @@ class Dataset(Record):
     y: np.ndarray
     X_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
+    which: np.ndarray | None = None
     kind = "given"
 
     def __post_init__(self):
-        _put(self, "X", "y")
-        _test_set(self)
-        if self.y_test is not None and self.y_test.shape[1:] != self.y.shape[1:]:
+        _put(self, "X", "y", sets=(0, 1))
+        _test_set(self, len(self.X) if self.sets else None)
+        if self.y_test is not None and self.y_test.shape[1 + (self.sets > 0):] != self.y.shape[1 + (self.sets > 0):]:
             raise SpecError(f"y_test: has shape {self.y_test.shape}, y has {self.y.shape}")
+        if self.which is not None:
+            if not self.sets:
+                raise SpecError("which: given, but X [n, d] is one data set for all networks; expected X [K, n, d]")
+            which = as_array(self.which, "which", ndim=1, kinds="iu")
+            if not which.size or which.min() < 0 or which.max() >= self.sets:
+                raise SpecError(f"which: {'is empty' if not which.size else f'holds {which.max()}'}, expected numbers "
+                                f"of data sets, 0 .. {self.sets - 1}, one for each network")
+            object.__setattr__(self, "which", frozen(which.astype(np.int64)))
 
     def astype(self, dtype: str) -> "Dataset":
         """The same data in another precision, "float32" or "float64"."""
@@ -44,27 +79,83 @@ class Dataset(Record):
             return self
         arrays = (self.X, self.y, self.X_test, self.y_test)
         with np.errstate(over="ignore"):
-            return Dataset(*(None if a is None else a.astype(dtype) for a in arrays))
+            return Dataset(*(None if a is None else a.astype(dtype) for a in arrays), self.which)
 
     @property
     def n(self) -> int:
-        """Number of training points."""
-        return self.X.shape[0]
+        """Number of training points of a network."""
+        return self.X.shape[-2]
 
     @property
     def d(self) -> int:
         """Number of inputs."""
-        return self.X.shape[1]
+        return self.X.shape[-1]
+
+    @property
+    def sets(self) -> int:
+        """Number K of data sets of which each network has one; 0 where all share one."""
+        return len(self.X) if self.X.ndim == 3 else 0
+
+    def lengths(self) -> dict[str, int]:
+        """{field: number of networks it was given for}."""
+        if not self.sets:
+            return {}
+        return {"data.which": len(self.which)} if self.which is not None else {"data": self.sets}
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """[N] which set each network has, of K."""
+        return np.arange(self.sets) if self.which is None else self.which
+
+    def of(self, k: int) -> "Dataset":
+        """Data set k of K, as one that all networks share."""
+        return self._with(*(None if a is None else a[k] for a in (self.X, self.y, self.X_test, self.y_test)))
+
+    @property
+    def one(self) -> "Dataset":
+        """What stands for a network's data, where only sizes count."""
+        return self.of(0) if self.sets else self
+
+    @property
+    def rows(self) -> "Dataset":
+        """The points of all sets one after the other."""
+        if not self.sets:
+            return self
+        return self._with(*(None if a is None else a.reshape(-1, *a.shape[2:])
+                            for a in (self.X, self.y, self.X_test, self.y_test)))
+
+    def chosen(self, numbers: np.ndarray) -> "Dataset":
+        """The data of networks that have the sets `numbers` [M]: these sets, in order, and no others."""
+        if not self.sets:
+            return self
+        used, which = np.unique(numbers, return_inverse=True)
+        return self._with(*(None if a is None else a[used] for a in (self.X, self.y, self.X_test, self.y_test)),
+                          which.reshape(-1).astype(np.int64))
+
+    def _with(self, X, y, X_test, y_test, which=None):
+        """A Dataset of arrays that were checked before."""
+        made = object.__new__(type(self))
+        made.__dict__.update(X=X, y=y, X_test=X_test, y_test=y_test, which=which)
+        for a in made.__dict__.values():
+            if a is not None:
+                a.setflags(write=False)
+        return made
 
 
-def _put(record, points, labels):
-    """Check the arrays that `record` holds by these names, and put what they become in their place."""
-    X = finite(as_array(getattr(record, points), points, ndim=2), points)
-    y = finite(as_array(getattr(record, labels), labels, ndim=(1, 2)), labels)
+def _put(record, points, labels, sets=(0,)):
+    """Check the arrays that `record` holds by these names, and put what they become in their place.
+
+    sets: how many axes of data sets they may have before that of points
+    """
+    X = finite(as_array(getattr(record, points), points, ndim=tuple(2 + more for more in sets)), points)
+    more = X.ndim - 2
+    y = finite(as_array(getattr(record, labels), labels, ndim=(1, 2, 3)[:2 + more]), labels)
     if 0 in X.shape:
         raise SpecError(f"{points}: has shape {X.shape}, expected at least one point and one input")
-    if len(X) != len(y):
-        raise SpecError(f"{labels}: has length {len(y)}, {points} has n={len(X)} points")
+    if X.shape[:-1] != y.shape[:1 + more] or y.ndim > 2 + more:
+        raise SpecError(f"{labels}: has length {len(y)}, {points} has n={len(X)} points" if not more else
+                        f"{labels}: has shape {y.shape}, {points} has shape {X.shape}: K={len(X)} sets of "
+                        f"n={X.shape[1]} points want labels [K, n] or [K, n, o]; one set for all networks is X [n, d]")
     if 0 in y.shape:
         raise SpecError(f"{labels}: has shape {y.shape}, expected at least one label a point")
     for name, array in ((points, X), (labels, y)):
@@ -83,18 +174,20 @@ def _exact(array, name):
         raise SpecError(f"{name}: {why}")
 
 
-def _test_set(data):
-    """Check the test set of a record, if it has one."""
+def _test_set(data, sets=None):
+    """Check the test set of a record, if it has one; sets: how many it has one for, None for one alone."""
     if (data.X_test is None) != (data.y_test is None):
         raise SpecError("X_test and y_test: one is missing, give both or neither")
     if data.X_test is not None:
-        _put(data, "X_test", "y_test")
-        if data.X_test.shape[1] != data.d:
-            raise SpecError(f"X_test: has d={data.X_test.shape[1]} inputs, {'X' if data.n else 'data'} has d={data.d}")
+        _put(data, "X_test", "y_test", (0,) if sets is None else (1,))
+        if sets is not None and len(data.X_test) != sets:
+            raise SpecError(f"X_test: has {len(data.X_test)} test sets, X has K={sets} data sets")
+        if data.X_test.shape[-1] != data.d:
+            raise SpecError(f"X_test: has d={data.X_test.shape[-1]} inputs, {'X' if data.n else 'data'} has d={data.d}")
 
 
 @dataclass(frozen=True, eq=False)
-class Fresh(Record):
+class Fresh(Data):
     """Inputs made on the way: every sample of every step is new, and its label is a teacher's output or the input.
 
     d: number of inputs, >= 1
@@ -169,7 +262,7 @@ class Fresh(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Stream(Record):
+class Stream(Data):
     """Samples that a function makes, a stretch of steps at a time: data of any distribution, or read from a file.
 
     d: number of inputs, >= 1

@@ -170,6 +170,9 @@ class Sweep(Record):
             put_(self, "reduce", made)
         one_of(self.draws, "sweep.draws", ("common", "own"))
         names = [name for axis in self.axes for name in axis.columns]
+        if self.base.data.sets and "data.which" not in names:
+            raise SpecError(f"sweep.base: data has {self.base.data.sets} data sets; say which in grid={{'data.which': "
+                            "[0, 1, ...]}, or give one, data.of(0)")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SpecError(f"sweep: {', '.join(twice)} given twice")

@@ -86,7 +86,7 @@ class Store:
         flags = ("lost", "stopped", "stopped_by") if run.stop else ("lost",)
         out = [Array(flag, (), (), "int64", one.size, one.chunk(one.size, 8), False) for flag in flags]
         for metric in run.metrics:
-            axes = metric.axes(run.model, run.data) or {}
+            axes = metric.axes(run.model, run.data.one) or {}
             shape = (S, *map(len, axes.values()))
             out.append(Array(metric.name, shape, ("step", *axes), "float64", one.kept_size,
                              one.chunk(one.kept_size, 8 * prod(shape)), True))
@@ -261,7 +261,7 @@ def planned(sweep, group, size=None):
                 run = put(run, name, np.resize(values[members], some))
     plan = make_plan(run.replace(keys=np.arange(some)))
     seconds = sum(plan.expected.values()) / some if plan.expected else None
-    record = sum(8 * len(plan.saves) * prod(map(len, (metric.axes(run.model, run.data) or {}).values()))
+    record = sum(8 * len(plan.saves) * prod(map(len, (metric.axes(run.model, run.data.one) or {}).values()))
                  for metric in run.metrics)
     shape = (*map(len, group.members), sweep.replicas)
     stride = 1 if sweep.keep.networks is None else max(1, sweep.networks // sweep.keep.networks)

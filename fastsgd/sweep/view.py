@@ -83,7 +83,7 @@ def _shown(values):
 def _metric_labels(store):
     run = next(iter(store.groups.values())).run
     return {axis: list(values) for metric in run.metrics for axis, values in (
-        metric.axes(run.model, run.data) or {}).items()}
+        metric.axes(run.model, run.data.one) or {}).items()}
 
 
 def attributes(store):

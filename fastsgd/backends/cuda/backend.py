@@ -133,6 +133,7 @@ class CUDA(Backend):
         arrays = {"W": state.weights[part], "buffers": state.buffers[part], "lost": state.lost[part],
                   "ids": plan.keys[part], "base": plan.base[part].astype(dtype), "row": plan.row[part]}
         arrays |= {name: a[part].astype(dtype) for name, a in plan.numbers.items()}
+        arrays |= {} if plan.first is None else {"first": plan.first[part]}
         for name, (base, row, _) in plan.noises.items():
             short = name.partition("_")[0]
             arrays |= {f"{short}_base": base[part].astype(dtype), f"{short}_row": row[part]}
@@ -171,6 +172,8 @@ class CUDA(Backend):
             job.scratch = arrays["scratch"].pointer
         job.count, job.t0, job.t1, job.seed = chunk.alive, segment.t0, segment.t1, work.run.seed
         job.n, job.stride = arrays["X"].shape if "X" in arrays else (0, 0)
+        if work.sets:
+            job.n = work.n
         job.batch = work.batch
         job.index_rows, job.count_rows = (arrays[name].shape[0] if name in arrays else 0
                                           for name in ("indices", "counts"))

@@ -106,7 +106,7 @@ def local_bytes(each, card):
 
 
 def _stages(work, size, card):
-    return 0 < size <= min(STAGED, card.shared) and not (work.fresh or work.streamed)
+    return 0 < size <= min(STAGED, card.shared) and not (work.fresh or work.streamed or work.sets)
 
 
 # ---- the fused loop
@@ -168,12 +168,12 @@ def _fused(work, N, card, tuning):
     rolled = layout.registers > ROLLED
     blocks = 1 if rolled else max(1, REGISTERS // (programs.THREADS * layout.registers))
     item = work.item
-    size = work.n * layout.stride * item
+    size = work.n * max(1, work.sets) * layout.stride * item
     staged = _stages(work, size, card)
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, work.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           packs=layout.packs, staged=staged, batches=layout.batches, full=work.full,
-                          table=work.tabled, rolled=rolled, **_carried(work))
+                          table=work.tabled, rolled=rolled, sets=work.sets > 0, **_carried(work))
     local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
     why = f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(work, size, staged)}"
@@ -234,7 +234,7 @@ def _general(work, N, card, tuning):
                             f"{', '.join(map(str, BLOCKS))} threads")
     stride, shared_rows = work.d | 1, rows * item + 16
     shares = lanes > 1 and shared_rows <= card.shared
-    size = work.n * (stride + work.labels) * item
+    size = work.n * max(1, work.sets) * (stride + work.labels) * item
     staged = lanes == 1 and _stages(work, size, card)
     if lanes == 1:
         blocks = _blocks(staged * size + programs.THREADS * rows * item, card)
@@ -289,6 +289,7 @@ def _general_program(work, lanes, rows, shares, staged):
         _model_text(work.form), work.dtype, lanes=lanes, rows=rows, shares=shares,
         teacher=work.teacher and work.teacher.text(), update=work.update_text, loss=work.loss, labels=work.labels,
         buffers=len(work.buffers), plain=work.straight, full=work.full, table=work.tabled, staged=staged,
+        sets=work.sets > 0,
         inputs=f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if work.fresh else None,
         label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),
         one=work.noise_on_one_label, groups=work.groups, ragged=work.ragged,

@@ -24,7 +24,7 @@ def rows(work, X, y, chosen):
 
 def data(work, chosen):
     """{name: array} of everything that is the same for all networks."""
-    given = work.run.data
+    given = work.run.data.rows
     out = rows(work, given.X, given.y, chosen) if work.n else {}
     if not in_fused_loop(work):
         out |= {"loss_weights": work.loss_weights, "fixed": work.fixed, "teacher_weights": work.teacher_weights,

@@ -20,8 +20,8 @@ def number(value, dtype):
 
 # csrc/cuda/launch.h. Arrays are addresses on the card, 0 for none.
 Launch = _struct("Launch", """
-    who count ids W buffers lost base row t0 t1 multiplier X y n stride batch indices index_rows common seed dloss bound
-    """ + " ".join(HYPERS) + """
+    who count ids W buffers lost base row t0 t1 multiplier X y n stride batch first indices index_rows common seed dloss
+    bound """ + " ".join(HYPERS) + """
     label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights teacher_weights
     fixed ends each counts count_rows scratch factor""", unsigned=("seed", "dloss", "bound", "factor"))
 

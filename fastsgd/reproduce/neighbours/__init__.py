@@ -10,9 +10,10 @@ from . import (
     lau2023,
     lewkowycz2020,
     saad1995,
+    teachers,
     woodworth2020,
 )
 
 NEIGHBOURS = {module.NAME: module for module in (
     even2023, woodworth2020, haochen2021, lewkowycz2020, cohen2021, saad1995, elhage2022, andriushchenko2023sam,
-    lau2023, kramers1940)}
+    lau2023, kramers1940, teachers)}

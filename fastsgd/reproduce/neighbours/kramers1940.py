@@ -6,7 +6,7 @@ from ... import losses, metrics, models, rules, stops
 from ...spec.noise import GradientNoise
 from ...spec.problem import Dataset
 from ...train import train
-from ..record import Verdict
+from ..record import Reproduction, Verdict
 from .page import COLOURS, columns, number, sheet
 
 NAME = "kramers1940"
@@ -55,7 +55,8 @@ def make(replicas=None, seed=0, progress=None, quick=False):
     found = {"barriers": barriers, "T": T, "out": result.stopped.reshape(-1, replicas) >= 0,
              "steps": np.where(result.stopped < 0, result.run.steps, result.stopped).reshape(-1, replicas)}
     found |= _fitted(found) | {"kramers": kramers(T), "exact": np.array([exact(one) for one in T])}
-    """Mean exit times, their standard errors: time spent over exits seen, which holds where some are still inside."""
+    return Reproduction(NAME, TITLE, _table(found), _verdicts(found), {"exits": result},
+                        lambda path: _draw(found, path))
 
 
 def _fitted(found):
