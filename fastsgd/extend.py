@@ -77,5 +77,7 @@ def _same_so_far(plan, before, done):
     if plan.run.order.kind == "table":
         given, then = (np.broadcast_to(one.run.order.table[:, :done], (len(one.run.order.table), done, plan.batch))
                        for one in (plan, before))
-        if not np.array_equal(given, then):
+        fewer, fewer_then = (one.counts(0, done) for one in (plan, before))
+        many, many_then = (np.broadcast_to(plan.batch if a is None else a, (plan.N, done)) for a in (fewer, fewer_then))
+        if not (np.array_equal(given, then) and np.array_equal(many, many_then)):
             raise PlanError(f"order: is another one on steps 0 .. {done - 1}, which are done")

@@ -106,13 +106,34 @@ def rule(rng, model, N, T, n):
     return R.SGD(batch_size=size, **moved, **common)
 
 
+def beside(rng, rule, model, N):
+    """The rule with some of what came later: clipping, numbers of each parameter, a point to stay near, heavy tails."""
+    if rng.random() < 0.7:
+        return rule
+    names, more = list(model.shapes()), {}
+    if rng.random() < 0.4:
+        more |= {"clip_norm": _each(rng, N, 0.1, 2), "clip_value": _maybe(rng, 0.5, _each(rng, N, 0.05, 1))}
+    if rng.random() < 0.4:
+        more |= {"step_scale": {str(name): _each(rng, N, 0, 2) for name in rng.choice(names, rng.integers(1, 3))}}
+    if rng.random() < 0.3:
+        more |= {"weight_decay": {names[-1]: _each(rng, N, 0, 0.3)}, "decoupled": bool(rng.random() < 0.5)}
+    if rng.random() < 0.3:
+        gamma = _each(rng, N, 0, 0.5)
+        more |= {"localisation": {names[0]: gamma} if rng.random() < 0.5 else gamma}
+    if rng.random() < 0.2:
+        more |= {"gradient_noise": fs.GradientNoise(0.02, "stable", _each(rng, N, 1.2, 2))}
+    if getattr(rule, "nesterov", True) is False and rule.momentum.any():
+        more |= {"dampening": _each(rng, N, 0, 1)}
+    return type(rule)(**({name: getattr(rule, name) for name in rule.__dataclass_fields__} | more))
+
+
 def order(rng, rule, N, T, n):
     """A sample order."""
     if rule.full or not n:
         return None
     batch = rule.batch(n)
     choices = [None, None, fs.orders.Common(int(rng.integers(5))), fs.orders.Reshuffle(),
-               fs.orders.Reshuffle(int(rng.integers(5))),
+               fs.orders.Reshuffle(int(rng.integers(5))), fs.orders.Reshuffle(drop_last=bool(rng.random() < 0.3)),
                fs.orders.Replay(rng.integers(0, n, (int(rng.choice([1, N])), T, batch)))]
     if batch <= n:
         choices += [fs.orders.PerNetwork(replace=False), fs.orders.Common(1, replace=False)]
@@ -146,7 +167,7 @@ def random_run(rng, dtype=None, most_steps=130):
         family = model(rng, N)
         measure = loss(rng, family)
         data = dataset(rng, family, measure, kind)
-        made = rule(rng, family, N, T, data.n)
+        made = beside(rng, rule(rng, family, N, T, data.n), family, N)
         metrics = [fs.metrics.ParameterNorm()]
         if data.n:
             metrics += [fs.metrics.TrainLoss(), fs.metrics.TestLoss()]

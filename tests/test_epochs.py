@@ -201,3 +201,22 @@ def test_triton_refuses_steps_of_different_numbers():
 
     run = general({"model": NET, "rule": R.SGD(batch_size=3), "order": orders.Reshuffle(drop_last=False)})
     assert "different numbers of samples" in _no_kernel(Work(run))
+
+
+def test_the_step_without_a_plan_takes_short_batches():
+    order = orders.Reshuffle(drop_last=False)
+    run = general({"model": NET, "rule": R.SGD(batch_size=3, momentum=0.5), "order": order}, step_size=0.05, steps=11)
+    W = fs.plan(run.replace(networks=4)).start.copy()
+    buffers = fs.functional.fresh_buffers(run.rule, W)
+    for t0, steps in ((0, 5), (5, 6)):
+        fs.functional.advance_(NET, W, run.data.X, run.data.y, order, 0.05, steps=steps, rule=run.rule, seed=run.seed,
+                               t0=t0, buffers=buffers)
+    assert W.tobytes() == fs.train(run.replace(networks=4)).weights.tobytes()
+
+
+def test_extend_refuses_other_numbers_of_samples():
+    run = general({"model": NET, "rule": R.SGD(batch_size=2)}, step_size=0.05, steps=2,
+                  order=orders.Replay([[[4, -1], [1, 2]]]))
+    with pytest.raises(fs.PlanError, match="order: is another one"):
+        fs.extend(fs.train(run), 3, order=orders.Replay([[[4, 4], [1, 2], [3, 3]]]))
+    assert fs.extend(fs.train(run), 3, order=orders.Replay([[[4, -1], [1, 2], [3, -1]]])).run.steps == 3

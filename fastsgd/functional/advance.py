@@ -76,6 +76,8 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
         segment = Segment(t0 + begin, t0 + end, multiplier, indices, noise)
         if end - begin < T:
             segment = Segment(t0, t0 + T, multiplier, indices, noise).part(t0 + begin, t0 + end)
+        if indices is None and made.plan.work.ragged:
+            segment = _like(segment, counts=made.plan.counts(t0 + begin, t0 + end))
         made.backend.advance(state, segment)
         if lost.min() == UNSETTLED:
             settle(made.backend, state, segment)

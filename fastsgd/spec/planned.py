@@ -175,10 +175,10 @@ class Plan(Record):
                  for name, (_, _, table) in self.noises.items()}
         samples = run.data.draw(self.keys, t0, t1, self.batch, run.dtype) if run.data.kind == "stream" else None
         multiplier = np.ascontiguousarray(self.table(t0, t1), dtype=run.dtype)
-        return Segment(t0, t1, multiplier, indices, noise, samples, self._counts(t0, t1))
+        return Segment(t0, t1, multiplier, indices, noise, samples, self.counts(t0, t1))
 
-    def _counts(self, t0, t1):
-        """Samples of each step, None where all have the same number."""
+    def counts(self, t0: int, t1: int) -> np.ndarray | None:
+        """Samples of each step [1 or N, t1 - t0] uint32, None where all have the same number."""
         if not self.work.ragged:
             return None
         counts = self.run.order.counts(t0, t1, self.run.data.n, self.batch)
