@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from . import data, functional, linalg, losses, lr_schedulers, metrics, models, modules, orders, rules, stops, sweep
     from .checkpoint import Checkpoint, resume
     from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
-    from .extend import extend
+    from .extend import extend, fork
     from .plan import plan
     from .result import Result, concat
     from .spec.noise import GradientNoise, LabelNoise
@@ -26,15 +26,15 @@ __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable", "Checkpoint", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise", "Keep",
     "LabelNoise", "Plan", "PlanError", "Result", "Run", "SaveAt", "SlowBackendWarning", "SpecError", "StepSize",
-    "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "concat", "data", "extend", "functional", "linalg",
-    "losses", "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "reduce", "resume", "rules", "stops",
-    "sweep", "train",
+    "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "concat", "data", "extend", "fork", "functional",
+    "linalg", "losses", "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "reduce", "resume",
+    "rules", "stops", "sweep", "train",
 ]
 
 _FROM = {  # where each name is; it is imported when somebody asks for it. Other names are modules of the package
     "checkpoint": ("Checkpoint", "resume"),
     "errors": ("BackendUnavailable", "FastsgdError", "PlanError", "SlowBackendWarning", "SpecError"),
-    "extend": ("extend",), "plan": ("plan",), "result": ("Result", "concat"),
+    "extend": ("extend", "fork"), "plan": ("plan",), "result": ("Result", "concat"),
     "spec.noise": ("GradientNoise", "LabelNoise"),
     "spec.planned": ("Plan", "Tuning"), "spec.problem": ("Dataset",), "spec.run": ("Run",),
     "spec.save": ("Floor", "SaveAt"), "spec.schedule": ("Cosine", "StepSize", "StepTable", "Warmup"),

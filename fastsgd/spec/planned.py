@@ -224,6 +224,8 @@ class Plan(Record):
             + (", ".join(metric.name for metric in run.metrics) or "none"),
             *(f"stop: where {stop.named} {stop.sign} {_range(stop.level)}, looked at every {stop.every} steps"
               for stop in run.stop),
+            *([f"starts from init, at step 0 with the draws of seed {run.seed}: weights that a run with this seed has "
+               "left would meet its draws again; fs.extend and fs.fork go on"] * (run.init is not None)),
             f"backend: {self.backend}",
             *(f"  {reason}" for reason in self.reasons),
             "segments: cut at saved steps" + (f" and every {tuning.segment} steps" if tuning.segment else
