@@ -65,8 +65,7 @@ def fork(result: Result, at: int | None = None, *, seed: int | None = None, copi
 
     The clock goes on: the first step is step `at`, with the schedule's value and the draws of that step. A fork that
     changes nothing has the bits of the result. What a rule carries goes on where the new rule carries something of
-    that name; an average begins at the weights, anything else at zero. What had been lost stays so, and what had
-    stopped before `at`.
+    that name, and else begins as at the start of a run. What had been lost stays so, and what had stopped before `at`.
 
     result: from fs.train, fs.resume, fs.extend or fs.fork, or loaded from a file
     at: step of the state, 0 .. T; by default T, the end. Where neither the end nor saved parameters hold it, the run is
@@ -97,10 +96,11 @@ def fork(result: Result, at: int | None = None, *, seed: int | None = None, copi
     plan = _going_on(run.replace(save=_saves_from(at, run, save)), tuning)
     if plan.N != len(weights) * copies:
         raise PlanError(f"networks: the fork has {len(weights) * copies}, per-network fields are for {plan.N}")
-    before = dict(zip(result.run.rule.buffers(), np.moveaxis(buffers, 1, 0), strict=True))
-    before = {"average": weights} | before
-    carried = [before.get(name, np.zeros_like(weights)) for name in run.rule.buffers()]
-    carried = np.stack(carried, axis=1) if carried else np.empty((len(weights), 0, weights.shape[1]), weights.dtype)
+    names, before = run.rule.buffers(), result.run.rule.buffers()
+    carried = np.zeros((len(weights), len(names), weights.shape[1]), weights.dtype)
+    carried = run.rule.begin(carried, weights, run.model.shapes())
+    for name in set(names) & set(before):
+        carried[:, names.index(name)] = buffers[:, before.index(name)]
     weights, lost, carried = (np.repeat(a, copies, axis=0) for a in (weights, lost, carried))
     saved = np.full((plan.N, len(plan.saves), run.model.P), np.nan, run.dtype) if run.save.params else None
     start = Progress(at, 0, weights, lost, carried, {}, saved, {"training": 0.0, "metrics": 0.0}, *stops)

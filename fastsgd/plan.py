@@ -136,6 +136,10 @@ def _agree(run):
         why = metric.refuse(model, data.one)
         if why:
             raise PlanError(f"metrics: {metric.name} is not possible here: {why}")
+        lacking = [name for name in metric.needs_carried if name not in run.rule.buffers()]
+        if lacking:
+            raise PlanError(f"metrics: {metric.name} is not possible here: {type(run.rule).__name__} does not carry "
+                            f"{', '.join(lacking)} from step to step")
     taken = {*model.shapes(), *AXES}
     taken.update(axis for metric in run.metrics for axis in metric.axes(model, data.one) or ())
     for metric in run.metrics:
