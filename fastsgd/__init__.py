@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import data, functional, linalg, losses, lr_schedulers, metrics, models, modules, orders, rules, stops, sweep
     from .checkpoint import Checkpoint, resume
+    from .companions import Companions, companions
     from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
-    from .extend import extend
+    from .extend import extend, fork
+    from .flow import flow
     from .plan import plan
+    from .polish import Polished, polish
     from .result import Result, concat
     from .spec.noise import GradientNoise, LabelNoise
     from .spec.planned import Plan, Tuning
@@ -24,17 +27,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "BackendUnavailable", "Checkpoint", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise", "Keep",
-    "LabelNoise", "Plan", "PlanError", "Result", "Run", "SaveAt", "SlowBackendWarning", "SpecError", "StepSize",
-    "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "concat", "data", "extend", "functional", "linalg",
-    "losses", "lr_schedulers", "metrics", "models", "modules", "orders", "plan", "reduce", "resume", "rules", "stops",
-    "sweep", "train",
+    "BackendUnavailable", "Checkpoint", "Companions", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise",
+    "Keep", "LabelNoise", "Plan", "PlanError", "Polished", "Result", "Run", "SaveAt", "SlowBackendWarning",
+    "SpecError", "StepSize", "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "companions", "concat", "data",
+    "extend", "flow", "fork", "functional", "linalg", "losses", "lr_schedulers", "metrics", "models", "modules",
+    "orders", "plan", "polish", "reduce", "resume", "rules", "stops", "sweep", "train",
 ]
 
 _FROM = {  # where each name is; it is imported when somebody asks for it. Other names are modules of the package
-    "checkpoint": ("Checkpoint", "resume"),
+    "checkpoint": ("Checkpoint", "resume"), "companions": ("Companions", "companions"),
     "errors": ("BackendUnavailable", "FastsgdError", "PlanError", "SlowBackendWarning", "SpecError"),
-    "extend": ("extend",), "plan": ("plan",), "result": ("Result", "concat"),
+    "extend": ("extend", "fork"), "flow": ("flow",), "plan": ("plan",), "polish": ("Polished", "polish"),
+    "result": ("Result", "concat"),
     "spec.noise": ("GradientNoise", "LabelNoise"),
     "spec.planned": ("Plan", "Tuning"), "spec.problem": ("Dataset",), "spec.run": ("Run",),
     "spec.save": ("Floor", "SaveAt"), "spec.schedule": ("Cosine", "StepSize", "StepTable", "Warmup"),

@@ -26,10 +26,11 @@ def write(path, header, request, arrays, records, saved_weights, previous=None):
     storage.write(path, header, own | arrays | named | kept, previous)
 
 
-def read(path, kind, names, classes=(), of_stops=()):
+def read(path, kind, names, classes=(), of_stops=(), perhaps=()):
     """(header, Run, {name: array}, records, saved weights or None) of a file that `write` made.
 
     names: the arrays that a file of this kind has; of_stops: and those that it has besides where the run has stops
+    perhaps: arrays that it may have, None where it has not
     classes: dataclasses of the caller's own that the run may hold
     Raises SpecError if the file is another. Whether the arrays fit the run is for `validate`, which must follow.
     """
@@ -44,7 +45,7 @@ def read(path, kind, names, classes=(), of_stops=()):
         if not isinstance(request, run.Run):
             raise SpecError(f"has a {type(request).__name__} for its run")
         names = (*names, *of_stops) if request.stop else names
-        known = {*own, *(f"record.{name}" for name in records), *names, "saved_weights"}
+        known = {*own, *(f"record.{name}" for name in records), *names, *perhaps, "saved_weights"}
         missing, more = [name for name in names if name not in arrays], sorted(set(arrays) - known)
         if missing or more:
             raise SpecError(f"lacks {', '.join(missing)}" if missing else f"holds {', '.join(more)[:200]} besides")
@@ -54,7 +55,8 @@ def read(path, kind, names, classes=(), of_stops=()):
             raise SpecError("has the fingerprint of another run")
     except SpecError as error:
         raise SpecError(f"path: {str(path)!r} is no {kind} that can be read: {error}") from None
-    return header, request, {name: arrays[name] for name in names}, records, arrays.get("saved_weights")
+    parts = {name: arrays.get(name) for name in (*names, *perhaps)}
+    return header, request, parts, records, arrays.get("saved_weights")
 
 
 def validate(request, lost, weights, records, saved_weights, *, t, taken, ids=None, steps=None, base=None,
@@ -62,7 +64,7 @@ def validate(request, lost, weights, records, saved_weights, *, t, taken, ids=No
     """Raise SpecError unless arrays are what a run can have computed; see `Result` and `Progress` for their meaning.
 
     t, taken: steps and saved steps done
-    ids, steps, base: of a result; buffers: of a checkpoint
+    ids, steps, base: of a result; buffers: of a checkpoint, or of a result that has them
     """
     try:
         _validate(request, lost, weights, records, saved_weights, t, taken, ids, steps, base, buffers)
@@ -92,6 +94,8 @@ def _validate(request, lost, weights, records, saved_weights, t, taken, ids, ste
         raise SpecError("file: steps are not those that the run saves")
     if buffers is not None:
         _expect("buffers", buffers, request.dtype, (N, len(request.rule.buffers()), P))
+        if not np.isfinite(buffers[lost < 0]).all():
+            raise SpecError("file: buffers of a network that is not lost are not finite")
     if (saved_weights is not None) != request.save.params:
         raise SpecError(f"file: {'lacks' if request.save.params else 'has'} saved_weights, which the run "
                         f"{'keeps' if request.save.params else 'does not keep'}")

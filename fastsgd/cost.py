@@ -57,6 +57,8 @@ def total(ns, work):
 def kernel(work, tuning):
     """Which line of the table is about this run's training loop."""
     layout = "lanes" if tuning.lanes > 1 else "team" if tuning.team > 1 else "scalar"
+    if work.flows:
+        return f"flow.{layout}.{work.dtype}"
     if not work.fused:
         return f"general.{layout}.{work.dtype}"
     return f"{work.form.fused[0]}.{'sample' if work.batch == 1 else 'batch'}.{layout}.{work.dtype}"

@@ -89,6 +89,13 @@ def execute(plan, progress=None, on_launch=None):
     Returns a Result.
     """
     done = Progress.fresh(plan) if progress is None else progress
+    for _ in stages(plan, done, on_launch):
+        pass
+    return finished(plan, done)
+
+
+def stages(plan, done, on_launch=None):
+    """Move a Progress along its plan; yields each saved step, after its records were taken."""
     place = measure.place(plan.backend, plan.work.one, plan.N).begin(plan) if plan.work.metrics else None
     running, pace = Running(plan, done, place), _Pace(plan, backends.by_name(plan.backend))
     done.moved(running)
@@ -113,6 +120,11 @@ def execute(plan, progress=None, on_launch=None):
             done.seconds["metrics"] += time.perf_counter() - began
             if on_launch:
                 on_launch(done)
+            yield done.t
+
+
+def finished(plan, done):
+    """The Result of a Progress that is at the end of its plan."""
     return Result(run=plan.run, steps=plan.saves, ids=plan.ids, base=plan.base, lost=done.lost,
                   weights=done.weights, records=done.records, saved_weights=done.saved_weights,
                   provenance=_provenance(plan, done), buffers=done.buffers if done.buffers.shape[1] else None,

@@ -32,6 +32,13 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     tuning: fs.Tuning, optional - choices of your own; they change speed, never a bit of the result
     Returns a Plan. Raises PlanError where fields disagree, BackendUnavailable if a named backend cannot run here.
     """
+    made, start = prepared(run, tuning)
+    object.__setattr__(made, "start", start())  # last, since it takes memory
+    return made
+
+
+def prepared(run, tuning=None):
+    """(Plan without starting weights, the function that makes them), for runs that go on from other weights."""
     if not isinstance(run, Run):
         raise SpecError(f"run: {type(run).__name__} given, expected fs.Run(...)")
     tuning = Tuning() if tuning is None else tuning
@@ -73,8 +80,7 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan:
     steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
     memory["tables of a launch"] = steps * (each + made.made_bytes)
     _fit(N, memory)
-    object.__setattr__(made, "start", _start(own, ids, keys))  # last, since it takes memory
-    return made
+    return made, partial(_start, own, ids, keys)
 
 
 def _members(run, ids, population):
@@ -130,6 +136,10 @@ def _agree(run):
         why = metric.refuse(model, data.one)
         if why:
             raise PlanError(f"metrics: {metric.name} is not possible here: {why}")
+        lacking = [name for name in metric.needs_carried if name not in run.rule.buffers()]
+        if lacking:
+            raise PlanError(f"metrics: {metric.name} is not possible here: {type(run.rule).__name__} does not carry "
+                            f"{', '.join(lacking)} from step to step")
     taken = {*model.shapes(), *AXES}
     taken.update(axis for metric in run.metrics for axis in metric.axes(model, data.one) or ())
     for metric in run.metrics:

@@ -17,6 +17,7 @@ from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
 STOPS = ("stopped", "stopped_by")  # besides, where the run has stops
+PERHAPS = ("buffers",)  # that a result may have
 
 
 def _origin(provenance):
@@ -46,7 +47,7 @@ class Result:
         `"name" in result`, `list(result)` and `result.keys()` know their names
     saved_weights [N, S, P] or None: parameters at the saved steps, if SaveAt(params=True)
     provenance: how and where it was computed
-    buffers [N, K, P] or None: what the rule carried at the end, for `fs.extend`; files keep none
+    buffers [N, K, P] or None: what the rule carried at the end, by `run.rule.buffers()`; None if it carries nothing
     stopped [N]: after how many steps each network stopped, -1 if it did not; stopped_by [N]: which of the run's stops
         did it, by its place in the list, -1 if none. A stopped network is frozen at the parameters that it had then:
         later saved steps show that state
@@ -195,9 +196,10 @@ class Result:
         codec.require_readable(self.run, classes)
         run = alone(self.run)
         stops = {name: getattr(self, name) for name in STOPS if run.stop}
-        arrays = {name: getattr(self, name) for name in ARRAYS} | stops
+        arrays = {name: getattr(self, name) for name in (*ARRAYS, *PERHAPS) if getattr(self, name) is not None} | stops
         archive.validate(run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
-                         taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base, **stops)
+                         taken=len(self.steps), ids=self.ids, steps=self.steps, base=self.base, buffers=self.buffers,
+                         **stops)
         header = {"kind": "result", "provenance": _origin(self.provenance), "ids": _named(self.ids)}
         archive.write(path, header, run, arrays, self.records, self.saved_weights)
 
@@ -208,7 +210,7 @@ class Result:
         classes: dataclasses of your own that the run holds; a file makes no records but these and fastsgd's
         Raises SpecError if it is none, or damaged, or its parts do not fit each other.
         """
-        header, run, parts, records, saved_weights = archive.read(path, "result", ARRAYS, classes, STOPS)
+        header, run, parts, records, saved_weights = archive.read(path, "result", ARRAYS, classes, STOPS, PERHAPS)
         provenance = _origin(header.get("provenance"))
         archive.validate(run, records=records, saved_weights=saved_weights, t=run.steps, taken=len(parts["steps"]),
                          **parts)

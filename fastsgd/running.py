@@ -186,10 +186,14 @@ class Running:
 
     def _read_and_measured(self, metric, who, place, weights):
         """Values of a metric for networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
-        run, start = place.work.run, {}
+        run, more = place.work.run, {}
         values = place.measure(metric, weights)
         if values is not None:
             return values
         if metric.needs_start:
-            start["start"] = measure.float64_params(run.model, self.plan.start[who])
-        return metric.compute(run.model, measure.float64_params(run.model, weights), run.data, run.loss, **start)
+            more["start"] = measure.float64_params(run.model, self.plan.start[who])
+        if metric.needs_carried:
+            names, buffers = run.rule.buffers(), self.read()[1]
+            more["carried"] = {name: np.asarray(buffers[who, names.index(name)], np.float64)
+                               for name in metric.needs_carried}
+        return metric.compute(run.model, measure.float64_params(run.model, weights), run.data, run.loss, **more)

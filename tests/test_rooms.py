@@ -14,8 +14,9 @@ LAYERS = [  # bottom to top; a module may import from layers below, and from its
     ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["stops"],
     ["lowering"], ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["cost"], ["trial"],
-    ["plan"], ["settle"], ["running"], ["execute"], ["watch"], ["checkpoint"], ["train", "functional", "extend"],
-    ["sweep", "sklearn"], ["calibrate"], ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
+    ["plan"], ["settle"], ["running"], ["execute"], ["watch"], ["checkpoint"],
+    ["train", "functional", "extend", "companions", "polish"], ["sweep", "sklearn", "flow"], ["calibrate"],
+    ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 

@@ -1,6 +1,6 @@
 // Owns the Python side of the general loop: a dict of sizes, numbers and arrays becomes a job. A part of bind.cpp.
 #pragma once
-#include "../core/general.h"
+#include "../core/flow.h"
 #include "arrays.h"
 #include "kernels.h"
 #include "shapes.h"
@@ -185,6 +185,16 @@ void bind_advance_general(const py::dict& d) {
     all.counts = data<const u32>(array, "counts", all.count_rows * read.span);
     for (i64 k = 0; k < array.size(); ++k)
       if (all.counts[k] < 1 || all.counts[k] > job.batch) throw std::invalid_argument("counts: outside the batch");
+  }
+  const py::object flow = d["flow"];
+  if (!flow.is_none()) {
+    const auto f = flow.cast<py::dict>();
+    const auto numbers = [&](const char* name) { return data<const T>(f[name].cast<py::array>(), name, job.N); };
+    FlowJob<T> flowing{all, numbers("rtol"), numbers("atol"), f["most"].cast<i64>(),
+                       data<T>(f["carried"].cast<py::array>(), "carried", job.N * FlowJob<T>::CARRIED * job.P)};
+    if (!job.full || all.fresh.on || flowing.most < 1) throw std::invalid_argument("flow: is off");
+    py::gil_scoped_release release;
+    return advance_flow(flowing);
   }
   py::gil_scoped_release release;
   advance_general(all);

@@ -1,7 +1,8 @@
-// Owns the compiled instances of the general loop for float64.
-#include "general.h"
+// Owns the compiled instances of the general loop and of gradient flow for float64.
+#include "flow.h"
 
 template void fs::advance_general<double>(const fs::GeneralJob<double>&);
+template void fs::advance_flow<double>(const fs::FlowJob<double>&);
 template fs::i64 fs::general_bytes<double>(const fs::GeneralJob<double>&);
 template std::unique_ptr<fs::Family<double, 1>> fs::family<double, 1>(const fs::FamilyShape&);
 

@@ -28,6 +28,12 @@ void advance_general(const GeneralJob<T>& job);
 template <class T>
 i64 general_bytes(const GeneralJob<T>& job);
 
+// Move every living network of a job along its gradient flow.
+template <class T>
+struct FlowJob;
+template <class T>
+void advance_flow(const FlowJob<T>& job);
+
 struct FamilyShape;
 struct Sizes {
   int P, inputs, outputs;

@@ -38,6 +38,11 @@ class Pieces {
       FS_WORKED(OWN);
     }
   }
+  // The next piece, -1 when there is none, for a thread that works on several at a time.
+  i64 take() {
+    const i64 first = next.fetch_add(step, std::memory_order_relaxed);
+    return first < count ? first : -1;
+  }
 };
 
 // Threads for `pieces` of work: one that has nothing to do costs more to wake than a short run takes.

@@ -218,9 +218,10 @@ def _general_bytes(work, module):
     """Scratch of one thread."""
     batch = 0 if work.full or work.fresh else work.batch
     penalty = _penalty(work, module)
-    return getattr(module, f"general_bytes_{work.dtype}")(
+    most = getattr(module, f"general_bytes_{work.dtype}")(
         shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
         work.groups)
+    return most + (8 * work.P * work.item * module.lanes[work.dtype] if work.flows else 0)  # rows of the pair's stages
 
 
 def _penalty(work, module):
@@ -255,15 +256,25 @@ def _noises(plan, segment):
     return out
 
 
+def _flow(state):
+    """What gradient flow is told besides, None for other rules."""
+    plan, work = state.plan, state.plan.work
+    if not work.flows:
+        return None
+    return {"carried": state.buffers, "most": work.run.rule.most,
+            **{name: plan.numbers[name].astype(work.dtype) for name in ("rtol", "atol")}}
+
+
 def _advance_general(state, segment):
     plan, work, module = state.plan, state.plan.work, state.module
     dtype = work.dtype
     X, y, indices = state.samples(segment)
     each = None if plan.each is None else plan.each.astype(dtype)
+    buffers = state.buffers[:, :0] if work.flows else state.buffers  # what flow carries is no row of the rule's
     getattr(module, f"advance_general_{dtype}")({
         **_told(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
-        "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": state.buffers,
-        "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
+        "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": buffers,
+        "flow": _flow(state), "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "bound": work.bound,
         "each": each, "counts": segment.counts,
         "first": plan.first, "points": work.n,
@@ -274,8 +285,8 @@ def _advance_general(state, segment):
 def _told(work, module):
     """What the general loop is told of a run at every launch alike."""
     traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
-    return {"shape": shape(work, module), "buffer_count": len(work.buffers), **work.traits, "fixed": work.fixed,
-            "ends": work.ends, "loss": work.loss, **traced, "labels": work.labels, "penalty": _penalty(work, module),
+    return {"shape": shape(work, module), "buffer_count": 0 if work.flows else len(work.buffers), **work.traits,
+            "fixed": work.fixed, "ends": work.ends, "loss": work.loss, **traced, "labels": work.labels, "penalty": _penalty(work, module),
             "factor": work.factor, "loss_weights": work.loss_weights, "fresh": _fresh(work, module)}
 
 
@@ -307,7 +318,7 @@ def _compare(work, module, library):
                 {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
                  "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
-                 "counts": None, "loop": loop})
+                 "counts": None, "flow": None, "loop": loop})
         outcomes.append((W.tobytes(), buffers.tobytes(), lost.tobytes()))
     if outcomes[0] != outcomes[1]:
         raise BackendUnavailable("a compiled loop differs from the prebuilt one: this is a fault of fastsgd or of the "

@@ -216,6 +216,8 @@ class _Stepper:
 
     def step(self, s, weights, buffers, X, y):
         """(weights, buffers, bad) after step s of the segment."""
+        if self.plan.work.flows:
+            return self._flow(s, weights, buffers, X, y)
         clean, noises = y, self.plan.run.rule.noises()
         one = "label_noise" in noises and noises["label_noise"].on == "one"
         if "label_noise" in noises and not one:
@@ -226,6 +228,22 @@ class _Stepper:
         if "gradient_noise" in noises:
             grad = grad + self._gradient_noise(s)
         return (*self._update(s, weights, buffers, grad), bad)
+
+    def _flow(self, s, weights, buffers, X, y):
+        """The same of gradient flow."""
+        import torch
+
+        rule, names = self.plan.run.rule, self.plan.run.rule.buffers()
+
+        def gradient(weights):
+            grad, bad = self._mean_gradient(weights, X, y)
+            if "weight_decay" in self.number:
+                grad = grad + self.free * self.number["weight_decay"] * weights
+            return grad if self.penalty is None else grad + self.free * self.penalty(weights), bad
+
+        carried = dict(zip(names, buffers.unbind(dim=1), strict=True))
+        weights, lost = rule.stretch(gradient, weights, carried, self.number, self.rate[:, s, None])
+        return weights, torch.stack([carried[name] for name in names], dim=1), lost
 
     def _one(self, s, weights, X, y):
         """What label noise on one random sample adds to the gradient."""

@@ -32,6 +32,9 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
     if getattr(metric, "needs_start", False):
         raise SpecError(f"metric: {metric.name} compares with the start of a run, which arrays have none of; let "
                         "fs.train record it")
+    if getattr(metric, "needs_carried", ()):
+        raise SpecError(f"metric: {metric.name} is of what a rule carries, which weights alone do not have; let "
+                        "fs.train record it")
     rows, lead = as_rows(model, params)
     good = np.isfinite(rows).all(axis=1)
     out = _measured(metric, model, rows[good], data, loss) if good.any() else np.empty((0,))

@@ -142,6 +142,16 @@ class Work:
                     or any(value not in (False, "none") for value in self.traits.values()))
 
     @property
+    def flows(self):
+        """Whether a step is a stretch of gradient flow."""
+        return self.run.rule.flows
+
+    @property
+    def only_on_cpu(self):
+        """None, or a sentence saying why cards have no kernel for the run, where the CPU has one."""
+        return "gradient flow has kernels on the CPU alone" if self.flows else None
+
+    @property
     def straight(self):
         """Whether a derivative goes straight into the parameters."""
         return self.plain and self.batch == 1

@@ -4,6 +4,7 @@ from .base import Custom, Metric
 from .coefficients import DistanceToTeacher, Gain, LinearCoefficients, LpNorm
 from .committee import GeneralisationError, Overlaps, TeacherOverlaps
 from .feature_sparsity import FeatureSparsity, feature_sparsity
+from .flow import FlowSteps
 from .hessian import GradientNorm, HessianTrace, Sharpness
 from .jacobian_rank import JacobianRank, JacobianSpectrum
 from .kernels import NTK, GradientCount, GradientOuterProduct, JacobianSquaredNorm, KernelDistance, NTKEigenvalue
@@ -17,11 +18,12 @@ from .units import ActivationDensity, ActiveUnits, DistinctUnits, PatternDistanc
 __all__ = [
     "L0", "NTK", "ActivationDensity", "ActiveUnits", "Balancedness", "CosineAlignment", "CountAbove", "Custom",
     "DistanceToTeacher", "DistanceTravelled", "DistinctUnits", "EffectiveRank", "FeatureRank", "FeatureSparsity",
-    "FittedFunction", "Gain", "GeneralisationError", "GradientCount", "GradientNorm", "GradientOuterProduct",
-    "HessianTrace", "JacobianRank", "JacobianSpectrum", "JacobianSquaredNorm", "KernelDistance", "Kinks",
-    "LinearCoefficients", "LpNorm", "Metric", "NTKEigenvalue", "NeuronBalance", "NuclearNorm", "Overlaps",
-    "ParameterNorm", "PatternDistance", "Predictions", "SchattenQuasiNorm", "Sharpness", "SpectrumEntropy",
-    "TeacherOverlaps", "TestAccuracy", "TestLoss", "TrainAccuracy", "TrainLoss", "feature_sparsity",
+    "FittedFunction", "FlowSteps", "Gain", "GeneralisationError", "GradientCount", "GradientNorm",
+    "GradientOuterProduct", "HessianTrace", "JacobianRank", "JacobianSpectrum", "JacobianSquaredNorm",
+    "KernelDistance", "Kinks", "LinearCoefficients", "LpNorm", "Metric", "NTKEigenvalue", "NeuronBalance",
+    "NuclearNorm", "Overlaps", "ParameterNorm", "PatternDistance", "Predictions", "SchattenQuasiNorm", "Sharpness",
+    "SpectrumEntropy", "TeacherOverlaps", "TestAccuracy", "TestLoss", "TrainAccuracy", "TrainLoss",
+    "feature_sparsity",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from .adam import Adam
 from .base import Descent, Rule
+from .flow import Flow
 from .gd import GD
 from .lion import Lion
 from .localisation import Localisation
@@ -12,9 +13,9 @@ from .sde import SDE
 from .sgd import SGD
 from .sign import SignSGD
 
-__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Lion", "Localisation", "Penalty", "RMSProp",
-           "Rule", "SignSGD"]
-KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad)  # that kernels have
+__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Flow", "Lion", "Localisation", "Penalty",
+           "RMSProp", "Rule", "SignSGD"]
+KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad, Flow)  # that kernels have
 
 
 def __dir__():

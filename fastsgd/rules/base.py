@@ -108,6 +108,7 @@ class Rule(Record, ABC):
 
     whole_run = False  # whether its noise can only be made of the whole run
     full = False  # whether a step takes every sample once
+    flows = False  # whether a step is a stretch of gradient flow
 
     def numbers(self) -> dict:
         """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks is not.

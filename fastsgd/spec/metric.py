@@ -17,10 +17,12 @@ class Metric(Record):
     a kernel of its own runs. Records are float64 [N, S, ...].
 
     needs_start: whether `compute` is also given start={name: [N, ...]}, the same networks' parameters at step 0
+    needs_carried: names of buffers of the rule that `compute` is also given, carried={name: [N, P]}
     """
 
     name: Any = None
     needs_start = False
+    needs_carried = ()
 
     def refuse(self, model: Any, data: Any) -> str | None:
         """Return None, or a sentence saying why this model or data set cannot have this metric."""

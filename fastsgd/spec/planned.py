@@ -83,7 +83,7 @@ class Plan(Record):
     run: the request
     backend: backend name; reasons: why it was chosen
     ids [N] int64: the networks to run; keys [N] int64: the network word of their draws
-    start [N, P] in the run's dtype: their starting weights
+    start [N, P] in the run's dtype: their starting weights; None in a run that goes on from others
     base [N], row [N] int32: step size base and schedule row of each network; table(t0, t1) -> [Q, t1 - t0] float64
     saves [S] int64: saved steps
     numbers {name: [N] float64}: the rule's hyper-parameters in use
@@ -186,7 +186,8 @@ class Plan(Record):
 
     def part(self, who: np.ndarray) -> "Plan":
         """The Plan of the networks at positions `who` [M] alone, of the same choices and bits."""
-        own = {name: getattr(self, name)[who] for name in ("ids", "keys", "start", "base", "row")}
+        own = {name: getattr(self, name)[who] for name in ("ids", "keys", "base", "row")}
+        own["start"] = None if self.start is None else self.start[who]
         noises = {name: (base[who], row[who], table) for name, (base, row, table) in self.noises.items()}
         return replace(self, **own, noises=noises, numbers={name: a[who] for name, a in self.numbers.items()},
                        sets=None if self.sets is None else self.sets[who],
@@ -224,6 +225,8 @@ class Plan(Record):
             + (", ".join(metric.name for metric in run.metrics) or "none"),
             *(f"stop: where {stop.named} {stop.sign} {_range(stop.level)}, looked at every {stop.every} steps"
               for stop in run.stop),
+            *([f"starts from init, at step 0 with the draws of seed {run.seed}: weights that a run with this seed has "
+               "left would meet its draws again; fs.extend and fs.fork go on"] * (run.init is not None)),
             f"backend: {self.backend}",
             *(f"  {reason}" for reason in self.reasons),
             "segments: cut at saved steps" + (f" and every {tuning.segment} steps" if tuning.segment else

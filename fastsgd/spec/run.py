@@ -32,7 +32,9 @@ class Run(Record):
     step_size: number, [N] array, fs.StepSize, or an explicit table [T] or [N, T] given as fs.StepTable or a 2-D array
     steps: T >= 1, number of updates; 1e6 is as good as 1_000_000
     networks: N, the size of the population; by default the common length of the per-network fields, or 1
-    init: starting weights {name: [...] or [N, ...]}; by default drawn from the family's scales
+    init: starting weights {name: [...] or [N, ...]}; by default drawn from the family's scales. A run begins
+        at step 0: with init=result.params and that result's seed it sees the same draws again, where fs.extend and
+        fs.fork go on
     order: fs.orders.PerNetwork() (default), Common(), Reshuffle() or Replay(indices)
     save: fs.SaveAt; by default the last step alone
     metrics: sequence of metrics from fs.metrics, or functions of (params, data), evaluated at the saved steps

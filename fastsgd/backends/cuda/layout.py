@@ -54,6 +54,8 @@ def why_not(work):
     """None, or a sentence saying why there is no program for this run."""
     if in_fused_loop(work) or work.unknown:
         return work.unknown
+    if work.only_on_cpu:
+        return work.only_on_cpu
     if not _own(work):
         return None
     if "teacher" in _own(work):

@@ -140,6 +140,8 @@ def on(device):
 def _no_kernel(work):
     """None, or a sentence saying what of the request has no Triton kernel."""
     run = work.run
+    if work.only_on_cpu:
+        return work.only_on_cpu
     if work.packing is None:
         return f"it has no kernel for the family {type(run.model).__name__}"
     if work.loss == "traced":
