@@ -87,6 +87,10 @@ class Case:
                   "loss": fs.losses.Squared(self.factor)} | fields
         return fs.Run(self.model, self.data, rule, step_size=step, steps=T, **fields)
 
+    def loss(self, f, y):
+        """Mean over a batch, of predictions and labels [B] that are tensors."""
+        return self.factor * ((f - y) ** 2).mean()
+
     def checked(self, N):
         """Which networks' answers are compared, [M]."""
         return np.unique(np.linspace(0, N - 1, min(N, CHECKED)).astype(int))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from . import ranks, sparsity
+from . import own, ranks, sparsity
 from .cases import CASES, GOAL_CASES, GOALS, OPPONENTS, SHORT
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -66,6 +66,7 @@ def whole(rows):
     parts = (("Against opponents", opponents(rows)), ("Where we are slower", slower(rows)),
              ("One network", "\n\n".join(filter(None, (first(rows), alone(rows))))),
              ("Rates, ceilings and answers", rates(rows)), ("Ranks and feature sparsity", metrics(rows)),
+             ("Networks and losses of your own", traced(rows)),
              ("The paper's systems", systems(rows)), ("Scaling", curves(rows)),
              ("What plans expect", expected(rows)), ("Goals", claims(rows)), ("Not measured", gaps(rows)))
     text = [f"### {title}\n\n{part}" for title, part in parts if part]
@@ -176,6 +177,18 @@ def metrics(rows):
               json.loads(row["versions"]).get("variant", ""))
              for row in rows if row["metric"] == "rate" and row["case"] not in CASES]
     return _table(("case", "cores", "what", "measured (band)", "checked"), lines) if lines else ""
+
+
+def traced(rows):
+    """A line a traced case: our rate, and its ratios to torch.func and to the same network of ours."""
+    ratios = {(row["case"], row["provider"]): row for row in rows if row["metric"] == "own ratio"}
+    sides = (*own.GOALS, "built in")
+    lines = [(own.CASES[row["case"]].title, row["N"], _digits(float(row["median"])), *(
+        "" if (row["case"], side) not in ratios else
+        f"{_ratio(ratios[row['case'], side])} (goal {own.goal(row['case'], side):g})" for side in sides))
+        for row in rows if row["metric"] == "own rate" and row["provider"] == "fastsgd" and row["case"] in own.CASES]
+    head = ("case", "N", "fastsgd, network-steps/s", *(SHORT.get(side, "the same of ours") for side in sides))
+    return _table(head, lines) + "\n\nOne core; times the speed of each." if lines else ""
 
 
 def systems(rows):

@@ -5,7 +5,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from . import cases, curves, energy, ranks, rows, sparsity
+from . import cases, curves, energy, own, ranks, rows, sparsity
 from .harness import Band, Gap, Side, Starter, WrongAnswer, admit, fresh, interleave, ratio
 
 ALL_CASES, ALL_OPPONENTS = tuple(cases.CASES), tuple(cases.OPPONENTS)
@@ -40,7 +40,7 @@ class Settings:
 QUICK = Settings(rounds=2, best_of=1, target=0.02, budget=85.0, cases=("diagonal", "relu2", "S2", "S9"),
                  opponents=cases.QUICK_OPPONENTS, memory=(8192, 100, 3), memory_repeats=1, orders=16, share=0.05,
                  rank_rounds=2, curve_rounds=2, curve_target=0.01, curves=("N",))
-PARTS = ("speed", "rank", "sparsity", "systems", "one", "lost", "curves", "memory")  # what matters most first
+PARTS = ("speed", "rank", "sparsity", "systems", "one", "lost", "curves", "memory", "own")  # what matters most first
 
 
 class Clock:
@@ -89,6 +89,10 @@ def whole(settings, say=print, only=PARTS):
                 yield from timely(name, "curves", lambda n=name: curves.curve(n, top, settings, say))
     if "memory" in only:
         yield from timely("diagonal", "memory", lambda: memory(top, settings, say))
+    with ExitStack() as stack:
+        start = Starter(1, stack)
+        for name in own.CASES if "own" in only else ():
+            yield from timely(name, "own", lambda n=name: own.against_torch(n, start, settings, say))
 
 
 def against_opponents(case, start, settings, say):

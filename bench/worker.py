@@ -40,6 +40,10 @@ class Worker:
 
     def case(self, case):
         """A case by its name; a case that is on no list comes whole."""
+        if isinstance(case, str) and case not in self.cases:
+            from .own import CASES  # which imports torch
+
+            self.cases |= CASES
         return self.cases[case] if isinstance(case, str) else case
 
     def variants(self, case):

@@ -66,8 +66,7 @@ def prepared(run, tuning=None):
     keys = ids if run.keys is None else run.keys[ids]
     own = run if run.ids is None else _members(run, ids, population)
     base, row, table = _schedule(own.step_size.compile(N, run.steps), N)
-    numbers = {name: np.array(np.broadcast_to(np.asarray(a, dtype=np.float64), (N,)))
-               for name, a in own.rule.numbers().items()}
+    numbers = {name: _filled(a, N, np.float64) for name, a in own.rule.numbers().items()}
     each = _each(own, N, work)
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
     _representable(work, base, numbers, noises, each)
@@ -111,7 +110,14 @@ def _each(run, N, work):
 def _schedule(compiled, N):
     """(base [N] float64, row [N] int32, table), owned."""
     base, row, table = compiled
-    return np.array(np.broadcast_to(base, (N,)), np.float64), np.array(np.broadcast_to(row, (N,)), np.int32), table
+    return _filled(base, N, np.float64), _filled(row, N, np.int32), table
+
+
+def _filled(values, N, dtype):
+    """[] or [N] as an array [N] of its own."""
+    out = np.empty(N, dtype)
+    out[...] = values
+    return out
 
 
 def _agree(run):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastsgd as fs
-from bench import cases, energy, harness, load, plots, report, rows, suite
+from bench import cases, energy, harness, load, own, plots, report, rows, suite
 from bench.__main__ import measure
 from bench.peak import Absent
 from bench.worker import Worker
@@ -94,6 +94,34 @@ def test_opponents_are_given_the_same_draws_and_have_the_same_answer(name, provi
     for variant in process.ask("variants", side.case.key):
         answer = process.ask("answer", case.key, n, variant, {})
         assert harness.error_of(answer, want[:n], case.start(4)[who][:n]) < case.tolerance
+
+
+@pytest.mark.parametrize("name", ("own-sine", "own-focal"))
+def test_own_networks_and_losses_have_their_opponents_answer(name):
+    case = own.CASES[name]
+    want = case.truth(4)
+    for provider in ("fastsgd", "torch-vmap"):
+        process = InProcess(provider)
+        answer = process.ask("answer", case.key, 4, process.ask("variants", case.key)[0], {})
+        assert harness.error_of(answer, want, case.start(4)) < case.tolerance
+
+
+def test_own_networks_are_held_against_their_twins(monkeypatch):
+    class Started(dict):
+        cores = 1
+
+        def __missing__(self, provider):
+            self[provider] = InProcess(provider)
+            return self[provider]
+
+    monkeypatch.setitem(own.CASES, "own-2-20-1", replace(own.CASES["own-2-20-1"], N=8,
+                                                         twin=replace(own.CASES["own-2-20-1"].twin, N=8)))
+    settings = suite.Settings(rounds=2, best_of=1, target=0.002, opponents=("torch-vmap",))
+    said = []
+    made = list(own.against_torch("own-2-20-1", Started(), settings, said.append))
+    assert [row["provider"] for row in made if row["metric"] == "own ratio"] == ["torch-vmap", "built in"]
+    assert all(row["metric"] != "gap" for row in made) and any("goal 0.9" in text for text in said)
+    assert "2-20-1, traced | 8 |" in report.traced(made)
 
 
 def test_opponents_that_cannot_run_here_say_why():

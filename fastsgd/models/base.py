@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import BackendUnavailable, SpecError
 from ..native import default_threads, native
 from ..spec import draws
-from ..spec.check import as_array, as_float
+from ..spec.check import as_array, as_float, used
 from ..spec.kinds import kind_of
 from ..spec.record import Record
 from .form import Form
@@ -71,7 +71,7 @@ class Model(Record, ABC):
         ids = np.asarray(ids)
         keys = ids if keys is None else np.asarray(keys)
         scales = {name: [a[ids, None] if np.ndim(a) else a for a in pair] for name, pair in self.scales().items()}
-        drawn = any(np.any(deviation) for _, deviation in scales.values())
+        drawn = any(used(deviation) for _, deviation in scales.values())
         out, at = _normals(seed, keys, self.P) if drawn else np.zeros((len(ids), self.P)), 0
         for name, shape in self.shapes().items():
             part, (mean, deviation) = out[:, at:at + prod(shape)], scales[name]

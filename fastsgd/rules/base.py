@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real, shown, whole
+from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real, shown, used, whole
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
 from .localisation import Localisation
@@ -118,7 +118,7 @@ class Rule(Record, ABC):
         given = {"weight_decay": self.weight_decay, "balance_penalty": self.balance_penalty}
         if self.localisation is not None:
             given["localisation"] = self.localisation.gamma
-        out = {name: largest(value) for name, value in given.items() if largest(value).any()}
+        out = {name: largest(value) for name, value in given.items() if used(largest(value))}
         chosen = ("average", "clip_value", "clip_norm")
         out |= {name: getattr(self, name) for name in chosen if getattr(self, name) is not None}
         return out | {name.replace("noise", "alpha"): record.alpha for name, record in self.noises().items()
@@ -138,7 +138,7 @@ class Rule(Record, ABC):
 
     def buffers(self) -> tuple:
         """Names of the arrays [P] that a network carries from step to step besides its weights."""
-        point = ("point",) if "localisation" in Rule.numbers(self) else ()
+        point = ("point",) if self.localisation is not None and used(largest(self.localisation.gamma)) else ()
         return point if self.average is None else (*point, "average")
 
     def begin(self, buffers: np.ndarray, start: np.ndarray, shapes: dict | None = None) -> np.ndarray:
@@ -155,7 +155,7 @@ class Rule(Record, ABC):
 
     def traits(self) -> dict:
         """{flag: whether the rule is so}, of its `flags`; and "perturb", one of PERTURBS, where it is not "none"."""
-        return {"normalised": self.normalised, "decoupled": self.decoupled and bool(largest(self.weight_decay).any()),
+        return {"normalised": self.normalised, "decoupled": self.decoupled and used(largest(self.weight_decay)),
                 "grouped": self.grouped}
 
     def move(self, g: Any, w: Any, carried: dict, number: dict, t: int) -> Any:
@@ -206,7 +206,7 @@ class Rule(Record, ABC):
                 return f"{name} names {', '.join(unknown)}; the parameters of this model are {', '.join(shapes)}"
         if self.localisation is not None and (why := self.localisation.refuse(shapes)):
             return why
-        if np.any(self.balance_penalty) and set(run.model.shapes()) != {"u", "v"}:
+        if used(self.balance_penalty) and set(run.model.shapes()) != {"u", "v"}:
             return f"balance_penalty needs parameters u and v, {type(run.model).__name__} has none"
         if self.label_noise is not None:
             if not hasattr(run.loss, "noisy"):
@@ -246,10 +246,10 @@ class Descent(Rule):
 
     def numbers(self) -> dict:
         return super().numbers() | {name: getattr(self, name) for name in ("momentum", "dampening")
-                                    if getattr(self, name).any()}
+                                    if used(getattr(self, name))}
 
     def buffers(self) -> tuple:
-        return (("momentum",) if self.momentum.any() else ()) + super().buffers()
+        return (("momentum",) if used(self.momentum) else ()) + super().buffers()
 
     def traits(self) -> dict:
         return super().traits() | {"nesterov": self.nesterov}
@@ -263,9 +263,9 @@ class Descent(Rule):
 
     def refuse(self, run: Any) -> str | None:
         for name in ("nesterov", "dampening"):
-            if np.any(getattr(self, name)) and not np.any(self.momentum):
+            if used(getattr(self, name)) and not used(self.momentum):
                 return f"{name} needs a momentum > 0"
-        if self.nesterov and np.any(self.dampening):
+        if self.nesterov and used(self.dampening):
             return "nesterov needs dampening 0, as in torch.optim.SGD"
         return super().refuse(run)
 

@@ -71,6 +71,11 @@ def finite(array, field):
     return array
 
 
+def used(value):
+    """Whether a hyper-parameter [] or [N] is not 0 for all networks."""
+    return bool(value) if np.ndim(value) == 0 else bool(np.any(value))  # one number is asked for often
+
+
 def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0):
     """A real hyper-parameter that may differ per network: scalar or [N] (with `extra_axes` more allowed).
 

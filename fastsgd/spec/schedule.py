@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from . import elementary
-from .check import BELOW_ONE, as_array, finite, frozen, one_of, per_network
+from .check import BELOW_ONE, as_array, finite, frozen, one_of, per_network, used
 from .record import Record
 
 __all__ = ["Constant", "Cosine", "Schedule", "StepSize", "StepTable", "Warmup"]
@@ -120,7 +120,7 @@ class StepSize(Schedule):
         put(self, "base", per_network(self.base, "step_size", 0, low_open=True))
         put(self, "decay_by", per_network(self.decay_by, "step_size.decay_by", 0, low_open=True, extra_axes=1))
         if self.decay_at is None:
-            if np.any(self.decay_by != 1):
+            if used(self.decay_by - 1):
                 raise SpecError("step_size.decay_by: given without decay_at, say when to divide")
         else:
             put(self, "decay_at", per_network(self.decay_at, "step_size.decay_at", 0, high=1, extra_axes=1))
@@ -146,7 +146,9 @@ class StepSize(Schedule):
 
     def compile(self, N: int, T: int) -> tuple:
         if self.decay_at is None and self.warmup is None and self.cosine is None:
-            return np.broadcast_to(self.base, (N,)), np.zeros(N, np.int32), _Table(np.empty((1, 0)), 0, (), T)
+            base = self.base if self.base.ndim else np.full(N, self.base)
+            return np.broadcast_to(base, (N,)) if len(base) != N else base, np.zeros(N, np.int32), _Table(
+                np.empty((1, 0)), 0, (), T)
         population, N = N, N if self.lengths().keys() - {"step_size"} else 1  # one row where all have one schedule
         wide = np.full((N, 1), np.inf) if self.decay_at is None else np.broadcast_to(_rows(self.decay_at), (
             N, _rows(self.decay_at).shape[1]))
