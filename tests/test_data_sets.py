@@ -64,6 +64,7 @@ LOOPS = {  # {name: (model, rule, order)}: every loop of the CPU, whatever the l
     "general": (M.MLP(D, (6, 4)), R.SGD(momentum=0.5), None),
     "general_full": (M.MLP(D, (6, 4)), R.GD(momentum=0.5), None),
     "general_epochs": (M.MLP(D, 4), R.SGD(batch_size=2, average=0.5), fs.orders.Common(2, replace=False)),
+    "ragged": (M.ReLU2(D, 6), R.SGD(batch_size=3, weight_decay={"W1": 0.2}), fs.orders.Reshuffle(drop_last=False)),
     "one_label": (M.ReLU2(D, 6), R.GD(label_noise=fs.LabelNoise(0.3, on="one")), None),
     "sam": (M.ReLU2(D, 6), R.SAM(rho=0.1, batch_size=2), None),
     "adam": (M.ReLU2(D, 6), R.Adam(batch_size=3), None),
@@ -102,6 +103,15 @@ def test_bits_do_not_depend_on_the_layout(name, layout):
     want = fs.train(whole)
     for tuning in (fs.Tuning(lanes=lanes, team=team), fs.Tuning(lanes=lanes, team=team, segment=5, threads=1)):
         assert known(fs.train(whole, tuning=tuning)) == known(want)
+
+
+@pytest.mark.parametrize("name", ["quads", "general"])
+def test_compiled_loops_have_the_same_bits(name):
+    model, rule, order = LOOPS[name]
+    whole = run(13, model, data=sets(13, d=model.d), rule=rule, order=order)
+    plan = fs.plan(whole, fs.Tuning(compiled=True, lanes=LANES["float64"], team=1))
+    assert plan.tuning.compiled
+    assert known(fs.train(plan)) == known(fs.train(whole, tuning=fs.Tuning(compiled=False)))
 
 
 @pytest.mark.parametrize("which", [[0, 1, 2, 3, 4], [2, 2, 0, 1, 2], [0, 0, 0, 0, 0], [2, 1, 0]])

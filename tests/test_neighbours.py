@@ -9,6 +9,8 @@ from fastsgd.reproduce.neighbours.page import band, columns
 from fastsgd.reproduce.record import Reproduction
 
 NOT_FOUND = {  # these small versions differ here, and docs/neighbours.md says so
+    "teachers": {"the longer the large step, the sparser the features",
+                 "networks of the longest large step generalise better than those of the small one"},
     "andriushchenko2023sam": {"SAM lowers the rank of relu features", "and so does a radius of 0.4"},
 }
 

@@ -83,8 +83,9 @@ def test_what_has_stopped_stays_as_it_was():
     assert result.survived.all() and (free.stopped == -1).all() and (free.stopped_by == -1).all()
 
 
-GENERAL = {"momentum_relu2": 1.9, "everything_relu2": 2.2, "average_saved": 1.8, "common_reshuffle_net": 3.2,
-           "fresh_batch": None, "stream": None, "one_label_relu2": 1.9, "sde_diagonal": 1.2}
+GENERAL = ("momentum_relu2", "everything_relu2", "average_saved", "common_reshuffle_net", "fresh_batch", "stream",
+           "one_label_relu2", "sde_diagonal", "each_relu2", "each_fixed", "near_point_relu2", "stable_relu2",
+           "clip_relu2", "ragged_epochs", "ragged_replay")
 
 
 @pytest.mark.parametrize("name", GENERAL)
