@@ -220,7 +220,7 @@ def _general_bytes(work, module):
     penalty = _penalty(work, module)
     return getattr(module, f"general_bytes_{work.dtype}")(
         shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
-        work.groups)
+        work.groups, work.room)
 
 
 def _penalty(work, module):
@@ -275,8 +275,9 @@ def _told(work, module):
     """What the general loop is told of a run at every launch alike."""
     traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
     return {"shape": shape(work, module), "buffer_count": len(work.buffers), **work.traits, "fixed": work.fixed,
-            "ends": work.ends, "loss": work.loss, **traced, "labels": work.labels, "penalty": _penalty(work, module),
-            "factor": work.factor, "loss_weights": work.loss_weights, "fresh": _fresh(work, module)}
+            "ends": work.ends, "room": work.room, "loss": work.loss, **traced, "labels": work.labels,
+            "penalty": _penalty(work, module), "factor": work.factor, "loss_weights": work.loss_weights,
+            "fresh": _fresh(work, module)}
 
 
 # ---- a compiled loop, before it is used

@@ -5,6 +5,7 @@ from .base import Descent, Rule
 from .gd import GD
 from .lion import Lion
 from .localisation import Localisation
+from .muon import Muon
 from .penalty import Penalty
 from .sam import SAM
 from .scaled import Adagrad, RMSProp
@@ -12,9 +13,9 @@ from .sde import SDE
 from .sgd import SGD
 from .sign import SignSGD
 
-__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Lion", "Localisation", "Penalty", "RMSProp",
-           "Rule", "SignSGD"]
-KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad)  # that kernels have
+__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Lion", "Localisation", "Muon", "Penalty",
+           "RMSProp", "Rule", "SignSGD"]
+KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad, Muon)  # that kernels have
 
 
 def __dir__():
