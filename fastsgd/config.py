@@ -229,6 +229,9 @@ def _rule(table):
             made[name] = _make(kind, noise | {"sigma": _schedule(noise["sigma"], f"rule.{name}.sigma")}, f"rule.{name}")
         elif noise is not None:
             made[name] = _schedule(noise, f"rule.{name}")
+    near = table.get("localisation")
+    if isinstance(near, dict) and "gamma" in near:  # others are numbers of parameters
+        made["localisation"] = _make(rules.Localisation, near, "rule.localisation")
     return table | made
 
 

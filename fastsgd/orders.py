@@ -1,6 +1,6 @@
 """The public names of sample orders."""
 
-from .loader import loader
+from .spec.loader import loader
 from .spec.order import Common, PerNetwork, Replay, Reshuffle
 
 __all__ = ["Common", "PerNetwork", "Replay", "Reshuffle", "loader"]

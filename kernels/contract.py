@@ -30,6 +30,7 @@ SIGN = tl.constexpr(20)
 LION = tl.constexpr(21)
 RMSPROP = tl.constexpr(22)
 ADAGRAD = tl.constexpr(23)
+MUON = tl.constexpr(24)
 
 # activations
 IDENTITY = tl.constexpr(0)

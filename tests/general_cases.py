@@ -89,6 +89,7 @@ RULES = {  # {name: rule}: every rule on two families
         {"W1": 0.5, "b1": EACH}, {"W1": np.full((6, D), 0.2), "b1": np.zeros(6), "W2": np.ones((1, 6)), "b2": [0.1]})),
     "stable": R.SGD(gradient_noise=fs.GradientNoise(0.05, "stable", alpha=EACH + 1.5), batch_size=2),
     "stable_labels": R.SGD(label_noise=fs.LabelNoise(0.1, "stable", alpha=1.0), batch_size=3),
+    "muon": R.Muon(batch_size=3, momentum=EACH, weight_decay=0.1),
     "clip_adam": R.Adam(batch_size=2, clip_norm=0.2, weight_decay=0.1, decoupled=True),
     "sde": R.SDE(sgd_step=0.1, loss_level=0.5),
     "sde_schedule": R.SDE(sgd_step=fs.StepSize(0.1, decay_at=0.5, decay_by=4), intensity=1.5,
@@ -100,6 +101,11 @@ CASES = {
     **{f"{name}_diagonal": {"model": DIAGONAL, "rule": RULES[name]}
        for name in ("momentum", "label_noise", "one_label", "sam", "sam_each", "adam", "sde", "everything", "lion",
                     "rmsprop", "dampening", "clip", "clip_value", "near_start", "stable")},
+    "muon_net": {"model": FAMILIES["mlp_two_outputs"]["model"], "rule": R.Muon(
+        batch_size=None, nesterov=False, step_scale={"b1": 0.2, "W2": EACH}, localisation=0.3, average=0.5,
+        clip_norm=1.0)},
+    "muon_fixed": {"model": FAMILIES["mlp_fixed"]["model"], "rule": R.Muon()},
+    "muon_vectors": {"model": DIAGONAL, "rule": R.Muon(momentum=0.5)},
     "each_fixed": {"model": FAMILIES["mlp_fixed"]["model"], "rule": R.SGD(
         weight_decay={"W1": 0.3, "W2": 0.4}, decoupled=True, localisation={"W2": 0.5, "b2": EACH}, gradient_noise=0.1)},
     "each_diagonal": {"model": DIAGONAL, "rule": R.GD(

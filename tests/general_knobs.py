@@ -27,6 +27,8 @@ OWN = {
                 "clip_value": CLIPPED, "clip_norm": CLIPPED},
     R.Lion: {"batch_size": ({}, 2), "beta1": ({}, 0.1), "beta2": ({}, 0.1),
              "decoupled": ({"weight_decay": 0.1}, False), "clip_value": CLIPPED, "clip_norm": CLIPPED},
+    R.Muon: {"batch_size": ({}, 2), "momentum": ({}, 0.5), "nesterov": ({}, False),
+             "decoupled": ({"weight_decay": 0.1}, False)},
     R.RMSProp: {"batch_size": ({}, 2), "beta2": ({}, 0.5), "epsilon": ({}, 0.1)},
     R.Adagrad: {"batch_size": ({}, 2), "epsilon": ({}, 0.1)},
     R.SDE: DESCENT | {"sgd_step": ({}, 0.2), "loss_level": ({}, 0.6), "intensity": ({}, 1.0)},
@@ -181,6 +183,7 @@ KNOBS = rules() | {
     "Floor.steps": tuple({"save": fs.SaveAt(linear=3, floor=fs.Floor(steps, 0.02))} for steps in (5, 6)),
     "Floor.step_size": tuple({"save": fs.SaveAt(linear=3, floor=fs.Floor(5, step))} for step in (0.02, 0.03)),
 }
-RECORDS = (R.Localisation, R.SAM, R.Adam, R.SignSGD, R.Lion, R.RMSProp, R.Adagrad, R.SDE, fs.LabelNoise,
+RECORDS = (R.Localisation, R.SAM, R.Adam, R.SignSGD, R.Lion, R.Muon, R.RMSProp, R.Adagrad, R.SDE,
+           fs.LabelNoise,
            fs.GradientNoise, orders.Reshuffle, L.Logistic, L.Hinge, L.CrossEntropy, M.MLP, M.DiagonalProduct,
            M.DiagonalPower, M.TiedAutoencoder, fs.data.Fresh, fs.data.Stream, fs.Floor)

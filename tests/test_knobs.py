@@ -95,7 +95,8 @@ KNOBS = {
     "DiagonalLinear.v0": {"model": fs.models.DiagonalLinear(3, v0=0.2)},
 }
 GENERAL_MODEL = fs.models.ReLU2(5, 4, b1_scale=0.3)
-SHARED_KNOBS = {f"{rule}.{name}" for rule in ("GD", "SAM", "Adam", "SignSGD", "Lion", "RMSProp", "Adagrad", "SDE")
+SHARED_KNOBS = {f"{rule}.{name}" for rule in ("GD", "SAM", "Adam", "SignSGD", "Lion", "Muon", "RMSProp", "Adagrad",
+                                               "SDE")
                 for name in SHARED}
 ELSEWHERE = {  # fields that choose how, not what; each has tests of its own
     "Run.backend", "Run.device", "SDE.label_noise",

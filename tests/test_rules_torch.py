@@ -148,3 +148,54 @@ def test_networks_have_their_own_numbers_alone_and_together():
     step = general({"model": NET}).step_size.base[k]
     alone = fs.train(general({"model": NET, "rule": one}, networks=1, keys=[k], step_size=fs.StepSize(step, 0.6, 2.0)))
     assert alone.weights.tobytes() == whole.weights[[k]].tobytes()
+
+
+def polar(G, ns_coefficients=(3.4445, -4.7750, 2.0315), ns_steps=5, eps=1e-7):
+    """What the iteration makes of a matrix, by its singular values: each goes through a polynomial."""
+    a, b, c = ns_coefficients
+    U, s, V = torch.linalg.svd(G, full_matrices=False)
+    s = s / max(float(s.norm()), eps)
+    for _ in range(ns_steps):
+        s = a * s + b * s**3 + c * s**5
+    return (U * s) @ V
+
+
+@quick
+@given(st.floats(0, 0.95), st.booleans(), st.floats(0, 0.3), st.sampled_from([0.2, 1.0]), st.integers(1, 6))
+def test_muon(momentum, nesterov, decay, scale, batch):
+    """torch.optim.Muon, whose iteration is in bfloat16, with the same function in float64; biases go by hand."""
+    from torch.optim import _muon
+
+    rule = R.Muon(batch_size=batch, momentum=momentum, nesterov=nesterov, weight_decay=decay,
+                  step_scale={"b1": scale, "b2": scale, "b3": scale})
+
+    class Both:
+        def __init__(self, p):
+            self.bias = {name: [a, torch.zeros_like(a)] for name, a in p.items() if a.ndim == 1}
+            self.all = p
+            self.matrices = torch.optim.Muon([a for a in p.values() if a.ndim == 2], lr=STEP, momentum=momentum,
+                                             nesterov=nesterov, weight_decay=decay)
+
+        def zero_grad(self):
+            for a in self.all.values():
+                a.grad = None
+
+        def step(self):
+            self.matrices.step()
+            with torch.no_grad():
+                for a, m in self.bias.values():
+                    m.lerp_(a.grad, 1 - momentum)
+                    a.mul_(1 - STEP * scale * decay).sub_(
+                        STEP * scale * (a.grad.lerp(m, momentum) if nesterov else m))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_muon, "_zeropower_via_newtonschulz", polar)
+        followed(rule, Both)
+
+
+def test_muon_has_no_kernel_in_triton():
+    pytest.importorskip("triton")
+    from fastsgd.backends.triton.backend import _no_kernel
+    from fastsgd.lowering.work import Work
+
+    assert "looks at matrices" in _no_kernel(Work(general({"model": NET, "rule": R.Muon()})))

@@ -46,7 +46,8 @@ struct GeneralJob {
   Update update;
   const T* hyper[HYPERS];  // [N] each, or null
   int groups;              // named arrays of parameters, where they have numbers of their own
-  const i32* ends;         // [groups + 1]
+  const i32* ends;         // [2 groups + 1]
+  int room;                // numbers for the largest of the matrices
   const T* each;           // [N, groups, EACH]
   const u32* counts;       // [count_rows, t1 - t0] samples of each step, of `batch` in a row; null if that many
   i64 count_rows;
@@ -65,7 +66,7 @@ template <class V>
 struct GeneralRows {
   V *w, *gradient, *point, *own;
   V* buffers;          // [buffers, P]
-  V* each;             // [groups, EACH]
+  V *each, *room;      // [groups, EACH] and [room]
   V *residuals, *out;  // [model.residuals] and [o]
   V* dloss;            // [o] derivative of the loss
   V *y, *noisy;        // [labels] of the sample in hand, and with noise on them
@@ -295,7 +296,8 @@ class General {
     if (__builtin_expect(bad != 0, 0)) retire(bad, t);
     add_noise(t);
     model.penalise(all.penalty, r.w, r.residuals, r.gradient);
-    update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t, Groups<V>{all.groups, all.ends, r.each});
+    update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t,
+               Groups<V>{all.groups, all.ends, r.each, r.room});
   }
   FS_HD void add_noise(i64 t) {
     if (all.one_label()) {

@@ -115,13 +115,16 @@ void bind_advance_general(const py::dict& d) {
       all.update.uses |= 1u << h, all.hyper[h] = data<const T>(hyper[names[h]].cast<py::array>(), names[h], job.N);
   if (!d["each"].is_none()) {
     const auto ends = d["ends"].cast<py::array>();
-    all.groups = int(ends.size()) - 1;
+    all.groups = int(ends.size()) / 2, all.room = d["room"].cast<int>();
     all.ends = data<const i32>(ends, "ends", -1),
     all.each = read.template array<const T>("each", job.N * all.groups * EACH);
-    if (all.groups < 1 || all.ends[0] != 0 || all.ends[all.groups] != job.P)
+    if (ends.size() != 2 * all.groups + 1 || all.groups < 1 || all.ends[0] != 0 || all.ends[all.groups] != job.P)
       throw std::invalid_argument("ends: are off");
-    for (int k = 0; k < all.groups; ++k)
-      if (all.ends[k] >= all.ends[k + 1]) throw std::invalid_argument("ends: are off");
+    for (int k = 0; k < all.groups; ++k) {
+      const int size = all.ends[k + 1] - all.ends[k], rows = all.ends[all.groups + 1 + k];
+      if (size < 1 || rows < 0 || (rows && size % rows) || (rows && all.room < schulz_numbers(rows, size / rows)))
+        throw std::invalid_argument("ends: are off");
+    }
   }
   if (all.update.is(GROUPED) != (all.groups > 0)) throw std::invalid_argument("internal: groups");
   if (all.update.carried() != all.update.buffers) throw std::invalid_argument("internal: buffers");
@@ -201,10 +204,11 @@ void bind_advance_general(const py::dict& d) {
 }
 
 template <class T>
-i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept, int groups) {
+i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept, int groups,
+                       int room) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
-  all.penalty.residuals = penalty_kept, all.groups = groups;
+  all.penalty.residuals = penalty_kept, all.groups = groups, all.room = room;
   return general_bytes(all);
 }
 

@@ -10,8 +10,8 @@
 // Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
 // (each a `Whole`), has_teacher, update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
 // straight into the parameters), FULL, TABLE, STAGED, SETS, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none,
-// else 1 + the kind), ONE, GROUPS (arrays of parameters that have numbers of their own, or 0), RAGGED (whether steps
-// have samples of different number).
+// else 1 + the kind), ONE, GROUPS (arrays of parameters that have numbers of their own, or 0), ROOM (numbers for the
+// largest matrix), RAGGED (whether steps have samples of different number).
 #pragma once
 #include "../core/functions.h"
 #include "../core/general.h"
@@ -135,7 +135,7 @@ FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const
   r.w = take(M::P);
   r.gradient = take(Spec::PLAIN ? 0 : M::P), r.point = take(rule.perturb == Update::NONE ? 0 : M::P);
   r.own = take(rule.perturb == Update::SAMPLE ? M::P : 0), r.buffers = take(Spec::BUFFERS * M::P);
-  r.each = take(Spec::GROUPS * EACH);
+  r.each = take(Spec::GROUPS * EACH), r.room = take(Spec::ROOM);
   r.residuals = take(M::residuals), r.teacher_w = take(Spec::has_teacher ? G::P : 0),
   r.teacher_residuals = take(Spec::has_teacher ? G::residuals : 0);
   V* const x = take(M::inputs);

@@ -36,7 +36,7 @@ struct Launch {
   Amplitude<T> label, gradient;             // base null if there is no such noise
   const T *loss_weights, *teacher_weights;  // [o], and [P] of the teacher; or null
   const bool* fixed;                        // [P] or null
-  const i32* ends;                          // [groups + 1], and of each network [N, groups, EACH]; or null
+  const i32* ends;                          // [2 groups + 1], and of each network [N, groups, EACH]; or null
   const T* each;
   const u32* counts;  // [count_rows, t1 - t0] or null
   i64 count_rows;

@@ -128,7 +128,7 @@ class _Stepper:
         self.number = {name: torch.from_numpy(a.astype(run.dtype))[:, None] for name, a in plan.numbers.items()}
         self.scale = 1.0
         if plan.each is not None:  # numbers [N, P] in the place of [N, 1]
-            each = torch.from_numpy(plan.each.astype(run.dtype).repeat(np.diff(plan.work.ends), axis=1))
+            each = torch.from_numpy(plan.each.astype(run.dtype).repeat(plan.work.sizes, axis=1))
             self.scale = each[:, :, 0]
             self.number |= {name: each[:, :, k] for k, name in ((1, "weight_decay"), (2, "localisation"))
                             if name in self.number}
@@ -279,7 +279,9 @@ class _Stepper:
             grad = _unit(grad)
         if "weight_decay" in number and self.trait["decoupled"]:
             weights = weights - rate * number["weight_decay"] * (self.free * weights)
-        weights = weights - rate * self.plan.run.rule.move(grad, weights, carried, number, self.segment.t0 + s)
+        rule = self.plan.run.rule
+        move = rule.move(grad, weights, carried, number, self.segment.t0 + s)
+        weights = weights - rate * rule.finish(move, self.plan.run.model.shapes())
         if "average" in number:
             a = number["average"]
             carried["average"] = a * carried["average"] + (1 - a) * weights

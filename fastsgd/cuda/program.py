@@ -96,7 +96,7 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
 
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
-            sets, inputs, label_noise, gradient_noise, one, groups=0, ragged=False, own="", own_loss=False,
+            sets, inputs, label_noise, gradient_noise, one, groups=0, room=0, ragged=False, own="", own_loss=False,
             penalty_rows=None):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
@@ -104,7 +104,8 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
         them in shared memory
     model, teacher: C++ of a family's shape, `teacher` None without one; update: C++ of a fs::Update's fields
     inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, else 1 + its number in the contract
-    groups: named arrays of parameters that have numbers of their own; ragged: steps have samples of different number
+    groups: named arrays of parameters that have numbers of their own; room: numbers for the largest of the matrices
+    ragged: steps have samples of different number
     own: C++ of what was traced, structs in namespace fs::own; own_loss: whether the loss is one; penalty_rows: rows
         that a penalty needs, None without one
     """
@@ -121,7 +122,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     flags = {"SHARES": shares, "has_teacher": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
              "STAGED": staged, "SETS": sets, "FRESH": inputs is not None, "ONE": one, "RAGGED": ragged}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
-               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups}
+               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "ROOM": room}
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"
             f"  using Model = fs::Whole<Tm, Made>;\n"
             f"  using Teacher = fs::Whole<Tm, {'Teaching' if teacher else 'Made'}>;\n"

@@ -6,6 +6,7 @@ from them; a test holds these fresh.
 """
 
 from pathlib import Path
+from textwrap import wrap
 
 from .. import models, rules
 from ..models.activations import ACTIVATIONS
@@ -35,6 +36,11 @@ def _upper(words):
     return ", ".join(word.upper() for word in words)
 
 
+def _line(text):
+    """A line of the preprocessor, broken where it would be too long."""
+    return " \\\n".join(wrap(text, 117, subsequent_indent="  ", break_long_words=False)) + "\n"
+
+
 def _written(mark):
     return f"{mark} Written by `make contract`; fastsgd/lowering/contract.py says whose the words are.\n"
 
@@ -45,7 +51,7 @@ def header():
            "#pragma once\n\n// clang-format off\n"]
     for kind, words in WORDS.items():
         quoted = ", ".join(f'"{word}"' for word in words)
-        out.append(f"#define FS_{kind}_WORDS {_upper(words)}\n#define FS_{kind}_NAMES {quoted}\n")
+        out += [_line(f"#define FS_{kind}_WORDS {_upper(words)}"), _line(f"#define FS_{kind}_NAMES {quoted}")]
     streams = ", ".join(f"{word.upper()} = {number}" for word, number in draws.STREAMS.items())
     out.append(f"#define FS_STREAMS {streams}\n#define FS_UNSETTLED {UNSETTLED}\n")
     return "".join(out) + "// clang-format on\n"

@@ -113,17 +113,35 @@ class Work:
         return self.run.rule.buffers()
 
     @cached_property
-    def ends(self):
-        """[G + 1] int32: where named arrays of parameters begin and end; None where all have the same numbers."""
-        if not self.traits["grouped"]:
-            return None
-        sizes = [int(np.prod(shape)) for shape in self.run.model.shapes().values()]
-        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    def sizes(self):
+        """Parameters of each named array."""
+        return [int(np.prod(shape)) for shape in self.run.model.shapes().values()]
 
     @property
     def groups(self):
         """Named arrays that have numbers of their own, 0 where all have the same."""
-        return 0 if self.ends is None else len(self.ends) - 1
+        return len(self.sizes) if self.traits["grouped"] else 0
+
+    @cached_property
+    def ends(self):
+        """[2 G + 1] int32: where named arrays begin and end, and the rows of those that a rule takes for matrices, else
+        0; None where all have the same numbers.
+        """
+        if not self.groups:
+            return None
+        rows = [shape[0] if shape in self.matrices else 0 for shape in self.run.model.shapes().values()]
+        return np.concatenate([[0], np.cumsum(self.sizes), rows]).astype(np.int32)
+
+    @cached_property
+    def matrices(self):
+        """Shapes of the matrices that the rule looks at as such."""
+        shapes = self.run.model.shapes().values() if self.run.rule.matrices else ()
+        return {shape for shape in shapes if len(shape) == 2}
+
+    @property
+    def room(self):
+        """Numbers that a network needs beside its rows for the largest of its matrices; orthogonal.h says what for."""
+        return max((2 * min(shape)**2 + shape[0] * shape[1] for shape in self.matrices), default=0)
 
     @cached_property
     def noises(self):

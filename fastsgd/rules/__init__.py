@@ -6,6 +6,7 @@ from .flow import Flow
 from .gd import GD
 from .lion import Lion
 from .localisation import Localisation
+from .muon import Muon
 from .penalty import Penalty
 from .sam import SAM
 from .scaled import Adagrad, RMSProp
@@ -13,9 +14,9 @@ from .sde import SDE
 from .sgd import SGD
 from .sign import SignSGD
 
-__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Flow", "Lion", "Localisation", "Penalty",
-           "RMSProp", "Rule", "SignSGD"]
-KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad, Flow)  # that kernels have
+__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Flow", "Lion", "Localisation", "Muon",
+           "Penalty", "RMSProp", "Rule", "SignSGD"]
+KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad, Muon, Flow)  # that kernels have
 
 
 def __dir__():

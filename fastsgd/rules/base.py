@@ -108,6 +108,7 @@ class Rule(Record, ABC):
 
     whole_run = False  # whether its noise can only be made of the whole run
     full = False  # whether a step takes every sample once
+    matrices = False  # whether it looks at matrices of parameters as such
     flows = False  # whether a step is a stretch of gradient flow
 
     def numbers(self) -> dict:
@@ -165,6 +166,10 @@ class Rule(Record, ABC):
         t: steps done before this one
         """
         return g
+
+    def finish(self, move: Any, shapes: dict) -> Any:
+        """What becomes of `move` [N, P] where a rule looks at matrices; shapes {name: shape} of the parameters."""
+        return move
 
     def noises(self) -> dict:
         """{"label_noise" or "gradient_noise": record} of the noises in use."""

@@ -6,6 +6,7 @@
 #include "../contract.h"
 #include "../math.h"
 #include "../team.h"
+#include "orthogonal.h"
 
 namespace fs {
 
@@ -13,13 +14,16 @@ enum Hyper { FS_HYPER_WORDS, HYPERS };
 enum Flag { FS_FLAG_WORDS };
 
 // Numbers that differ from one named array of parameters to the next: `each` [groups, EACH], array k being parameters
-// ends[k] .. ends[k + 1] - 1.
+// ends[k] .. ends[k + 1] - 1. Muon takes arrays for matrices of rows[k] rows, and has room beside them; rows 0: no
+// matrix.
 enum { STEP_SCALE, EACH_DECAY, EACH_LOCALISATION, EACH };
 template <class V>
 struct Groups {
   int count;
-  const i32* ends;
+  const i32* ends;  // [2 count + 1], the rows behind
   const V* each;
+  V* room;
+  FS_HD int rows(int k) const { return ends[count + 1 + k]; }
 };
 
 struct Update {
@@ -239,7 +243,7 @@ FS_HD void descend(const Update& u, const Numbers<V>& n, int begin, int end, int
     for (int p = mine<Tm>(begin); p < end; p += Tm::step())
       w[p] = fma(n.rate, sign(carries ? n.carried(g[p], buffer[p], u.is(NESTEROV)) : g[p]), w[p]);
     if (carries) buffer += P;
-  } else if (u.has(MOMENTUM)) {
+  } else if (u.has(MOMENTUM) && !u.is(MUON)) {
     FS_UNROLL_ROWS
     for (int p = mine<Tm>(begin); p < end; p += Tm::step()) n.by_momentum(w[p], g[p], buffer[p], u.is(NESTEROV));
     buffer += P;
@@ -247,6 +251,7 @@ FS_HD void descend(const Update& u, const Numbers<V>& n, int begin, int end, int
     FS_UNROLL_ROWS
     for (int p = mine<Tm>(begin); p < end; p += Tm::step()) w[p] = fma(n.rate, g[p], w[p]);
   }
+  if (u.is(MUON)) buffer += P;
   if (u.has(LOCALISATION)) buffer += P;
   if (u.has(AVERAGE)) {
     const V a = hyper[AVERAGE];
@@ -259,6 +264,7 @@ FS_HD void descend(const Update& u, const Numbers<V>& n, int begin, int end, int
 template <class V, class F>
 FS_HD void each_array(const Update& u, const Numbers<V>& n, const V* hyper, int P, const Groups<V>& groups, F f) {
   if (!u.is(GROUPED)) return f(n, hyper[LOCALISATION], 0, P);
+  FS_NO_UNROLL
   for (int k = 0; k < groups.count; ++k) {
     const V* each = groups.each + k * EACH;
     Numbers<V> own = n;
@@ -302,6 +308,19 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     const V length = norm<Tm>(g, P), scale = gate(length, one / length);
     FS_UNROLL_ROWS
     for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = scale * g[p];
+  }
+  if (u.is(MUON)) {
+    const V mu = hyper[MOMENTUM];
+    FS_UNROLL_ROWS
+    for (int p = Tm::first(); p < P; p += Tm::step()) {
+      const V fresh = (one - mu) * g[p];
+      buffer[p] = fma(mu, buffer[p], fresh);
+      g[p] = u.is(NESTEROV) ? fma(mu, buffer[p], fresh) : buffer[p];
+    }
+    FS_NO_UNROLL
+    for (int k = 0; k < groups.count; ++k)
+      if (const int rows = groups.rows(k))
+        orthogonalise<Tm>(g + groups.ends[k], rows, (groups.ends[k + 1] - groups.ends[k]) / rows, groups.room);
   }
   if (!u.is(GROUPED)) return descend<Tm>(u, n, 0, P, P, w, g, buffer, hyper, t);
   each_array(u, n, hyper, P, groups, [&](const Numbers<V>& own, V, int begin, int end) {

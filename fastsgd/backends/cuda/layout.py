@@ -220,7 +220,7 @@ def _general_rows(work):
     traced = _own(work)
     kept = traced["model"].rows if work.form is None else work.form.residuals
     kept = max(kept, traced["penalty"].rows if "penalty" in traced else 0)
-    return arrays * work.P + kept + work.d + teacher + 3 * work.groups
+    return arrays * work.P + kept + work.d + teacher + 3 * work.groups + work.room
 
 
 def _general(work, N, card, tuning):
@@ -294,6 +294,6 @@ def _general_program(work, lanes, rows, shares, staged):
         sets=work.sets > 0,
         inputs=f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if work.fresh else None,
         label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),
-        one=work.noise_on_one_label, groups=work.groups, ragged=work.ragged,
+        one=work.noise_on_one_label, groups=work.groups, room=work.room, ragged=work.ragged,
         own="".join(program.text for program in traced.values()),
         own_loss="loss" in traced, penalty_rows=traced["penalty"].rows if "penalty" in traced else None)

@@ -42,7 +42,7 @@ def places(work):
     """PLACES of kernels/rules: those of the packing, and where among the numbers those of a block's array begin."""
     if not work.groups:
         return tuple((*place, -1) for place in work.packing.places)
-    arrays = np.searchsorted(work.ends, [place[1] for place in work.packing.places], "right") - 1
+    arrays = np.searchsorted(np.cumsum(work.sizes), [place[1] for place in work.packing.places], "right")
     return tuple((*place, len(work.hyper) + 3 * int(k)) for place, k in zip(work.packing.places, arrays, strict=True))
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import SpecError
-from .spec.check import as_array, flag, shown, whole
-from .spec.order import Replay
+from ..errors import SpecError
+from .check import as_array, flag, shown, whole
+from .order import Replay
 
 
 def loader(loader: Any, steps: int, *, batch_size: int | None = None, shuffle: bool | None = None,
