@@ -102,6 +102,9 @@ def _given(of, data, params, loss, weight_decay):
     loss = Squared() if loss is None else loss
     if not getattr(data, "n", 0):
         raise SpecError("data: has no training set, whose mean loss is polished; see fs.Dataset")
+    if data.sets:
+        raise SpecError(f"data: has {data.sets} data sets, polish takes one; select the networks of one and give "
+                        "data=data.of(k) with their params")
     if of.d != data.d:
         raise SpecError(f"model.d: is {of.d}, but X has d={data.d} inputs")
     why = refuse_untrained(of) or loss.refuse(of.outputs, data.y)

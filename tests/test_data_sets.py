@@ -254,3 +254,20 @@ def test_cards_have_the_bits_of_the_cpu(name, backend):
     assert known(fs.train(plan)) == known(fs.train(whole.replace(backend="cpu")))
     assert known(fs.train(whole.replace(backend=backend, ids=[9, 2]))) == known(
         fs.train(whole.replace(backend="cpu", ids=[9, 2])))
+
+
+def test_gradient_flow_is_on_each_networks_set():
+    data, model, times = sets(5), M.ReLU2(D, 6), [0.5, 2.0]
+    got = fs.flow(model, data, times, metrics=[fs.metrics.TrainLoss()])
+    for k in range(5):
+        one = fs.flow(model, data.of(k), times, metrics=[fs.metrics.TrainLoss()], networks=5, ids=[k])
+        assert known(got.select(np.array([k]))) == known(one)
+    with pytest.raises(fs.SpecError, match="data: has 5 data sets, polish takes one"):
+        fs.polish(got)
+
+
+def test_forks_keep_their_sets():
+    whole = run(5, which=[2, 0, 1, 1, 0], data=sets(3), save=fs.SaveAt(steps=[0, 9, STEPS], params=True))
+    got = fs.train(whole)
+    forked = fs.fork(got, at=9)
+    assert forked.run.data.sets and known(fs.train(whole))["weights"] == forked.weights.tobytes()
