@@ -100,6 +100,14 @@ def test_in_float64_and_in_any_order(name):
         same(request(name, dtype="float64", order=order), segment=50)
 
 
+@pytest.mark.parametrize("name", ["relu2 2-20-1", "mlp"])
+def test_with_a_data_set_for_each_network(name):
+    rng, N = np.random.default_rng(1), native().lanes["float32"] + 3
+    run = request(name)
+    data = fs.Dataset(rng.standard_normal((N, 9, run.model.d)).astype("f4"), rng.standard_normal((N, 9)).astype("f4"))
+    same(run.replace(data=data))
+
+
 @pytest.mark.parametrize(("name", "rule"), [("relu2 2-20-1", "plain"), ("mlp", "plain"), ("mlp", "momentum")])
 def test_lost_networks_are_lost_at_the_same_step(name, rule):
     steps = np.geomspace(1e-3, 3.0, 27)
