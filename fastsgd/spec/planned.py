@@ -160,7 +160,8 @@ class Plan(Record):
         """Bytes that one step takes in a Segment."""
         run, item = self.run, np.dtype(self.run.dtype).itemsize
         order = getattr(run.order, "table", None)
-        given = 0 if order is None else 4 * self.batch * (1 if len(order) == 1 else self.N)
+        each = 4 * (self.batch + self.work.ragged)
+        given = 0 if order is None else each * (1 if len(order) == 1 else self.N)
         stream = self.N * self.batch * (run.data.d + run.model.outputs) if run.data.kind == "stream" else 0
         return item * (self.schedules + stream) + given
 
