@@ -286,8 +286,9 @@ def _told(work, module):
     """What the general loop is told of a run at every launch alike."""
     traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
     return {"shape": shape(work, module), "buffer_count": 0 if work.flows else len(work.buffers), **work.traits,
-            "fixed": work.fixed, "ends": work.ends, "loss": work.loss, **traced, "labels": work.labels, "penalty": _penalty(work, module),
-            "factor": work.factor, "loss_weights": work.loss_weights, "fresh": _fresh(work, module)}
+            "fixed": work.fixed, "ends": work.ends, "loss": work.loss, **traced, "labels": work.labels,
+            "penalty": _penalty(work, module), "factor": work.factor, "loss_weights": work.loss_weights,
+            "fresh": _fresh(work, module)}
 
 
 # ---- a compiled loop, before it is used
