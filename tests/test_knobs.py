@@ -40,6 +40,12 @@ def points(**changes):
     return fs.Dataset(**(arrays | {name: arrays[name] * 1.1 for name in changes}))
 
 
+def sets(which):
+    """The data, and the data larger, each network by its own number."""
+    arrays = {name: getattr(DATA, name) for name in ("X", "y", "X_test", "y_test")}
+    return fs.Dataset(**{name: np.stack([a, 1.1 * a]) for name, a in arrays.items()}, which=which)
+
+
 START = {name: np.full(shape, 0.3) for name, shape in model().shapes().items()}
 KNOBS = {
     "Run.model": {"model": model(width=6)},
@@ -61,6 +67,8 @@ KNOBS = {
     "Dataset.y": {"data": points(y=1)},
     "Dataset.X_test": {"data": points(X_test=1)},
     "Dataset.y_test": {"data": points(y_test=1)},
+    "Dataset.which": {"data": sets([0, 1, 0])},
+    "Run.stop": {"stop": [fs.stops.Above("norm", 0.0, every=10)]},
     "StepSize.base": {"step_size": step(base=[0.05, 0.05, 0.06])},
     "StepSize.decay_at": {"step_size": step(decay_at=0.5)},
     "StepSize.decay_by": {"step_size": step(decay_by=2.5)},

@@ -236,7 +236,7 @@ class _Stepper:
         rule, names = self.plan.run.rule, self.plan.run.rule.buffers()
 
         def gradient(weights):
-            grad, bad = self._mean_gradient(weights, X, y)
+            grad, bad = self._mean_gradient(s, weights, X, y)
             if "weight_decay" in self.number:
                 grad = grad + self.free * self.number["weight_decay"] * weights
             return grad if self.penalty is None else grad + self.free * self.penalty(weights), bad
