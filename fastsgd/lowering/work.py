@@ -312,7 +312,7 @@ class Work:
             and self.traits["perturb"] == "none" and self.fixed is None
             and (traced is None or not traced.program.unused))  # every derivative is handed over
         return (each and self.batch == 1 and not self.full and self.n > 0 and not self.fresh and not self.streamed
-                and not self.noises and self.run.rule.penalty is None)
+                and not self.ragged and not self.noises and self.run.rule.penalty is None)
 
     @cached_property
     def unknown(self):
