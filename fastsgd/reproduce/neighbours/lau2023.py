@@ -19,8 +19,8 @@ D = 5  # parameters of the regular model
 
 
 def make(replicas=None, seed=0, progress=None, quick=False):
-    """Six models x four inverse temperatures n beta x 64 chains of 50,000 steps (if quick 16 of 20,000)."""
-    replicas, steps = (replicas or 16, 20_000) if quick else (replicas or 64, 50_000)
+    """Six models x four inverse temperatures n beta x 64 chains of 100,000 steps (if quick 16 of 20,000)."""
+    replicas, steps = (replicas or 16, 20_000) if quick else (replicas or 64, 100_000)
     heat, results, found = np.array([10.0, 30.0, 100.0, 300.0]), {}, {}
     for k, (name, (model, learning, narrow, exact)) in enumerate(cases().items()):
         n_beta = heat.repeat(replicas)
@@ -72,7 +72,7 @@ def cases():
         "w^2": (models.DiagonalPower(1, 2, signed=False), 1 / 4, flat(2), lambda heat: power(heat, 2)),
         "w^3": (models.DiagonalPower(1, 3, signed=False), 1 / 6, flat(3), lambda heat: power(heat, 3)),
         "u v": (models.DiagonalLinear(1), 1 / 2, flat(1), lambda heat: product(heat, 2)),
-        "w^2 - z^2": (models.DiagonalPower(1, 2), 1 / 2, lambda heat: 1 / (4 * heat), difference),
+        "w^2 - z^2": (models.DiagonalPower(1, 2), 1 / 2, lambda heat: 1 / (2 * heat), difference),
         "w1 w2 w3": (models.DiagonalProduct(1, 3), 1 / 2, flat(1), lambda heat: product(heat, 3))}
 
 
@@ -140,5 +140,5 @@ def _draw(heat, found, path):
                           label=f"{name}: {limit:.3g}")
             axis.axhline(1, color="black", linestyle=":", linewidth=0.8)
         for axis in axes:
-            axis.set(xscale="log", xlabel="n beta", ylabel="n beta (E L - L(w*)) over the learning coefficient")
+            axis.set(xscale="log", xlabel="n beta", ylabel="n beta (E L - L(w*)) over its limit")
             axis.legend(frameon=False, fontsize=8)
