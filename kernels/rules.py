@@ -133,10 +133,10 @@ def clipped(g, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
 
 
 @triton.jit
-def own(numbers, RULE: tl.constexpr, PLACE: tl.constexpr, WORD: tl.constexpr, K: tl.constexpr):
-    """A number [BN] of a block: its own, number K of those that arrays have, or hyper-parameter WORD."""
-    if PLACE[EACH] >= 0:
-        return numbers[PLACE[EACH] + K]
+def own(numbers, RULE: tl.constexpr, PLACES: tl.constexpr, K: tl.constexpr, WORD: tl.constexpr, OF: tl.constexpr):
+    """A number [BN] of block K: its own, number OF of those that arrays have, or hyper-parameter WORD."""
+    if PLACES[K][EACH] >= 0:
+        return numbers[PLACES[K][EACH] + OF]
     else:
         return numbers[RULE[WORD]]
 
@@ -150,9 +150,9 @@ def penalised(w, g, carried, numbers, RULE: tl.constexpr, PLACES: tl.constexpr):
         block = g[k]
         if RULE[LOCALISATION] >= 0 and PLACES[k][TRAINED]:
             point = carried[k][len(carried[k]) - (2 if RULE[AVERAGE] >= 0 else 1)]
-            block = tl.fma(state.beside(own(numbers, RULE, PLACES[k], LOCALISATION, 2), block), w[k] - point, block)
+            block = tl.fma(state.beside(own(numbers, RULE, PLACES, k, LOCALISATION, 2), block), w[k] - point, block)
         if RULE[WEIGHT_DECAY] >= 0 and not RULE[DECOUPLED] and PLACES[k][TRAINED]:
-            block = tl.fma(state.beside(own(numbers, RULE, PLACES[k], WEIGHT_DECAY, 1), block), w[k], block)
+            block = tl.fma(state.beside(own(numbers, RULE, PLACES, k, WEIGHT_DECAY, 1), block), w[k], block)
         if RULE[BALANCE_PENALTY] >= 0:  # w is (u, v)
             gap = tl.fma(w[k], w[k], -(w[1 - k] * w[1 - k]))
             block = tl.fma(state.beside(numbers[RULE[BALANCE_PENALTY]], block) * gap, w[k], block)
@@ -203,7 +203,7 @@ def stepped(w, g, carried, numbers, rate, parts, RULE: tl.constexpr, PLACES: tl.
     if PLACES[K][EACH] >= 0:
         rate = rate * numbers[PLACES[K][EACH]]
     if RULE[WEIGHT_DECAY] >= 0 and RULE[DECOUPLED] and PLACES[K][TRAINED]:
-        decay = own(numbers, RULE, PLACES[K], WEIGHT_DECAY, 1)
+        decay = own(numbers, RULE, PLACES, K, WEIGHT_DECAY, 1)
         w = state.beside(tl.fma(rate, decay, tl.full(rate.shape, 1.0, rate.dtype)), w) * w
     kept = ()
     if RULE[ADAM]:

@@ -39,6 +39,9 @@ TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide net
     "dense 5-10-10-1 adam": (M.MLP(5, (10, 10)), {"rule": R.Adam(batch_size=8, weight_decay=0.1, decoupled=True)}),
     "relu2 1-100-1 sam": (M.ReLU2(1, 100, output_bias=False), {"rule": R.SAM(rho=0.1, batch_size=4)}),
     "relu2 2-20-1 gradient noise": (M.ReLU2(2, 20), {"rule": R.SGD(gradient_noise=0.1, normalised=True)}),
+    "relu2 2-20-1 groups": (M.ReLU2(2, 20), {"rule": R.SGD(
+        momentum=0.9, dampening=0.1, clip_value=1.0, clip_norm=1.0, weight_decay={"W1": 0.1}, step_scale={"b1": 0.5},
+        localisation=R.Localisation(0.5), gradient_noise=fs.GradientNoise(0.1, "stable", alpha=1.5), average=0.9)}),
     "dense 2-20-10 classes": (M.MLP(2, 20, outputs=10), {"loss": L.CrossEntropy()}),
     "dense 5-10-10-3 noise": (M.MLP(5, (10, 10), outputs=3), {"rule": R.SGD(label_noise=0.1)}),
     "dense 2-20-16 sam": (M.MLP(2, 20, outputs=16), {"rule": R.SAM(rho=0.1, batch_size=4, label_noise=0.1),
@@ -53,7 +56,8 @@ TWICE = ("diagonal 30", "diagonal 200", "relu2 2-20-1", "relu2 1-100-1", "dense 
          "dense 2-20-10 classes", "dense 10-128-128-1")
 EVERYWHERE = ("dense 5-10-10-1 adam", "relu2 10-512-1")
 ORDERS = {"count": "i32", "steps": "i32", "batch": "i32", "n": "u32", "first": "u32", "skip": "i32", "seed": "u64",
-          "table": "*i32", "order_ids": "*i64", "a": "u32", "s": "u32", "t0": "i64"}
+          "table": "*i32", "order_ids": "*i64", "a": "u32", "s": "u32", "t0": "i64",
+          "epoch": "i64"}
 TILES = {"M": sparsity.TILE, "DEPTH": sparsity.DEPTH}
 F64 = dict.fromkeys(("K", "A", "D", "scales", "phi", "mean", "deviation", "tau", "out", "X", "y", "numbers"), "*fp64")
 INTS = dict.fromkeys(("positive", "nonzero", "alive", "merged"), "*i32") | dict.fromkeys("mnhpqN", "i32")
