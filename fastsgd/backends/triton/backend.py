@@ -154,7 +154,7 @@ def _no_kernel(work):
         return f"it has no kernel for {type(run.data).__name__}, data made on the way"
     if work.unknown:
         return work.unknown
-    if work.matrices:
+    if run.rule.matrices:
         return f"it has no kernel for the rule {type(run.rule).__name__}, which looks at matrices"
     if work.ragged:
         return "it has no kernel for steps of different numbers of samples"
