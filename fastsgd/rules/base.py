@@ -127,9 +127,10 @@ class Rule(Record, ABC):
 
     @property
     def grouped(self) -> bool:
-        """Whether parameters have numbers of their own."""
+        """Whether parameters have numbers of their own that make a difference for some network."""
         gamma = None if self.localisation is None else self.localisation.gamma
-        return self.step_scale is not None or isinstance(self.weight_decay, dict) or isinstance(gamma, dict)
+        own = [one for value in (self.weight_decay, gamma) if isinstance(value, dict) for one in value.values()]
+        return any(map(used, own)) or any(used(scale - 1) for scale in (self.step_scale or {}).values())
 
     def each(self, names: Any) -> dict:
         """{parameter: (step scale, weight decay, localisation), [] or [N] each} of the parameters `names`."""
