@@ -112,7 +112,7 @@ class Rule(Record, ABC):
     flows = False  # whether a step is a stretch of gradient flow
 
     def numbers(self) -> dict:
-        """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks is not.
+        """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks of the run is not.
 
         Of what differs between parameters it has the largest; `each` has all of them.
         """
