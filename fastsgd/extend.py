@@ -171,7 +171,9 @@ def _copied(result, copies):
     """The run of `copies` of each network, with the start of its networks as `init`."""
     run = alone(result.run)
     if run.ids is not None:
-        raise SpecError(f"result: {type(run.model).__name__} has arrays that cannot be cut to its networks")
+        raise SpecError("result: its networks cannot be taken out of their run: the model has arrays that cannot be "
+                        "cut, or a number of the rule is 0 for these networks and not for all; fork all, and select "
+                        "then")
     start = run.model.unflatten(prepared(run)[1]())
     if copies == 1:
         return run.replace(init=start)

@@ -66,7 +66,9 @@ def prepared(run, tuning=None):
     keys = ids if run.keys is None else run.keys[ids]
     own = run if run.ids is None else _members(run, ids, population)
     base, row, table = _schedule(own.step_size.compile(N, run.steps), N)
-    numbers = {name: _filled(a, N, np.float64) for name, a in own.rule.numbers().items()}
+    numbers = run.rule.numbers()  # by all networks, so that what is 0 for some of them is in use, as it is for all
+    numbers = numbers if run.ids is None else chosen(numbers, ids, population)
+    numbers = {name: _filled(a, N, np.float64) for name, a in numbers.items()}
     each = _each(own, N, work)
     noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
     _representable(work, base, numbers, noises, each)
@@ -315,6 +317,10 @@ def _representable(work, base, numbers, noises, each):
     given |= {"loss.factor": 2 * float(run.loss.factor), "loss.weights": getattr(run.loss, "weights", None)}
     told = {} if work.form is None else work.form.described()
     given |= {f"model.{word}": told.get(name) for name, word in (("multipliers", "scaling"), ("slope", "slope"))}
+    for name, point in ({} if run.rule.localisation is None else run.rule.localisation.at or {}).items():
+        if len(large := point[np.abs(point) > np.finfo(run.dtype).max]):
+            raise PlanError(f"rule.localisation.at[{name!r}]: {large[0]:g} is too large for {run.dtype}; choose a "
+                            "nearer point, or pass dtype='float64'")
     for name, values in given.items():
         values = np.asarray(() if values is None else values, np.float64).reshape(-1)
         if not len(values) or (SAFE <= values.min() and values.max() <= 1 / SAFE):

@@ -185,7 +185,8 @@ class Result:
         `load` reads npz files alone. The others are compressed, for other tools, and need zarr, or netCDF4 or h5netcdf.
 
         Of per-network fields the file has the values of these networks alone: the run that `load` gives back has no
-        `ids` but `keys`, which say whose draws each network has, and the same bits.
+        `ids` but `keys`, which say whose draws each network has, and the same bits. Where a number of the rule is 0 for
+        these networks and not for all, the file has the whole run and its `ids`.
 
         classes: dataclasses of your own that the run holds (a model, a rule, a loss, a metric); `load` needs them too
         Raises SpecError if `load` could not read the file, or if `path` is not the name of a file; OSError if the

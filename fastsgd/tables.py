@@ -135,7 +135,7 @@ def members(run, places):
 
 def together(runs, counts):
     """One Run of the networks of several, which may differ in per-network fields alone. Raises PlanError."""
-    runs = [alone(run) for run in runs]
+    runs = [alone(run, bits=False) for run in runs]
     runs = [run if run.keys is not None else run.replace(keys=np.arange(N), networks=None)
             for run, N in zip(runs, counts, strict=True)]
     fields = {}

@@ -6,6 +6,7 @@ from general_cases import D, general
 
 import fastsgd as fs
 from fastsgd import config
+from fastsgd.lowering.work import Work
 
 M, R = fs.models, fs.rules
 N = D  # as many networks as inputs: arrays of the model's shape must not be taken for arrays of networks
@@ -28,6 +29,64 @@ def test_members_alone_are_members_of_all():
         assert part.buffers.tobytes() == whole.buffers[ids].tobytes()
 
 
+@pytest.mark.parametrize("rule", [
+    {"weight_decay": {"u": 0.0, "v": np.zeros(N)}}, {"step_scale": {"u": 1, "v": np.ones(N)}},
+    {"localisation": {"u": 0}}, {"localisation": R.Localisation(0.0, POINT)},
+    {"weight_decay": np.zeros(N), "decoupled": True}])
+@pytest.mark.parametrize("model", [MODEL, M.DiagonalLinear(D, u0=0.5), M.MLP(D, 3)])
+def test_what_changes_no_network_is_as_if_absent(rule, model):
+    names = dict(zip(POINT, model.shapes(), strict=False))
+    rule = {key: {names[name]: a for name, a in value.items()} if isinstance(value, dict) else value
+            for key, value in rule.items()}
+    if model is not MODEL and isinstance(rule.get("localisation"), R.Localisation):
+        rule["localisation"] = 0.0
+    given, plain = (run(model=model, rule=R.SGD(**more), dtype="float32", steps=40) for more in (rule, {}))
+    assert Work(given).fused == Work(plain).fused and Work(given).plain and Work(given).stepwise == Work(plain).stepwise
+    assert fs.train(given).weights.tobytes() == fs.train(plain).weights.tobytes()
+
+
+SOME = np.where(np.arange(N) < 3, 0.0, EACH)
+
+
+RULES = [
+    R.SGD(momentum=SOME, average=0.5), R.SGD(weight_decay=SOME), R.SGD(weight_decay={"u": SOME}, decoupled=True),
+    R.SGD(localisation=SOME), R.SGD(step_scale={"u": 1 + SOME}), R.SGD(momentum=0.5, dampening=SOME),
+    R.SAM(rho=0.1, localisation=R.Localisation({"v": SOME}, POINT)), R.Adam(balance_penalty=SOME)]
+
+
+@pytest.mark.parametrize(("backend", "rule"), [
+    *(("cpu", rule) for rule in RULES), ("reference", RULES[0]), ("cuda", RULES[6])])
+def test_what_is_0_for_some_networks_alone_is_in_use(backend, rule, tmp_path):
+    """Networks of which a number is 0 have the bits that they have beside those of which it is not."""
+    asked = run(rule=rule, backend=backend)
+    whole = fs.train(asked)
+    part, one = (fs.train(asked.replace(ids=ids)) for ids in ([1, 2], [0]))
+    assert part.weights.tobytes() == whole.weights[[1, 2]].tobytes()
+    assert one.weights.tobytes() == whole.weights[[0]].tobytes()
+    if whole.buffers is not None:
+        assert part.buffers.tobytes() == whole.buffers[[1, 2]].tobytes()
+    if backend != "cpu":
+        return
+    for number, result in enumerate((part, whole.select([1, 2]))):
+        result.save(tmp_path / f"{number}.npz")
+        again = fs.Result.load(tmp_path / f"{number}.npz")
+        assert fs.train(again.run).weights.tobytes() == part.weights.tobytes()
+    assert fs.extend(again, 20).weights.tobytes() == fs.extend(whole, 20).weights[[1, 2]].tobytes()
+    joined = fs.concat([fs.train(asked.replace(ids=[0, 1, 2])), fs.train(asked.replace(ids=[3, 4]))])
+    assert joined.weights.tobytes() == whole.weights.tobytes() and joined.run.ids is None
+    with pytest.raises(fs.SpecError, match="0 for these networks and not for all"):
+        fs.fork(part, steps=20)
+
+
+def test_a_cell_of_a_sweep_is_what_it_is_alone(tmp_path):
+    pytest.importorskip("zarr")
+    alone = run(rule=R.SGD(step_scale={"u": 1.0}), dtype="float32", steps=40).replace(networks=3)
+    alone = alone.replace(save=fs.SaveAt(linear=3))
+    sweep = fs.Sweep(alone.replace(networks=None), grid={"rule.step_scale.u": [1.0, 0.5]}, replicas=3)
+    stored = sweep.run(tmp_path / "scales.zarr").open()
+    np.testing.assert_array_equal(stored["train_loss"].values[0], fs.train(alone)["train_loss"].numpy())
+
+
 def test_the_point_is_carried_and_stays_where_it_is():
     result = fs.train(run())
     names = RULE.buffers()
@@ -36,6 +95,13 @@ def test_the_point_is_carried_and_stays_where_it_is():
     np.testing.assert_array_equal(result.buffers[:, 1], np.broadcast_to(point, (N, 2 * D)))
     near = fs.train(run(rule=R.SGD(localisation=0.3)))
     np.testing.assert_array_equal(near.buffers[:, 0], fs.plan(run()).start)
+
+
+def test_a_point_beyond_the_dtype_is_refused():
+    far = R.SGD(localisation=R.Localisation(0.1, POINT | {"v": np.full(D, 1e39)}))
+    with pytest.raises(fs.PlanError, match=r"localisation.at\['v'\]: 1e\+39 is too large for float32"):
+        fs.plan(run(rule=far, dtype="float32"))
+    fs.plan(run(rule=far))
 
 
 def test_files_checkpoints_and_longer_runs(tmp_path):

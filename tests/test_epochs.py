@@ -117,6 +117,21 @@ def test_a_loader_is_left_as_it_was_and_takes_any_sampler():
     assert orders.loader(own, 3).order.tolist() == [[[1, 2, 3], [4, -1, -1], [1, 2, 3]]]
     single = orders.loader(loader(batch_size=None), 4)
     assert single.order.tolist() == [[[0], [1], [2], [3]]]
+    own = torch.utils.data.DataLoader(Unmeasured(), 2, sampler=[4, 1, 3])
+    assert orders.loader(own, 2).order.tolist() == [[[4, 1], [3, -1]]]
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_loader_whose_workers_persist(seed):
+    """Its iterator is made once, and draws a seed for its workers then; before and after that."""
+    shared = None if seed is None else torch.Generator().manual_seed(seed)
+    made = torch.utils.data.DataLoader(torch.arange(10), 4, shuffle=True, num_workers=1, persistent_workers=True,
+                                       generator=shared)
+    torch.manual_seed(5)
+    for _ in range(2):
+        order = orders.loader(made, 6)
+        told = [batch.tolist() for _ in range(2) for batch in made]
+        assert [[i for i in step if i >= 0] for step in order.order[0].tolist()] == told
 
 
 def test_loaders_of_several_seeds():
@@ -135,6 +150,11 @@ class Endless(torch.utils.data.IterableDataset):
         return iter(range(100))
 
 
+class Unmeasured(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        return index
+
+
 @pytest.mark.parametrize(("make", "word"), [
     (lambda: orders.loader(torch.utils.data.DataLoader(Endless(), 2), 3), "loader"),
     (lambda: orders.loader("loader", 3), "loader"), (lambda: orders.loader(10, 0, seeds=0), "steps"),
@@ -144,7 +164,9 @@ class Endless(torch.utils.data.IterableDataset):
     (lambda: orders.loader(10, 3, seeds=0, shuffle=1), "shuffle"),
     (lambda: orders.loader(10, 3, batch_size=11, seeds=0, drop_last=True), "no batch"),
     (lambda: orders.loader(torch.utils.data.DataLoader(range(4), 2), 3, batch_size=3), "batch_size"),
-    (lambda: orders.loader(torch.utils.data.DataLoader(range(4), 5, drop_last=True), 3), "no batch")])
+    (lambda: orders.loader(torch.utils.data.DataLoader(range(4), 5, drop_last=True), 3), "no batch"),
+    (lambda: orders.loader(torch.utils.data.DataLoader(range(4), sampler=[1, -1]), 3), "its sampler gives"),
+    (lambda: orders.loader(torch.utils.data.DataLoader({"a": 1}, sampler="a"), 3), "its sampler gives")])
 def test_what_cannot_be_replayed_is_refused(make, word):
     with pytest.raises(fs.SpecError, match=word):
         make()

@@ -112,7 +112,7 @@ class Rule(Record, ABC):
     flows = False  # whether a step is a stretch of gradient flow
 
     def numbers(self) -> dict:
-        """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks is not.
+        """{name: [] or [N]} of the hyper-parameters in use: one that is 0 for all networks of the run is not.
 
         Of what differs between parameters it has the largest; `each` has all of them.
         """
@@ -127,9 +127,10 @@ class Rule(Record, ABC):
 
     @property
     def grouped(self) -> bool:
-        """Whether parameters have numbers of their own."""
+        """Whether parameters have numbers of their own that make a difference for some network."""
         gamma = None if self.localisation is None else self.localisation.gamma
-        return self.step_scale is not None or isinstance(self.weight_decay, dict) or isinstance(gamma, dict)
+        own = [one for value in (self.weight_decay, gamma) if isinstance(value, dict) for one in value.values()]
+        return any(map(used, own)) or any(used(scale - 1) for scale in (self.step_scale or {}).values())
 
     def each(self, names: Any) -> dict:
         """{parameter: (step scale, weight decay, localisation), [] or [N] each} of the parameters `names`."""

@@ -95,17 +95,18 @@ def chosen(value, ids, population):
     return copy
 
 
-def alone(run):
+def alone(run, bits=True):
     """The Run of the networks `run.ids` and no others, of the same bits: fields hold their values, `keys` their draws.
 
-    It is `run` itself where that says nothing of ids, or has a model that cannot be cut.
+    bits: whether it must have them; it has others where a rule's number is 0 for these networks and not for all
+    It is `run` itself where that says nothing of ids, or has a model or a rule that cannot be cut.
     """
     if run.ids is None:
         return run
     ids, shapes = run.ids, run.model.shapes()
     population = next(iter(lengths(run).values()), None)
-    model = run.model if population is None else chosen(run.model, ids, population)
-    if not _has(model, run.model, ids):
+    model, rule = (part if population is None else chosen(part, ids, population) for part in (run.model, run.rule))
+    if not _has(model, run.model, ids) or (bits and _in_use(rule) != _in_use(run.rule)):
         return run
     changes = {"ids": None, "networks": None, "keys": ids if run.keys is None else run.keys[ids], "model": model}
     if population is not None:
@@ -118,6 +119,11 @@ def alone(run):
     if len(getattr(run.order, "table", ())) > 1:
         changes["order"] = type(run.order)(run.order.order[ids])
     return run.replace(**changes)
+
+
+def _in_use(rule):
+    """What makes a rule's time loop: names of its numbers and buffers, and its traits."""
+    return set(rule.numbers()), rule.buffers(), rule.traits()
 
 
 def _has(part, model, ids):

@@ -13,9 +13,9 @@ def loader(loader: Any, steps: int, *, batch_size: int | None = None, shuffle: b
            drop_last: bool | None = None, seeds: Any = None) -> Replay:
     """The batches that a `torch.utils.data.DataLoader` gives, over as many epochs as `steps` take, as a Replay.
 
-    loader: a DataLoader with a sized data set and any sampler. It is not moved on: its generator, or torch's own where
-        it has none, has the same state as before, so that the loader then gives the very same batches. Or a number n of
-        samples: that of a loader made of the rest
+    loader: a DataLoader of a data set with indices, and any sampler. It is not moved on: its generator, or torch's own
+        where it has none, has the same state as before, so that the loader then gives the very same batches. Or a
+        number n of samples: that of a loader made of the rest
     steps: T >= 1
     batch_size (1), shuffle (True), drop_last (False): of the loader of n samples
     seeds: of its generator, `torch.Generator().manual_seed(seed)`: one for all networks, or [N]; needed to shuffle
@@ -30,7 +30,7 @@ def loader(loader: Any, steps: int, *, batch_size: int | None = None, shuffle: b
         if given:
             raise SpecError(f"{given[0]}: given, but the loader has its own; give a number of samples for `loader`")
         if isinstance(loader.dataset, torch.utils.data.IterableDataset):
-            raise SpecError("loader: its data set is iterated over and has no indices, expected one with a length")
+            raise SpecError("loader: its data set is iterated over, expected one with indices")
         return Replay(_padded([_batches(loader, steps)]))
     if not hasattr(loader, "__index__"):
         raise SpecError(f"loader: {shown(loader)} given, expected a torch DataLoader or a number of samples")
@@ -54,19 +54,21 @@ def _batches(loader, steps):
 
     sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     how = {"batch_size": None, "sampler": sampler} if loader.batch_sampler is None else {"batch_sampler": sampler}
-    indices = torch.utils.data.DataLoader(range(len(loader.dataset)), collate_fn=_as_it_is, generator=loader.generator,
-                                          **how)
+    indices = torch.utils.data.DataLoader(_Indices(), collate_fn=_as_it_is, generator=loader.generator, **how)
     states = {id(one): (one, one.get_state()) for one in _generators(loader)}
+    # An epoch's iterator draws a seed for workers, even without any; one whose workers persist is made once.
+    made = getattr(loader, "_iterator", None) is not None
     out = []
     with torch.random.fork_rng(devices=[]):
         while len(out) < steps:
             before = len(out)
-            for batch in indices:
-                out.append(np.atleast_1d(np.asarray(batch, np.int64)))
+            for batch in sampler if made else indices:
+                out.append(_checked(batch))
                 if len(out) == steps:
                     break
             if len(out) == before:
                 raise SpecError("loader: has no batch in an epoch, expected at least one")
+            made = made or loader.persistent_workers
     for one, state in states.values():
         one.set_state(state)
     return out
@@ -81,8 +83,26 @@ def _generators(loader):
     return [one for one in found if isinstance(one, torch.Generator)]
 
 
+class _Indices:
+    """A data set whose samples are their own indices."""
+
+    def __getitem__(self, index):
+        return index
+
+    def __len__(self):
+        return 2**32
+
+
 def _as_it_is(batch):
     return batch
+
+
+def _checked(batch):
+    """The indices of a batch as [B]."""
+    indices = np.atleast_1d(np.asarray(batch))
+    if indices.ndim != 1 or (indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0)):
+        raise SpecError(f"loader: its sampler gives {shown(batch)}, expected indices >= 0")
+    return indices
 
 
 def _padded(networks):

@@ -163,11 +163,16 @@ def scalar(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def idle(name):
+    """The number at which a field of a rule changes nothing."""
+    return 1 if name.startswith("rule.step_scale.") else 0
+
+
 def classes(run, axis):
     """(class [V] int, names of the columns that are per network) of an axis: one run has values of one class.
 
-    Values of fields that are not per network tell classes apart; so does whether a number of the rule is zero, since a
-    rule without momentum, say, is another kernel than one with.
+    Values of fields that are not per network tell classes apart; so does whether a number of the rule changes nothing,
+    since a rule without momentum, say, is another kernel than one with.
     """
     vector = [name for name, values in axis.columns.items() if together(run, name, values)]
     keys = []
@@ -175,7 +180,7 @@ def classes(run, axis):
         if name not in vector:
             keys.append([_text(value) for value in values])
         elif name.startswith("rule."):
-            keys.append((values == 0).tolist())
+            keys.append((values == idle(name)).tolist())
     rows = list(zip(*keys, strict=True)) if keys else [()] * len(axis)
     known = {}
     return np.array([known.setdefault(row, len(known)) for row in rows]), vector

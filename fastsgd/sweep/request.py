@@ -19,7 +19,7 @@ from ..spec.metric import Custom
 from ..spec.planned import Tuning
 from ..spec.record import Record
 from ..spec.run import Run
-from .axes import Axis, classes, column, put, scalar, short
+from .axes import Axis, classes, column, idle, put, scalar, short
 from .reduce import Reduction, usual
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class Sweep(Record):
                     if name not in names:
                         run = put(run, name, scalar(values[which[0]]))
                     elif name.startswith("rule."):
-                        shared.append(f"{name} {'=' if values[which[0]] == 0 else '!='} 0")
+                        shared.append(f"{name} {'=' if values[which[0]] == idle(name) else '!='} {idle(name)}")
             digest = codec.digest(*codec.encode(run))
             name = "g" + hashlib.sha256(f"{digest} {vector} {shared}".encode()).hexdigest()[:12]
             out.append(Group(name, run, members, tuple(vector)))
