@@ -54,7 +54,7 @@ def extend(result: Result, steps: int, *, step_size: Any = None, order: Any = No
     start = Progress(done, len(result.steps), result.weights, result.lost, buffers, records, saved,
                      {"training": 0.0, "metrics": 0.0}, stopped, by)
     with watcher(plan, progress) as watch:
-        return _forked(execute(plan, start, watch), result)
+        return _forked(replace(execute(plan, start, watch), ids=result.ids), result)
 
 
 def fork(result: Result, at: int | None = None, *, seed: int | None = None, copies: int = 1, steps: int | None = None,
@@ -105,7 +105,10 @@ def fork(result: Result, at: int | None = None, *, seed: int | None = None, copi
     saved = np.full((plan.N, len(plan.saves), run.model.P), np.nan, run.dtype) if run.save.params else None
     start = Progress(at, 0, weights, lost, carried, {}, saved, {"training": 0.0, "metrics": 0.0}, *stops)
     with watcher(plan, progress) as watch:
-        return _forked(execute(plan, start, watch), result, {"at": at, "seed": result.run.seed, "copies": copies})
+        made = execute(plan, start, watch)
+        if copies == 1:
+            made = replace(made, ids=result.ids)
+        return _forked(made, result, {"at": at, "seed": result.run.seed, "copies": copies})
 
 
 def _need_result(result):

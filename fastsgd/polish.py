@@ -39,9 +39,12 @@ class Polished(Record):
     eigenvalues: np.ndarray
 
     def index(self, threshold: float = 1e-8) -> np.ndarray:
-        """[N]: directions in which the loss falls, eigenvalues below -threshold times the largest size: 0 at minima."""
+        """[N]: directions in which the loss falls, eigenvalues below -threshold times the largest size: 0 at minima.
+
+        It is -1 where there are no eigenvalues, as of a lost network that overflowed.
+        """
         most = np.abs(self.eigenvalues).max(axis=1, keepdims=True)
-        return (self.eigenvalues < -threshold * most).sum(axis=1)
+        return np.where(np.isfinite(most[:, 0]), (self.eigenvalues < -threshold * most).sum(axis=1), -1)
 
 
 def polish(of: Any, data: Any = None, params: Any = None, *, loss: Any = None, weight_decay: Any = None,
@@ -95,7 +98,7 @@ def _given(of, data, params, loss, weight_decay):
                             "weight_decay=0 to leave it out")
         if weight_decay is None:
             decay = np.asarray(rule.weight_decay, np.float64)
-            weight_decay = decay[of.ids] if decay.ndim and len(decay) != len(of.ids) else decay
+            weight_decay = decay[run.ids] if decay.ndim and run.ids is not None else decay
         of, data, params, loss = run.model, run.data, of.weights, run.loss
     elif data is None or params is None:
         raise SpecError(f"{'data' if data is None else 'params'}: missing")

@@ -31,7 +31,9 @@ def metric_of(stop, run):
         close = get_close_matches(stop.metric, known, 3, 0.5)
         raise PlanError(f"{where} is no metric; " + (f"did you mean {' or '.join(map(repr, close))}?" if close else
                                                     f"legal are {', '.join(known)}"))
-    why = metric.refuse(run.model, run.data.one)
+    lacking = [name for name in metric.needs_carried if name not in run.rule.buffers()]
+    why = metric.refuse(run.model, run.data.one) or (lacking and f"{type(run.rule).__name__} does not carry "
+                                                     f"{', '.join(lacking)} from step to step")
     if why:
         raise PlanError(f"{where} is not possible here: {why}")
     axes = metric.axes(run.model, run.data.one)

@@ -143,18 +143,49 @@ def together(runs, counts):
         values = [getattr(run, name) for run in runs]
         if name == "data" and any(run.data.sets for run in runs):
             fields[name] = _data(values)
-            continue
-        table = name == "order" and len(getattr(values[0], "table", ())) < 2  # an order [T] has no networks
-        if name in PER_NETWORK and not table:
+        elif name == "networks" or all(value is values[0] for value in values):
+            fields[name] = None if name == "networks" else values[0]
+        elif name == "order" and all(getattr(value, "kind", None) == "table" for value in values):
+            fields[name] = _order(values, counts)
+        elif name == "init" and all(values):
+            fields[name] = _init(values, counts, runs[0].model.shapes())
+        elif name in PER_NETWORK:
             try:
                 fields[name] = joined(values, counts, name)
             except SpecError as error:
                 raise PlanError(f"concat: {error}") from None
-        elif name == "networks" or all(value is values[0] or _text(value) == _text(values[0]) for value in values):
-            fields[name] = None if name == "networks" else values[0]
+        elif all(_text(value) == _text(values[0]) for value in values):
+            fields[name] = values[0]
         else:
             raise PlanError(f"concat: {name} differs between the results, and is not for each network")
     return type(runs[0])(**fields)
+
+
+def _order(values, counts):
+    """The explicit order of the networks of several runs: the one that all have, or a row for each network."""
+    tables = [value.order[(None,) * (value.order.ndim == 1)] for value in values]
+    if all(np.array_equal(a, tables[0]) and len(a) == 1 for a in tables):
+        return values[0]
+    if len({a.shape[1:] for a in tables}) > 1:
+        raise PlanError("concat: order differs between the results in its number of steps or samples")
+    return type(values[0])(_rows(tables, counts))
+
+
+def _init(values, counts, shapes):
+    """Starting parameters of the networks of several runs: by name those that all have, or some for each network."""
+    if any(set(value) != set(shapes) for value in values):
+        raise PlanError("concat: init differs between the results in the names of its parameters")
+    out = {}
+    for name, shape in shapes.items():
+        arrays = [value[name] for value in values]
+        one = all(a.ndim == len(shape) and np.array_equal(a, arrays[0]) for a in arrays)
+        out[name] = arrays[0] if one else _rows([a[(None,) * (a.ndim == len(shape))] for a in arrays], counts)
+    return out
+
+
+def _rows(arrays, counts):
+    """Arrays [1 or N, ...] of several runs as one with a row for each of their networks."""
+    return np.concatenate([np.broadcast_to(a, (N, *a.shape[1:])) for a, N in zip(arrays, counts, strict=True)])
 
 
 def _data(values):

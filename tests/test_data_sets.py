@@ -271,3 +271,15 @@ def test_forks_keep_their_sets():
     got = fs.train(whole)
     forked = fs.fork(got, at=9)
     assert forked.run.data.sets and known(fs.train(whole))["weights"] == forked.weights.tobytes()
+
+
+def test_arrays_of_networks_are_measured_on_their_own_sets():
+    """Also where some are not finite, and are left out."""
+    rng, model = np.random.default_rng(3), fs.models.MLP(3, 4, activation="tanh")
+    data = fs.Dataset(rng.standard_normal((2, 6, 3)), rng.standard_normal((2, 6)), which=[1, 0, 1, 1])
+    w = rng.standard_normal((4, model.P))
+    want = [fs.functional.measure(fs.metrics.TrainLoss(), model, w[k], data.of(data.which[k])) for k in range(4)]
+    np.testing.assert_allclose(fs.functional.measure(fs.metrics.TrainLoss(), model, w, data), want, rtol=1e-14)
+    w[1] = np.nan
+    got = fs.functional.measure(fs.metrics.TrainLoss(), model, w, data)
+    np.testing.assert_allclose(got, [want[0], np.nan, *want[2:]], rtol=1e-14)

@@ -55,6 +55,21 @@ def test_saved_steps_lost_networks_and_ids():
     np.testing.assert_array_equal(fs.extend(both, 90).weights, fs.extend(got, 90).weights)
 
 
+def test_networks_keep_their_numbers(tmp_path):
+    """Also those of files and selections, whose runs know keys in the place of ids."""
+    whole = general("momentum_relu2", step_size=RATES, ids=[9, 2, 7])
+    first = fs.train(whole)
+    first.save(tmp_path / "a.npz")
+    for result in (first, fs.Result.load(tmp_path / "a.npz"), first.select([2, 0])):
+        for got in (fs.extend(result, MORE), fs.fork(result, steps=MORE), fs.fork(result, 5)):
+            assert got.ids.tolist() == result.ids.tolist()
+            got.save(tmp_path / "b.npz")
+            assert fs.Result.load(tmp_path / "b.npz").ids.tolist() == result.ids.tolist()
+    halves = [fs.extend(first.select([k]), MORE) for k in range(3)]
+    assert fs.concat(halves).ids.tolist() == [9, 2, 7]
+    assert fs.fork(first, copies=2, steps=MORE).ids.tolist() == list(range(6))
+
+
 def test_a_schedule_of_the_whole_run_is_asked_for():
     run = general("momentum_relu2", step_size=fs.StepSize(0.05, decay_at=0.5, decay_by=4))
     with pytest.raises(fs.PlanError, match=r"step_size: is another one on steps 0 \.\. 12 in a run of 26 steps"):

@@ -16,9 +16,10 @@ M, R, L = fs.models, fs.rules, fs.losses
 CPU_LANES = native().lanes["float64"]
 TIGHT = R.Flow(rtol=1e-10, atol=1e-12)
 TIME = 3.0
+TIED = M.TiedAutoencoder(D, 2)
 FAMILIES = {
     "diagonal": M.DiagonalLinear(D, u0=EACH, v0=0.3), "product": M.DiagonalProduct(D, 3, start_at=(0.5, EACH, 0.4)),
-    "power": M.DiagonalPower(D, 3, w0=0.6, z0=EACH), "autoencoder": M.TiedAutoencoder(D, 2, b_scale=0.2),
+    "power": M.DiagonalPower(D, 3, w0=0.6, z0=EACH), "autoencoder": TIED,
     "mlp": M.MLP(D, (6, 4), activation="tanh", b_scale=0.3), "deep": M.MLP(D, (4, 3, 3), activation="erf"),
     "fixed": M.MLP(D, (6,), activation="softplus", fixed=("W2", "b1")), "linear": M.MLP(D, (), bias=False),
     "square": M.MLP(D, (3,), activation="square"), "outputs": M.MLP(D, (6,), outputs=3, activation="sigmoid"),
@@ -57,7 +58,13 @@ def by_scipy(run, start, k, method="DOP853", rtol=1e-12, atol=1e-14, time=TIME):
     return solve_ivp(field(run, k), (0, time), start, method=method, rtol=rtol, atol=atol)
 
 
-CASES = {name: flow_of(model) for name, model in FAMILIES.items()} | {
+def above_its_kinks():
+    """An autoencoder's flow whose ReLU units stay on: biases start at 9, where its labels are."""
+    start, X = TIED.unflatten(TIED.start(0, np.arange(NETWORKS))), labelled(TIED, L.Squared()).X
+    return {"data": fs.Dataset(X, X + 9.0), "init": {"W": start["W"], "b": start["b"] + 9.0}}
+
+
+CASES = {name: flow_of(model, **(above_its_kinks() if model is TIED else {})) for name, model in FAMILIES.items()} | {
     name: flow_of(*pair) for name, pair in LOSSES.items()} | {
     "decay": flow_of(FAMILIES["fixed"], rule=R.Flow(rtol=1e-10, atol=1e-12, weight_decay=EACH)),
     "penalty": flow_of(FAMILIES["mlp"], rule=R.Flow(rtol=1e-10, atol=1e-12, penalty=lambda p: (p["W1"]**4).sum())),
@@ -79,10 +86,13 @@ def test_weights_are_those_of_another_integrator(name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_reference_goes_the_same_steps(name):
     run = CASES[name].replace(rule=R.Flow(rtol=1e-6, atol=1e-8, weight_decay=CASES[name].rule.weight_decay,
-                                          penalty=CASES[name].rule.penalty))
+                                          penalty=CASES[name].rule.penalty,
+                                          most=60 if name == "hinge" else 300))  # hinges have flows that slide
     got, want = fs.train(run), fs.train(run.replace(backend="reference"))
     np.testing.assert_allclose(got.weights, want.weights, rtol=1e-9, atol=1e-10)
-    assert np.abs(got.numpy("flow_steps") - want.numpy("flow_steps")).max() <= (0 if name != "hinge" else 2)
+    np.testing.assert_array_equal(got.lost, want.lost)
+    assert (got.lost < 0).any()
+    np.testing.assert_allclose(got.numpy("flow_steps"), want.numpy("flow_steps"), rtol=0, atol=2 * (name == "hinge"))
 
 
 @settings(max_examples=25, deadline=None)
@@ -197,19 +207,19 @@ def test_kinks_cost_steps_as_they_do_scipy():
 # ---- networks that are lost
 
 
-def explosive(**changes):
+def explosive(most=100_000, **changes):
     """dw/dt = 2 x w^2 with x = 1: w = 1 / (1 / w0 - 2 t), infinite at t = 1 / (2 w0)."""
     model = M.Function(lambda p, x: p["w"] * x[0], 1, {"w": ()})
     loss = L.Function(lambda f, y: -2 / 3 * f**3 + 0 * y)
     data = fs.Dataset(np.ones((2, 1)), np.zeros(2))
     start = {"w": np.array([0.2, 1.0, 0.1, 2.0, -1.0, 0.9])}
-    return fs.Run(model, data, R.Flow(rtol=1e-9, atol=1e-12), 0.1, 20, init=start, loss=loss, dtype="float64",
-                  save=fs.SaveAt(linear=21, params=True), **changes)
+    return fs.Run(model, data, R.Flow(rtol=1e-9, atol=1e-12, most=most), 0.1, 20, init=start, loss=loss,
+                  dtype="float64", save=fs.SaveAt(linear=21, params=True), **changes)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_a_flow_that_ends_in_finite_time_is_lost_there(backend):
-    run = explosive(backend=backend)
+    run = explosive(backend=backend, **({"most": 30} if backend == "reference" else {}))  # it is slow
     got = fs.train(run)
     w0 = run.init["w"]
     end = 1 / (2 * w0)

@@ -103,11 +103,24 @@ def test_weight_decay_fixed_parameters_and_other_losses():
                            dtype="float64"))
 
 
+def test_members_have_their_own_weight_decay():
+    """`ids` in any order, also of the whole population."""
+    decay = np.array([0.0, 0.1, 0.2])
+    run = fs.Run(MODEL, DATA, R.GD(weight_decay=decay), 0.05, 20, dtype="float64")
+    for ids in ([2, 0, 1], [1], [0, 2]):
+        result = fs.train(run.replace(ids=ids))
+        got = fs.polish(result, steps=0)
+        want = [fs.polish(MODEL, DATA, w, weight_decay=decay[k], steps=0).loss[0]
+                for w, k in zip(result.weights, ids, strict=True)]
+        np.testing.assert_allclose(got.loss, want, rtol=1e-12)
+
+
 def test_what_is_no_number_is_nan_and_steps_may_be_none():
     w = np.random.default_rng(1).standard_normal((3, MODEL.P))
     w[1, 2] = np.inf
     got = fs.polish(MODEL, DATA, w, steps=0)
     assert np.isnan(got.gradient_norm[1]) and np.isnan(got.eigenvalues[1]).all() and not got.converged.any()
+    assert got.index()[1] == -1 and (got.index()[[0, 2]] >= 0).all()
     np.testing.assert_array_equal(got.weights[[0, 2]], w[[0, 2]])
     np.testing.assert_allclose(got.gradient_norm[0], np.linalg.norm(by_hand(w[0])), rtol=1e-12)
     one = fs.polish(MODEL, DATA, MODEL.unflatten(w[0]), steps=0)

@@ -1,5 +1,7 @@
 """Stopping: where a plain loop stops, the same bits however a run is cut, frozen afterwards, and room given back."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from cases import problem
@@ -220,6 +222,24 @@ def test_functions_and_metrics_of_ones_own():
     assert np.array_equal(result.stopped_by == 0, values < level) and (result.stopped_by == 0).any()
     with pytest.raises(fs.SpecError, match="expected a metric of one number"):
         fs.train(run(metrics=[fs.metrics.Custom(lambda params, data: params["u"], name="all")], stop=Below("all", 0.1)))
+
+
+def test_a_stop_may_look_at_what_a_rule_carries():
+    @dataclass(frozen=True)
+    class Speed(fs.metrics.Metric):
+        name: str = "speed"
+        needs_carried = ("momentum",)
+
+        def compute(self, model, params, data, loss, carried):
+            return np.abs(carried["momentum"]).max(axis=1)
+
+    with pytest.raises(fs.PlanError, match="'speed' is not possible here: SGD does not carry momentum"):
+        fs.plan(run(stop=Below(Speed(), 0.1)))
+    given = {"rule": fs.rules.SGD(momentum=0.5), "stop": Below(Speed(), 0.1, every=10)}
+    got = fs.train(run(save=fs.SaveAt(steps=np.arange(0, T + 1, 10)), **given))
+    speeds = fs.train(run(save=fs.SaveAt(steps=np.arange(0, T + 1, 10)), metrics=Speed(), rule=given["rule"], stop=()))
+    below = speeds.numpy("speed") < 0.1
+    np.testing.assert_array_equal(got.stopped, np.where(below.any(axis=1), 10 * below.argmax(axis=1), -1))
 
 
 def test_progress_tells_what_is_lost_apart(capsys):

@@ -1,7 +1,10 @@
 """Results as tables: selections and concatenations have their networks' bits, files of other tools the numbers."""
 
+from math import prod
+
 import numpy as np
 import pytest
+import torch
 from test_keys import RUN, bits, population
 
 import fastsgd as fs
@@ -41,6 +44,35 @@ def test_shards_put_together_are_the_whole(tmp_path, more):
     both.save(tmp_path / "b.npz")
     assert bits(fs.Result.load(tmp_path / "b.npz")) == bits(whole)
     assert bits(fs.concat([whole])) == bits(whole)
+
+
+SHARED = {  # what all networks share may be as long as they are many
+    "table": {"step_size": fs.StepTable(np.linspace(0.01, 0.1, 4)), "steps": 4},
+    "init": {"init": {name: np.arange(prod(shape)).reshape(shape) / 10.0 - 0.3 for name, shape in
+                      fs.models.ReLU2(6, 4).shapes().items()}},
+    "order": {"order": fs.orders.Replay(np.arange(8).reshape(4, 2)[None] % 7), "steps": 4,
+              "rule": fs.rules.SGD(batch_size=2)},
+    "orders": {"order": fs.orders.Replay(np.arange(64).reshape(8, 4, 2) % 7), "steps": 4,
+               "rule": fs.rules.SGD(batch_size=2)},
+    "short": {"order": fs.orders.Replay(np.where(np.arange(64).reshape(8, 4, 2) % 3 < 2, 5, [5, -1])), "steps": 4,
+              "rule": fs.rules.SGD(batch_size=2)},
+    "function": {"model": fs.models.Function(lambda p, x: p["v"] @ torch.tanh(p["W"] @ x), 6, {"v": 4},
+                                             at={"v": [0.1, 0.2, 0.3, 0.4]},
+                                             constants={"W": np.arange(192.0).reshape(8, 4, 6) / 200})},
+    "drawn": {"model": fs.models.Function(lambda p, x: p["v"] @ torch.tanh(p["W"] @ x), 6, {"W": (4, 6), "v": 4},
+                                          start={"W": (0.0, 0.3)}, at={"v": [0.1, 0.2, 0.3, 0.4]})}}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_parts_have_the_fields_of_their_networks(name):
+    run = RUN.replace(**{"step_size": np.linspace(0.01, 0.1, 8), "networks": 8} | SHARED[name])
+    whole = fs.train(run)
+    for parts in ([[0, 1, 2, 3], [4, 5, 6, 7]], [[0], [1, 2, 3], [4, 5, 6, 7]]):
+        both = fs.concat([fs.train(run.replace(ids=part)) for part in parts])
+        assert bits(both) == bits(whole) == bits(fs.train(both.run))
+    for places in ([3, 0, 2, 1], [5], [7, 0, 1, 2]):
+        part = fs.train(run.replace(ids=[4, 3, 2, 1, 0, 7, 6, 5])).select(places)
+        assert bits(part) == bits(fs.train(part.run))
 
 
 def test_runs_that_differ_by_network_are_put_together():

@@ -23,7 +23,7 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
 
     metric: from fs.metrics, or a function of (params, data); not one that compares with a run's start
     params: {name: [..., *shape]} or flat [..., P], float32 or float64; networks that are not finite get NaN
-    data: fs.Dataset
+    data: fs.Dataset; of one with K sets each network has its own, networks in the order of the flat leading axes
     loss: from fs.losses, by default Squared() with factor 1/2
     Returns float64 [...] (and the metric's own axes), of the kind of params. Raises SpecError or PlanError.
     """
@@ -37,6 +37,8 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
                         "fs.train record it")
     rows, lead = as_rows(model, params)
     good = np.isfinite(rows).all(axis=1)
+    if isinstance(data, Dataset) and data.sets and len(data.numbers) == len(rows):
+        data = data.chosen(data.numbers[good]) if good.any() else data
     out = _measured(metric, model, rows[good], data, loss) if good.any() else np.empty((0,))
     values = np.full((len(rows), *out.shape[1:]), np.nan)
     values[good] = out

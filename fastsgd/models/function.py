@@ -37,7 +37,7 @@ class Function(Model):
     parameters: dict = field(default_factory=dict, metadata={"given_as": "shapes"})
     scale: dict = field(default_factory=dict, metadata={"given_as": "start"})
     constants: dict = field(default_factory=dict)
-    at: dict = field(default_factory=dict)
+    at: dict = field(default_factory=dict, metadata={"shared": True})
     graph: str | None = field(default=None, repr=False)
     module: object = field(default=None, metadata={"in_files": False}, repr=False)
 
@@ -158,8 +158,8 @@ class Function(Model):
         own = {f"model.constants[{name!r}]": len(a) for name, a in self.constants.items()}
         return super().lengths() | own
 
-    def start(self, seed: int, ids: Any) -> np.ndarray:
-        out, at = super().start(seed, ids), 0
+    def start(self, seed: int, ids: Any, keys: Any = None) -> np.ndarray:
+        out, at = super().start(seed, ids, keys), 0
         for name, shape in self.shapes().items():
             size = prod(shape)
             if name in self.constants:

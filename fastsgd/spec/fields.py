@@ -137,16 +137,17 @@ def _has(part, model, ids):
         return False
 
 
-def joined(values, counts, name):
+def joined(values, counts, name, may=None):
     """One value for the networks of several runs: itself where all are equal, else arrays [N] of all their networks.
 
     values: what each run has in the place of one per-network field, or of a record of such
-    counts: networks of each; name: what messages call it
+    counts: networks of each; name: what messages call it; may: whether each can have arrays for its networks
     Raises SpecError where values differ that are not per network.
     """
     first, kinds = values[0], {type(value) for value in values}
+    may = [True] * len(values) if may is None else may
     if kinds == {np.ndarray}:
-        own = [value.ndim > 0 and len(value) == N for value, N in zip(values, counts, strict=True)]
+        own = [can and value.ndim > 0 and len(value) == N for value, N, can in zip(values, counts, may, strict=True)]
         if not any(own) and all(np.array_equal(value, first) for value in values):
             return first
         shape = next((value.shape[1:] for value, wide in zip(values, own, strict=True) if wide), ())
@@ -155,6 +156,8 @@ def joined(values, counts, name):
             return np.concatenate([value if wide else np.full(N, value)
                                    for value, wide, N in zip(values, own, counts, strict=True)])
     elif len(kinds) == 1 and hasattr(first, "__dataclass_fields__"):
+        if hasattr(first, "lengths"):  # a table [T] has no networks, however long it is
+            may = [can and bool(value.lengths()) for value, can in zip(values, may, strict=True)]
         made = object.__new__(type(first))
         made.__dict__.update(vars(first))
         for field in first.__dataclass_fields__:
@@ -162,12 +165,12 @@ def joined(values, counts, name):
                 continue
             parts = [vars(value)[field] for value in values]
             made.__dict__[field] = (_same(parts, f"{name}.{field}") if _shared(first, field) else
-                                    joined(parts, counts, f"{name}.{field}"))
+                                    joined(parts, counts, f"{name}.{field}", may))
         return made
     elif kinds == {dict} and all(set(value) == set(first) for value in values):
-        return {key: joined([value[key] for value in values], counts, f"{name}['{key}']") for key in first}
+        return {key: joined([value[key] for value in values], counts, f"{name}['{key}']", may) for key in first}
     elif kinds == {tuple} and len({len(value) for value in values}) == 1:
-        return tuple(joined(items, counts, f"{name}[{k}]") for k, items in enumerate(zip(*values, strict=True)))
+        return tuple(joined(items, counts, f"{name}[{k}]", may) for k, items in enumerate(zip(*values, strict=True)))
     elif all(value is first or (type(value) is type(first) and value == first) for value in values):
         return first
     raise SpecError(f"{name} differs between the results, and is not for each network")
