@@ -95,8 +95,8 @@ def advance(**changes):
     given = {"shape": ("diagonal", 3, 0, 0, 0), "layout": (1, 1), "threads": 1, "ids": np.arange(2),
              "W": np.full((2, 6), 0.1, "float32"), "lost": np.full(2, -1), "base": np.full(2, 0.1, "float32"),
              "row": np.zeros(2, "int32"), "t0": 0, "t1": T, "multiplier": np.ones((1, T), "float32"), "X": padded,
-             "y": Y.astype("float32"), "indices": None, "first": None, "points": 7, "batch": 1, "full": False, "common": -1, "seed": 0,
-             "dloss": 1.0, "bound": np.inf}
+             "y": Y.astype("float32"), "indices": None, "first": None, "points": 7, "batch": 1, "full": False,
+             "common": -1, "seed": 0, "dloss": 1.0, "bound": np.inf}
     given |= changes
     native.native().advance_float32(**given)
     return given
