@@ -77,9 +77,9 @@ def prepared(run, tuning=None):
                 sets=run.data.numbers[ids] if run.data.sets else None,
                 levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
                 memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
-    each = backend.table_bytes(made)
-    steps = min(run.steps, tuning.segment or run.steps, made.most_steps(each))
-    memory["tables of a launch"] = steps * (each + made.made_bytes)
+    a_step = backend.table_bytes(made)
+    steps = min(run.steps, tuning.segment or run.steps, made.most_steps(a_step))
+    memory["tables of a launch"] = steps * (a_step + made.made_bytes)
     _fit(N, memory)
     return made, partial(_start, own, ids, keys)
 

@@ -109,7 +109,7 @@ class Dataset(Data):
 
     def of(self, k: int) -> "Dataset":
         """Data set k of K, as one that all networks share."""
-        return self._with(*(None if a is None else a[k] for a in (self.X, self.y, self.X_test, self.y_test)))
+        return self._with(lambda a: a[k])
 
     @property
     def one(self) -> "Dataset":
@@ -119,23 +119,22 @@ class Dataset(Data):
     @property
     def rows(self) -> "Dataset":
         """The points of all sets one after the other."""
-        if not self.sets:
-            return self
-        return self._with(*(None if a is None else a.reshape(-1, *a.shape[2:])
-                            for a in (self.X, self.y, self.X_test, self.y_test)))
+        return self._with(lambda a: a.reshape(-1, *a.shape[2:])) if self.sets else self
 
     def chosen(self, numbers: np.ndarray) -> "Dataset":
         """The data of networks that have the sets `numbers` [M]: these sets, in order, and no others."""
         if not self.sets:
             return self
         used, which = np.unique(numbers, return_inverse=True)
-        return self._with(*(None if a is None else a[used] for a in (self.X, self.y, self.X_test, self.y_test)),
-                          which.reshape(-1).astype(np.int64))
+        return self._with(lambda a: a[used], which.reshape(-1).astype(np.int64))
 
-    def _with(self, X, y, X_test, y_test, which=None):
-        """A Dataset of arrays that were checked before."""
+    def _with(self, part, which=None):
+        """A Dataset of part(array) of each of the arrays, which were checked before."""
         made = object.__new__(type(self))
-        made.__dict__.update(X=X, y=y, X_test=X_test, y_test=y_test, which=which)
+        for name in ("X", "y", "X_test", "y_test"):
+            a = getattr(self, name)
+            made.__dict__[name] = None if a is None else part(a)
+        made.__dict__["which"] = which
         for a in made.__dict__.values():
             if a is not None:
                 a.setflags(write=False)

@@ -56,13 +56,8 @@ def model(f, layout, trained, d):
     f: node of leaves that are parameters of `layout` and INPUT [d]; trained: names of the parameters that move
     """
     o = f.size
-    given = [leaf(name, layout.shapes[name]) for name in trained]
-    ends = shared([f, *given])
-    f, given = ends[0], {one.attr: one for one in ends[1:]}
-    grads = gradients([f], [leaf(SEED, f.shape)], [given[name] for name in trained])
-    moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
-    f, *grads = shared([f, *(grad for grad in grads if grad is not None)])
-    kept, padded = kept_nodes([f, *grads])
+    f, grads = differentiated(f, layout, trained)
+    kept, padded = kept_nodes([f, *grads.values()])
     read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
     forward, rows, first = Part(read), 0, {id(node) for node in order([f])}
     for node in kept:
@@ -71,8 +66,8 @@ def model(f, layout, trained, d):
     where = positions(f).reshape(-1)
     forward.loops.loop((o,), [(f, where)], lambda made, to: [f"out[{to(where)}] = {made[0]};"])
     vjp, heads = Part(read, forward.loops), list(forward.heads)
-    rows = sinks(vjp, [node for node in kept if id(node) not in first], padded, dict(zip(moved, grads, strict=True)),
-                  layout, rows, in_place=True)
+    rows = sinks(vjp, [node for node in kept if id(node) not in first], padded, grads, layout, rows,
+                 in_place=True)
     used = [head for head in heads if any(name_of(head) + "[" in line for line in vjp.loops.lines)]
     return f"""template <class Tm>
 struct Model {{
@@ -92,6 +87,17 @@ struct Model {{
   }}
 }};
 """, rows
+
+
+def differentiated(f, layout, trained):
+    """(f, {parameter: derivative of <SEED, f>}) for those of `trained` that f depends on; equal nodes are one."""
+    given = [leaf(name, layout.shapes[name]) for name in trained]
+    ends = shared([f, *given])
+    f, given = ends[0], {one.attr: one for one in ends[1:]}
+    grads = gradients([f], [leaf(SEED, f.shape)], [given[name] for name in trained])
+    moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
+    f, *grads = shared([f, *(grad for grad in grads if grad is not None)])
+    return f, dict(zip(moved, grads, strict=True))
 
 
 def name_of(head):

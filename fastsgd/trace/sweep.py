@@ -7,10 +7,9 @@ sums and their order are those of `forward` and `vjp`, and so are the bits.
 
 import numpy as np
 
-from .emit import UNROLLED, Part, beside, name_of, sinks
-from .graph import INPUT, SEED, leaf, order, positions, shared
+from .emit import UNROLLED, Part, beside, differentiated, name_of, sinks
+from .graph import INPUT, SEED, order, positions
 from .loops import Loops, kept_nodes
-from .reverse import gradients
 
 
 class Moving(Loops):
@@ -63,13 +62,7 @@ class Moving(Loops):
 
 def step(f, layout, trained, d):
     """C++ of `template <class Tm> struct Sweep` for a network with output f, as `emit.model` takes it."""
-    given = [leaf(name, layout.shapes[name]) for name in trained]
-    ends = shared([f, *given])
-    f, given = ends[0], {one.attr: one for one in ends[1:]}
-    grads = gradients([f], [leaf(SEED, f.shape)], [given[name] for name in trained])
-    moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
-    f, *grads = shared([f, *(grad for grad in grads if grad is not None)])
-    grads = dict(zip(moved, grads, strict=True))
+    f, grads = differentiated(f, layout, trained)
     kept, padded = kept_nodes([f, *grads.values()])
     first = {id(node) for node in order([f])}
     read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
