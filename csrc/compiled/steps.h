@@ -40,9 +40,7 @@ class Steps {
     const i64 work = i64(P) * MOST, most = work < LONG ? LONG / work : 1;
     i64 t = job.t0;
     for (int part; t < job.t1 && groups; t += part) {
-      part = int(AHEAD - t % AHEAD);  // to where draws of the next window are needed
-      if (part > job.t1 - t) part = int(job.t1 - t);
-      if (part > most) part = int(most);
+      part = steps_at_once(t, job.t1, most, 0);
       for (int m = 0; m < groups; ++m) {
         Group& q = group[m];
         if (t == job.t0 || t % AHEAD == 0) draw_window<W>(job, keys, q.member, t, q.ahead.index);
@@ -120,13 +118,7 @@ class Steps {
     q.alive &= ~which;
   }
   __attribute__((noinline)) void close_up() {
-    int left = 0;
-    for (int a = 0; a < groups; ++a)
-      if (group[a].alive) {
-        const Group q = group[a];
-        group[a] = group[left], group[left++] = q;
-      }
-    groups = left;
+    groups = living_first(group, groups, [](int, int) {});
   }
 
   // Take the samples `which` [W] in hand as columns, and their labels.

@@ -42,9 +42,7 @@ class Sweeps : public Steps<Spec> {
       model().forward(q.w, q.ahead.input(), q.kept, hand[m].out);
     }
     for (int part; t < job.t1 && groups; t += part) {
-      part = int(AHEAD - (t + 1) % AHEAD);  // to where draws of the next window are needed
-      if (part > job.t1 - t) part = int(job.t1 - t);
-      if (part > most) part = int(most);
+      part = steps_at_once(t, job.t1, most, 1);
       for (int m = 0; m < groups; ++m) {
         Group& q = group[m];
         if ((t + 1) % AHEAD == 0) draw_window<W>(job, keys, q.member, t + 1, q.ahead.index);
@@ -84,13 +82,7 @@ class Sweeps : public Steps<Spec> {
     }
   }
   __attribute__((noinline)) void close_up() {
-    int left = 0;
-    for (int a = 0; a < groups; ++a)
-      if (group[a].alive) {
-        const Group q = group[a];
-        hand[left] = hand[a], group[a] = group[left], group[left++] = q;
-      }
-    groups = left;
+    groups = living_first(group, groups, [&](int to, int from) { hand[to] = hand[from]; });
   }
 };
 

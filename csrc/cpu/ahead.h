@@ -17,6 +17,28 @@ struct Data {  // copied out of the job, so that stores to parameters cannot see
   explicit Data(const Job<T>& job) : X(job.X), y(job.y), stride(job.stride), quads(job.quads) {}
 };
 
+// So many of the steps from t on are done at once: to where draws of the next window are needed, which is `early` steps
+// before its first, and at most `most`.
+inline int steps_at_once(i64 t, i64 t1, i64 most, int early) {
+  int part = int(AHEAD - (t + early) % AHEAD);
+  if (part > t1 - t) part = int(t1 - t);
+  return part > most ? int(most) : part;
+}
+
+// Moves those of `count` groups in which a network lives to the front, and returns how many they are; moved(to, from)
+// takes along what lies beside them.
+template <class Group, class Moved>
+int living_first(Group* group, int count, Moved moved) {
+  int left = 0;
+  for (int a = 0; a < count; ++a)
+    if (group[a].alive) {
+      const Group q = group[a];
+      moved(left, a);
+      group[a] = group[left], group[left++] = q;
+    }
+  return left;
+}
+
 // Whether there is a way to turn rows of four numbers into columns of G lanes.
 template <class T, int G>
 constexpr bool turns_quads = sizeof(T) * G == 32;

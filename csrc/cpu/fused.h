@@ -129,13 +129,7 @@ struct Block {
     }
   }
   __attribute__((noinline)) void compress() {
-    int left = 0;
-    for (int a = 0; a < groups; ++a)
-      if (group[a].alive) {
-        const Group q = group[a];
-        group[a] = group[left], group[left++] = q;
-      }
-    groups = left;
+    groups = living_first(group, groups, [](int, int) {});
   }
 
   // Steps t .. t + count - 1 of batch-1 SGD; each begins with the residual at its sample in hand.
@@ -171,9 +165,7 @@ struct Block {
     }
     const i64 work = i64(model.rows()) * MOST, most = work < LONG ? LONG / work : 1;
     for (int part; t < job.t1 && groups; t += part) {
-      part = int(AHEAD - (t + 1) % AHEAD);  // to where draws of the next window are needed
-      if (part > job.t1 - t) part = int(job.t1 - t);
-      if (part > most) part = int(most);
+      part = steps_at_once(t, job.t1, most, 1);
       for (int a = 0; a < groups; ++a) {
         Group& q = group[a];
         if ((t + 1) % AHEAD == 0) draw_window<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t + 1, q.ahead.index);

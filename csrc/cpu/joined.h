@@ -65,8 +65,7 @@ class Joined {
       }
     }
     for (int part; t < job.t1 && bundles; t += part) {
-      part = int(AHEAD - (t + 1) % AHEAD);  // to where draws of the next window are needed
-      if (part > job.t1 - t) part = int(job.t1 - t);
+      part = steps_at_once(t, job.t1, AHEAD, 1);
       for (int m = 0; m < bundles; ++m) {
         Bundle& q = bundle[m];
         if ((t + 1) % AHEAD == 0) draw(q, t + 1);
