@@ -38,15 +38,16 @@ NEEDED = {R.SAM: {"rho": 0.2}, R.SignSGD: {"momentum": 0.5}, R.SDE: {"sgd_step":
 
 def rules():
     """{knob: (before, after)} of every field of every rule."""
-    out = {}
+    out, before = {}, {}
     for kind, own in OWN.items():
         for name, (still, new) in (SHARED | own).items():
             if (kind, name) == (R.SDE, "label_noise"):  # refused, see test_general_refusals.py
                 continue
             fields = NEEDED.get(kind, {}) | still
             save = AVERAGE if name == "average" else fs.SaveAt(linear=3)
-            out[f"{kind.__name__}.{name}"] = tuple({"model": UV, "save": save, "rule": kind(**given)}
-                                                   for given in (fields, fields | {name: new}))
+            same = kind, str(fields), name == "average"  # which is trained once for all knobs that begin with it
+            before.setdefault(same, {"model": UV, "save": save, "rule": kind(**fields)})
+            out[f"{kind.__name__}.{name}"] = before[same], before[same] | {"rule": kind(**fields | {name: new})}
     return out
 
 

@@ -8,7 +8,7 @@ import fibers
 import numpy as np
 import pytest
 from cases import DTYPES, MODELS, bits, request
-from general_cases import CASES, RELU, TAUGHT, TEACHER, D, general
+from general_cases import CASES, FAMILIES, RELU, TAUGHT, TEACHER, D, general
 
 import fastsgd as fs
 from fastsgd.backends.cuda import layout
@@ -37,7 +37,7 @@ BLOCKS = {name: None if Work(general(name)).fused else 8 if name in CARRIED else
 ALONE = ("everything", "sam_each", "adamw", "gradient_signs", "one_label", "reshuffle", "fresh", "cross", "auto")
 GENERAL = [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items())]  # a block a network
 GENERAL += [(name, DTYPES[k % 2], 1) for k, (name, team) in enumerate(BLOCKS.items())
-            if team and (k % 2 or name.startswith(ALONE))]  # a thread: the text is nearer to the CPU's
+            if team and (name in FAMILIES or name.startswith(ALONE))]  # a thread: the text is nearer to the CPU's
 
 
 def everything(result):

@@ -112,9 +112,9 @@ def test_narrow_factors_of_two_layer_networks(kind, options):
     """Units that are on at the same points share columns; counted as by LAPACK off the threshold."""
     rng = np.random.default_rng(3)
     checked = 0
-    for d, h in ((1, 30), (2, 12), (3, 7)):
+    for d, h, sizes in ((1, 30, (7, 65)), (2, 12, (7, 130)), (3, 7, (65,))):  # points: fewer and more than a tile
         model = MLP(d, h, **{"activation": "relu"} | options)
-        for m in (7, 65, 130):
+        for m in sizes:
             weights = drawn_alike(model, kind, rng)
             X = rng.standard_normal((m, d)) + (30 if kind == "steep" else 0)
             sigma = np.linalg.svd(trained_jacobians(model, model.unflatten(weights), X), compute_uv=False)

@@ -22,8 +22,8 @@ CEILINGS = {  # {case: (registers a lane, shuffles in the loop)} on NVIDIA; a lo
     "relu2 2-20-1 gradient noise": (72, 70), "diagonal 30 one label": (72, 52), "relu2 10-128-1": (160, 20),
     "relu2 10-512-1": (240, 28), "dense 10-128-128-1": (255, 428), "orders drawn": (176, 0),
     "orders distinct": (255, 2), "gram": (144, 0), "sparsity columns": (56, 8), "sparsity merges": (136, 16),
-    "relu2 2-20-1 groups": (168, 70),
-    "dense 2-20-10 classes": (88, 128), "dense 5-10-10-3 noise": (120, 172), "dense 2-20-16 sam": (192, 232),
+    "relu2 2-20-1 groups": (128, 60),
+    "dense 2-20-10 classes": (88, 128), "dense 2-5-2 noise": (96, 32), "dense 2-20-16 sam": (192, 232),
     "losses diagonal 200": (64, 10), "losses 5-10-10-1": (80, 16), "losses 2-20-10 classes": (112, 40),
 }
 

@@ -15,7 +15,9 @@ from fastsgd.cuda import card as cards
 from fastsgd.cuda.program import headers_hash, source_folder
 
 HERE = Path(__file__).parent
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1")
+# What the address sanitizer finds by itself is not asked for twice: it would double the compile.
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize=null,object-size,pointer-overflow",
+            "-fno-sanitize-recover=undefined", "-g0")
 THREADS = 32  # of a block that does not work as one: one warp, so that few networks leave few fibers idle
 
 
@@ -107,18 +109,20 @@ def build(program, folder, sanitize=False):
 @cache
 def prepared(sanitize):
     """What all programs share: the folder of the precompiled words and headers, and the library of fibers beneath."""
-    own = "".join((HERE / name).read_text() for name in ("cuda.h", "fibers.cpp")) + headers_hash() + compiler()
+    own = "".join((HERE / name).read_text() for name in ("cuda.h", "shared.h", "fibers.cpp"))
+    own += headers_hash() + compiler()
     name = hashlib.sha256(own.encode()).hexdigest()[:8] + "-sanitized" * sanitize
     folder = HERE.parents[1] / "build" / "fibers" / "shared" / name
     folder.mkdir(parents=True, exist_ok=True)
     with made_once(folder / "words.h.gch") as temporary:
         if temporary:
-            headers = [HERE / "cuda.h", *sorted((source_folder() / "cuda").rglob("*.h"))]
+            headers = [HERE / "cuda.h", *sorted((source_folder() / "cuda").rglob("*.h")), HERE / "shared.h"]
             (folder / "words.h").write_text("".join(f'#include "{header}"\n' for header in headers))
             run("words.h", [*command(sanitize), "-x", "c++-header", str(folder / "words.h"), "-o", str(temporary)])
     with made_once(folder / "libfibers.so") as temporary:
         if temporary:
-            run("fibers.cpp", [*command(sanitize), "-O2", "-shared", str(HERE / "fibers.cpp"), "-o", str(temporary)])
+            run("fibers.cpp", [*command(sanitize), "-O0" if sanitize else "-O1", "-DFS_SHARED_HERE=", "-shared",
+                               str(HERE / "fibers.cpp"), "-o", str(temporary)])
     return folder, folder / "libfibers.so"
 
 
