@@ -20,19 +20,19 @@ M, R, Q = fs.models, fs.rules, fs.metrics
 data = fs.data.sparse_regression(40, 30, 5, n_test=20, seed=0, dtype="float32")
 fields = dict(model=M.DiagonalLinear(30), data=data, rule=R.SGD(), step_size=1e-3, steps=40)
 cases = {
-    "plain": dict(networks=200_000),
-    "relu": dict(model=M.ReLU2(30, 50), networks=15_000),
-    "momentum": dict(model=M.MLP(30, (20, 20)), networks=15_000, steps=20, rule=R.SGD(momentum=0.9, average=0.5)),
-    "numbers": dict(networks=100_000, rule=R.SGD(weight_decay=np.linspace(0, 1, 100_000), label_noise=0.1)),
-    "vectors": dict(networks=10_000, metrics=[Q.LinearCoefficients(), Q.Predictions(), Q.TrainLoss()],
+    "plain": dict(networks=80_000),
+    "relu": dict(model=M.ReLU2(30, 50), networks=6_000),
+    "momentum": dict(model=M.MLP(30, (20, 20)), networks=6_000, steps=5, rule=R.SGD(momentum=0.9, average=0.5)),
+    "numbers": dict(networks=40_000, rule=R.SGD(weight_decay=np.linspace(0, 1, 40_000), label_noise=0.1)),
+    "vectors": dict(networks=4_000, metrics=[Q.LinearCoefficients(), Q.Predictions(), Q.TrainLoss()],
                     save=fs.SaveAt(linear=20)),
-    "parameters": dict(networks=20_000, save=fs.SaveAt(linear=20, params=True)),
-    "lost": dict(networks=100_000, step_size=5.0, metrics=[Q.ParameterNorm()]),
-    "epochs": dict(networks=50_000, rule=R.SGD(batch_size=4), order=fs.orders.Reshuffle()),
-    "ranks": dict(model=M.ReLU2(30, 50), networks=1000, steps=5, metrics=[Q.JacobianRank(), Q.FeatureSparsity()]),
-    "reference": dict(model=M.ReLU2(30, 50), networks=1500, steps=4, backend="reference", metrics=[Q.TrainLoss()]),
+    "parameters": dict(networks=8_000, save=fs.SaveAt(linear=20, params=True)),
+    "lost": dict(networks=40_000, step_size=5.0, metrics=[Q.ParameterNorm()]),
+    "epochs": dict(networks=20_000, rule=R.SGD(batch_size=4), order=fs.orders.Reshuffle()),
+    "ranks": dict(model=M.ReLU2(30, 50), networks=400, steps=5, metrics=[Q.JacobianRank(), Q.FeatureSparsity()]),
+    "reference": dict(model=M.ReLU2(30, 50), networks=400, steps=2, backend="reference", metrics=[Q.TrainLoss()]),
     "member": dict(model=M.MLP(30, 3), networks=2**28, ids=[5], rule=R.SGD(momentum=0.5)),
-    "many steps": dict(networks=1, steps=2_000_000),
+    "many steps": dict(networks=1, steps=600_000),
 }
 kind = cases[sys.argv[1]]
 small = fields | kind | {"networks": 2, "ids": None, "steps": 2, "save": None}
