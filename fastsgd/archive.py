@@ -4,10 +4,10 @@ import numpy as np
 
 from . import losses, metrics, models, orders, rules, stops, storage
 from .errors import SpecError
-from .spec import codec, noise, problem, run, save, schedule
+from .spec import codec, noise, population, problem, run, save, schedule
 
-RECORDS = (run.Run, problem.Dataset, problem.Fresh, problem.Stream, save.SaveAt, save.Floor, noise.LabelNoise,
-           noise.GradientNoise)
+RECORDS = (run.Run, problem.Dataset, problem.Fresh, population.Population, problem.Stream, save.SaveAt,
+           save.Floor, noise.LabelNoise, noise.GradientNoise)
 codec.KINDS |= {codec.name_of(kind): kind for kind in RECORDS}
 for shelf in (losses, metrics, models, orders, rules, schedule, stops):
     codec.KINDS |= {codec.name_of(kind): kind for kind in codec.records_on(shelf).values()}

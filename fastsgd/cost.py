@@ -2,7 +2,8 @@
 
 A table is one JSON file: where it was measured, and for every kernel the nanoseconds of each unit of its work. The one
 of the package says on which machine it was measured; `fastsgd bench --calibrate` measures this machine and keeps the
-outcome in the user's cache, which then comes first. Estimates are for survivors: lost runs take less.
+outcome in the user's cache, which then comes first. Estimates are for survivors: lost runs take less. Of gradient flow
+it is known what a step of the pair takes, but not how many steps a tolerance wants: the estimate is for the fewest.
 """
 
 import json
@@ -14,6 +15,8 @@ from .measure.registry import kernels_of
 from .native import cpu_name
 
 VERSION = 1
+STAGES = 6  # gradients that a step of the pair takes
+ROWS = 27  # and how often it reads or writes a parameter between them
 SHIPPED = Path(__file__).with_name("data") / "cost.json"
 
 
@@ -46,7 +49,8 @@ def expected(work, backend, N, saves, tuning, table=None):
             continue
         spent = 1e-9 * times * (table["ns"]["fixed"]["metric"] + total(table["ns"][name], units))
         seconds[metric.name] = seconds.get(metric.name, 0.0) + spent
-    return seconds, table["from"], tuple(unknown)
+    least = "; for one step of the pair in each stretch, the least that a flow takes" if work.flows else ""
+    return seconds, table["from"] + least, tuple(unknown)
 
 
 def total(ns, work):
@@ -57,8 +61,6 @@ def total(ns, work):
 def kernel(work, tuning):
     """Which line of the table is about this run's training loop."""
     layout = "lanes" if tuning.lanes > 1 else "team" if tuning.team > 1 else "scalar"
-    if work.flows:
-        return f"flow.{layout}.{work.dtype}"
     if not work.fused:
         return f"general.{layout}.{work.dtype}"
     return f"{work.form.fused[0]}.{'sample' if work.batch == 1 else 'batch'}.{layout}.{work.dtype}"
@@ -79,15 +81,17 @@ def _fused_work(work, tuning):
 
 
 def _general_work(work):
-    passes = work.batch * (1 if work.traits["perturb"] == "none" else 2)
+    passes = work.batch * (STAGES if work.flows else 1 if work.traits["perturb"] == "none" else 2)
     drawn = sum(work.P if name == "gradient_noise" else work.batch for name in work.noises)
     form = work.form
     units, smooth = (0, False) if form is None else (form.units, form.smooth)
     kind = "dense" if form is None else form.name  # what is traced takes no longer than a dense network
     if getattr(form, "depth", 0) > 2:  # products of two factors have a loop of their own
         kind = f"{kind} deep"
-    return {"step": 1, "pass": passes, kind: passes * work.P,
-            "moved": 0 if work.plain and work.batch == 1 else work.P * (1 + len(work.buffers)),
+    items, moved = work.P, 0 if work.plain and work.batch == 1 else work.P * (1 + len(work.buffers))
+    if form is not None and form.costs is not None:
+        kind, items = form.costs
+    return {"step": 1, "pass": passes, kind: passes * items, "moved": ROWS * work.P if work.flows else moved,
             "adam": work.P if work.traits["adam"] else 0, "smooth": passes * units if smooth else 0,
             "noise": drawn, "gathered": work.batch * work.d, "fresh": work.batch * work.d if work.fresh else 0}
 

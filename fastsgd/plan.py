@@ -11,6 +11,7 @@ from . import backends, cost, limits, measure
 from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
 from .lowering.own import bound
 from .lowering.work import Work
+from .models.population import refuse_population
 from .spec import draws
 from .spec.check import other_dtype
 from .spec.fields import arrays, chosen, lengths
@@ -22,6 +23,7 @@ PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a
 BESIDES = 2 << 20  # bytes of objects of any size, and of what the allocator keeps
 SURELY = 128 << 20  # bytes that any machine has
 SAFE = 1e-30  # between it and its inverse any dtype has a number
+HYPER = ("step_size", "model", "rule", "loss", "stop")  # whose arrays are numbers that are rounded once
 AXES = ("net", "step", "step_size", "lost", "stopped", "stopped_by")  # names that a labelled result gives away itself
 
 
@@ -48,6 +50,9 @@ def prepared(run, tuning=None):
         saves = run.save.resolve(run.steps)
     except SpecError as error:
         raise PlanError(str(error)) from None
+    why = refuse_population(run.model, run.data, run.loss, run.rule)
+    if why:
+        raise PlanError(why)
     trial(run)
     _agree(run)
     run = bound(run)
@@ -148,7 +153,7 @@ def _agree(run):
         if lacking:
             raise PlanError(f"metrics: {metric.name} is not possible here: {type(run.rule).__name__} does not carry "
                             f"{', '.join(lacking)} from step to step")
-    taken = {*model.shapes(), *AXES}
+    taken = {*model.shapes(), *AXES, *(("time",) if run.rule.flows else ())}
     taken.update(axis for metric in run.metrics for axis in metric.axes(model, data.one) or ())
     for metric in run.metrics:
         if metric.name in taken:
@@ -170,8 +175,9 @@ def _dtypes(run):
             why = other_dtype(array, run.dtype)
             if why:
                 raise PlanError(f"{where}: {why}")
-    for name in ("step_size", "model", "rule", "loss", "stop"):
-        for where, array in arrays(getattr(run, name), name):
+    own = {f"data.{name}": getattr(data, name, None) for name in ("density", "scale")}
+    for name, value in (own | {name: getattr(run, name) for name in HYPER}).items():
+        for where, array in arrays(value, name):
             why = other_dtype(array, run.dtype, hyper=True)
             if why:
                 raise PlanError(f"{where}: {why}")
@@ -284,8 +290,8 @@ def _memory(run, N, saves):
     numbers, noises = len(rule.numbers()), len(rule.noises())
     groups = len(run.model.shapes()) if rule.grouped else 0
     out = {"start": N * P * item * (1 + len(rule.buffers())) + min(2 * PART, 64 * N * P),
-           "of each network": N * (80 + 16 * numbers + 24 * noises + 56 * groups), "final parameters": N * P * item,
-           "besides": BESIDES}
+           "of each network": N * (80 + 16 * numbers + 24 * noises + 56 * groups + _fresh(run)),
+           "final parameters": N * P * item, "besides": BESIDES}
     if run.stop:
         out["those that still run"] = N * (P * item * 2 * (1 + len(rule.buffers())) + 64)  # packed anew, and the whole
     if run.metrics or run.save.params or run.stop:
@@ -294,6 +300,12 @@ def _memory(run, N, saves):
     if run.save.params:
         out["saved parameters"] = N * len(saves) * P * item
     return out
+
+
+def _fresh(run):
+    """Bytes that a network has of what is its own in samples made on the way."""
+    data, item = run.data, np.dtype(run.dtype).itemsize
+    return 16 + (data.teacher.P * item if data.teachers else 0) if data.kind == "fresh" and data.sets else 0
 
 
 def _fit(N, memory):
@@ -315,6 +327,9 @@ def _representable(work, base, numbers, noises, each):
     given |= {f"rule.{name}": a for name, a in numbers.items()}
     given |= {f"rule.{name}": base for name, (base, _, _) in noises.items()}
     given |= {"loss.factor": 2 * float(run.loss.factor), "loss.weights": getattr(run.loss, "weights", None)}
+    given["data.scale"] = getattr(run.data, "scale", None)
+    if run.data.kind == "population":
+        given["data, as the closed form has them"] = work.run.data.X
     told = {} if work.form is None else work.form.described()
     given |= {f"model.{word}": told.get(name) for name, word in (("multipliers", "scaling"), ("slope", "slope"))}
     for name, point in ({} if run.rule.localisation is None else run.rule.localisation.at or {}).items():

@@ -9,6 +9,7 @@ from .errors import SpecError
 from .metrics.hessian import derivative, refuse_untrained
 from .metrics.losses import mean_loss
 from .models.base import as_rows
+from .models.population import exact, refuse_population
 from .result import Result
 from .spec.check import per_network, real, whole
 from .spec.loss import Squared
@@ -110,9 +111,10 @@ def _given(of, data, params, loss, weight_decay):
                         "data=data.of(k) with their params")
     if of.d != data.d:
         raise SpecError(f"model.d: is {of.d}, but X has d={data.d} inputs")
-    why = refuse_untrained(of) or loss.refuse(of.outputs, data.y)
+    why = refuse_untrained(of) or refuse_population(of, data, loss) or loss.refuse(of.outputs, data.y)
     if why:
         raise SpecError(f"polish: {why}")
+    of, data, loss = exact(of, data, loss)
     return of, data, as_rows(of, params)[0].astype(np.float64), loss, weight_decay
 
 

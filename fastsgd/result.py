@@ -142,7 +142,8 @@ class Result:
     def to_xarray(self) -> Any:
         """An xarray.Dataset with dims net and step, coordinates net, step, step_size, lost. Needs xarray.
 
-        Of a run with stops, `stopped` and `stopped_by` are coordinates as well.
+        Of a run with stops, `stopped` and `stopped_by` are coordinates as well; of gradient flow `time`, the saved
+        times, along step, or along net and step where networks have their own.
 
         Hyper-parameters that were given per network are coordinates by their dotted names, such as rule.weight_decay,
         model.W_scale or step_size.decay_at, and so are keys. Attributes: `request`, the Run as JSON (large arrays by
@@ -155,8 +156,8 @@ class Result:
     def to_pandas(self) -> Any:
         """A pandas.DataFrame in long form: a row for each network and saved step. Needs pandas.
 
-        Columns are net, step, step_size, lost, of a run with stops stopped and stopped_by, the hyper-parameters that
-        were given per network, and the records that are one number.
+        Columns are net, step, step_size, lost, of a run with stops stopped and stopped_by, of gradient flow time, the
+        hyper-parameters that were given per network, and the records that are one number.
         """
         return tables.to_pandas(self)
 

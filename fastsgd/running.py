@@ -186,7 +186,7 @@ class Running:
 
     def _read_and_measured(self, metric, who, place, weights):
         """Values of a metric for networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
-        run, more = place.work.run, {}
+        run, more = place.work.asked, {}
         values = place.measure(metric, weights)
         if values is not None:
             return values

@@ -11,7 +11,7 @@ import numpy as np
 from .errors import BackendUnavailable, PlanError, SpecError
 from .files import writable
 from .spec import codec
-from .spec.fields import alone, joined, lengths, swept
+from .spec.fields import alone, chosen, joined, lengths, swept
 from .spec.record import described
 
 PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop")  # fields of a run that may be
@@ -40,6 +40,7 @@ def to_xarray(result):
         labels["key"] = "net", keys
     labels |= {"net": result.ids, "step": result.steps, "step_size": ("net", result.base), "lost": ("net", result.lost)}
     labels |= {name: ("net", a) for name, a in stops(result).items()}
+    labels |= {name: (("net", "step")[-a.ndim:], a) for name, a in times(result).items()}
     attributes = {k: str(v) for k, v in result.provenance.items()}
     attributes |= {"request": json.dumps(described(run)), "seed": run.seed}
     return xarray.Dataset(data, coords=labels, attrs=attributes)
@@ -48,6 +49,19 @@ def to_xarray(result):
 def stops(result):
     """{"stopped", "stopped_by": [N]} of a result, if its run has stops."""
     return {"stopped": result.stopped, "stopped_by": result.stopped_by} if result.run.stop else {}
+
+
+def times(result):
+    """{"time": [S], or [N, S] where networks have their own}: saved times of gradient flow; {} of other runs."""
+    run = result.run
+    if not run.rule.flows:
+        return {}
+    population = next(iter(lengths(run).values()), None)
+    size = run.step_size if run.ids is None or population is None else chosen(run.step_size, run.ids, population)
+    base, row, table = size.compile(len(result.ids), run.steps)
+    since = np.cumsum(np.pad(table(0, run.steps), ((0, 0), (1, 0))), axis=1)[:, result.steps]
+    since = np.asarray(base, np.float64)[:, None] * since[row]
+    return {"time": since[0] if (since == since[:1]).all() else since}
 
 
 def to_pandas(result):
@@ -59,6 +73,7 @@ def to_pandas(result):
                "step_size": np.repeat(result.base, S), "lost": np.repeat(result.lost, S)}
     columns |= {name: np.repeat(a, S) for name, a in stops(result).items()}
     columns |= {name: np.repeat(a, S) for name, a in swept(result.run).items() if a.ndim == 1 and name not in columns}
+    columns |= {name: np.broadcast_to(a, (N, S)).reshape(-1) for name, a in times(result).items()}
     columns |= {name: a.reshape(-1) for name, a in result.records.items() if a.ndim == 2}
     return pandas.DataFrame(columns)
 
@@ -141,7 +156,7 @@ def together(runs, counts):
     fields = {}
     for name in type(runs[0]).__dataclass_fields__:
         values = [getattr(run, name) for run in runs]
-        if name == "data" and any(run.data.sets for run in runs):
+        if name == "data" and any(run.data.sets for run in runs) and runs[0].data.kind == "given":
             fields[name] = _data(values)
         elif name == "networks" or all(value is values[0] for value in values):
             fields[name] = None if name == "networks" else values[0]
@@ -149,7 +164,7 @@ def together(runs, counts):
             fields[name] = _order(values, counts)
         elif name == "init" and all(values):
             fields[name] = _init(values, counts, runs[0].model.shapes())
-        elif name in PER_NETWORK:
+        elif name in PER_NETWORK or (name == "data" and any(value.sets for value in values)):
             try:
                 fields[name] = joined(values, counts, name)
             except SpecError as error:

@@ -30,7 +30,7 @@ def trial(run):
         _order(run)
     teacher = getattr(run.data, "teacher", None)
     if teacher is not None and kind_of(teacher) is None:
-        f = _call("data.teacher.forward", teacher.forward, run.data.weights, _inputs(run).astype(np.float64))
+        f = _call("data.teacher.forward", teacher.forward, run.data.one.weights, _inputs(run).astype(np.float64))
         _shape("data.teacher.forward", f, _predictions(teacher), "NumPy arrays")
 
 

@@ -2,6 +2,7 @@
 
 squared  c sum_k m_k (f_k - y_k)^2            cross_entropy  c log sum_k exp(f_k - f_y), y the number of a class
 logistic c log(1 + exp(-y f)), y = +-1        hinge          c max(0, 1 - y f), y = +-1
+output   c f, the output itself
 
 Predictions f are [BN], or [BN, O] of o > 1 outputs, O the power of two that pads them; what pads them is zero, and so
 is its derivative. LOSS = (name, o, O, whether outputs have weights m)
@@ -71,6 +72,8 @@ def dloss(f, y, terms, LOSS: tl.constexpr):
     elif LOSS[NAME] == "logistic":
         e = tl.exp(-tl.abs(f))
         return -(c * y) * (tl.where(y * f < 0, 1.0, e) / (1 + e)), beyond(f, bound)
+    elif LOSS[NAME] == "output":
+        return tl.full(f.shape, 1.0, f.dtype) * c, beyond(f, bound)
     else:
         return tl.where(y * f < 1, -(c * y), 0.0), beyond(f, bound)
 
@@ -94,5 +97,7 @@ def value(f, y, terms, LOSS: tl.constexpr):
     elif LOSS[NAME] == "logistic":
         z = -(y * f)
         return c * (tl.maximum(z, 0.0) + log1p(tl.exp(-tl.abs(z))))
+    elif LOSS[NAME] == "output":
+        return c * f
     else:
         return c * tl.maximum(1 - y * f, 0.0)

@@ -19,10 +19,11 @@ from fastsgd.cuda import card as cards
 from fastsgd.measure import jacobians
 
 GENERAL = ("everything_relu2", "sam_each_relu2", "adamw_relu2", "reshuffle_net", "one_label_two_outputs", "fresh_batch",
-           "cross_entropy", "autoencoder", "product_3", "power_3")
+           "cross_entropy", "autoencoder", "product_3", "power_3", "population", "fresh_each")
 
 TOGETHER = {"everything_relu2": 64, "sam_each_relu2": 32, "normalised_relu2": 32, "autoencoder": 64, "product_3": 32,
-            "power_3": 64, "fresh_batch": 64, "gradient_signs_relu2": 32, "one_label_two_outputs": 64}  # a block each
+            "power_3": 64, "fresh_batch": 64, "gradient_signs_relu2": 32, "one_label_two_outputs": 64,
+            "population_each": 32}  # a block each
 
 CARRIED = (("diagonal_13", fs.rules.SGD(momentum=0.5, nesterov=True, weight_decay=0.1, average=0.5), 4),
            ("relu2_7_70", fs.rules.SGD(momentum=0.5), 16),

@@ -12,6 +12,10 @@ NET = M.MLP(D, (6, 4), activation="tanh", b_scale=0.3)
 EACH = np.linspace(0.1, 0.4, NETWORKS)
 TEACHER = M.MLP(D, 2, activation="erf", b_scale=0.5)
 TAUGHT = {name: a[0] for name, a in TEACHER.unflatten(TEACHER.start(9, [0])).items()}
+MENTOR = M.MLP(D, 2, activation="erf", bias=False)
+MENTORED = {name: a[0] for name, a in MENTOR.unflatten(MENTOR.start(9, [0])).items()}
+MENTORS = M.MLP(D, 2, outputs=2, activation="leaky", bias=False)
+THEY = MENTORS.unflatten(MENTORS.start(9, np.arange(NETWORKS)))
 
 
 RAGGED = np.where(np.arange(3) < np.random.default_rng(4).integers(1, 4, (NETWORKS, STEPS, 1)),
@@ -151,6 +155,14 @@ CASES = {
                      "loss": L.Squared(1.0, weights=0.9 ** np.arange(D))},
     "stream": {"model": RELU, "rule": R.SGD(batch_size=2), "data": fs.data.Stream(D, samples)},
     "stream_momentum": {"model": NET, "rule": R.SGD(momentum=0.5), "data": fs.data.Stream(D, samples)},
+    "output": {"model": NET, "loss": L.Output(1.5)},
+    "population": {"model": M.MLP(D, 4, activation="erf", bias=False), "rule": R.GD(),
+                   "data": fs.data.Population(D, MENTOR, MENTORED)},
+    "population_each": {"model": M.MLP(D, 3, outputs=2, activation="leaky", bias=False, scaling="ntk", fixed=("W2",)),
+                        "rule": R.GD(momentum=0.5, gradient_noise=0.1, weight_decay=EACH),
+                        "data": fs.data.Population(D, MENTORS, THEY)},
+    "fresh_each": {"model": NET, "rule": R.SGD(batch_size=3, momentum=0.5), "data": fs.data.Fresh(
+        D, TEACHER, TEACHER.unflatten(TEACHER.start(7, np.arange(NETWORKS))), "sparse", EACH + 0.3, scale=EACH + 1)},
 }
 
 
@@ -175,7 +187,9 @@ def general(name, dtype="float64", **changes):
     data = fields["data"] if "data" in fields else labelled(fields["model"], loss).astype(dtype)
     made = getattr(data, "function", None)
     metrics = (fs.metrics.TrainLoss(), fs.metrics.TestLoss()) if data.n else (fs.metrics.ParameterNorm(),)
-    if isinstance(data, fs.data.Fresh):
+    if isinstance(data, fs.data.Population):
+        metrics = metrics[:1]
+    if isinstance(data, (fs.data.Fresh, fs.data.Population)):
         data = data.astype(dtype)
     elif isinstance(data, fs.data.Stream) and dtype != "float64":
         data = fs.data.Stream(data.d, lambda *asked: tuple(a.astype(dtype) for a in made(*asked)), data.outputs)

@@ -1,7 +1,7 @@
 """Owns the knobs of the general loop: for each field of a record, fields of a Run before and after it is turned."""
 
 import numpy as np
-from general_cases import STEPS, TAUGHT, TEACHER, D, labelled, samples
+from general_cases import MENTOR, MENTORED, STEPS, TAUGHT, TEACHER, D, labelled, samples
 
 import fastsgd as fs
 from fastsgd import orders
@@ -95,6 +95,11 @@ def fresh(**given):
             if "X_test" in given else ()}
 
 
+def everyone(**given):
+    return {"model": M.MLP(given["d"], 4, activation="erf", bias=False), "data": fs.data.Population(**given),
+            "rule": R.GD(), "metrics": fs.metrics.TrainLoss()}
+
+
 def stream(**given):
     return {"model": M.MLP(given["d"], 4, outputs=given.get("outputs", 1)), "data": fs.data.Stream(**given),
             "metrics": fs.metrics.TestLoss() if "X_test" in given else ()}
@@ -118,6 +123,8 @@ GUIDE = {"teacher": TEACHER, "weights": TAUGHT}
 SPARSE = {"d": D, "inputs": "sparse", "density": 0.5} | GUIDE
 SMALLER = M.MLP(D - 1, 2, activation="erf", b_scale=0.5)
 SMALLER_TAUGHT = {name: a[0] for name, a in SMALLER.unflatten(SMALLER.start(9, [0])).items()}
+SMALLER_MENTOR = M.MLP(D - 1, 2, activation="erf", bias=False)
+SMALLER_MENTORED = {name: a[:, :D - 1] if name == "W1" else a for name, a in MENTORED.items()}
 SIGMA = {"sigma": 0.3}
 STABLE = {"sigma": 0.1, "kind": "stable", "alpha": 1.5}
 KNOBS = rules() | {
@@ -143,6 +150,7 @@ KNOBS = rules() | {
     "Squared.weights": pair("loss", loss(L.Squared, 2), {}, weights=[1, 2]),
     "Logistic.factor": pair("loss", loss(L.Logistic), {}, factor=1.5),
     "Hinge.factor": pair("loss", loss(L.Hinge), {}, factor=1.5),
+    "Output.factor": pair("loss", loss(L.Output), {}, factor=1.5),
     "CrossEntropy.factor": pair("loss", loss(L.CrossEntropy, 3), {}, factor=1.5),
     "MLP.d": pair("model", fitting(net), {}, d=D - 1),
     "MLP.outputs": pair("model", fitting(net), {}, outputs=2),
@@ -170,8 +178,15 @@ KNOBS = rules() | {
     "Fresh.weights": pair("data", fresh, {"d": D} | GUIDE, weights={name: 2 * a for name, a in TAUGHT.items()}),
     "Fresh.inputs": pair("data", fresh, {"d": D} | GUIDE, inputs="sparse"),
     "Fresh.density": pair("data", fresh, SPARSE, density=0.6),
+    "Fresh.scale": pair("data", fresh, SPARSE, scale=1.1),
     "Fresh.X_test": pair("data", fresh, {"d": D} | GUIDE | TESTS, X_test=2 * TEST.X),
     "Fresh.y_test": pair("data", fresh, {"d": D} | GUIDE | TESTS, y_test=2 * TEST.y),
+    "Population.d": (everyone(d=D, teacher=MENTOR, weights=MENTORED), everyone(d=D - 1, teacher=SMALLER_MENTOR,
+                                                                            weights=SMALLER_MENTORED)),
+    "Population.teacher": (everyone(d=D, teacher=MENTOR, weights=MENTORED), everyone(
+        d=D, teacher=M.MLP(D, 2, activation="erf", bias=False, scaling="ntk"), weights=MENTORED)),
+    "Population.weights": pair("data", everyone, {"d": D, "teacher": MENTOR, "weights": MENTORED},
+                               weights={name: 2 * a for name, a in MENTORED.items()}),
     "Stream.d": (stream(d=D, function=samples), stream(d=D - 1, function=narrow)),
     "Stream.function": (stream(d=D, function=samples),
                         stream(d=D, function=lambda ids, t0, t1, batch: samples(ids + 1, t0, t1, batch))),
@@ -186,5 +201,6 @@ KNOBS = rules() | {
 }
 RECORDS = (R.Localisation, R.SAM, R.Adam, R.SignSGD, R.Lion, R.Muon, R.RMSProp, R.Adagrad, R.SDE,
            fs.LabelNoise,
-           fs.GradientNoise, orders.Reshuffle, L.Logistic, L.Hinge, L.CrossEntropy, M.MLP, M.DiagonalProduct,
-           M.DiagonalPower, M.TiedAutoencoder, fs.data.Fresh, fs.data.Stream, fs.Floor)
+           fs.GradientNoise, orders.Reshuffle, L.Logistic, L.Hinge, L.CrossEntropy, L.Output, M.MLP, M.DiagonalProduct,
+           M.DiagonalPower, M.TiedAutoencoder, fs.data.Fresh, fs.data.Population,
+           fs.data.Stream, fs.Floor)

@@ -321,3 +321,27 @@ def test_the_kernel_takes_arrays_as_they_are_or_not_at_all():
             module.advance_general_float64(told[0] | {"flow": told[0]["flow"] | {name: spoil(told[0]["flow"][name])}})
     with pytest.raises(ValueError):
         module.advance_general_float64(told[0] | {"full": False})
+
+
+def test_saved_times_are_a_coordinate():
+    model, data = FAMILIES["mlp"], labelled(FAMILIES["mlp"], L.Squared())
+    times = np.geomspace(0.1, 5, 4)
+    shared = fs.flow(model, data, times, networks=3).to_xarray()
+    assert shared["time"].dims == ("step",)
+    np.testing.assert_allclose(shared["time"], [0, *times], rtol=1e-14)
+    own = fs.flow(model, data, times * np.array([[1.0], [2], [3]]), ids=[2, 0])
+    np.testing.assert_allclose(own.to_xarray()["time"], [[0, *(3 * times)], [0, *times]], rtol=1e-14)
+    np.testing.assert_array_equal(own.to_pandas()["time"], own.to_xarray()["time"].values.ravel())
+    run = flow_of(model, step_size=fs.StepSize([0.5, 0.25, 1.0], decay_at=0.5, decay_by=2.0), steps=4, networks=None,
+                  save=fs.SaveAt(steps=[0, 3]))
+    np.testing.assert_allclose(fs.train(run).to_xarray()["time"], [[0, 1.25], [0, 0.625], [0, 2.5]])
+    assert "time" not in fs.train(run.replace(rule=R.GD(), metrics=(), step_size=0.01)).to_xarray()
+
+
+def test_a_plan_expects_the_fewest_steps_that_a_flow_can_take():
+    run, again = (flow_of(FAMILIES["mlp"], steps=steps, step_size=0.1, networks=300) for steps in (10, 20))
+    text = fs.plan(run).explain()
+    assert "for one step of the pair in each stretch, the least that a flow takes" in text
+    flow, twice = (fs.plan(one).expected["training"] for one in (run, again))
+    descent = fs.plan(run.replace(rule=R.GD(momentum=0.5), metrics=())).expected["training"]
+    assert twice == pytest.approx(2 * flow) and 3 < flow / descent < 9

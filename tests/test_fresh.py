@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cases import BACKENDS
-from general_cases import RELU, TAUGHT, TEACHER, D, general, samples
+from cases import BACKENDS, DTYPES
+from general_cases import CASES, EACH, NETWORKS, RELU, TAUGHT, TEACHER, D, general, samples
 from tolerances import EQUATION
 
 import fastsgd as fs
@@ -131,3 +131,85 @@ def test_a_stream_is_asked_for_the_networks_and_steps_of_the_run():
     edges = [(t0, t1) for _, t0, t1, _ in asked]
     assert edges[0][0] == 0 and edges[-1][1] == run.steps
     assert all(a[1] == b[0] and a[1] - a[0] <= 4 for a, b in pairwise(edges))
+
+
+OWN = CASES["fresh_each"]["data"]
+
+
+def own_networks(dtype="float64", **changes):
+    """A run in which each network has a teacher, a density and a scale of its own."""
+    return general("fresh_each", dtype, **({"backend": "cpu"} | changes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_each_network_has_of_its_own_is_as_if_all_had_it(dtype):
+    whole = fs.train(own_networks(dtype), tuning=fs.Tuning(threads=2))
+    data = OWN.astype(dtype)
+    for k in (0, 3, NETWORKS - 1):
+        alone = own_networks(dtype, data=data.of(k), ids=[k])
+        assert fs.train(alone, tuning=fs.Tuning(lanes=1, threads=1, segment=4)).weights.tobytes() == \
+            whole.weights[k].tobytes()
+    part = fs.train(own_networks(dtype, ids=[7, 2, 9]))
+    assert part.weights.tobytes() == whole.weights[[7, 2, 9]].tobytes()
+    joined = fs.concat([whole.select([1, 5]), whole.select([7, 2])])
+    assert fs.train(joined.run).weights.tobytes() == whole.weights[[1, 5, 7, 2]].tobytes()
+    labels = whole.to_xarray()
+    np.testing.assert_array_equal(labels["data.scale"], OWN.scale)
+    np.testing.assert_array_equal(labels["data.density"], OWN.density)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "sparse"])
+@pytest.mark.parametrize("field", ["scale", "density", "weights"])
+def test_each_of_these_may_be_for_each_network_alone(field, kind):
+    given = {"scale": EACH + 0.5, "density": EACH + 0.2, "weights": OWN.weights}[field]
+    data = fs.data.Fresh(D, TEACHER, **({"weights": TAUGHT, "inputs": kind, "density": 0.5} | {field: given}))
+    run = general({"model": RELU, "data": data})
+    whole = fs.train(run)
+    np.testing.assert_allclose(whole.weights, fs.train(run.replace(backend="reference")).weights, rtol=EQUATION)
+    assert data.sets == NETWORKS and data.lengths() == {f"data.{field}": NETWORKS}
+    assert fs.train(run.replace(data=data.of(4), ids=[4])).weights.tobytes() == whole.weights[4].tobytes()
+
+
+def test_a_scale_is_a_factor_of_inputs_that_the_teacher_sees():
+    """A linear student of a linear teacher, from zero: the first step is scale^2 times that of scale 1."""
+    line, weights = M.MLP(D, (), bias=False, W_scale=0.0), {"W1": np.arange(1.0, D + 1)[None]}
+    steps = [fs.train(general({"model": line, "data": fs.data.Fresh(D, line, weights, scale=scale)}, steps=1,
+                              networks=NETWORKS, step_size=0.1)).weights for scale in (1.0, 2.0, EACH)]
+    np.testing.assert_allclose(steps[1], 4 * steps[0], rtol=1e-14)
+    np.testing.assert_allclose(steps[2], EACH[:, None]**2 * steps[0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_test_sets_follow(shared):
+    X = np.random.default_rng(3).standard_normal((NETWORKS, 6, D))
+    y = OWN.labels(X, range(NETWORKS))
+    data = fs.data.Fresh(D, TEACHER, OWN.weights, X_test=X[0] if shared else X, y_test=y[0] if shared else y)
+    found = fs.train(general({"model": RELU, "data": data}, metrics=fs.metrics.TestLoss(),
+                             stop=fs.stops.Below("test_loss", 0.1))).numpy("test_loss")
+    for k in (0, 6):
+        alone = general({"model": RELU, "data": data.of(k)}, metrics=fs.metrics.TestLoss(), ids=[k],
+                        stop=fs.stops.Below("test_loss", 0.1))
+        np.testing.assert_array_equal(fs.train(alone).numpy("test_loss")[0], found[k])
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    ({"scale": 0.0}, "data.scale: 0"), ({"scale": [1.0, np.inf]}, "data.scale"),
+    ({"density": [0.5, 1.5]}, "data.density"),
+    ({"scale": np.ones(3), "density": np.ones(2)}, "data.density is for 2 networks, data.scale is for 3"),
+    ({"scale": np.ones(3), "weights": OWN.weights}, "data.scale is for 3 networks, data.weights is for 11"),
+    ({"weights": OWN.weights | {"b2": np.ones((4, 1))}}, "same number N"),
+    ({"X_test": np.ones((3, 4, D)), "y_test": np.ones((3, 4))}, "X_test"),
+    ({"scale": np.ones(3), "X_test": np.ones((2, 4, D)), "y_test": np.ones((2, 4))}, "X_test: has 2 test sets"),
+])
+def test_bad_fields_of_fresh_data_are_refused(change, why):
+    with pytest.raises(fs.SpecError, match=why):
+        fs.data.Fresh(**({"d": D, "teacher": TEACHER, "weights": TAUGHT} | change))
+
+
+def test_plans_and_sweeps_refuse_what_does_not_fit(nothing_runs):
+    for change, why in (({"networks": 3}, "networks has 3"), ({"backend": "triton"}, "cannot run this"),
+                        ({"dtype": "float32"}, "float64"), ({"step_size": np.ones(4)}, "step_size has 4")):
+        with pytest.raises(fs.errors.FastsgdError, match=why):
+            fs.train(own_networks().replace(**change))
+    with pytest.raises(fs.SpecError, match=r"data\.density, data\.scale, data\.weights given for several networks"):
+        fs.Sweep(own_networks(step_size=0.1), grid={"step_size": [0.1, 0.2]})

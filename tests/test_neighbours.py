@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, optimize
 
-from fastsgd.reproduce.neighbours import NEIGHBOURS, lau2023, saad1995
+from fastsgd.reproduce.neighbours import NEIGHBOURS, lau2023, pillaud2022, saad1995
 from fastsgd.reproduce.neighbours.page import band, columns
 from fastsgd.reproduce.record import Reproduction
 
@@ -45,6 +45,26 @@ def test_averages_of_the_committee_equations():
 def test_equations_rest_where_the_student_is_the_teacher():
     error = saad1995.equations(np.eye(2), np.eye(2), 0.5, np.array([0.0, 50.0]))
     np.testing.assert_allclose(error, 0, atol=1e-15)
+
+
+@pytest.mark.parametrize("penalty", [0.05, 0.4, 1.2])
+def test_the_lasso_of_label_noise_is_the_lasso(penalty):
+    """Against a quadratic program with bounds in the positive and negative parts, and its conditions of optimality."""
+    data, d = pillaud2022.problem(), pillaud2022.D
+    X, y, n = data.X, data.y, data.n
+
+    def value(parts):
+        r = X @ (parts[:d] - parts[d:]) - y
+        slope = X.T @ r / n
+        return r @ r / (2 * n) + penalty * parts.sum(), np.concatenate([slope, -slope]) + penalty
+
+    parts = optimize.minimize(value, np.ones(2 * d), jac=True, bounds=[(0, None)] * (2 * d), method="L-BFGS-B",
+                              options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 5000}).x
+    beta = pillaud2022.lasso(X, y, penalty)
+    np.testing.assert_allclose(beta, parts[:d] - parts[d:], atol=1e-5)
+    slope = -X.T @ (X @ beta - y) / n
+    np.testing.assert_allclose(slope[beta != 0], penalty * np.sign(beta[beta != 0]), rtol=1e-10)
+    assert (np.abs(slope[beta == 0]) <= penalty).all()
 
 
 def test_bands_and_columns_say_what_is_missing():

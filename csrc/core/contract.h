@@ -3,10 +3,10 @@
 #pragma once
 
 // clang-format off
-#define FS_FORM_WORDS DENSE, PRODUCT, POWER, AUTOENCODER, TRACED
-#define FS_FORM_NAMES "dense", "product", "power", "autoencoder", "traced"
-#define FS_LOSS_WORDS SQUARED, LOGISTIC, HINGE, CROSS_ENTROPY, TRACED
-#define FS_LOSS_NAMES "squared", "logistic", "hinge", "cross_entropy", "traced"
+#define FS_FORM_WORDS DENSE, PRODUCT, POWER, AUTOENCODER, POPULATION, TRACED
+#define FS_FORM_NAMES "dense", "product", "power", "autoencoder", "population", "traced"
+#define FS_LOSS_WORDS SQUARED, LOGISTIC, HINGE, CROSS_ENTROPY, OUTPUT, TRACED
+#define FS_LOSS_NAMES "squared", "logistic", "hinge", "cross_entropy", "output", "traced"
 #define FS_ACTIVATION_WORDS IDENTITY, RELU, LEAKY, ABS, SQUARE, TANH, ERF, SIGMOID, SOFTPLUS
 #define FS_ACTIVATION_NAMES "identity", "relu", "leaky", "abs", "square", "tanh", "erf", "sigmoid", "softplus"
 #define FS_NOISE_WORDS GAUSSIAN, RADEMACHER, STABLE

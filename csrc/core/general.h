@@ -33,7 +33,10 @@ struct Fresh {
   bool on;
   Inputs inputs;
   const FamilyShape* teacher;  // or null: the label is the input
-  const T* weights;            // [P of the teacher]
+  const T* weights;            // [P of the teacher]; null where each network has its own
+  const T* teachers;           // [N, P of the teacher], their own, or null
+  const double* density;       // [N], or null: that of `inputs`
+  const T* scale;              // [N] of inputs, or null
 };
 
 template <class T>
@@ -95,7 +98,9 @@ class General {
   V hyper[HYPERS];
   i64 member[G];
   u32 id[G];
-  u32 start[G];  // row at which a network's data set begins
+  u32 start[G];       // row at which a network's data set begins
+  double density[G];  // of inputs made here, and their scale
+  V scale;
   u32 alive;
 
  public:
@@ -104,7 +109,8 @@ class General {
   FS_HD General(const GeneralJob<T>& a, const Model& m, const Teacher* t, Feed& f, const GeneralRows<V>& rows)
       : all(a), job(a.job), rule(a.update), model(m), teacher(t), feed(f), r(rows) {
     FS_UNROLL_ROWS
-    for (int p = Tm::first(); t && p < t->P; p += Tm::step()) r.teacher_w[p] = V::set(a.fresh.weights[p]);
+    for (int p = Tm::first(); t && a.fresh.weights && p < t->P; p += Tm::step())
+      r.teacher_w[p] = V::set(a.fresh.weights[p]);
   }
 
   // Run `count` networks from t0 to t1; their positions in the job are at `who`.
@@ -126,6 +132,7 @@ class General {
       start[g] = job.first ? u32(job.first[member[g]]) : 0;
       if (g < count) alive |= 1u << g;
     }
+    if (all.fresh.on) load_fresh();
     for (int g = 0; g < G; ++g) rows_of(g, [](T* lane, T* canonical) { *lane = *canonical; });
     for (int h = 0; h < HYPERS; ++h)
       for (int g = 0; g < G; ++g) lane(hyper[h], g) = all.hyper[h] ? all.hyper[h][member[g]] : T(0);
@@ -133,6 +140,19 @@ class General {
     const int own = all.groups * EACH;
     for (int i = Tm::first(); i < own; i += Tm::step())
       for (int g = 0; g < G; ++g) lane(r.each[i], g) = all.each[member[g] * own + i];
+    Tm::sync();
+  }
+  // What inputs and teachers each network has of its own.
+  FS_HD void load_fresh() {
+    const Fresh<T>& f = all.fresh;
+    for (int g = 0; g < G; ++g) {
+      density[g] = f.density ? f.density[member[g]] : f.inputs.density;
+      lane(scale, g) = f.scale ? f.scale[member[g]] : T(1);
+    }
+    if (!teacher || !f.teachers) return;
+    FS_UNROLL_ROWS
+    for (int p = Tm::first(); p < teacher->P; p += Tm::step())
+      for (int g = 0; g < G; ++g) lane(r.teacher_w[p], g) = f.teachers[member[g] * teacher->P + p];
     Tm::sync();
   }
   FS_HD static T& lane(V& v, int g) { return reinterpret_cast<T*>(&v)[g]; }
@@ -195,7 +215,8 @@ class General {
   FS_HD void fetch(i64 t, i64 b) {
     if (all.fresh.on) {
       V* x = feed.buffer();
-      fresh_inputs<Tm, T, W>(all.fresh.inputs, job.seed, id, t, u32(b), model.inputs, x);
+      fresh_inputs<Tm, T, W>(all.fresh.inputs.kind, density, all.fresh.scale ? &scale : nullptr, job.seed, id, t,
+                             u32(b), model.inputs, x);
       if (teacher) teacher->forward(r.teacher_w, x, r.teacher_residuals, r.y);
       else
         for (int k = 0; k < all.labels; ++k) r.y[k] = x[k];

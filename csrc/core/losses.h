@@ -2,6 +2,7 @@
 //
 // squared    c sum_k m_k (f_k - y_k)^2        logistic       c log(1 + exp(-y f)),  y = +-1
 // hinge      c max(0, 1 - y f), y = +-1       cross-entropy  c (log sum_k exp(f_k) - f_y), y the number of a class
+// output     c f, the network's output itself
 #pragma once
 #include "contract.h"
 #include "math.h"
@@ -44,6 +45,10 @@ struct Loss {
       const V sum = own + others;
       for (int k = 0; k < o; ++k)  // of the label p - 1, without taking 1 from a p that is close to it
         g[k] = c * (choose(y[0].a == V::set(T(k)).a, zero - others, g[k]) / sum);
+      return bad;
+    }
+    if (kind == OUTPUT) {
+      g[0] = c;
       return bad;
     }
     const V margin = y[0] * f[0], e = c * y[0];

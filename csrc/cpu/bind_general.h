@@ -152,13 +152,19 @@ void bind_advance_general(const py::dict& d) {
     const auto f = fresh.cast<py::dict>();
     all.fresh.on = true;
     all.fresh.inputs.kind = one_of<Inputs::Kind>(f["inputs"], {FS_INPUT_NAMES});
-    all.fresh.inputs.density = f["density"].cast<double>();
+    if (!f["density"].is_none())
+      all.fresh.density = data<const double>(f["density"].cast<py::array>(), "density", job.N);
+    if (!f["scale"].is_none()) all.fresh.scale = data<const T>(f["scale"].cast<py::array>(), "scale", job.N);
+    all.fresh.inputs.density = f["of_all"].cast<double>();
     if (!f["teacher"].is_none()) {
       teacher = family_of(f["teacher"]);
       const Sizes guide = sizes_of(teacher);
       if (guide.outputs != all.labels || guide.inputs != model.inputs) throw std::invalid_argument("teacher: sizes");
       all.fresh.teacher = &teacher;
-      all.fresh.weights = data<const T>(f["weights"].cast<py::array>(), "teacher", guide.P);
+      const auto weights = f["weights"].cast<py::array>();
+      const bool own = weights.ndim() == 2;  // of each network
+      (own ? all.fresh.teachers : all.fresh.weights) =
+          data<const T>(weights, "teacher", own ? job.N * guide.P : guide.P);
     } else if (all.labels != model.inputs) {
       throw std::invalid_argument("fresh: labels are inputs, of another number");
     }

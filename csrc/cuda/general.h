@@ -9,9 +9,10 @@
 //
 // Spec: T, LANES, ROWS (numbers that a network keeps), SHARES (rows of a block in shared memory), Model and Teacher
 // (each a `Whole`), has_teacher, update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
-// straight into the parameters), FULL, TABLE, STAGED, SETS, FRESH, inputs(), LABEL_NOISE and GRADIENT_NOISE (0 none,
-// else 1 + the kind), ONE, GROUPS (arrays of parameters that have numbers of their own, or 0), ROOM (numbers for the
-// largest matrix), RAGGED (whether steps have samples of different number).
+// straight into the parameters), FULL, TABLE, STAGED, SETS, FRESH, inputs(), OWN_INPUTS (whether inputs or teachers
+// differ between networks), LABEL_NOISE and GRADIENT_NOISE (0 none, else 1 + the kind), ONE, GROUPS (arrays of
+// parameters that have numbers of their own, or 0), ROOM (numbers for the largest matrix), RAGGED (whether steps have
+// samples of different number).
 #pragma once
 #include "../core/functions.h"
 #include "../core/general.h"
@@ -112,6 +113,8 @@ FS_DEVICE GeneralJob<typename Spec::T> general_job(const Launch<typename Spec::T
   if (Spec::LABEL_NOISE) all.label_noise = {noise_kind(Spec::LABEL_NOISE), Spec::ONE, from.label};
   if (Spec::GRADIENT_NOISE) all.gradient_noise = {noise_kind(Spec::GRADIENT_NOISE), false, from.gradient};
   all.fresh.on = Spec::FRESH, all.fresh.inputs = Spec::inputs(), all.fresh.weights = from.teacher_weights;
+  if (Spec::OWN_INPUTS)
+    all.fresh.density = from.density, all.fresh.scale = from.scale, all.fresh.teachers = from.teachers;
   return all;
 }
 

@@ -40,8 +40,10 @@ struct Launch {
   const T* each;
   const u32* counts;  // [count_rows, t1 - t0] or null
   i64 count_rows;
-  T* scratch;        // [blocks, ROWS] where blocks keep rows that shared memory has no room for
-  Number<T> factor;  // of the loss
+  T* scratch;             // [blocks, ROWS] where blocks keep rows that shared memory has no room for
+  Number<T> factor;       // of the loss
+  const double* density;  // [N] of inputs made here, their scale [N], and teachers [N, P of the teacher], in programs
+  const T *scale, *teachers;  // with OWN_INPUTS; null where networks have them in common
 };
 
 // Draws samples of the network at position k.

@@ -158,7 +158,7 @@ class CPU(Backend):
             f"a time loop of its own, compiled {made}, its bits compared with the prebuilt one's: {words}",)
 
     def load(self, plan, weights, lost, buffers, reserved=None):
-        work, data = plan.work, plan.run.data.rows
+        work, data = plan.work, plan.work.run.data.rows
         X, y = (data.X, data.y) if work.n else (np.empty((0, work.d)), np.empty(0))
         weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
         return State(plan, native(plan.tuning.isa), weights, lost.copy(), buffers, padded(work.form, X, work.dtype),
@@ -232,14 +232,16 @@ def _penalty(work, module):
     return {"residuals": program.rows, **library.entries}
 
 
-def _fresh(work, module):
+def _fresh(plan, module):
     """Samples that the loop makes, None of others."""
-    data = work.run.data
+    work, data = plan.work, plan.work.run.data
     if not work.fresh:
         return None
     teacher = None if data.teacher is None else (
         own.shape(work.run, module, "teacher", work.dtype) if work.teacher is None else work.teacher.described())
-    return {"inputs": data.inputs, "density": data.density, "weights": work.teacher_weights, "teacher": teacher}
+    each = plan.fresh_each
+    return {"inputs": data.inputs, "of_all": work.density, "density": each.get("density"), "scale": each.get("scale"),
+            "weights": each.get("teachers", work.teacher_weights), "teacher": teacher}
 
 
 def _noises(plan, segment):
@@ -274,7 +276,8 @@ def _advance_general(state, segment):
     getattr(module, f"advance_general_{dtype}")({
         **_told(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
         "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": buffers,
-        "flow": _flow(state), "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
+        "flow": _flow(state), "fresh": _fresh(plan, module),
+        "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "bound": work.bound,
         "each": each, "counts": segment.counts,
         "first": plan.first, "points": work.n,
@@ -288,7 +291,7 @@ def _told(work, module):
     return {"shape": shape(work, module), "buffer_count": 0 if work.flows else len(work.buffers), **work.traits,
             "fixed": work.fixed, "ends": work.ends, "room": work.room, "loss": work.loss, **traced,
             "labels": work.labels, "penalty": _penalty(work, module), "factor": work.factor,
-            "loss_weights": work.loss_weights, "fresh": _fresh(work, module)}
+            "loss_weights": work.loss_weights}
 
 
 # ---- a compiled loop, before it is used
@@ -319,7 +322,7 @@ def _compare(work, module, library):
                 {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
                  "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
-                 "counts": None, "flow": None, "loop": loop})
+                 "counts": None, "flow": None, "fresh": None, "loop": loop})
         outcomes.append((W.tobytes(), buffers.tobytes(), lost.tobytes()))
     if outcomes[0] != outcomes[1]:
         raise BackendUnavailable("a compiled loop differs from the prebuilt one: this is a fault of fastsgd or of the "

@@ -42,7 +42,7 @@ class Reference(Backend):
     def load(self, plan, weights, lost, buffers, reserved=None):
         import torch
 
-        data, dtype = plan.run.data, getattr(torch, plan.run.dtype)
+        data, dtype = plan.work.run.data, getattr(torch, plan.run.dtype)
         X, y = (torch.tensor(a, dtype=dtype) for a in (data.X, data.y)) if data.n else (None, None)
         return State(plan, torch.tensor(weights), lost.copy(), torch.tensor(buffers), X, y)
 
@@ -81,8 +81,8 @@ class _Samples:
         run, plan = self.plan.run, self.plan
         self.draws, self.made = None, segment.samples
         if plan.work.fresh:
-            X = run.data.draw(run.seed, plan.keys, segment.t0, segment.t1, plan.batch)
-            y = run.data.labels(X.reshape(-1, run.data.d)).reshape(*X.shape[:3], -1)
+            X = run.data.draw(run.seed, plan.keys, segment.t0, segment.t1, plan.batch, plan.sets)
+            y = run.data.labels(X.reshape(plan.N, -1, run.data.d), plan.sets).reshape(*X.shape[:3], -1)
             self.made = X.astype(run.dtype), (y[..., 0] if run.model.outputs == 1 else y).astype(run.dtype)
         elif self.made is None and not run.rule.full:
             self.draws = self._order(run.rule.batch(run.data.n))
@@ -123,7 +123,7 @@ class _Stepper:
     def __init__(self, plan, segment):
         import torch
 
-        self.plan, self.segment, run = plan, segment, plan.run
+        self.plan, self.segment, run = plan, segment, plan.work.run
         self.rate = torch.from_numpy(plan.base.astype(run.dtype)[:, None] * segment.multiplier[plan.row])  # [N, steps]
         self.number = {name: torch.from_numpy(a.astype(run.dtype))[:, None] for name, a in plan.numbers.items()}
         self.scale = 1.0
@@ -148,7 +148,7 @@ class _Stepper:
         self.at_each = torch.func.vmap(torch.func.vmap(torch.func.grad(self._loss, has_aux=True)))
 
     def _loss(self, weights, x, y, share=None):
-        run = self.plan.run
+        run = self.plan.work.run
         f = run.model.forward(run.model.unflatten(weights), x)
         each = run.loss.value(f, y, run.model.outputs)
         return each.mean() if share is None else (share * each).sum(), run.loss.gap(f, y)

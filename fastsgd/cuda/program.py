@@ -96,14 +96,15 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
 
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
-            sets, inputs, label_noise, gradient_noise, one, groups=0, room=0, ragged=False, own="", own_loss=False,
-            penalty_rows=None):
+            sets, inputs, label_noise, gradient_noise, one, own_inputs=False, groups=0, room=0, ragged=False, own="",
+            own_loss=False, penalty_rows=None):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
     lanes: 1, a thread a network, or the threads of a block; rows: numbers that a network keeps; shares: a block keeps
         them in shared memory
     model, teacher: C++ of a family's shape, `teacher` None without one; update: C++ of a fs::Update's fields
-    inputs: None or C++ of a fs::Inputs; label_noise, gradient_noise: 0 none, else 1 + its number in the contract
+    inputs: None or C++ of a fs::Inputs; own_inputs: whether these or teachers differ between networks
+    label_noise, gradient_noise: 0 none, else 1 + its number in the contract
     groups: named arrays of parameters that have numbers of their own; room: numbers for the largest of the matrices
     ragged: steps have samples of different number
     own: C++ of what was traced, structs in namespace fs::own; own_loss: whether the loss is one; penalty_rows: rows
@@ -120,7 +121,8 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
                     f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {shape};\n  }}\n}};\n"
                     for name, shape in shapes.items())
     flags = {"SHARES": shares, "has_teacher": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
-             "STAGED": staged, "SETS": sets, "FRESH": inputs is not None, "ONE": one, "RAGGED": ragged}
+             "STAGED": staged, "SETS": sets, "FRESH": inputs is not None, "OWN_INPUTS": own_inputs, "ONE": one,
+             "RAGGED": ragged}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
                "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "ROOM": room}
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"

@@ -5,6 +5,8 @@ from functools import cached_property
 import numpy as np
 
 from ..models.base import form_of
+from ..models.population import exact
+from ..spec.check import used
 from ..spec.kinds import kind_of, unknown
 from ..stops import metric_of
 from . import contract, own
@@ -14,14 +16,30 @@ EACH = {"momentum", "weight_decay", "beta1", "beta2", "epsilon"}
 EACH_SO = {"nesterov", "decoupled", "adam"}
 
 
+def _computed(run):
+    """The run that kernels compute of one that is asked for."""
+    if run.data.kind != "population":
+        return run
+    model, data, loss = exact(run.model, run.data, run.loss)
+    return _with(run, model=model, data=data, loss=loss)
+
+
+def _with(run, **changes):
+    """The run with other fields, which fit together."""
+    own = object.__new__(type(run))
+    own.__dict__.update(vars(run) | changes)
+    return own
+
+
 class Work:
     """What a run is to kernels. Everything is worked out when somebody asks for it, and kept.
 
-    run: what it was made of
+    asked: the run it was made of; run: the one that is computed, which is another where the loss is an expectation
     """
 
     def __init__(self, run):
-        self.run = run
+        self.asked, self.run = run, _computed(run)
+        run = self.run
         self.dtype, self.item = run.dtype, np.dtype(run.dtype).itemsize
         self.d, self.n, self.P, self.outputs = run.model.d, run.data.n, run.model.P, run.model.outputs
         self.full, self.batch = run.rule.full, run.rule.batch(run.data.n)
@@ -189,13 +207,11 @@ class Work:
     @cached_property
     def one(self):
         """The Work of a run on one network's data, as metrics see it."""
-        return self.of(self.run.data.one) if self.sets else self
+        return self.of(self.asked.data.one) if self.sets else self
 
     def of(self, data):
         """The Work of the same run on other data."""
-        own = object.__new__(type(self.run))
-        own.__dict__.update(vars(self.run) | {"data": data})
-        return Work(own)
+        return Work(_with(self.asked, data=data))
 
     @property
     def fresh(self):
@@ -215,10 +231,34 @@ class Work:
 
     @cached_property
     def teacher_weights(self):
-        """[1, P of the teacher] in the run's dtype, None without a teacher."""
+        """[P of the teacher] in the run's dtype, None without a teacher that all networks share."""
         data = self.run.data
         model = getattr(data, "teacher", None)
-        return None if model is None else model.flatten(data.weights, 1, "data.weights").astype(self.dtype)
+        return None if model is None or "teachers" in self.fresh_each else self._flat(model, data.weights, 1)[0]
+
+    def _flat(self, model, weights, N):
+        return model.flatten(weights, N, "data.weights").astype(self.dtype)
+
+    @property
+    def density(self):
+        """Of sparse inputs that all networks share, a number."""
+        return float(self.run.data.density) if np.ndim(self.run.data.density) == 0 else 0.0
+
+    @cached_property
+    def fresh_each(self):
+        """{"density", "scale", "teachers": [N, ...], or [1] what all share}: what samples made on the way have for each
+        network, in the kernels' dtypes; {} where they have nothing.
+        """
+        data, out = self.run.data, {}
+        if not self.fresh:
+            return out
+        if np.ndim(data.density):
+            out["density"] = np.asarray(data.density, np.float64)
+        if used(data.scale - 1):
+            out["scale"] = np.atleast_1d(np.asarray(data.scale, self.dtype))
+        if data.teachers:
+            out["teachers"] = self._flat(data.teacher, data.weights, data.teachers)
+        return out
 
     @cached_property
     def order(self):

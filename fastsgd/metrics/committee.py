@@ -6,23 +6,10 @@ from typing import Any
 import numpy as np
 
 from ..models.base import form_of
+from ..models.gaussian import KNOWN, expected
 from ..spec.check import as_array, finite, frozen, real
 from .base import Metric, by_parts
 from .two_layer import activation, neurons, refuse_neurons
-
-
-def _erf(C, c, s):
-    return 2 / np.pi * np.arcsin(2 * C / np.sqrt((1 + 2 * c) * (1 + 2 * s)))
-
-
-def _relu(C, c, s):
-    length = np.sqrt(c * s)
-    cosine = np.clip(C / np.where(length > 0, length, 1), -1, 1)
-    return length / (2 * np.pi) * (np.sqrt(1 - cosine**2) + cosine * (np.pi - np.arccos(cosine)))
-
-
-# E[act(x) act(y)] of centred Gaussians x, y with covariance C and variances c, s
-EXPECTED = {"erf": _erf, "relu": _relu, "identity": lambda C, c, s: C}
 
 
 def _weights(value, field):
@@ -89,7 +76,8 @@ class GeneralisationError(Metric):
     the scalings c and the activation are the network's. It is factor * sum_ij s_i s_j E[act(z_i) act(z_j)] over the
     units of both, s = c_2 (a, -v). With covariance C of z, E = (2/pi) arcsin(2 C_12 / sqrt((1 + 2 C_11)(1 + 2 C_22)))
     for "erf" (erf(z) itself: Saad and Solla's erf(z / sqrt 2) is scaling=(1/sqrt(2 d), 1)), the arc-cosine kernel for
-    "relu", and C_12 for "identity".
+    "relu", C_12 for "identity", C_11 C_22 + 2 C_12^2 for "square"; "leaky" and "abs" have one as well. To train on it,
+    see fs.data.Population.
 
     teacher [M, d]: w*, finite; teacher_output [M]: v, finite, by default ones
     factor: > 0; the default 1/2 is Saad and Solla's
@@ -116,23 +104,20 @@ class GeneralisationError(Metric):
         if len(self.teacher_output) != len(self.teacher):
             return f"teacher_output has length {len(self.teacher_output)}, teacher has M={len(self.teacher)} units"
         kind = activation(model)[0]
-        if kind not in EXPECTED:
-            return f"there is no closed form for the activation {kind!r}, only for {', '.join(EXPECTED)}"
+        if kind not in KNOWN:
+            return f"there is no closed form for the activation {kind!r}, only for {', '.join(KNOWN)}"
         biases = [name for name in model.shapes() if name.startswith("b")]
         return f"the closed form has no biases, this model has {', '.join(biases)}" if biases else None
 
     def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         first, last = form_of(model).multipliers
-        expected = EXPECTED[activation(model)[0]]
 
         def error(params):
             w, _, a = neurons(model, params)
             N = len(w)
             w = np.concatenate([w, np.broadcast_to(first * self.teacher, (N, *self.teacher.shape))], axis=1)
             s = np.concatenate([a, np.broadcast_to(-last * self.teacher_output, (N, len(self.teacher)))], axis=1)
-            C = w @ w.swapaxes(1, 2)
-            c = np.diagonal(C, axis1=1, axis2=2)
-            return self.factor * np.einsum("ni,nij,nj->n", s, expected(C, c[:, :, None], c[:, None, :]), s)
+            return self.factor * np.einsum("ni,nij,nj->n", s, expected(*activation(model), w, w, same=True), s)
 
         units = model.shapes()["W1"][0] + len(self.teacher)
-        return by_parts(error, 8 * units * (2 * model.d + 6 * units), params)
+        return by_parts(error, 8 * units * (2 * model.d + 6 * units + 3 * units * model.d), params)

@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from ..models.base import form_of
+from ..models.population import exact
 from ..spec.check import one_of, real, whole
+from ..spec.population import Population
 from .base import Metric, by_parts, eigenvalues
 from .lanczos import top_eigenvalues
-from .points import refuse_no_training
+from .points import refuse_no_loss
 
 METHODS = ("auto", "exact", "lanczos")
 DENSE = 400  # parameters up to which the trace forms the whole Hessian by "auto"
@@ -41,6 +44,7 @@ def derivative(kind, model, params, data, loss, *vectors):
     """
     import torch
 
+    model, data, loss = exact(model, data, loss)
     flat, unflatten, fixed = split(model, params)
     X, y = (torch.from_numpy(a.astype(np.float64)) for a in (data.X, data.y))
 
@@ -68,6 +72,8 @@ def trained_count(model):
 
 def _activations(model, data):
     """Rough number of bytes that one pass of all samples through one network takes."""
+    if isinstance(data, Population):  # what is between units, for all pairs of them
+        return 64 * model.P * (form_of(model).units + form_of(data.teacher).units)
     return 64 * data.n * (model.d + model.outputs + model.P // max(1, model.d))
 
 
@@ -78,7 +84,7 @@ class GradientNorm(Metric):
     name: str = "gradient_norm"
 
     def refuse(self, model: Any, data: Any) -> str | None:
-        return refuse_no_training(data) or refuse_untrained(model)
+        return refuse_no_loss(data) or refuse_untrained(model)
 
     def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         def norm(params):
@@ -115,8 +121,8 @@ class Sharpness(Metric):
 
     def refuse(self, model: Any, data: Any) -> str | None:
         count, most = trained_count(model), self.iterations
-        if refuse_no_training(data):
-            return refuse_no_training(data)
+        if refuse_no_loss(data):
+            return refuse_no_loss(data)
         if self.k > count:
             return f"k is {self.k}, but only {count} parameters are trained"
         if self.k > most and not self.exact(model):
@@ -169,7 +175,7 @@ class HessianTrace(Metric):
         object.__setattr__(self, "seed", whole(self.seed, "HessianTrace.seed", 0, 2**64 - 1))
 
     def refuse(self, model: Any, data: Any) -> str | None:
-        return refuse_no_training(data) or refuse_untrained(model)
+        return refuse_no_loss(data) or refuse_untrained(model)
 
     def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
         P = trained_count(model)

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from ..models.population import exact
 from .base import Metric
-from .points import refuse_no_training
+from .points import refuse_no_loss
 
 
 def mean_loss(model, params, X, y, loss):
@@ -24,9 +25,10 @@ class TrainLoss(Metric):
     name: str = "train_loss"
 
     def refuse(self, model: Any, data: Any) -> str | None:
-        return refuse_no_training(data)
+        return refuse_no_loss(data)
 
     def compute(self, model: Any, params: dict, data: Any, loss: Any) -> np.ndarray:
+        model, data, loss = exact(model, data, loss)
         return mean_loss(model, params, data.X, data.y, loss)
 
 

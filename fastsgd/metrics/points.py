@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..spec.check import as_array, finite, frozen
+from ..spec.population import Population
 
 
 def as_points(value, field):
@@ -15,6 +16,11 @@ def as_points(value, field):
 def refuse_no_training(data):
     """None, or that the data have no training set (inputs made on the way)."""
     return "the data have no training set; give them X_test, y_test and a metric of these" if data.X is None else None
+
+
+def refuse_no_loss(data):
+    """None, or that the data have no training loss."""
+    return None if isinstance(data, Population) else refuse_no_training(data)
 
 
 def refuse_points(points, data):

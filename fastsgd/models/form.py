@@ -16,6 +16,7 @@ class Form:
     residuals: numbers that a network keeps between a forward pass and its derivatives, as that header says
     longest: items of the longest axis that threads can share
     fused: (family, d, h, hidden_bias, output_bias) of the CPU's and the cards' fused loops, None without one
+    costs: (line of the cost table, parameters), where it takes as long as another form of so many; None for its own
     smooth: whether an activation takes an elementary function; units: of all hidden layers
     """
 
@@ -24,6 +25,7 @@ class Form:
     residuals = 0
     fused = None
     linear = False  # whether h(x) = <beta, x>: then `beta`, `parts` and `factors` are there
+    costs = None
     smooth = False
     units = 0
 

@@ -172,7 +172,7 @@ def inputs(seed, ids, t0, t1, batch, d, kind, density):
                 out[:, :, b, j:j + 2] = pair[..., :d - j]
             else:
                 pair = uniforms(seed, ids, t0, t1, "inputs", b * d + j)
-                out[:, :, b, j] = np.where(pair[..., 0] < density, pair[..., 1], 0)
+                out[:, :, b, j] = np.where(pair[..., 0] < np.reshape(density, (-1, 1)), pair[..., 1], 0)
     return out
 
 

@@ -68,9 +68,7 @@ def swept(run):
             table = part == name  # step sizes of every step are no labels
             if array.ndim and not table and len(array) == population and array.shape != (1, 1):
                 out[name] = array[ids]
-    if run.data.sets:
-        out["data.which"] = run.data.numbers[ids]
-    return out
+    return out | {name: values[ids] for name, values in run.data.swept().items()}
 
 
 def chosen(value, ids, population):

@@ -155,5 +155,23 @@ class CrossEntropy(Loss):
         return None
 
 
-KINDS = (Squared, Logistic, Hinge, CrossEntropy)  # that kernels have
-__all__ = ["KINDS", "CrossEntropy", "Hinge", "Logistic", "Loss", "Squared"]
+@dataclass(frozen=True, eq=False)
+class Output(Loss):
+    """The output itself as the loss of one sample, factor * h(x): of a network that computes its own, labels unused."""
+
+    factor: float = 1.0
+    name = "output"
+
+    def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
+        return self.factor * f
+
+    def refuse(self, outputs: int, y: Any) -> str | None:
+        if outputs != 1:
+            return f"Output needs a model with one output, this one has {outputs}"
+        if y is not None and y.ndim != 1:
+            return f"Output needs labels y [n], which it does not look at; y has shape {y.shape}"
+        return None
+
+
+KINDS = (Squared, Logistic, Hinge, CrossEntropy, Output)  # that kernels have
+__all__ = ["KINDS", "CrossEntropy", "Hinge", "Logistic", "Loss", "Output", "Squared"]

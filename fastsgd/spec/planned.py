@@ -131,7 +131,14 @@ class Plan(Record):
     @property
     def first(self) -> np.ndarray | None:
         """[N] int64 row of all data sets, one after the other, at which a network's begins; None if all share one."""
-        return None if self.sets is None else self.sets * self.run.data.n
+        return None if self.sets is None or not self.run.data.n else self.sets * self.run.data.n
+
+    @cached_property
+    def fresh_each(self) -> dict[str, np.ndarray]:
+        """{"density", "scale", "teachers": [N, ...]}: what samples made on the way have for each network."""
+        return {name: np.ascontiguousarray(a[self.sets] if len(a) > 1 or self.sets is not None else
+                                           np.broadcast_to(a, (self.N, *a.shape[1:])))
+                for name, a in self.work.fresh_each.items()}
 
     @property
     def batch(self) -> int:
@@ -214,7 +221,8 @@ class Plan(Record):
         run, tuning = self.run, self.tuning
         lines = [
             f"{type(run.model).__name__}: N={self.N} networks, P={run.model.P} parameters, T={run.steps} steps, "
-            + (f"n={run.data.n} samples" if run.data.n else "samples made on the way")
+            + ("all Gaussian inputs at once" if run.data.kind == "population" else
+               f"n={run.data.n} samples" if run.data.n else "samples made on the way")
             + (f" of a data set of their own, of {run.data.sets}" if run.data.sets else "")
             + f", {type(run.rule).__name__} with {self.batch} a step, {run.dtype}",
             f"loss: {run.loss.name} with factor {run.loss.factor:g}; order: {type(run.order).__name__}"

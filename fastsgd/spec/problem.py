@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from . import draws
-from .check import as_array, as_float, finite, frozen, one_of, other_dtype, real, whole
+from .check import as_array, as_float, finite, frozen, one_of, other_dtype, per_network, whole
 from .record import Record
 
 INPUTS = ("gaussian", "sparse")  # that kernels make
@@ -35,6 +35,10 @@ class Data(Record):
     def chosen(self, numbers: Any) -> "Data":
         """The data of networks that have the sets `numbers` [M]."""
         return self
+
+    def swept(self) -> dict[str, np.ndarray]:
+        """{dotted name: values [N]} of what was given per network."""
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,10 @@ class Dataset(Data):
     def numbers(self) -> np.ndarray:
         """[N] which set each network has, of K."""
         return np.arange(self.sets) if self.which is None else self.which
+
+    def swept(self) -> dict[str, np.ndarray]:
+        """{dotted name: values [N]} of what was given per network."""
+        return {"data.which": self.numbers} if self.sets else {}
 
     def of(self, k: int) -> "Dataset":
         """Data set k of K, as one that all networks share."""
@@ -185,17 +193,52 @@ def _test_set(data, sets=None):
             raise SpecError(f"X_test: has d={data.X_test.shape[-1]} inputs, {'X' if data.n else 'data'} has d={data.d}")
 
 
+def teachers_of(data: Any) -> int:
+    """Number N of networks that the teacher's weights are for, 0 where all share one, or there is none."""
+    if data.teacher is None:
+        return 0
+    name, shape = next(iter(data.teacher.shapes().items()))
+    return len(data.weights[name]) if data.weights[name].ndim > len(shape) else 0
+
+
+def taught(data: Any) -> dict[str, np.ndarray]:
+    """The checked weights of the teacher of `data`, {name: array} or {name: [N, ...]} with the same N in all."""
+    teacher, given = data.teacher, data.weights
+    if not all(hasattr(teacher, name) for name in ("flatten", "forward", "outputs", "d")):
+        raise SpecError(f"data.teacher: {type(teacher).__name__} given, expected a model from fs.models")
+    if teacher.d != data.d:
+        raise SpecError(f"data.teacher: has d={teacher.d} inputs, the data have d={data.d}")
+    if not isinstance(given, dict):
+        raise SpecError(f"data.weights: {type(given).__name__} given, expected a dict of named arrays")
+    weights = {str(k): finite(as_array(a, f"data.weights['{k}']"), f"data.weights['{k}']") for k, a in given.items()}
+    for k, a in weights.items():
+        _exact(a, f"data.weights['{k}']")
+    weights = {k: a if a.dtype.kind in "iu" else as_float(a, f"data.weights['{k}']") for k, a in weights.items()}
+    shapes = teacher.shapes()
+    N = {len(a) for k, a in weights.items() if a.ndim == len(shapes.get(k, a.shape)) + 1}
+    if len(N) > 1 or 0 in N:
+        raise SpecError("data.weights: "
+                        + ", ".join(f"{k!r} has shape {a.shape}" for k, a in weights.items())
+                        + "; expected the same number N >= 1 of networks in front of all that are for each network")
+    N = next(iter(N), None)
+    flat = teacher.flatten(weights, N or 1, "data.weights").astype(np.float64)
+    named = teacher.unflatten(flat if N else flat[0])
+    return {k: frozen(np.ascontiguousarray(a).astype(weights[k].dtype)) for k, a in named.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Fresh(Data):
     """Inputs made on the way: every sample of every step is new, and its label is a teacher's output or the input.
 
     d: number of inputs, >= 1
     teacher: a model with d inputs, or None: the label of x is x itself (autoencoders)
-    weights: the teacher's parameters {name: array}, the same for all networks, in the run's dtype or whole numbers;
-        `astype` converts on request
+    weights: the teacher's parameters {name: array}, the same for all networks, or {name: [N, ...]}, a teacher for each;
+        in the run's dtype or whole numbers, `astype` converts on request
     inputs: "gaussian", x ~ N(0, I); or "sparse", each x_j uniform in (0, 1) with probability `density`, else 0
-    density: in (0, 1], of "sparse"
-    X_test [n_test, d], y_test [n_test] or [n_test, o]: optional test set, given together
+    density [] or [N]: in (0, 1], of "sparse"
+    X_test [n_test, d], y_test [n_test] or [n_test, o]: optional test set, given together; or [N, n_test, d] and
+        [N, n_test, ...], one for each network, where weights, density or scale are
+    scale [] or [N]: > 0, a factor of all inputs, before the teacher sees them
     There is no training set: rules must name a batch size, and metrics of training data are refused.
     """
 
@@ -203,9 +246,10 @@ class Fresh(Data):
     teacher: object = None
     weights: dict | None = None
     inputs: str = "gaussian"
-    density: float = 1.0
+    density: float | np.ndarray = 1.0
     X_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
+    scale: float | np.ndarray = 1.0
     X = y = None
     n = 0
     kind = "fresh"
@@ -214,38 +258,97 @@ class Fresh(Data):
         put = object.__setattr__
         put(self, "d", whole(self.d, "data.d", 1))
         one_of(self.inputs, "data.inputs", INPUTS)
-        put(self, "density", real(self.density, "data.density", 0, low_open=True, high=1))
+        put(self, "density", per_network(self.density, "data.density", 0, low_open=True, high=1))
+        put(self, "scale", per_network(self.scale, "data.scale", 0, low_open=True))
         if (self.teacher is None) != (self.weights is None):
             raise SpecError("data.teacher and data.weights: one is missing, give both or neither")
         if self.teacher is not None:
-            if not all(hasattr(self.teacher, name) for name in ("flatten", "forward", "outputs", "d")):
-                raise SpecError(f"data.teacher: {type(self.teacher).__name__} given, expected a model from fs.models")
-            if self.teacher.d != self.d:
-                raise SpecError(f"data.teacher: has d={self.teacher.d} inputs, the data have d={self.d}")
-            if not isinstance(self.weights, dict):
-                raise SpecError(f"data.weights: {type(self.weights).__name__} given, expected a dict of named arrays")
-            weights = {str(k): finite(as_array(a, f"data.weights['{k}']"), f"data.weights['{k}']")
-                       for k, a in self.weights.items()}
-            for k, a in weights.items():
-                _exact(a, f"data.weights['{k}']")
-            weights = {k: a if a.dtype.kind in "iu" else as_float(a, f"data.weights['{k}']")
-                       for k, a in weights.items()}
-            flat = self.teacher.flatten(weights, 1, "data.weights")[0].astype(np.float64)
-            put(self, "weights", {k: frozen(a.astype(weights[k].dtype))
-                                  for k, a in self.teacher.unflatten(flat).items()})
-        _test_set(self)
+            put(self, "weights", taught(self))
+        given = self.lengths()
+        if len(set(given.values())) > 1:
+            raise SpecError("data: " + ", ".join(f"{name} is for {N} networks" for name, N in given.items())
+                            + "; expected the same number")
+        _test_set(self, self.sets if self.sets and np.ndim(self.X_test) == 3 else None)
 
     @property
     def outputs(self) -> int:
         """Numbers in a label."""
         return self.d if self.teacher is None else self.teacher.outputs
 
-    def labels(self, X: Any) -> np.ndarray:
-        """Labels [m] or [m, o] of inputs X [m, d], in float64."""
+    @property
+    def teachers(self) -> int:
+        """Number N of teachers of which each network has one; 0 where all share one, or there is none."""
+        return teachers_of(self)
+
+    @property
+    def sets(self) -> int:
+        """Number N of networks that have something of their own; 0 where they share all."""
+        return next(iter(self.lengths().values()), 0)
+
+    def lengths(self) -> dict[str, int]:
+        """{field: number of networks it was given for}."""
+        out = {f"data.{name}": len(a) for name in ("density", "scale") if np.ndim(a := getattr(self, name))}
+        return out | ({"data.weights": self.teachers} if self.teachers else {})
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """[N] whose inputs and teacher each network has: its own."""
+        return np.arange(self.sets)
+
+    def swept(self) -> dict[str, np.ndarray]:
+        """{dotted name: values [N]} of what was given per network."""
+        out = {f"data.{name}": a for name in ("density", "scale") if np.ndim(a := getattr(self, name))}
+        return out | ({"data.which": self.numbers} if self.teachers else {})
+
+    def of(self, k: int) -> "Fresh":
+        """The data of network k, as such that all networks share."""
+        return self._with(lambda a: a[k])
+
+    @property
+    def one(self) -> "Fresh":
+        """What stands for a network's data, where only sizes count."""
+        return self.of(0) if self.sets else self
+
+    @property
+    def rows(self) -> "Fresh":
+        """The same with the test points of all networks one after the other."""
+        if np.ndim(self.X_test) < 3:
+            return self
+        made = object.__new__(type(self))
+        tests = {name: getattr(self, name) for name in ("X_test", "y_test")}
+        made.__dict__.update(vars(self) | {name: a.reshape(-1, *a.shape[2:]) for name, a in tests.items()})
+        return made
+
+    def chosen(self, numbers: np.ndarray) -> "Fresh":
+        """The data of the networks `numbers` [M] alone."""
+        return self._with(lambda a: a[numbers]) if self.sets else self
+
+    def _with(self, part):
+        """The same with part(array) of each array that is for each network."""
+        def own(a, axes):
+            return a if a is None or np.ndim(a) == axes else part(a)
+
+        weights = self.weights and ({name: part(a) for name, a in self.weights.items()} if self.teachers else
+                                    self.weights)
+        X_test, y_test = self.X_test, self.y_test
+        if np.ndim(X_test) == 3:
+            X_test, y_test = part(X_test), part(y_test)
+        return type(self)(self.d, self.teacher, weights, self.inputs, own(self.density, 0), X_test, y_test,
+                          own(self.scale, 0))
+
+    def labels(self, X: Any, which: Any = None) -> np.ndarray:
+        """Labels [..., m] or [..., m, o] of inputs X [..., m, d], in float64.
+
+        which [M]: whose teachers label the M parts of X [M, m, d], where each network has one
+        """
         X = np.asarray(X, np.float64)
         if self.teacher is None:
-            return X[:, 0] if self.d == 1 else X
-        return self.teacher.forward({name: a.astype(np.float64) for name, a in self.weights.items()}, X)
+            return X[..., 0] if self.d == 1 else X
+        weights = {name: a.astype(np.float64) for name, a in self.weights.items()}
+        if not self.teachers:
+            return self.teacher.forward(weights, X)
+        return np.array([self.teacher.forward({name: a[k] for name, a in weights.items()}, x)
+                         for k, x in zip(which, X, strict=True)])
 
     def astype(self, dtype: str) -> "Fresh":
         """The same with the teacher's weights and the test set in another precision, "float32" or "float64"."""
@@ -253,11 +356,18 @@ class Fresh(Data):
         with np.errstate(over="ignore"):
             weights = self.weights and {name: a.astype(dtype) for name, a in self.weights.items()}
             test = (None if a is None else a.astype(dtype) for a in (self.X_test, self.y_test))
-            return Fresh(self.d, self.teacher, weights, self.inputs, self.density, *test)
+            return Fresh(self.d, self.teacher, weights, self.inputs, self.density, *test, self.scale)
 
-    def draw(self, seed: int, ids: Any, t0: int, t1: int, batch: int) -> np.ndarray:
-        """Inputs [len(ids), t1 - t0, batch, d] float64 of the networks `ids` at steps t0 .. t1 - 1."""
-        return draws.inputs(seed, ids, t0, t1, batch, self.d, self.inputs, self.density)
+    def draw(self, seed: int, ids: Any, t0: int, t1: int, batch: int, which: Any = None) -> np.ndarray:
+        """Inputs [len(ids), t1 - t0, batch, d] float64 of the networks `ids` at steps t0 .. t1 - 1.
+
+        which [len(ids)]: whose density and scale they have, where these are for each network; by default in order
+        """
+        def own(a):
+            a = np.asarray(a)
+            return a if a.ndim == 0 else (a if which is None else a[which])[:, None, None, None]
+
+        return own(self.scale) * draws.inputs(seed, ids, t0, t1, batch, self.d, self.inputs, own(self.density))
 
 
 @dataclass(frozen=True, eq=False)

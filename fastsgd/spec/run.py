@@ -11,6 +11,7 @@ from .check import as_array, dtype_name, finite, frozen, one_of, shown, whole
 from .loss import Loss, Squared
 from .metric import Custom, Metric
 from .order import Common, PerNetwork, Replay, Reshuffle
+from .population import Population
 from .problem import Dataset, Fresh, Stream
 from .record import Record
 from .save import SaveAt
@@ -27,7 +28,7 @@ class Run(Record):
     """One request: N networks of one family, each trained by its own trajectory on one data set.
 
     model: a family record from fs.models, e.g. DiagonalLinear(d=200)
-    data: fs.Dataset, fs.data.Fresh or fs.data.Stream
+    data: fs.Dataset, fs.data.Fresh, Population or Stream
     rule: an update rule from fs.rules, e.g. SGD(batch_size=1)
     step_size: number, [N] array, fs.StepSize, or an explicit table [T] or [N, T] given as fs.StepTable or a 2-D array
     steps: T >= 1, number of updates; 1e6 is as good as 1_000_000
@@ -76,9 +77,9 @@ class Run(Record):
     def __post_init__(self):
         put = object.__setattr__
         self._need("model", "d", "shapes", "forward", what="a model family from fs.models")
-        if not isinstance(self.data, (Dataset, Fresh, Stream)):
+        if not isinstance(self.data, (Dataset, Fresh, Population, Stream)):
             raise SpecError(f"data: {type(self.data).__name__} given, expected fs.Dataset(X, y), "
-                            "fs.data.Fresh(...) or fs.data.Stream(...)")
+                            "fs.data.Fresh(...), Population(...) or Stream(...)")
         self._need("rule", "batch", what="an update rule from fs.rules")
         put(self, "steps", whole(self.steps, "steps", 1, 2**34, floats=True))
         put(self, "step_size", _step_size(self.step_size))

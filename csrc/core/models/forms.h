@@ -3,6 +3,7 @@
 #pragma once
 #include "autoencoder.h"
 #include "dense.h"
+#include "population.h"
 #include "power.h"
 #include "product.h"
 
@@ -10,9 +11,10 @@
 #define FS_EACH_FORM(X) \
   X(PRODUCT, (Product<Tm>{n[0], n[1]})) \
   X(POWER, (Power<Tm>{n[0], n[1], n[2]})) \
-  X(AUTOENCODER, (Autoencoder<Tm>{n[0], n[1], n[2]}))
+  X(AUTOENCODER, (Autoencoder<Tm>{n[0], n[1], n[2]})) \
+  X(POPULATION, (Population<Tm>{n[0], n[1], n[2], n[3], n[4], n[5], n[6]}))
 // clang-format on
 
 namespace fs {
-constexpr int MOST_NUMBERS = 3;
+constexpr int MOST_NUMBERS = 7;
 }

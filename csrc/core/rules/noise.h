@@ -78,27 +78,30 @@ FS_HD void noise_block(NoiseKind::Kind kind, u64 seed, const u32* id, u32 block,
   else signs<T, W>(seed, id, block, stream, item, *reinterpret_cast<Vec<T, W>(*)[4]>(z));
 }
 
-// Inputs x [d] of item b of step t. Gaussian: coordinates 2k and 2k + 1 are the pair of block t, item b ceil(d/2) + k.
-// Sparse: coordinate j is v where u < density, else 0, with u and v those of block t, item b d + j.
+// Inputs x [d] of item b of step t, times `scale` if there is one; density [W] of SPARSE. Gaussian: coordinates 2k and
+// 2k + 1 are the pair of block t, item b ceil(d/2) + k. Sparse: coordinate j is v where u < density, else 0, with u and
+// v those of block t, item b d + j.
 template <class Tm, class T, int W>
-FS_HD void fresh_inputs(const Inputs& inputs, u64 seed, const u32* id, i64 t, u32 b, int d, Vec<T, W>* x) {
-  const bool gaussian = inputs.kind == Inputs::GAUSSIAN;
+FS_HD void fresh_inputs(Inputs::Kind kind, const double* density, const Vec<T, W>* scale, u64 seed, const u32* id,
+                        i64 t, u32 b, int d, Vec<T, W>* x) {
+  const bool gaussian = kind == Inputs::GAUSSIAN;
   const int each = gaussian ? 2 : 1;
   Tm::sync();
   for (int j = each * Tm::first(); j < d; j += each * Tm::step()) {
     if (gaussian) {
       Vec<T, W> z[2];
       normals<T, W>(seed, id, u32(t), INPUTS, b * u32((d + 1) / 2) + u32(j / 2), z);
-      x[j] = z[0];
-      if (j + 1 < d) x[j + 1] = z[1];
+      x[j] = scale ? *scale * z[0] : z[0];
+      if (j + 1 < d) x[j + 1] = scale ? *scale * z[1] : z[1];
       continue;
     }
     u32 c[4][W];
     alignas(64) double pair[2][W];
     for (int g = 0; g < W; ++g) c[0][g] = u32(t), c[1][g] = id[g], c[2][g] = INPUTS, c[3][g] = b * u32(d) + u32(j);
     draw_uniforms<W>(seed, c, pair[0], W);
-    for (int g = 0; g < W; ++g) pair[0][g] = pair[0][g] < inputs.density ? pair[1][g] : 0;
+    for (int g = 0; g < W; ++g) pair[0][g] = pair[0][g] < density[g] ? pair[1][g] : 0;
     x[j] = rounded<T, W>(pair[0]);
+    if (scale) x[j] = *scale * x[j];
   }
   Tm::sync();
 }

@@ -137,6 +137,7 @@ class CUDA(Backend):
         for name, (base, row, _) in plan.noises.items():
             short = name.partition("_")[0]
             arrays |= {f"{short}_base": base[part].astype(dtype), f"{short}_row": row[part]}
+        arrays |= {name: a[part] for name, a in plan.fresh_each.items()}
         if plan.each is not None:
             arrays["each"] = plan.each[part].astype(dtype)
         chunk.arrays = {name: put(a) for name, a in arrays.items()}

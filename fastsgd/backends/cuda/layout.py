@@ -92,6 +92,7 @@ def in_fused_loop(work):
 def _network_bytes(work):
     """What a network has on a card from launch to launch."""
     network = work.P * work.item * (1 + len(work.buffers)) + 8 + 8 + 8 + work.item + 4
+    network += sum(a[0].nbytes for a in work.fresh_each.values())
     return network + (len(work.hyper) + 3 * work.groups) * work.item + len(work.noises) * (work.item + 4)
 
 
@@ -291,8 +292,9 @@ def _general_program(work, lanes, rows, shares, staged):
         _model_text(work.form), work.dtype, lanes=lanes, rows=rows, shares=shares,
         teacher=work.teacher and work.teacher.text(), update=work.update_text, loss=work.loss, labels=work.labels,
         buffers=len(work.buffers), plain=work.straight, full=work.full, table=work.tabled, staged=staged,
-        sets=work.sets > 0,
-        inputs=f"fs::Inputs::{data.inputs.upper()}, {float(data.density)!r}" if work.fresh else None,
+        sets=work.sets > 0 and work.n > 0,
+        inputs=f"fs::Inputs::{data.inputs.upper()}, {work.density!r}" if work.fresh else None,
+        own_inputs=bool(work.fresh_each),
         label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),
         one=work.noise_on_one_label, groups=work.groups, room=work.room, ragged=work.ragged,
         own="".join(program.text for program in traced.values()),

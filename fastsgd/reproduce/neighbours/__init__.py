@@ -9,6 +9,7 @@ from . import (
     kramers1940,
     lau2023,
     lewkowycz2020,
+    pillaud2022,
     saad1995,
     teachers,
     woodworth2020,
@@ -16,4 +17,4 @@ from . import (
 
 NEIGHBOURS = {module.NAME: module for module in (
     even2023, woodworth2020, haochen2021, lewkowycz2020, cohen2021, saad1995, elhage2022, andriushchenko2023sam,
-    lau2023, kramers1940, teachers)}
+    lau2023, kramers1940, pillaud2022, teachers)}
