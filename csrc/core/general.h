@@ -54,6 +54,8 @@ struct GeneralJob {
   Noise<T> label_noise, gradient_noise;
   Fresh<T> fresh;
   TracedPenalty penalty;  // on top of what the rule adds
+  TracedRule own;         // in the place of the rule's step, with its constants
+  const T* constants;     // [N, own.numbers - 2]
 
   // Whether label noise is on one sample, drawn in the run's order, on top of a full step.
   FS_HD bool one_label() const { return label_noise.one && label_noise.amplitude.base; }
@@ -67,6 +69,7 @@ struct GeneralRows {
   V *w, *gradient, *point, *own;
   V* buffers;          // [buffers, P]
   V *each, *room;      // [groups, EACH] and [room]
+  V* numbers;          // [own.numbers]
   V *residuals, *out;  // [model.residuals] and [o]
   V* dloss;            // [o] derivative of the loss
   V *y, *noisy;        // [labels] of the sample in hand, and with noise on them
@@ -76,9 +79,10 @@ struct GeneralRows {
 
 // Model: forward(w, x, residuals, out), vjp(w, x, g, residuals, to), P, inputs, outputs; moves(), and if MOVES
 // move(rule, w, x, g, residuals, buffers, numbers), which differentiates and updates in one; dloss(loss, f, y, g),
-// penalised(penalty) and penalise(penalty, w, residuals, to), since either may have been traced with it.  Teacher: the
-// same; null if there is none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], buffer() [d]
-// for inputs made here. Tm: one lane alone on each network, or all lanes of a block on one.
+// penalised(penalty), penalise(penalty, w, residuals, to) and step(own, begin, end, fixed, w, g, state, numbers), since
+// these may have been traced with it.  Teacher: the same; null if there is none. Feed: draw(who, t), which(t, b) [W],
+// take(which, labels, y), inputs() [d], buffer() [d] for inputs made here. Tm: one lane alone on each network, or all
+// lanes of a block on one.
 template <class Tm, class Model, class Teacher, class Feed>
 class General {
   using T = typename Tm::T;
@@ -129,6 +133,8 @@ class General {
     for (int g = 0; g < G; ++g) rows_of(g, [](T* lane, T* canonical) { *lane = *canonical; });
     for (int h = 0; h < HYPERS; ++h)
       for (int g = 0; g < G; ++g) lane(hyper[h], g) = all.hyper[h] ? all.hyper[h][member[g]] : T(0);
+    for (int i = 2; i < all.own.numbers; ++i)
+      for (int g = 0; g < G; ++g) lane(r.numbers[i], g) = all.constants[member[g] * (all.own.numbers - 2) + i - 2];
     if (!rule.is(GROUPED)) return;
     const int own = all.groups * EACH;
     for (int i = Tm::first(); i < own; i += Tm::step())
@@ -297,7 +303,10 @@ class General {
     add_noise(t);
     model.penalise(all.penalty, r.w, r.residuals, r.gradient);
     update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t,
-               Groups<V>{all.groups, all.ends, r.each, r.room});
+               Groups<V>{all.groups, all.ends, r.each, r.room}, [&](int begin, int end, V along) {
+                 r.numbers[0] = V::set(0) - along, r.numbers[1] = V::set(T(t));
+                 model.step(all.own, begin, end, rule.fixed, r.w, r.gradient, r.buffers, r.numbers);
+               });
   }
   FS_HD void add_noise(i64 t) {
     if (all.one_label()) {

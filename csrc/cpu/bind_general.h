@@ -127,7 +127,16 @@ void bind_advance_general(const py::dict& d) {
     }
   }
   if (all.update.is(GROUPED) != (all.groups > 0)) throw std::invalid_argument("internal: groups");
-  if (all.update.carried() != all.update.buffers) throw std::invalid_argument("internal: buffers");
+  if (!d["own"].is_none()) {
+    const auto own = d["own"].cast<py::dict>();
+    const auto constants = own["constants"].cast<py::array>();
+    if (constants.ndim() != 2) throw std::invalid_argument("constants: are off");
+    all.own = {own["state"].cast<int>(), 2 + int(constants.shape(1)), entry_of(own["move"])};
+    all.constants = data<const T>(constants, "constants", job.N * (all.own.numbers - 2));
+    if (all.own.state < 0) throw std::invalid_argument("sizes are off");
+  }
+  if (all.update.is(FUNCTION) != bool(all.own.move)) throw std::invalid_argument("internal: rule");
+  if (all.update.carried() + all.own.state != all.update.buffers) throw std::invalid_argument("internal: buffers");
 
   all.loss.kind = one_of<typename Loss<T>::Kind>(d["loss"], {FS_LOSS_NAMES});
   all.loss.factor = T(d["factor"].cast<double>());
@@ -205,10 +214,10 @@ void bind_advance_general(const py::dict& d) {
 
 template <class T>
 i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept, int groups,
-                       int room) {
+                       int room, int numbers) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
-  all.penalty.residuals = penalty_kept, all.groups = groups, all.room = room;
+  all.penalty.residuals = penalty_kept, all.groups = groups, all.room = room, all.own.numbers = numbers;
   return general_bytes(all);
 }
 

@@ -33,6 +33,10 @@ struct Family {
   void penalise(const TracedPenalty& penalty, const V* w, V* residuals, V* to) const {
     if (penalty.vjp) penalty.vjp.template as<TracedPenaltyVjp<V>, V>()(w, residuals, to);
   }
+  void step(const TracedRule& own, int begin, int end, const bool* fixed, V* w, const V* g, V* state,
+            const V* numbers) const {
+    own.move.template as<TracedMove<V>, V>()(begin, end, P, fixed, w, g, state, numbers);
+  }
 };
 
 template <class T, int W, class Model>

@@ -40,8 +40,9 @@ struct Launch {
   const T* each;
   const u32* counts;  // [count_rows, t1 - t0] or null
   i64 count_rows;
-  T* scratch;        // [blocks, ROWS] where blocks keep rows that shared memory has no room for
-  Number<T> factor;  // of the loss
+  const T* constants;  // [N, OWN - 2] of a rule that was traced
+  T* scratch;          // [blocks, ROWS] where blocks keep rows that shared memory has no room for
+  Number<T> factor;    // of the loss
 };
 
 // Draws samples of the network at position k.

@@ -28,3 +28,9 @@
   FS_EXPORT void penalty_##W(const fs::Vec<T, W>* w, fs::Vec<T, W>* residuals, fs::Vec<T, W>* to) { \
     Penalty<fs::Team<T, W, 1>>().vjp(w, residuals, fs::Accumulate<fs::Vec<T, W>>{to});              \
   }
+// move of `Rule<Tm>`.
+#define FS_TRACED_RULE(Rule, T, W)                                                                                \
+  FS_EXPORT void move_##W(int begin, int end, int P, const bool* fixed, fs::Vec<T, W>* w, const fs::Vec<T, W>* g, \
+                          fs::Vec<T, W>* state, const fs::Vec<T, W>* numbers) {                                   \
+    Rule<fs::Team<T, W, 1>>().move(begin, end, P, fixed, w, g, state, numbers);                                   \
+  }

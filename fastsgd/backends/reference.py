@@ -279,9 +279,11 @@ class _Stepper:
             grad = _unit(grad)
         if "weight_decay" in number and self.trait["decoupled"]:
             weights = weights - rate * number["weight_decay"] * (self.free * weights)
-        rule = self.plan.run.rule
-        move = rule.move(grad, weights, carried, number, self.segment.t0 + s)
-        weights = weights - rate * rule.finish(move, self.plan.run.model.shapes())
+        rule, shapes = self.plan.run.rule, self.plan.run.model.shapes()
+        before, moves = dict(carried), self.free > 0
+        moved = rule.step(weights, grad, rate, carried, number, self.segment.t0 + s, shapes)
+        weights = torch.where(moves, moved, weights)
+        carried = {name: torch.where(moves, a, before[name]) for name, a in carried.items()}
         if "average" in number:
             a = number["average"]
             carried["average"] = a * carried["average"] + (1 - a) * weights

@@ -105,7 +105,17 @@ class Work:
     @cached_property
     def hyper(self):
         """Names of the hyper-parameters in use."""
-        return tuple(self.run.rule.numbers())
+        return tuple(name for name in self.run.rule.numbers() if name in contract.HYPERS)
+
+    @cached_property
+    def constants(self):
+        """Names of the numbers of a rule of one's own."""
+        return tuple(name for name in self.run.rule.numbers() if name not in contract.HYPERS)
+
+    def constants_of(self, numbers):
+        """[N, how many] in the run's dtype, of a plan's numbers {name: [N]}; empty without any."""
+        made = [numbers[name] for name in self.constants]
+        return np.ascontiguousarray(np.stack(made, axis=1) if made else np.empty((0, 0)), self.dtype)
 
     @cached_property
     def buffers(self):
@@ -301,7 +311,8 @@ class Work:
         """Whether a fused loop can take its rule's step: one that keeps to a parameter, at one sample a step."""
         return (self.simple and not self.plain and not self.full and self.batch == 1 and not self.noises
                 and not self.traits["normalised"] and not self.groups and self.traits["perturb"] == "none"
-                and not {"balance_penalty", "clip_norm"} & set(self.hyper) and not self.run.rule.penalty)
+                and not {"balance_penalty", "clip_norm"} & set(self.hyper) and not self.run.rule.penalty
+                and not self.traits["function"])
 
     @cached_property
     def stepwise(self):

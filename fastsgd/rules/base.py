@@ -143,8 +143,12 @@ class Rule(Record, ABC):
         point = ("point",) if self.localisation is not None and used(largest(self.localisation.gamma)) else ()
         return point if self.average is None else (*point, "average")
 
-    def begin(self, buffers: np.ndarray, start: np.ndarray, shapes: dict | None = None) -> np.ndarray:
-        """Put what does not begin at 0 into zeros [N, K, P]: the average, at the start [N, P], and the point."""
+    def begin(self, buffers: np.ndarray, start: np.ndarray, shapes: dict | None = None,
+              ids: Any = None) -> np.ndarray:
+        """Put what does not begin at 0 into zeros [N, K, P]: the average, at the start [N, P], and the point.
+
+        ids [N]: which networks of the run these are, by default all
+        """
         names, point = self.buffers(), None
         if "point" in names:
             if self.localisation.at is not None and shapes is None:
@@ -167,6 +171,10 @@ class Rule(Record, ABC):
         t: steps done before this one
         """
         return g
+
+    def step(self, w: Any, g: Any, rate: Any, carried: dict, number: dict, t: int, shapes: dict) -> Any:
+        """The weights [N, P] after a step of size rate [N, 1] or [N, P] along g; the rest as in `move` and `finish`."""
+        return w - rate * self.finish(self.move(g, w, carried, number, t), shapes)
 
     def finish(self, move: Any, shapes: dict) -> Any:
         """What becomes of `move` [N, P] where a rule looks at matrices; shapes {name: shape} of the parameters."""

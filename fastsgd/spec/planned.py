@@ -199,7 +199,7 @@ class Plan(Record):
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
         rule, model = self.run.rule, self.run.model
         out = np.zeros((self.N, len(rule.buffers()), model.P), self.run.dtype)
-        return rule.begin(out, self.start, model.shapes())
+        return rule.begin(out, self.start, model.shapes(), self.ids)
 
     def _per_network(self):
         """What to say of step sizes [N] that may have been meant as [T]."""

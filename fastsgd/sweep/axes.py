@@ -165,6 +165,8 @@ def scalar(value):
 
 def idle(name):
     """The number at which a field of a rule changes nothing."""
+    if name.startswith(("rule.constants.", "rule.state.")):
+        return np.nan  # nobody knows what a rule of one's own does with it
     return 1 if name.startswith("rule.step_scale.") else 0
 
 

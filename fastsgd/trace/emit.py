@@ -1,4 +1,4 @@
-"""Owns C++ of a traced model, loss or penalty: the struct that csrc/core/general.h's loop takes."""
+"""Owns C++ of a traced model, loss, penalty or rule: the struct that csrc/core/general.h's loop takes."""
 
 import numpy as np
 
@@ -210,3 +210,38 @@ struct Penalty {{
   }}
 }};
 """, rows
+
+
+def rule(outputs, names, numbers):
+    """C++ of `struct Rule` with move(begin, end, P, fixed, w, g, state, numbers) of nodes that depend on one parameter.
+
+    outputs {leaf: what becomes of it}: first the parameter, then its state; names: of the leaves of that kind, and of
+        its gradient, second; numbers: leaves that are the network's, in their order
+    """
+    rows = [f"state[{k} * P + p]" for k in range(len(outputs) - 1)]
+    reads = dict(zip(names, ("w[p]", "g[p]", *rows), strict=True))
+    reads |= {name: f"numbers[{k}]" for k, name in enumerate(numbers)}
+    part = Part({name: (lambda at, text=text: text) for name, text in reads.items()})
+    ends = shared(list(outputs.values()))
+    for node in kept_nodes(ends)[0]:
+        part.keep(node, False, None)
+
+    def statements(made, to):
+        values = ", ".join(f"e{k} = {text}" for k, text in enumerate(made))  # all are read before any moves
+        return [f"const V {values};", *(f"{place} = e{k};" for k, place in enumerate(("w[p]", *rows)))]
+
+    part.loops.loop((), [(node, positions(node)) for node in ends], statements)
+    body = part.text().replace("\n    ", "\n      ")
+    return f"""template <class Tm>
+struct Rule {{
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  FS_HD void move(int begin, int end, int P, const bool* fixed, V* w, const V* g, V* state, const V* numbers) const {{
+    FS_NO_UNROLL
+    for (int p = begin; p < end; p += Tm::step()) {{
+      if (fixed && fixed[p]) continue;
+  {body}
+    }}
+  }}
+}};
+"""

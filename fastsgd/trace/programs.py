@@ -1,4 +1,4 @@
-"""Owns traced programs: the graph of a model, a loss or a penalty, its derivatives, its C++, and its origin."""
+"""Owns traced programs: the graph of a model, a loss, a penalty or a rule, its derivatives, its C++, and its origin."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from . import emit, recorder, sweep
-from .graph import INPUT, SEED, apply, const, from_text, leaf, order, reshape, shared, to_text
+from .graph import INPUT, SEED, apply, cat, const, from_text, leaf, order, reshape, shared, to_text
 from .interpreter import evaluate
 from .recorder import Untraceable, line_of
 from .reverse import gradients
@@ -19,9 +19,10 @@ FEATURE = "feature."  # before the names of hidden layers among a graph's output
 class Program:
     """What is compiled and checked.
 
-    kind: "Model", "Loss" or "Penalty"; text: C++ of that struct; rows: vectors of scratch that it needs
+    kind: "Model", "Loss", "Penalty" or "Rule"; text: C++ of that struct; rows: vectors of scratch that it needs
     value: node; wanted {leaf: shape}: what its derivatives are in; leaves {leaf: shape}: what it depends on
-    layout: of parameters, None for a loss; sizes: inputs and outputs of a model, outputs and labels of a loss
+    layout: of parameters, None for a loss and a rule; sizes: inputs and outputs of a model, outputs and labels of a
+        loss, states and numbers of a rule
     """
 
     kind: str
@@ -129,8 +130,16 @@ def penalty_program(graph, shapes, trained):
                    layout)
 
 
+def rule_program(graph, leaves):
+    """The Program of a rule; leaves: its graph's, the parameter's own first, then the network's numbers."""
+    names, numbers = leaves[:len(graph) + 1], leaves[len(graph) + 1:]
+    text = emit.rule(graph, names, numbers)
+    return Program("Rule", text, 0, cat(graph.values()), {}, dict.fromkeys(leaves, ()),
+                   sizes=(len(graph) - 1, len(numbers)))
+
+
 __all__ = ["FEATURE", "INPUT", "SEED", "Program", "Untraceable", "from_text", "line_of", "loss_graph", "loss_program",
-           "model_graph", "model_program", "order", "penalty_graph", "penalty_program", "to_text"]
+           "model_graph", "model_program", "order", "penalty_graph", "penalty_program", "rule_program", "to_text"]
 
 
 def text_or_why(make):
