@@ -182,6 +182,10 @@ def _labels(run):
     model, data, loss = run.model, run.data.rows, run.loss
     for name, y in (("y", data.y), ("y_test", data.y_test)):
         why = loss.refuse(model.outputs, y) if y is not None or name == "y" else None
+        if why and data is not run.data:  # sets one after the other: shapes are said as they were given
+            lead = getattr(run.data, name).shape[:2]
+            for shape in {y.shape, y.shape[:1], (len(y), model.outputs)}:
+                why = why.replace(f" {shape}", f" {(*lead, *shape[1:])}")
         if why:
             raise PlanError(f"loss: {why.replace('y has', f'{name} has')}")
     made = getattr(data, "outputs", model.outputs)

@@ -6,6 +6,7 @@
 #include "../contract.h"
 #include "../math.h"
 #include "../team.h"
+#include "norm.h"
 #include "orthogonal.h"
 
 namespace fs {
@@ -52,39 +53,6 @@ struct Update {
     return !others && !so && perturb == NONE && !(has(WEIGHT_DECAY) && fixed);
   }
 };
-
-// A sum of squares between LOW and MOST has all its digits. Numbers whose squares sum to less are multiplied by
-// RESCALE, those whose squares sum to more are divided by it: then theirs has, too.
-template <class T>
-struct Squares;
-template <>
-struct Squares<float> {
-  static constexpr float LOW = 0x1p-100f, MOST = 0x1.fffffep127f, RESCALE = 0x1p96f;
-};
-template <>
-struct Squares<double> {
-  static constexpr double LOW = 0x1p-960, MOST = 0x1.fffffffffffffp1023, RESCALE = 0x1p768;
-};
-
-template <class Tm>
-FS_HD typename Tm::V square(const typename Tm::V* g, int P) {
-  return tree_sum<Tm>(P, [&](int p, typename Tm::V s) { return fma(g[p], g[p], s); });
-}
-
-// |g| of a gradient whose direction alone matters: where |g|^2 leaves the range of T, g is scaled by a power of two.
-template <class Tm>
-FS_HD typename Tm::V norm(typename Tm::V* g, int P) {
-  using T = typename Tm::T;
-  using V = typename Tm::V;
-  using S = Squares<T>;
-  const V sum = square<Tm>(g, P), one = V::set(1);
-  const V large = choose(sum.a > V::set(S::MOST).a, V::set(1 / S::RESCALE), one);
-  const V scale = choose(sum.a < V::set(S::LOW).a, V::set(S::RESCALE), large);
-  if (__builtin_expect(beyond(scale - one, T(0)) == 0, 1)) return sqrt(sum);
-  FS_UNROLL_ROWS
-  for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = scale * g[p];
-  return sqrt(square<Tm>(g, P));
-}
 
 // to = w + rho g / |g|, or w + rho g: the point at which SAM takes its gradient. Of g its direction is left.
 template <class Tm, class V>
