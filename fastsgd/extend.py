@@ -183,6 +183,7 @@ def _copied(result, copies):
     N = len(result.ids)
     places = np.repeat(np.arange(N), copies)
     changes = {name: chosen(getattr(run, name), places, N) for name in ("model", "step_size", "rule", "stop")}
+    changes["loss"] = run.loss.picked(places)
     if run.data.sets:
         changes["data"] = run.data.chosen(run.data.numbers[places])
     if len(getattr(run.order, "table", ())) > 1:

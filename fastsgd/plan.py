@@ -75,6 +75,7 @@ def prepared(run, tuning=None):
     made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
                 sets=run.data.numbers[ids] if run.data.sets else None,
+                losses=work.own_losses(ids) if work.losses else None,
                 levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
                 memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
     a_step = backend.table_bytes(made)
@@ -92,6 +93,7 @@ def _members(run, ids, population):
     own = object.__new__(type(run))
     own.__dict__.update(vars(run))
     own.__dict__.update((name, chosen(getattr(run, name), ids, population)) for name in ("step_size", "rule", "stop"))
+    own.__dict__["loss"] = run.loss.picked(ids)
     if run.init is not None:
         shapes = run.model.shapes()
         own.__dict__["init"] = {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a
@@ -318,7 +320,8 @@ def _representable(work, base, numbers, noises, each):
     run, given = work.run, {"step_size": base, "rule, of single parameters": each}
     given |= {f"rule.{name}": a for name, a in numbers.items()}
     given |= {f"rule.{name}": base for name, (base, _, _) in noises.items()}
-    given |= {"loss.factor": 2 * float(run.loss.factor), "loss.weights": getattr(run.loss, "weights", None)}
+    given |= {f"loss.{name}": np.asarray(a, np.float64) for name, a in run.loss.numbers().items()}
+    given["loss.factor"] = 2 * given["loss.factor"]
     told = {} if work.form is None else work.form.described()
     given |= {f"model.{word}": told.get(name) for name, word in (("multipliers", "scaling"), ("slope", "slope"))}
     for name, point in ({} if run.rule.localisation is None else run.rule.localisation.at or {}).items():

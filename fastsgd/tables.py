@@ -14,7 +14,7 @@ from .spec import codec
 from .spec.fields import alone, joined, lengths, swept
 from .spec.record import described
 
-PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop")  # fields of a run that may be
+PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop", "loss")  # fields of a run that may be
 SUFFIXES = {".zarr": "zarr", ".nc": "netCDF"}
 
 
@@ -149,7 +149,7 @@ def together(runs, counts):
             fields[name] = _order(values, counts)
         elif name == "init" and all(values):
             fields[name] = _init(values, counts, runs[0].model.shapes())
-        elif name in PER_NETWORK:
+        elif name in PER_NETWORK and (name != "loss" or any(value.lengths() for value in values)):
             try:
                 fields[name] = joined(values, counts, name)
             except SpecError as error:

@@ -40,6 +40,8 @@ template <class V>
 using TracedVjp = void (*)(const V* w, const V* x, const V* g, V* residuals, V* to);
 template <class V, class T>
 using TracedDloss = u32 (*)(const V* f, const V* y, T bound, V* g);
+template <class V>  // with numbers of each network, its bound first
+using TracedOwnDloss = u32 (*)(const V* f, const V* y, const V* own, V* g);
 template <class V>
 using TracedPenaltyVjp = void (*)(const V* w, V* residuals, V* to);
 template <class V>

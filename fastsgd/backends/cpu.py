@@ -220,7 +220,8 @@ def _general_bytes(work, module):
     penalty = _penalty(work, module)
     most = getattr(module, f"general_bytes_{work.dtype}")(
         shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
-        work.groups, work.room, 2 + len(work.constants) if work.traits["function"] else 0)
+        work.groups, work.room, 2 + len(work.constants) if work.traits["function"] else 0,
+        work.losses)
     return most + (8 * work.P * work.item * module.lanes[work.dtype] if work.flows else 0)  # rows of the pair's stages
 
 
@@ -285,7 +286,7 @@ def _advance_general(state, segment):
         "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": buffers,
         "flow": _flow(state), "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         "hyper": {name: plan.numbers[name].astype(dtype) for name in work.hyper}, "bound": work.bound,
-        "own": _own_rule(plan, module),
+        "own": _own_rule(plan, module), "losses": None if plan.losses is None else plan.losses.astype(dtype),
         "each": each, "counts": segment.counts,
         "first": plan.first, "points": work.n,
         "X": X, "y": y, "indices": indices, "full": work.full, "batch": 1 if work.full else work.batch,
@@ -329,7 +330,7 @@ def _compare(work, module, library):
                 {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
                  "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
-                 "own": None, "counts": None, "flow": None, "loop": loop})
+                 "own": None, "losses": None, "counts": None, "flow": None, "loop": loop})
         outcomes.append((W.tobytes(), buffers.tobytes(), lost.tobytes()))
     if outcomes[0] != outcomes[1]:
         raise BackendUnavailable("a compiled loop differs from the prebuilt one: this is a fault of fastsgd or of the "

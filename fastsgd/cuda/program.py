@@ -97,7 +97,7 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
             sets, inputs, label_noise, gradient_noise, one, groups=0, room=0, ragged=False, own="", own_loss=False,
-            penalty_rows=None, rule_numbers=0):
+            penalty_rows=None, rule_numbers=0, losses=0):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
     lanes: 1, a thread a network, or the threads of a block; rows: numbers that a network keeps; shares: a block keeps
@@ -108,6 +108,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     ragged: steps have samples of different number
     own: C++ of what was traced, structs in namespace fs::own; own_loss: whether the loss is one; penalty_rows: rows
         that a penalty needs, None without one; rule_numbers: that a rule takes, 0 without one
+    losses: numbers of a network's own loss, 0 where all share one
     """
     T = C_TYPES[dtype]
     shapes = {"Made": model} | ({"Teaching": teacher} if teacher else {})
@@ -123,7 +124,8 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     flags = {"SHARES": shares, "has_teacher": teacher is not None, "PLAIN": plain, "FULL": full, "TABLE": table,
              "STAGED": staged, "SETS": sets, "FRESH": inputs is not None, "ONE": one, "RAGGED": ragged}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
-               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "ROOM": room, "OWN": rule_numbers}
+               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "ROOM": room, "OWN": rule_numbers,
+               "LOSSES": losses}
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"
             f"  using Model = fs::Whole<Tm, Made>;\n"
             f"  using Teacher = fs::Whole<Tm, {'Teaching' if teacher else 'Made'}>;\n"

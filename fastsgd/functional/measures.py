@@ -39,6 +39,8 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
     good = np.isfinite(rows).all(axis=1)
     if isinstance(data, Dataset) and data.sets and len(data.numbers) == len(rows):
         data = data.chosen(data.numbers[good]) if good.any() else data
+    if loss is not None and len(rows) in loss.lengths().values():
+        loss = loss.picked(np.flatnonzero(good))
     out = _measured(metric, model, rows[good], data, loss) if good.any() else np.empty((0,))
     values = np.full((len(rows), *out.shape[1:]), np.nan)
     values[good] = out

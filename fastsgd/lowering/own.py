@@ -120,11 +120,11 @@ def _model(model, _):
 
 def _loss(loss, key):
     outputs, label_shape = key
-    if kind_of(loss) is FunctionLoss:
-        return programs.loss_program(_graph(loss), outputs, label_shape)
-    return programs.loss_program(programs.loss_graph(
-        lambda f, y: loss.value(f[None], y[None], outputs), lambda f, y: loss.gap(f[None], y[None]), outputs,
-        label_shape), outputs, label_shape)
+    own = {name: loss.shape(name) for name in loss.own()}
+    graph = _graph(loss) if kind_of(loss) is FunctionLoss else programs.loss_graph(
+        lambda one: lambda f, y: one.value(f[None], y[None], outputs), loss, outputs, label_shape, loss.own(),
+        lambda one: lambda f, y: one.gap(f[None], y[None]))
+    return programs.loss_program(graph, outputs, label_shape, own)
 
 
 def _penalty(penalty, key):
@@ -143,10 +143,14 @@ def _function(run, what):
     if what == "rule":
         return run.rule.function and (lambda leaves: _several(run.rule, leaves))
     if what == "loss":
-        loss = run.loss
+        loss, own = run.loss, run.loss.own()
+
+        def having(leaves):
+            return loss.having({name: leaves[name] for name in own})
+
         if kind_of(loss) is FunctionLoss:
-            return loss.function and (lambda leaves: loss._one(leaves["f"], leaves["y"]))
-        return lambda leaves: loss.value(leaves["f"][None], leaves["y"][None], run.model.outputs)
+            return loss.function and (lambda leaves: having(leaves)._one(leaves["f"], leaves["y"]))
+        return lambda leaves: having(leaves).value(leaves["f"][None], leaves["y"][None], run.model.outputs)
     model = run.model if what == "model" else run.data.teacher
     shapes = model.shapes()
     if kind_of(model) is Function:

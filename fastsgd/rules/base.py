@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real, shown, used, whole
+from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real_or_each, shown, used, whole
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
 from .localisation import Localisation
@@ -41,8 +41,8 @@ class Rule(Record, ABC):
     w <- w - eta_t step_scale g                               or as the rule says
     a <- average a + (1 - average) w                          weight averaging, from a = w at the start
 
-    lost_above: a run is lost at the first step on which the loss of one of its samples is not finite in the run's
-        dtype, or |h(x) - y| (of losses that are not squared: |h(x)|) exceeds this number > 0, or whose update
+    lost_above [] or [N]: a run is lost at the first step on which the loss of one of its samples is not finite in the
+        run's dtype, or |h(x) - y| (of losses that are not squared: |h(x)|) exceeds this number > 0, or whose update
         would make a weight or a buffer infinite or NaN; it keeps the weights and buffers from before that step
     weight_decay: >= 0, [] or [N], or {name of a parameter: [] or [N]}, 0 for those that are not named
     decoupled: weight decay as in AdamW, w <- (1 - eta_t weight_decay) w before the step, and not in the gradient
@@ -64,7 +64,7 @@ class Rule(Record, ABC):
               "gradient_alpha")
     carries, flags = ("point", "average"), ("normalised", "decoupled", "grouped")
 
-    lost_above: float = float("inf")
+    lost_above: float | np.ndarray = float("inf")
     weight_decay: Any = 0.0
     balance_penalty: float | np.ndarray = 0.0
     normalised: bool = False
@@ -80,7 +80,7 @@ class Rule(Record, ABC):
 
     def __post_init__(self):
         put = object.__setattr__
-        put(self, "lost_above", real(self.lost_above, "rule.lost_above", 0, low_open=True))
+        put(self, "lost_above", real_or_each(self.lost_above, "rule.lost_above", 0, low_open=True))
         put(self, "weight_decay", per_parameter(self.weight_decay, "rule.weight_decay", 0))
         put(self, "balance_penalty", per_network(self.balance_penalty, "rule.balance_penalty", 0))
         if self.step_scale is not None:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SpecError
-from ..spec.check import per_network
+from ..spec.check import named_numbers
 from ..trace import programs, rule
 from ..trace.interpreter import evaluate
 from .base import Batched, Rule
@@ -40,7 +39,8 @@ class Function(Batched):
         super().__post_init__()
         put = object.__setattr__
         for name in ("state", "constants"):
-            put(self, name, _numbers(getattr(self, name), f"rule.{name}", self.carries if name == "state" else ()))
+            taken = Rule.carries if name == "state" else ("p", "g", "state", "lr", "t")
+            put(self, name, named_numbers(getattr(self, name), f"rule.{name}", taken))
         given = rule.Given(self.function, tuple(self.state), tuple(self.constants))
         why = None
         if self.function is not None or self.graph is None:
@@ -105,13 +105,3 @@ class Function(Batched):
         w, *states = (torch.cat(parts, dim=1) for parts in zip(*made, strict=True))
         carried |= dict(zip(self.state, states, strict=True))
         return w
-
-
-def _numbers(given, field, taken):
-    """{name: [] or [N]} of names that a function may have."""
-    if not isinstance(given, dict) or not all(isinstance(name, str) and name.isidentifier() for name in given):
-        raise SpecError(f"{field}: expected {{name: number or [N]}}, names as Python has them")
-    known = {*taken, *Rule.carries} if field == "rule.state" else {"p", "g", "state", "lr", "t"}
-    if known & set(given):
-        raise SpecError(f"{field}: the names {sorted(known & set(given))} are taken")
-    return {name: per_network(value, f"{field}[{name!r}]") for name, value in given.items()}

@@ -144,8 +144,13 @@ class Compiled:
             to = _aligned(f.shape, dtype)
             kinds = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_float if dtype == "float32" else ctypes.c_double,
                      ctypes.c_void_p)
-            ctypes.CFUNCTYPE(ctypes.c_uint, *kinds)(self.entries["dloss"][self.number])(
-                f.ctypes.data, y.ctypes.data, float(np.finfo(dtype).max), to.ctypes.data)
+            own = [leaves[name].reshape(self.width, -1) for name in leaves if name not in ("f", "y")]
+            if own:
+                most = np.full((self.width, 1), np.finfo(dtype).max)
+                _call(self.entries["own_dloss"][self.number], f, y, _rows(np.concatenate([most, *own], 1), dtype), to)
+            else:
+                ctypes.CFUNCTYPE(ctypes.c_uint, *kinds)(self.entries["dloss"][self.number])(
+                    f.ctypes.data, y.ctypes.data, float(np.finfo(dtype).max), to.ctypes.data)
             return None, to.T.copy()
         if program.kind == "Rule":
             return self._moved(leaves)

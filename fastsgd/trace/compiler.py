@@ -22,7 +22,7 @@ from ..files import cache_folder, keep
 
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
 MACHINE = {"v3": ("-march=x86-64-v3",), "v4": ("-march=x86-64-v4",)}  # as setup.py builds the modules
-KINDS = {"Model": ("FS_TRACED_MODEL", ("forward", "vjp")), "Loss": ("FS_TRACED_LOSS", ("dloss",)),
+KINDS = {"Model": ("FS_TRACED_MODEL", ("forward", "vjp")), "Loss": ("FS_TRACED_LOSS", ("dloss", "own_dloss")),
          "Penalty": ("FS_TRACED_PENALTY", ("penalty",)), "Rule": ("FS_TRACED_RULE", ("move",))}
 
 

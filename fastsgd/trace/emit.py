@@ -148,14 +148,21 @@ def beside(index, shape, layout):
                for name, other in layout.shapes.items())
 
 
-def loss(value, gaps, outputs, labels):
-    """C++ of `struct Loss` with dloss(f, y, bound, g), of a loss of leaves "f" and "y" and what its bound holds for."""
+def loss(value, gaps, outputs, labels, numbers):
+    """C++ of `struct Loss` with dloss(f, y, bound, g, numbers), of a loss and what its bound holds for.
+
+    They depend on leaves "f" and "y", and on `numbers` {leaf: size} that each network has of its own, in this order
+    """
     ends = shared([value, gaps, leaf("f", _leaf_shape(value, gaps, "f", outputs))])
     value, gaps, f = ends
     grad = gradients([value], [_one(value)], [f])[0]
     wanted = shared([gaps] if grad is None else [gaps, grad])
     kept, padded = kept_nodes(wanted)
-    part = Part({"f": lambda at: f"f[{at}]", "y": lambda at: f"y[{at}]"})
+    reads, first = {"f": lambda at: f"f[{at}]", "y": lambda at: f"y[{at}]"}, 0
+    for name, size in numbers.items():
+        reads[name] = lambda at, first=first: f"numbers[{_plus(at, first)}]"
+        first += size
+    part = Part(reads)
     for node in kept:
         part.keep(node, id(node) in padded, None)
     at = positions(wanted[0]).reshape(-1)
@@ -170,7 +177,8 @@ struct Loss {{
   using T = typename Tm::T;
   using V = typename Tm::V;
   static constexpr int labels = {labels};
-  FS_HD fs::u32 dloss(const V* f, const V* y, T bound, V* g) const {{
+  template <class Bound>
+  FS_HD fs::u32 dloss(const V* f, const V* y, Bound bound, V* g, const V* numbers) const {{
     fs::u32 bad = 0;
 {part.text()}
     return bad;

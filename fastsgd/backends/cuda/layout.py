@@ -92,7 +92,7 @@ def in_fused_loop(work):
 def _network_bytes(work):
     """What a network has on a card from launch to launch."""
     network = work.P * work.item * (1 + len(work.buffers)) + 8 + 8 + 8 + work.item + 4
-    numbers = len(work.hyper) + len(work.constants) + 3 * work.groups
+    numbers = len(work.hyper) + len(work.constants) + work.losses + 3 * work.groups
     return network + numbers * work.item + len(work.noises) * (work.item + 4)
 
 
@@ -221,7 +221,7 @@ def _general_rows(work):
     traced = _own(work)
     kept = traced["model"].rows if work.form is None else work.form.residuals
     kept = max(kept, traced["penalty"].rows if "penalty" in traced else 0)
-    return arrays * work.P + kept + work.d + teacher + 3 * work.groups + work.room + _rule_numbers(work)
+    return arrays * work.P + kept + work.d + teacher + 3 * work.groups + work.room + _rule_numbers(work) + work.losses
 
 
 def _rule_numbers(work):
@@ -303,4 +303,4 @@ def _general_program(work, lanes, rows, shares, staged):
         one=work.noise_on_one_label, groups=work.groups, room=work.room, ragged=work.ragged,
         own="".join(program.text for program in traced.values()),
         own_loss="loss" in traced, penalty_rows=traced["penalty"].rows if "penalty" in traced else None,
-        rule_numbers=_rule_numbers(work))
+        rule_numbers=_rule_numbers(work), losses=work.losses)

@@ -150,6 +150,8 @@ def _no_kernel(work):
         return "it has no kernel for a penalty of your own"
     if work.traits["function"]:
         return "it has no kernel for a rule of your own"
+    if work.losses:
+        return "its kernels read one loss for all networks; backend='cpu' has one for each"
     if work.sets:
         return "its kernels read one data set for all networks; backend='cpu' has one for each"
     if work.fresh or work.streamed:
