@@ -9,7 +9,7 @@ import numpy as np
 
 from . import backends, measure, origin
 from .errors import SpecError
-from .plan import plan as make_plan
+from .plan import one as make_plan
 from .result import Result
 from .rules import GD
 from .running import LAUNCH_SECONDS, Running, Taken

@@ -14,7 +14,7 @@ from .lowering.work import Work
 from .spec import draws
 from .spec.check import other_dtype
 from .spec.fields import arrays, chosen, lengths
-from .spec.planned import Plan, Tuning
+from .spec.planned import Groups, Plan, Tuning
 from .spec.run import Run
 from .trial import trial
 
@@ -25,13 +25,29 @@ SAFE = 1e-30  # between it and its inverse any dtype has a number
 AXES = ("net", "step", "step_size", "lost", "stopped", "stopped_by")  # names that a labelled result gives away itself
 
 
-def plan(run: Run, tuning: Tuning | None = None) -> Plan:
+def plan(run: Run, tuning: Tuning | None = None) -> Plan | Groups:
     """Check a Run as a whole and choose how to do it. Nothing is computed yet; `plan(run).explain()` says what and why.
 
     run: fs.Run
     tuning: fs.Tuning, optional - choices of your own; they change speed, never a bit of the result
-    Returns a Plan. Raises PlanError where fields disagree, BackendUnavailable if a named backend cannot run here.
+    Returns a Plan, or the Groups of those of a run with batch sizes [N]. Raises PlanError where fields disagree,
+    BackendUnavailable if a named backend cannot run here.
     """
+    if not isinstance(run, Run) or getattr(run.rule, "batches", None) is None:
+        return one(run, tuning)
+    _, population = _count(run)
+    ids = np.arange(population, dtype=np.int64) if run.ids is None else run.ids
+    sizes, where = run.rule.batches[ids], []
+    plans = []
+    for size in np.unique(sizes):
+        where.append(np.flatnonzero(sizes == size))
+        plans.append(one(run.replace(rule=run.rule.of_batch(int(size)), ids=ids[where[-1]], networks=population),
+                         tuning))
+    return Groups(run, ids, tuple(plans), tuple(where))
+
+
+def one(run: Run, tuning: Tuning | None = None) -> Plan:
+    """The Plan of a run of one batch size."""
     made, start = prepared(run, tuning)
     object.__setattr__(made, "start", start())  # last, since it takes memory
     return made

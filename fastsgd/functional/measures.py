@@ -9,7 +9,7 @@ from ..execute import execute
 from ..losses import CrossEntropy
 from ..metrics import FeatureSparsity, JacobianRank, JacobianSpectrum, TrainAccuracy, TrainLoss
 from ..models.base import as_rows
-from ..plan import plan as make_plan
+from ..plan import one as make_plan
 from ..rules import SGD
 from ..spec.metric import Custom, Metric
 from ..spec.problem import Dataset

@@ -1,14 +1,14 @@
 """Owns what every update rule shares: when a run counts as lost, penalties, noises, averaging."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from ..errors import SpecError
-from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real_or_each, shown, used, whole
+from ..errors import PlanError, SpecError
+from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real_or_each, shown, used, whole_or_each
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
 from .localisation import Localisation
@@ -105,6 +105,23 @@ class Rule(Record, ABC):
     @abstractmethod
     def batch(self, n: int) -> int:
         """Number of samples in one step, of n."""
+
+    @property
+    def batches(self) -> np.ndarray | None:
+        """[N] samples a step where networks have numbers of their own; None where they share one."""
+        sizes = getattr(self, "batch_size", None)
+        return sizes if np.ndim(sizes) else None
+
+    def of_batch(self, size: int) -> Any:
+        """The same rule with so many samples a step."""
+        return replace(self, batch_size=size)
+
+    def _one_size(self):
+        """The one number of samples a step. Raises PlanError where networks have numbers of their own."""
+        if self.batches is not None:
+            raise PlanError("rule.batch_size: one of each network given, which fs.train and fs.plan take, networks of "
+                            "a size together; here it is one number")
+        return self.batch_size
 
     whole_run = False  # whether its noise can only be made of the whole run
     full = False  # whether a step takes every sample once
@@ -288,15 +305,16 @@ class Descent(Rule):
 class Batched(Rule):
     """A rule whose step takes some samples or all of them.
 
-    batch_size: samples a step, 1 <= B < 2**32, or None for all n of them
+    batch_size [] or [N]: samples a step, 1 <= B < 2**32, or None for all n of them. With [N], networks of a size are
+        one run, whose results are put together
     """
 
-    batch_size: int | None = 1
+    batch_size: int | np.ndarray | None = 1
 
     def __post_init__(self):
         super().__post_init__()
         if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", whole(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
+            object.__setattr__(self, "batch_size", whole_or_each(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 
     @property
     def full(self) -> bool:
@@ -304,4 +322,4 @@ class Batched(Rule):
         return self.batch_size is None
 
     def batch(self, n: int) -> int:
-        return n if self.full else self.batch_size
+        return n if self.full else self._one_size()

@@ -166,6 +166,18 @@ def real(value, field, low=None, low_open=False, high=None):
     return float(value)
 
 
+def whole_or_each(value, field, low=0, high=None):
+    """A whole number, as `whole` has it, or [N] int64, one of each network."""
+    if np.ndim(value) == 0 or isinstance(value, NO_NUMBERS):
+        return whole(value, field, low, high)
+    array = as_array(value, field, ndim=1, kinds="iu")
+    if not array.size or array.min() < low or (high is not None and array.max() > high):
+        given = f"{array.min()} .. {array.max()}" if array.size else "none"
+        raise SpecError(f"{field}: {given} given, expected whole numbers >= {low}" + (
+            "" if high is None else f" and <= {high}") + ", one of each network")
+    return frozen(array.astype(np.int64))
+
+
 def real_or_each(value, field, low, low_open=False, high=None):
     """One real number >= low as a float, as `real` has it, or [N], one of each network."""
     if np.ndim(value) == 0 or isinstance(value, NO_NUMBERS):

@@ -243,6 +243,30 @@ class Plan(Record):
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, eq=False)
+class Groups(Record):
+    """The plans of a run whose networks have batch sizes of their own: one for each size.
+
+    run: the request; ids [N] int64: its networks; plans; where: for each plan, positions of its networks among `ids`
+    """
+
+    run: Any
+    ids: np.ndarray
+    plans: tuple
+    where: tuple
+
+    @property
+    def N(self) -> int:
+        """Number of networks that run."""
+        return len(self.ids)
+
+    def explain(self) -> str:
+        """A plain text: the groups, then each as a Plan explains itself."""
+        sizes = ", ".join(f"{len(at)} with {one.batch} a step" for one, at in zip(self.plans, self.where, strict=True))
+        return "\n".join([f"{self.N} networks in {len(self.plans)} groups, run one after the other: {sizes}",
+                          *(one.explain() for one in self.plans)])
+
+
 def _range(values):
     return f"{values.min():g}" if values.min() == values.max() else f"{values.min():g} .. {values.max():g}"
 

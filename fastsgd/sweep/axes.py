@@ -160,7 +160,7 @@ def together(run, name, values):
 
 def _apart(name):
     """Whether values of a field are runs of their own although kernels take them per network: their loops differ."""
-    return name.startswith("loss.") or name == "rule.lost_above"
+    return name.startswith("loss.") or name in ("rule.lost_above", "rule.batch_size")
 
 
 def scalar(value):
