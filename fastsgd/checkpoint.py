@@ -14,7 +14,7 @@ from . import archive
 from .errors import SpecError
 from .execute import Progress, execute
 from .files import writable
-from .plan import plan as make_plan
+from .plan import one as make_plan
 from .result import STOPS, Result
 from .spec import codec
 from .spec.check import real

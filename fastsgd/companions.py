@@ -10,7 +10,7 @@ import numpy as np
 from .errors import PlanError, SpecError
 from .execute import Progress, finished, stages
 from .metrics.base import norm
-from .plan import plan as make_plan
+from .plan import one as make_plan
 from .spec.check import whole
 from .spec.fields import alone
 from .spec.planned import Tuning

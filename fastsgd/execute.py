@@ -9,7 +9,7 @@ import numpy as np
 
 from . import backends, measure, origin
 from .errors import SpecError
-from .plan import plan as make_plan
+from .plan import one as make_plan
 from .result import Result
 from .rules import GD
 from .running import LAUNCH_SECONDS, Running, Taken
@@ -210,7 +210,9 @@ def _taken(plan, done, alive):
     if run.save.floor is None or not len(alive):
         return Taken(alive, read, run.save.of == "weights")
     data = run.data if plan.sets is None else run.data.chosen(plan.sets[alive])
-    down = run.replace(data=data, rule=GD(lost_above=run.rule.lost_above), step_size=run.save.floor.step_size,
+    who, most = plan.ids[alive], run.rule.lost_above
+    down = run.replace(data=data, rule=GD(lost_above=most[who] if np.ndim(most) else most),
+                       loss=run.loss.picked(who), step_size=run.save.floor.step_size,
                        order=None, steps=run.save.floor.steps, networks=len(alive), ids=None, save=None, metrics=(),
                        init=run.model.unflatten(read()), stop=(), backend=plan.backend)
     result = execute(make_plan(down, Tuning(threads=plan.tuning.threads)))

@@ -97,11 +97,11 @@ def fork(result: Result, at: int | None = None, *, seed: int | None = None, copi
     if plan.N != len(weights) * copies:
         raise PlanError(f"networks: the fork has {len(weights) * copies}, per-network fields are for {plan.N}")
     names, before = run.rule.buffers(), result.run.rule.buffers()
+    weights, lost, buffers = (np.repeat(a, copies, axis=0) for a in (weights, lost, buffers))
     carried = np.zeros((len(weights), len(names), weights.shape[1]), weights.dtype)
-    carried = run.rule.begin(carried, weights, run.model.shapes())
+    carried = run.rule.begin(carried, weights, run.model.shapes(), plan.ids)
     for name in set(names) & set(before):
         carried[:, names.index(name)] = buffers[:, before.index(name)]
-    weights, lost, carried = (np.repeat(a, copies, axis=0) for a in (weights, lost, carried))
     saved = np.full((plan.N, len(plan.saves), run.model.P), np.nan, run.dtype) if run.save.params else None
     start = Progress(at, 0, weights, lost, carried, {}, saved, {"training": 0.0, "metrics": 0.0}, *stops)
     with watcher(plan, progress) as watch:
@@ -183,6 +183,7 @@ def _copied(result, copies):
     N = len(result.ids)
     places = np.repeat(np.arange(N), copies)
     changes = {name: chosen(getattr(run, name), places, N) for name in ("model", "step_size", "rule", "stop")}
+    changes["loss"] = run.loss.picked(places)
     if run.data.sets:
         changes["data"] = run.data.chosen(run.data.numbers[places])
     if len(getattr(run.order, "table", ())) > 1:

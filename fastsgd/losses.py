@@ -8,11 +8,14 @@ import numpy as np
 
 from .errors import SpecError
 from .spec import loss
+from .spec.check import named_numbers
 from .spec.loss import *  # noqa: F403  a loss is one class there, and public
 from .spec.loss import Loss
+from .spec.operators import like
 from .trace import programs
 from .trace.interpreter import evaluate
 
+CONSTANT = "constants."  # before their names
 __all__ = [*(kind.__name__ for kind in loss.KINDS), "Function", "Loss"]
 
 
@@ -25,14 +28,17 @@ class Function(Loss):
     """A loss of one sample given by a torch function, factor * function(h, y), a number.
 
     function: (h [] or [o], y [] or [k]) -> tensor []: of one sample's outputs and labels, in torch's operators;
-        docs/own.md lists them. Labels are numbers of the run's dtype; classes are had by y.long()
-    factor: c > 0
+        docs/own.md lists them. Labels are numbers of the run's dtype; classes are had by y.long(). It may take
+        `constants` besides, by name
+    factor: c > 0, [] or [N]
+    constants: {name: [] or [N]}: numbers of the loss, such as a threshold
     graph: what was traced, as text; a plan makes it, and files keep it
     A run is lost where |h| exceeds the rule's `lost_above`, as with any loss that is not squared.
     """
 
     function: object = field(default=None, metadata={"in_files": False}, repr=False)
-    factor: float = 1.0
+    factor: float | np.ndarray = 1.0
+    constants: dict = field(default_factory=dict)
     outputs: int | None = field(default=None, repr=False)
     labels: tuple | None = field(default=None, repr=False)
     graph: str | None = field(default=None, repr=False)
@@ -41,10 +47,12 @@ class Function(Loss):
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "constants", named_numbers(self.constants, "loss.constants", {"h", "y"}))
         nodes = None
         if self.graph is not None:
             nodes = programs.from_text(self.graph)
-            legal = {"f": () if self.outputs == 1 else (self.outputs,), "y": tuple(self.labels or ())}
+            legal = {"f": () if self.outputs == 1 else (self.outputs,), "y": tuple(self.labels or ()),
+                     **dict.fromkeys(self.own(), ())}
             if not programs.is_number(nodes, {"value", "gap"}, legal):
                 raise SpecError("loss.graph: is not that of a loss with these outputs and labels")
         elif not callable(self.function):
@@ -59,10 +67,19 @@ class Function(Loss):
         if self.function is None:
             raise SpecError(f"loss.function: files keep no functions, and this loss was traced for {self.outputs} "
                             f"output(s) and labels {list(self.labels)}; give it again")
-        graph, why = programs.text_or_why(lambda: programs.loss_graph(self._one, None, outputs, labels))
+        graph, why = programs.text_or_why(lambda: programs.loss_graph(
+            lambda loss: loss._one, self, outputs, labels, self.own()))
         made = replace(self, outputs=outputs, labels=labels, graph=graph)
         object.__setattr__(made, "_why", why)
         return made
+
+    def numbers(self) -> dict:
+        return super().numbers() | {f"{CONSTANT}{name}": a for name, a in self.constants.items()}
+
+    def having(self, numbers: dict) -> Loss:
+        own = {name.removeprefix(CONSTANT): a for name, a in numbers.items() if name.startswith(CONSTANT)}
+        rest = {name: a for name, a in numbers.items() if not name.startswith(CONSTANT)}
+        return super().having(rest | {"constants": self.constants | own})
 
     def why_not(self) -> str | None:
         """None, or a sentence saying why there is no graph."""
@@ -73,21 +90,23 @@ class Function(Loss):
         return self._nodes
 
     def _one(self, f, y):
-        return self.factor * self.function(f, y)
+        return self.factor * self.function(f, y, **self.constants)
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         lead = f.ndim - (outputs > 1)
         numpy = isinstance(f, np.ndarray)
         if self._nodes is not None and (numpy or self.function is None):
             y = y if numpy else y.to(f.dtype)
-            return evaluate([self._nodes["value"]], {"f": f, "y": y})[0]
+            numbers = {name: like(a, f) for name, a in self.numbers().items()}
+            return evaluate([self._nodes["value"]], {"f": f, "y": y} | numbers)[0]
         import torch
 
         f, y = (torch.from_numpy(np.array(a)) if numpy else a for a in (f, y))
+        one = self.having({name: like(a, f) for name, a in self.numbers().items() if not isinstance(a, float)})._one
         shape, tail = tuple(f.shape[:lead]), tuple(y.shape[lead:])
         y = y.to(f.dtype).expand(*shape, *tail)
         count = prod(shape)
-        each = torch.func.vmap(lambda a, b: self._one(a, b).reshape(()))(
+        each = torch.func.vmap(lambda a, b: one(a, b).reshape(()))(
             f.reshape(count, *f.shape[lead:]), y.reshape(count, *tail)).reshape(shape)
         return each.numpy() if numpy else each
 

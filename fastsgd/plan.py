@@ -15,7 +15,7 @@ from .models.population import refuse_population
 from .spec import draws
 from .spec.check import other_dtype
 from .spec.fields import arrays, chosen, lengths
-from .spec.planned import Plan, Tuning
+from .spec.planned import Groups, Plan, Tuning
 from .spec.run import Run
 from .trial import trial
 
@@ -27,13 +27,29 @@ HYPER = ("step_size", "model", "rule", "loss", "stop")  # whose arrays are numbe
 AXES = ("net", "step", "step_size", "lost", "stopped", "stopped_by")  # names that a labelled result gives away itself
 
 
-def plan(run: Run, tuning: Tuning | None = None) -> Plan:
+def plan(run: Run, tuning: Tuning | None = None) -> Plan | Groups:
     """Check a Run as a whole and choose how to do it. Nothing is computed yet; `plan(run).explain()` says what and why.
 
     run: fs.Run
     tuning: fs.Tuning, optional - choices of your own; they change speed, never a bit of the result
-    Returns a Plan. Raises PlanError where fields disagree, BackendUnavailable if a named backend cannot run here.
+    Returns a Plan, or the Groups of those of a run with batch sizes [N]. Raises PlanError where fields disagree,
+    BackendUnavailable if a named backend cannot run here.
     """
+    if not isinstance(run, Run) or getattr(run.rule, "batches", None) is None:
+        return one(run, tuning)
+    _, population = _count(run)
+    ids = np.arange(population, dtype=np.int64) if run.ids is None else run.ids
+    sizes, where = run.rule.batches[ids], []
+    plans = []
+    for size in np.unique(sizes):
+        where.append(np.flatnonzero(sizes == size))
+        plans.append(one(run.replace(rule=run.rule.of_batch(int(size)), ids=ids[where[-1]], networks=population),
+                         tuning))
+    return Groups(run, ids, tuple(plans), tuple(where))
+
+
+def one(run: Run, tuning: Tuning | None = None) -> Plan:
+    """The Plan of a run of one batch size."""
     made, start = prepared(run, tuning)
     object.__setattr__(made, "start", start())  # last, since it takes memory
     return made
@@ -80,6 +96,7 @@ def prepared(run, tuning=None):
     made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
                 sets=run.data.numbers[ids] if run.data.sets else None,
+                losses=work.own_losses(ids) if work.losses else None,
                 levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
                 memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
     a_step = backend.table_bytes(made)
@@ -97,6 +114,7 @@ def _members(run, ids, population):
     own = object.__new__(type(run))
     own.__dict__.update(vars(run))
     own.__dict__.update((name, chosen(getattr(run, name), ids, population)) for name in ("step_size", "rule", "stop"))
+    own.__dict__["loss"] = run.loss.picked(ids)
     if run.init is not None:
         shapes = run.model.shapes()
         own.__dict__["init"] = {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a
@@ -188,6 +206,10 @@ def _labels(run):
     model, data, loss = run.model, run.data.rows, run.loss
     for name, y in (("y", data.y), ("y_test", data.y_test)):
         why = loss.refuse(model.outputs, y) if y is not None or name == "y" else None
+        if why and data is not run.data:  # sets one after the other: shapes are said as they were given
+            lead = getattr(run.data, name).shape[:2]
+            for shape in {y.shape, y.shape[:1], (len(y), model.outputs)}:
+                why = why.replace(f" {shape}", f" {(*lead, *shape[1:])}")
         if why:
             raise PlanError(f"loss: {why.replace('y has', f'{name} has')}")
     made = getattr(data, "outputs", model.outputs)
@@ -326,7 +348,8 @@ def _representable(work, base, numbers, noises, each):
     run, given = work.run, {"step_size": base, "rule, of single parameters": each}
     given |= {f"rule.{name}": a for name, a in numbers.items()}
     given |= {f"rule.{name}": base for name, (base, _, _) in noises.items()}
-    given |= {"loss.factor": 2 * float(run.loss.factor), "loss.weights": getattr(run.loss, "weights", None)}
+    given |= {f"loss.{name}": np.asarray(a, np.float64) for name, a in run.loss.numbers().items()}
+    given["loss.factor"] = 2 * given["loss.factor"]
     given["data.scale"] = getattr(run.data, "scale", None)
     if run.data.kind == "population":
         given["data, as the closed form has them"] = work.run.data.X

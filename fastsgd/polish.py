@@ -106,6 +106,9 @@ def _given(of, data, params, loss, weight_decay):
     loss = Squared() if loss is None else loss
     if not getattr(data, "n", 0):
         raise SpecError("data: has no training set, whose mean loss is polished; see fs.Dataset")
+    if loss.lengths():
+        raise SpecError(f"loss: {', '.join(loss.lengths())} of each network given, polish takes one loss; select the "
+                        "networks of one and give loss=loss.picked(k) with their params")
     if data.sets:
         raise SpecError(f"data: has {data.sets} data sets, polish takes one; select the networks of one and give "
                         "data=data.of(k) with their params")

@@ -247,3 +247,21 @@ def concat(results: Iterable[Result]) -> Result:
                   stopped=put("stopped"), stopped_by=put("stopped_by"),
                   records=records, saved_weights=saved, buffers=buffers, provenance=first.provenance | {"parts": [
                       result.provenance for result in results]})
+
+
+def gathered(run, ids, where, parts):
+    """The Result of a run whose networks, at positions `where` [M] each, were those of several Results."""
+    def put(arrays):
+        arrays = list(arrays)
+        if any(a is None for a in arrays):
+            return None
+        out = np.empty((len(ids), *arrays[0].shape[1:]), arrays[0].dtype)
+        for at, a in zip(where, arrays, strict=True):
+            out[at] = a
+        return out
+
+    made = {name: put(getattr(part, name) for part in parts)
+            for name in ("base", "lost", "weights", "saved_weights", "buffers", "stopped", "stopped_by")}
+    return Result(run=run, steps=parts[0].steps, ids=ids, provenance=parts[0].provenance | {
+        "parts": [part.provenance for part in parts]}, **made, records={
+            name: put(part.records[name] for part in parts) for name in parts[0].records})

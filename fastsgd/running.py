@@ -15,6 +15,7 @@ from .lowering.contract import ALIVE
 from .plan import PART
 from .settle import settle
 
+PLACES = 256  # of kinds of networks that are kept
 LAUNCH_SECONDS = 0.25  # of a launch: bars move and checkpoints are written between launches, which cost nothing then
 
 
@@ -43,7 +44,7 @@ class Running:
         self.backend = backends.by_name(plan.backend)
         self.stopped, self.by, self.halted = done.stopped, done.stopped_by, done.halted
         self.networks = {}  # {metric: networks a call}
-        self.places = {}  # {number of a data set: where its networks are measured}
+        self.places = {}  # {(data set, loss) of a network: where those that have them are measured}
         self.who = self.rest = None  # positions [M] of what the backend holds, and (weights, buffers, lost) of all
         lost = np.where(self.stopped >= 0, self.stopped, done.lost) if self.halted else done.lost
         self._load(plan, done.weights, lost, done.buffers)
@@ -138,23 +139,38 @@ class Running:
         return out
 
     def measured(self, metric, taken):
-        """Yield (positions, values) of a metric; where each network has a data set of its own, set by set."""
-        if self.plan.sets is None:
+        """Yield (positions, values) of a metric; where networks have data sets or losses of their own, kind by kind."""
+        if self.kinds is None:
             yield from self._measured(metric, taken, self.place)
             return
-        sets = self.plan.sets[taken.who]
-        order = np.argsort(sets, kind="stable")
-        for at in np.split(order, np.flatnonzero(np.diff(sets[order])) + 1) if len(order) else ():
+        kinds = self.kinds[taken.who]
+        order = np.argsort(kinds, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(kinds[order])) + 1) if len(order) else ():
             one = Taken(taken.who[at], lambda at=at: taken.weights[at], taken.held)
-            yield from self._measured(metric, one, self._place(int(sets[at[0]])))
+            yield from self._measured(metric, one, self._place(int(kinds[at[0]]), int(one.who[0])))
 
-    def _place(self, k):
-        """The place where metrics of networks that have data set k are measured."""
-        if k not in self.places:
-            work = self.plan.work
-            place = measure.place(self.plan.backend, work.of(self.plan.run.data.of(k)), self.plan.N)
-            self.places[k] = place.begin(self.plan)
-        return self.places[k]
+    @cached_property
+    def kinds(self):
+        """[N] which networks have the same data set and the same loss; None where all do."""
+        plan, columns = self.plan, []
+        if plan.sets is not None:
+            columns.append(plan.sets)
+        if plan.run.loss.lengths():
+            columns.append(plan.losses[:, 1:])
+        if not columns:
+            return None
+        return np.unique(np.column_stack(columns), axis=0, return_inverse=True)[1].reshape(-1)
+
+    def _place(self, kind, k):
+        """The place where metrics of networks of a kind are measured; the network at position k is one."""
+        if kind not in self.places:
+            run = self.plan.run
+            data = run.data if self.plan.sets is None else run.data.of(int(self.plan.sets[k]))
+            work = self.plan.work.of(data, run.loss.picked(int(self.plan.ids[k])))
+            if len(self.places) >= PLACES:  # points and tables that they keep
+                self.places.clear()
+            self.places[kind] = measure.place(self.plan.backend, work, self.plan.N).begin(self.plan)
+        return self.places[kind]
 
     def _measured(self, metric, taken, place):
         """The same in one place, so few networks at a time that Ctrl-C is answered within a second."""

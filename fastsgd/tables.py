@@ -14,7 +14,7 @@ from .spec import codec
 from .spec.fields import alone, chosen, joined, lengths, swept
 from .spec.record import described
 
-PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop")  # fields of a run that may be
+PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop", "loss")  # fields of a run that may be
 SUFFIXES = {".zarr": "zarr", ".nc": "netCDF"}
 
 
@@ -164,7 +164,8 @@ def together(runs, counts):
             fields[name] = _order(values, counts)
         elif name == "init" and all(values):
             fields[name] = _init(values, counts, runs[0].model.shapes())
-        elif name in PER_NETWORK or (name == "data" and any(value.sets for value in values)):
+        elif (any(value.sets for value in values) if name == "data" else
+              any(value.lengths() for value in values) if name == "loss" else name in PER_NETWORK):
             try:
                 fields[name] = joined(values, counts, name)
             except SpecError as error:

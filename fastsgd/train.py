@@ -7,9 +7,9 @@ from typing import Any
 from .checkpoint import Checkpoint, run_with
 from .errors import SpecError
 from .plan import plan as make_plan
-from .result import Result
+from .result import Result, gathered
 from .spec.loss import Loss
-from .spec.planned import Plan, Tuning
+from .spec.planned import Groups, Plan, Tuning
 from .spec.run import Run
 from .spec.save import SaveAt
 
@@ -34,17 +34,22 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
     tuning: fs.Tuning - speed choices of your own
     Returns a Result. Raises SpecError, PlanError or BackendUnavailable before anything runs.
     """
-    if isinstance(model, (Run, Plan)):
+    if isinstance(model, (Run, Plan, Groups)):
         fields = (data, rule, step_size, steps, networks, init, order, save, loss, device, ids, keys)
         if any(f is not None for f in fields) or metrics or stop or (dtype, backend, seed) != ("float32", "auto", 0):
             raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
-        if isinstance(model, Plan) and tuning is not None:
+        if not isinstance(model, Run) and tuning is not None:
             raise SpecError("tuning: a Plan has made its choices; give it to fs.plan(run, tuning)")
-        plan = model if isinstance(model, Plan) else make_plan(model, tuning)
+        plan = make_plan(model, tuning) if isinstance(model, Run) else model
     else:
         for name, value in (("data", data), ("rule", rule), ("step_size", step_size), ("steps", steps)):
             if value is None:
                 raise SpecError(f"{name}: missing")
         plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
                              backend, device, seed, ids, keys, stop), tuning)
-    return run_with(plan, checkpoint, progress)
+    if isinstance(plan, Plan):
+        return run_with(plan, checkpoint, progress)
+    if checkpoint is not None:
+        raise SpecError("checkpoint: given, but rule.batch_size has one of each network, and each size is a run of its "
+                        "own; train those of one size at a time, with ids= and one batch_size")
+    return gathered(plan.run, plan.ids, plan.where, [run_with(one, None, progress) for one in plan.plans])

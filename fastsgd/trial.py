@@ -119,11 +119,11 @@ def _gradient(run):
     """Check that the reference backend can differentiate the loss, as it does: by torch.func, networks side by side."""
     import torch
 
-    model, dtype = run.model, getattr(torch, run.dtype)
+    model, dtype, of = run.model, getattr(torch, run.dtype), run.loss.picked(0)
     X, y = torch.tensor(_inputs(run)), torch.tensor(np.asarray(_labels(run)), dtype=dtype)
 
     def loss(weights):
-        return run.loss.value(model.forward(model.unflatten(weights), X), y, model.outputs).mean()
+        return of.value(model.forward(model.unflatten(weights), X), y, model.outputs).mean()
 
     _call("model.forward (differentiated by torch.func.grad, under torch.func.vmap)",
           torch.func.vmap(torch.func.grad(loss)), torch.tensor(_pattern(1, model.P), dtype=dtype))
@@ -132,7 +132,7 @@ def _gradient(run):
 def _loss(run):
     import torch
 
-    loss, o, y = run.loss, run.model.outputs, np.asarray(_labels(run))
+    loss, o, y = run.loss.picked(0), run.model.outputs, np.asarray(_labels(run))
     f = _pattern(*_predictions(run.model))
 
     def value(kind):
@@ -148,7 +148,7 @@ def _loss(run):
     if not isinstance(gap, torch.Tensor) or gap.shape[:1] != (POINTS,):
         raise PlanError(f"loss.gap: returned shape {list(np.shape(gap))}, expected that of the predictions "
                         f"{list(f.shape)}")
-    bound = _call("loss.bound", loss.bound, float(run.rule.lost_above), run.dtype)
+    bound = _call("loss.bound", loss.bound, float(np.ravel(run.rule.lost_above)[0]), run.dtype)
     if not isinstance(bound, (int, float, np.number)) or isnan(bound):
         raise PlanError(f"loss.bound: returned {bound!r}, expected a number")
     if any(isinstance(metric, (TrainLoss, TestLoss)) for metric in _measured(run)):

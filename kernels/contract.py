@@ -31,6 +31,7 @@ LION = tl.constexpr(21)
 RMSPROP = tl.constexpr(22)
 ADAGRAD = tl.constexpr(23)
 MUON = tl.constexpr(24)
+FUNCTION = tl.constexpr(25)
 
 # activations
 IDENTITY = tl.constexpr(0)

@@ -99,6 +99,14 @@ RULES = {  # {name: rule}: every rule on two families
     "sde_schedule": R.SDE(sgd_step=fs.StepSize(0.1, decay_at=0.5, decay_by=4), intensity=1.5,
                           loss_level=np.random.default_rng(1).random((NETWORKS, STEPS))),
 }
+
+
+def own_rule(p, g, state, lr, t, beta):
+    """A step that shrinks with time, along a gradient without its mean so far."""
+    mean = beta * state["mean"] + (1 - beta) * g
+    return p - lr * (g - mean) / (1 + 0.1 * t).sqrt(), {"mean": mean, "seen": state["seen"] + abs(g)}
+
+
 CASES = {
     **FAMILIES,
     **{f"{name}_relu2": {"model": RELU, "rule": rule} for name, rule in RULES.items()},
@@ -163,6 +171,9 @@ CASES = {
                         "data": fs.data.Population(D, MENTORS, THEY)},
     "fresh_each": {"model": NET, "rule": R.SGD(batch_size=3, momentum=0.5), "data": fs.data.Fresh(
         D, TEACHER, TEACHER.unflatten(TEACHER.start(7, np.arange(NETWORKS))), "sparse", EACH + 0.3, scale=EACH + 1)},
+    "own_rule": {"model": FAMILIES["mlp_fixed"]["model"], "rule": R.Function(
+        own_rule, batch_size=2, state={"mean": EACH, "seen": 0}, constants={"beta": EACH}, average=0.5,
+        weight_decay={"W1": 0.1}, decoupled=True, step_scale={"b2": EACH}, label_noise=0.1)},
 }
 
 

@@ -33,11 +33,11 @@ FUSED = [(model, rule, dtype, team) for number, model in enumerate(MODELS) for k
 FUSED += [(model, "sgd", "float64", teams(model)[-1]) for model in MODELS]
 CARRIED = {name for name in CASES if layout.in_fused_loop(Work(general(name)))}  # lanes of a warp, not a block
 BLOCKS = {name: None if Work(general(name)).fused else 8 if name in CARRIED else (32, 64)[k // 2 % 2]
-          for k, name in enumerate(CASES)}
+          for k, name in enumerate(CASES)} | {"own_rule": 1}  # what is traced has a thread a network
 ALONE = ("everything", "sam_each", "adamw", "gradient_signs", "one_label", "reshuffle", "fresh", "cross", "auto")
 GENERAL = [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items())]  # a block a network
 GENERAL += [(name, DTYPES[k % 2], 1) for k, (name, team) in enumerate(BLOCKS.items())
-            if team and (name in FAMILIES or name.startswith(ALONE))]  # a thread: the text is nearer to the CPU's
+            if team and team > 1 and (name in FAMILIES or name.startswith(ALONE))]  # a thread: nearer to the CPU's text
 
 
 def everything(result):

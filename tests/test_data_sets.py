@@ -283,3 +283,12 @@ def test_arrays_of_networks_are_measured_on_their_own_sets():
     w[1] = np.nan
     got = fs.functional.measure(fs.metrics.TrainLoss(), model, w, data)
     np.testing.assert_allclose(got, [want[0], np.nan, *want[2:]], rtol=1e-14)
+
+
+def test_labels_of_another_shape_are_said_as_they_were_given():
+    X = np.ones((3, 10, 5))
+    for y, outputs, words in ((np.ones((3, 10, 1)), 1, r"y has shape \(3, 10, 1\), .* needs \(3, 10\)"),
+                              (np.ones((3, 10)), 2, r"y has shape \(3, 10\), .* needs \(3, 10, 2\)")):
+        with pytest.raises(fs.PlanError, match=words):
+            fs.plan(fs.Run(fs.models.MLP(5, 4, outputs=outputs), fs.Dataset(X, y), fs.rules.SGD(), 0.1, 5,
+                           dtype="float64"))

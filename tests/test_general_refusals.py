@@ -73,7 +73,7 @@ RECORDS = [
     *bad_numbers(fs.orders.Reshuffle, "order.network", (-1, 2**32, 1.0, True)),
     *bad_numbers(L.Logistic, "loss.factor", (0, -1, NAN, INF)), *bad_numbers(L.Hinge, "loss.factor", (0, INF)),
     *bad_numbers(L.CrossEntropy, "loss.factor", (0, "x")),
-    *bad_numbers(lambda v: L.Squared(weights=v), "loss.weights", ([], [1, -1], [NAN], [[1.0]], 1.0, "x")),
+    *bad_numbers(lambda v: L.Squared(weights=v), "loss.weights", ([], [1, -1], [NAN], [[[1.0]]], 1.0, "x")),
     *bad_numbers(lambda v: M.MLP(D, v), "model.widths", (0, 1.5, (3, 0), (1,) * 8, "wide", None, True)),
     *bad_numbers(lambda v: M.MLP(v, 3), "model.d", (0, -1, 2.5)),
     *bad_numbers(lambda v: M.MLP(D, 3, outputs=v), "model.outputs", (0, 1.5, True)),

@@ -199,3 +199,16 @@ def test_muon_has_no_kernel_in_triton():
     from fastsgd.lowering.work import Work
 
     assert "looks at matrices" in _no_kernel(Work(general({"model": NET, "rule": R.Muon()})))
+
+
+def test_muon_moves_by_the_direction_of_gradients_whose_squares_overflow():
+    for dtype, size in (("float32", 1e25), ("float64", 1e200)):
+        run = general({"model": NET, "rule": R.Muon(batch_size=None)}, dtype, networks=3, step_size=0.02, steps=1,
+                      metrics=())
+        large = run.replace(loss=fs.losses.Squared(size))
+        start, small, got = (fs.train(one).weights for one in (run.replace(step_size=1e-30), run, large))
+        at = slice(0, 6 * D)  # the first matrix
+        assert np.abs(small - start)[:, at].max() > 1e-3
+        np.testing.assert_allclose(got[:, at], small[:, at], rtol=0, atol=1e-5 if dtype == "float32" else 1e-12)
+        witness = fs.train(large.replace(backend="reference")).weights
+        np.testing.assert_allclose(got[:, at], witness[:, at], rtol=0, atol=1e-5 if dtype == "float32" else 1e-12)

@@ -131,7 +131,7 @@ class SoftSign(Batched):
 ''',
         "fastsgd/rules/__init__.py": [
             ("from .sign import SignSGD\n", "from .sign import SignSGD\nfrom .softsign import SoftSign\n"),
-            ('"SignSGD"]', '"SignSGD", "SoftSign"]'), ("Adagrad, Muon, Flow)", "Adagrad, Muon, Flow, SoftSign)")],
+            ('"SignSGD"]', '"SignSGD", "SoftSign"]'), ("Muon, Flow, Function)", "Muon, Flow, Function, SoftSign)")],
         "csrc/core/rules/update.h": [("  if (u.is(ADAM)) {", '''  if (u.is(SOFTSIGN))
     for (int p = mine<Tm>(begin); p < end; p += Tm::step()) g[p] = g[p] / (one + abs(g[p]));
   if (u.is(ADAM)) {''')],

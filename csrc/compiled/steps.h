@@ -184,7 +184,7 @@ class Steps {
 // A loss of ours, its kind known.
 template <class T, typename Loss<T>::Kind KIND>
 FS_HD Loss<T> known_loss(const Loss<T>& given) {
-  return {KIND, given.factor, given.weights, given.bound, {}};
+  return {KIND, given.factor, given.weights, given.bound, {}, {}};
 }
 // A traced one.
 template <class T, class Traced>
@@ -192,7 +192,7 @@ struct KnownTraced {
   T bound;
   template <class V>
   FS_HD u32 dloss(const V* f, const V* y, int, V* g) const {
-    return Traced().dloss(f, y, bound, g);
+    return Traced().dloss(f, y, bound, g, (const V*)nullptr);
   }
 };
 

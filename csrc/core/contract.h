@@ -19,9 +19,10 @@
   GRADIENT_ALPHA, MOMENTUM, DAMPENING, BETA1, BETA2, EPSILON, RHO
 #define FS_HYPER_NAMES "weight_decay", "balance_penalty", "average", "clip_value", "clip_norm", "localisation", \
   "label_alpha", "gradient_alpha", "momentum", "dampening", "beta1", "beta2", "epsilon", "rho"
-#define FS_FLAG_WORDS NORMALISED, DECOUPLED, GROUPED, NESTEROV, ADAM, UNIT, SIGN, LION, RMSPROP, ADAGRAD, MUON
+#define FS_FLAG_WORDS NORMALISED, DECOUPLED, GROUPED, NESTEROV, ADAM, UNIT, SIGN, LION, RMSPROP, ADAGRAD, MUON, \
+  FUNCTION
 #define FS_FLAG_NAMES "normalised", "decoupled", "grouped", "nesterov", "adam", "unit", "sign", "lion", "rmsprop", \
-  "adagrad", "muon"
+  "adagrad", "muon", "function"
 #define FS_STREAMS ORDER = 0, LABEL_NOISE = 1, INIT = 2, INPUTS = 3, PERMUTATION = 4, GRADIENT_NOISE = 5
 #define FS_UNSETTLED -2
 // clang-format on

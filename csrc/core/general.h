@@ -46,6 +46,8 @@ struct GeneralJob {
   T* buffers;  // [N, update.buffers, P] read and written
   int labels;  // numbers in a row of y
   Loss<T> loss;
+  const T* losses;   // [N, loss_numbers] where networks have losses of their own, or null
+  int loss_numbers;  // OWN_NUMBERS and more
   Update update;
   const T* hyper[HYPERS];  // [N] each, or null
   int groups;              // named arrays of parameters, where they have numbers of their own
@@ -57,6 +59,8 @@ struct GeneralJob {
   Noise<T> label_noise, gradient_noise;
   Fresh<T> fresh;
   TracedPenalty penalty;  // on top of what the rule adds
+  TracedRule own;         // in the place of the rule's step, with its constants
+  const T* constants;     // [N, own.numbers - 2]
 
   // Whether label noise is on one sample, drawn in the run's order, on top of a full step.
   FS_HD bool one_label() const { return label_noise.one && label_noise.amplitude.base; }
@@ -70,6 +74,7 @@ struct GeneralRows {
   V *w, *gradient, *point, *own;
   V* buffers;          // [buffers, P]
   V *each, *room;      // [groups, EACH] and [room]
+  V *numbers, *loss;   // [own.numbers] and [loss_numbers]
   V *residuals, *out;  // [model.residuals] and [o]
   V* dloss;            // [o] derivative of the loss
   V *y, *noisy;        // [labels] of the sample in hand, and with noise on them
@@ -78,10 +83,12 @@ struct GeneralRows {
 };
 
 // Model: forward(w, x, residuals, out), vjp(w, x, g, residuals, to), P, inputs, outputs; moves(), and if MOVES
-// move(rule, w, x, g, residuals, buffers, numbers), which differentiates and updates in one; dloss(loss, f, y, g),
-// penalised(penalty) and penalise(penalty, w, residuals, to), since either may have been traced with it.  Teacher: the
-// same; null if there is none. Feed: draw(who, t), which(t, b) [W], take(which, labels, y), inputs() [d], buffer() [d]
-// for inputs made here. Tm: one lane alone on each network, or all lanes of a block on one.
+// move(rule, w, x, g, residuals, buffers, numbers), which differentiates and updates in one; dloss(loss, f, y, g) and
+// dloss(loss, f, y, g, own),
+// penalised(penalty), penalise(penalty, w, residuals, to) and step(own, begin, end, fixed, w, g, state, numbers), since
+// these may have been traced with it.  Teacher: the same; null if there is none. Feed: draw(who, t), which(t, b) [W],
+// take(which, labels, y), inputs() [d], buffer() [d] for inputs made here. Tm: one lane alone on each network, or all
+// lanes of a block on one.
 template <class Tm, class Model, class Teacher, class Feed>
 class General {
   using T = typename Tm::T;
@@ -136,6 +143,10 @@ class General {
     for (int g = 0; g < G; ++g) rows_of(g, [](T* lane, T* canonical) { *lane = *canonical; });
     for (int h = 0; h < HYPERS; ++h)
       for (int g = 0; g < G; ++g) lane(hyper[h], g) = all.hyper[h] ? all.hyper[h][member[g]] : T(0);
+    for (int i = 0; all.losses && i < all.loss_numbers; ++i)
+      for (int g = 0; g < G; ++g) lane(r.loss[i], g) = all.losses[member[g] * all.loss_numbers + i];
+    for (int i = 2; i < all.own.numbers; ++i)
+      for (int g = 0; g < G; ++g) lane(r.numbers[i], g) = all.constants[member[g] * (all.own.numbers - 2) + i - 2];
     if (!rule.is(GROUPED)) return;
     const int own = all.groups * EACH;
     for (int i = Tm::first(); i < own; i += Tm::step())
@@ -228,6 +239,11 @@ class General {
     feed.take(job.full ? same : feed.which(t, b), all.labels, r.y);
   }
 
+  // dloss [o] of the loss at outputs `out`; the lanes that are out of bounds.
+  FS_HD u32 dloss(const V* labels) const {
+    return all.losses ? model.dloss(all.loss, r.out, labels, r.dloss, r.loss)
+                      : model.dloss(all.loss, r.out, labels, r.dloss);
+  }
   // dloss [o] of the loss of the sample in hand at parameters `at`, over the number of samples; out-of-bounds lanes.
   FS_HD u32 sample(const V* at, i64 t, i64 b, V share) {
     model.forward(at, feed.inputs(), r.residuals, r.out);
@@ -237,7 +253,7 @@ class General {
       for (int k = 0; k < all.labels; ++k) r.noisy[k] = r.y[k] + scale * label_noise(t, u32(b * all.labels + k));
       labels = r.noisy;
     }
-    const u32 bad = model.dloss(all.loss, r.out, labels, r.dloss);
+    const u32 bad = dloss(labels);
     for (int k = 0; k < model.outputs; ++k) r.dloss[k] = share * r.dloss[k];
     return bad;
   }
@@ -318,17 +334,20 @@ class General {
     add_noise(t);
     model.penalise(all.penalty, r.w, r.residuals, r.gradient);
     update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t,
-               Groups<V>{all.groups, all.ends, r.each, r.room});
+               Groups<V>{all.groups, all.ends, r.each, r.room}, [&](int begin, int end, V along) {
+                 r.numbers[0] = V::set(0) - along, r.numbers[1] = V::set(T(t));
+                 model.step(all.own, begin, end, rule.fixed, r.w, r.gradient, r.buffers, r.numbers);
+               });
   }
   FS_HD void add_noise(i64 t) {
     if (all.one_label()) {
       feed.take(feed.which(t, 0), all.labels, r.y);
       model.forward(r.w, feed.inputs(), r.residuals, r.out);
-      model.dloss(all.loss, r.out, r.y, r.dloss);
+      dloss(r.y);
       for (int k = 0; k < all.labels; ++k) r.noisy[k] = r.dloss[k];
       const V scale = amplitude(all.label_noise.amplitude, t);
       for (int k = 0; k < all.labels; ++k) r.y[k] = r.y[k] + scale * label_noise(t, u32(k));
-      model.dloss(all.loss, r.out, r.y, r.dloss);
+      dloss(r.y);
       for (int k = 0; k < all.labels; ++k) r.dloss[k] = r.dloss[k] - r.noisy[k];
       model.vjp(r.w, feed.inputs(), r.dloss, r.residuals, r.gradient);
     }

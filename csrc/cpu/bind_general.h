@@ -127,7 +127,16 @@ void bind_advance_general(const py::dict& d) {
     }
   }
   if (all.update.is(GROUPED) != (all.groups > 0)) throw std::invalid_argument("internal: groups");
-  if (all.update.carried() != all.update.buffers) throw std::invalid_argument("internal: buffers");
+  if (!d["own"].is_none()) {
+    const auto own = d["own"].cast<py::dict>();
+    const auto constants = own["constants"].cast<py::array>();
+    if (constants.ndim() != 2) throw std::invalid_argument("constants: are off");
+    all.own = {own["state"].cast<int>(), 2 + int(constants.shape(1)), entry_of(own["move"])};
+    all.constants = data<const T>(constants, "constants", job.N * (all.own.numbers - 2));
+    if (all.own.state < 0) throw std::invalid_argument("sizes are off");
+  }
+  if (all.update.is(FUNCTION) != bool(all.own.move)) throw std::invalid_argument("internal: rule");
+  if (all.update.carried() + all.own.state != all.update.buffers) throw std::invalid_argument("internal: buffers");
 
   all.loss.kind = one_of<typename Loss<T>::Kind>(d["loss"], {FS_LOSS_NAMES});
   all.loss.factor = T(d["factor"].cast<double>());
@@ -136,7 +145,14 @@ void bind_advance_general(const py::dict& d) {
   all.loss.bound = T(bound < most ? bound : most);
   all.labels = d["labels"].cast<int>();
   const bool each = all.loss.kind == Loss<T>::SQUARED;  // output has its label
-  if (all.loss.kind == Loss<T>::TRACED) all.loss.traced = entry_of(d["dloss"]);
+  if (!d["losses"].is_none()) {
+    const auto losses = d["losses"].cast<py::array>();
+    all.loss_numbers = losses.ndim() == 2 ? int(losses.shape(1)) : 0;
+    all.losses = data<const T>(losses, "losses", job.N * all.loss_numbers);
+    if (all.loss_numbers < OWN_NUMBERS + (each ? model.outputs : 0)) throw std::invalid_argument("losses: are off");
+  }
+  if (all.loss.kind == Loss<T>::TRACED)
+    all.loss.traced = entry_of(d["dloss"]), all.loss.traced_own = entry_of(d["own_dloss"]);
   else if (all.labels != (each ? model.outputs : 1)) throw std::invalid_argument("labels: wrong number");
   if (all.labels < 1) throw std::invalid_argument("labels: wrong number");
   if (!d["penalty"].is_none()) {
@@ -211,10 +227,11 @@ void bind_advance_general(const py::dict& d) {
 
 template <class T>
 i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept, int groups,
-                       int room) {
+                       int room, int numbers, int loss_numbers) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
-  all.penalty.residuals = penalty_kept, all.groups = groups, all.room = room;
+  all.penalty.residuals = penalty_kept, all.groups = groups, all.room = room, all.own.numbers = numbers,
+  all.loss_numbers = loss_numbers;
   return general_bytes(all);
 }
 

@@ -29,9 +29,17 @@ struct Family {
       return loss.traced.template as<TracedDloss<V, T>, V>()(f, y, loss.bound, g);
     return loss.dloss(f, y, outputs, g);
   }
+  u32 dloss(const Loss<T>& loss, const V* f, const V* y, V* g, const V* own) const {
+    if (loss.kind == Loss<T>::TRACED) return loss.traced_own.template as<TracedOwnDloss<V>, V>()(f, y, own, g);
+    return loss.dloss(f, y, outputs, g, own);
+  }
   static bool penalised(const TracedPenalty& penalty) { return bool(penalty.vjp); }
   void penalise(const TracedPenalty& penalty, const V* w, V* residuals, V* to) const {
     if (penalty.vjp) penalty.vjp.template as<TracedPenaltyVjp<V>, V>()(w, residuals, to);
+  }
+  void step(const TracedRule& own, int begin, int end, const bool* fixed, V* w, const V* g, V* state,
+            const V* numbers) const {
+    own.move.template as<TracedMove<V>, V>()(begin, end, P, fixed, w, g, state, numbers);
   }
 };
 

@@ -14,7 +14,7 @@ template <class V>
 struct FlowRows {
   V *w, *start, *next, *at;  // now; at the start of the stretch; after a step; within it
   V* k[7];                   // gradients of the stages
-  V *x, *residuals, *out, *dloss, *y;
+  V *x, *residuals, *out, *dloss, *y, *loss;
 };
 
 template <class T, int W>
@@ -41,6 +41,7 @@ class Flow {
   Flow(const FlowJob<T>& f, const Family<T, W>& m, const FlowRows<V>& rows)
       : flow(f), job(f.all.job), model(m), r(rows), rtol(V::set(0)), atol(V::set(1)), decay(V::set(0)) {
     for (int p = 0; p < model.P; ++p) r.w[p] = V::set(0);
+    for (int i = 0; i < f.all.loss_numbers; ++i) r.loss[i] = V::set(0);
   }
 
   // Run the networks that `take` gives, positions in the job, until it gives -1.
@@ -75,6 +76,7 @@ class Flow {
     member[g] = k, step[g] = job.t0 - 1;
     now[g] = {carried(k, 0), carried(k, 1), carried(k, 2)};
     for (int p = 0; p < model.P; ++p) lane(r.w[p], g) = job.W[k * model.P + p];
+    for (int i = 0; i < flow.all.loss_numbers; ++i) lane(r.loss[i], g) = flow.all.losses[k * flow.all.loss_numbers + i];
     lane(rtol, g) = flow.rtol[k], lane(atol, g) = flow.atol[k];
     lane(decay, g) = flow.all.hyper[WEIGHT_DECAY] ? flow.all.hyper[WEIGHT_DECAY][k] : T(0);
     live |= 1u << g;
@@ -124,7 +126,8 @@ class Flow {
     for (i64 i = 0; i < job.n; ++i) {
       fetch(i, d, labels);
       model.forward(at, r.x, r.residuals, r.out);
-      bad |= model.dloss(flow.all.loss, r.out, r.y, r.dloss);
+      bad |= flow.all.losses ? model.dloss(flow.all.loss, r.out, r.y, r.dloss, r.loss)
+                             : model.dloss(flow.all.loss, r.out, r.y, r.dloss);
       for (int k = 0; k < o; ++k) r.dloss[k] = share * r.dloss[k];
       model.vjp(at, r.x, r.dloss, r.residuals, to);
       FS_WORKED(P);
@@ -262,7 +265,7 @@ void each_flow_row(const FlowJob<T>& flow, const Family<T, W>& m, FlowRows<Vec<T
   f(m.inputs, rows.x);
   f(m.residuals > flow.all.penalty.residuals ? m.residuals : flow.all.penalty.residuals, rows.residuals);
   for (auto* one : {&rows.out, &rows.dloss}) f(m.outputs, *one);
-  f(flow.all.labels, rows.y);
+  f(flow.all.labels, rows.y), f(flow.all.loss_numbers, rows.loss);
 }
 
 template <class T, int W>

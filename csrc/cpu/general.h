@@ -48,7 +48,8 @@ void each_row(const GeneralJob<T>& all, const Family<T, W>& m, const Family<T, W
               F f) {
   for (auto* one : {&rows.w, &rows.gradient, &rows.point, &rows.own}) f(m.P, *one);
   f(m.P * i64(all.update.buffers), rows.buffers);
-  f(all.groups * i64(EACH), rows.each), f(i64(all.room), rows.room);
+  f(all.groups * i64(EACH), rows.each), f(i64(all.room), rows.room), f(all.own.numbers, rows.numbers),
+      f(all.loss_numbers, rows.loss);
   f(m.residuals > all.penalty.residuals ? m.residuals : all.penalty.residuals, rows.residuals);
   for (auto* one : {&rows.out, &rows.dloss}) f(m.outputs, *one);
   for (auto* one : {&rows.y, &rows.noisy}) f(all.labels, *one);

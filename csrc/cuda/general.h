@@ -12,7 +12,8 @@
 // straight into the parameters), FULL, TABLE, STAGED, SETS, FRESH, inputs(), OWN_INPUTS (whether inputs or teachers
 // differ between networks), LABEL_NOISE and GRADIENT_NOISE (0 none, else 1 + the kind), ONE, GROUPS (arrays of
 // parameters that have numbers of their own, or 0), ROOM (numbers for the largest matrix), RAGGED (whether steps have
-// samples of different number).
+// samples of different number), OWN (numbers that a rule which was traced takes, or 0), LOSSES (numbers of a network's
+// own loss, or 0).
 #pragma once
 #include "../core/functions.h"
 #include "../core/general.h"
@@ -28,12 +29,13 @@ using Work = Either<LANES == 1, Team<T, 1, 1>, Together<T, LANES>>;
 
 // What a program has of traced losses and penalties, unless it says otherwise.
 struct NothingOwn {
-  static constexpr bool OWN_LOSS = false, OWN_PENALTY = false;
+  static constexpr bool OWN_LOSS = false, OWN_PENALTY = false, OWN_RULE = false;
   static constexpr int KEPT = 0;  // rows that a penalty needs
 };
 
-// A model as the general loop sees it; Made::model() is its shape, known to the compiler. OWN_LOSS, OWN_PENALTY:
-// whether Made::Loss and Made::Penalty, which were traced, stand for the loss and come on top of the rule.
+// A model as the general loop sees it; Made::model() is its shape, known to the compiler. OWN_LOSS, OWN_PENALTY,
+// OWN_RULE: whether Made::Loss, Made::Penalty and Made::Rule, which were traced, stand for the loss, come on top of the
+// rule, and are its step.
 template <class Tm, class Made>
 struct Whole {
   using V = typename Tm::V;
@@ -51,12 +53,22 @@ struct Whole {
   }
   template <class L>
   FS_DEVICE u32 dloss(const L& loss, const V* f, const V* y, V* g) const {
-    if constexpr (Made::OWN_LOSS) return typename Made::template Loss<Tm>().dloss(f, y, loss.bound, g);
+    if constexpr (Made::OWN_LOSS)
+      return typename Made::template Loss<Tm>().dloss(f, y, loss.bound, g, (const V*)nullptr);
     else return loss.dloss(f, y, outputs, g);
+  }
+  template <class L>
+  FS_DEVICE u32 dloss(const L& loss, const V* f, const V* y, V* g, const V* own) const {
+    if constexpr (Made::OWN_LOSS) return typename Made::template Loss<Tm>().dloss(f, y, *own, g, own + 1);
+    else return loss.dloss(f, y, outputs, g, own);
   }
   FS_DEVICE static constexpr bool penalised(const TracedPenalty&) { return Made::OWN_PENALTY; }
   FS_DEVICE void penalise(const TracedPenalty&, const V* w, V* keep, V* to) const {
     if constexpr (Made::OWN_PENALTY) typename Made::template Penalty<Tm>().vjp(w, keep, Accumulate<V>{to});
+  }
+  FS_DEVICE void step(const TracedRule&, int begin, int end, const bool* fixed, V* w, const V* g, V* state,
+                      const V* numbers) const {
+    if constexpr (Made::OWN_RULE) typename Made::template Rule<Tm>().move(begin, end, P, fixed, w, g, state, numbers);
   }
 };
 
@@ -109,6 +121,8 @@ FS_DEVICE GeneralJob<typename Spec::T> general_job(const Launch<typename Spec::T
   all.update.fixed = from.fixed;
   for (int h = 0; h < HYPERS; ++h) all.hyper[h] = from.hyper[h];
   if (Spec::GROUPS) all.groups = Spec::GROUPS, all.ends = from.ends, all.each = from.each;
+  if (Spec::LOSSES) all.losses = from.losses, all.loss_numbers = Spec::LOSSES;
+  if (Spec::OWN) all.own.numbers = Spec::OWN, all.constants = from.constants;
   if (Spec::RAGGED) all.counts = from.counts, all.count_rows = from.count_rows;
   if (Spec::LABEL_NOISE) all.label_noise = {noise_kind(Spec::LABEL_NOISE), Spec::ONE, from.label};
   if (Spec::GRADIENT_NOISE) all.gradient_noise = {noise_kind(Spec::GRADIENT_NOISE), false, from.gradient};
@@ -138,7 +152,8 @@ FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const
   r.w = take(M::P);
   r.gradient = take(Spec::PLAIN ? 0 : M::P), r.point = take(rule.perturb == Update::NONE ? 0 : M::P);
   r.own = take(rule.perturb == Update::SAMPLE ? M::P : 0), r.buffers = take(Spec::BUFFERS * M::P);
-  r.each = take(Spec::GROUPS * EACH), r.room = take(Spec::ROOM);
+  r.each = take(Spec::GROUPS * EACH), r.room = take(Spec::ROOM), r.numbers = take(Spec::OWN),
+  r.loss = take(Spec::LOSSES);
   r.residuals = take(M::residuals), r.teacher_w = take(Spec::has_teacher ? G::P : 0),
   r.teacher_residuals = take(Spec::has_teacher ? G::residuals : 0);
   V* const x = take(M::inputs);

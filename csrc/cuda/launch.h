@@ -40,6 +40,8 @@ struct Launch {
   const T* each;
   const u32* counts;  // [count_rows, t1 - t0] or null
   i64 count_rows;
+  const T* losses;        // [N, LOSSES] where networks have losses of their own
+  const T* constants;     // [N, OWN - 2] of a rule that was traced
   T* scratch;             // [blocks, ROWS] where blocks keep rows that shared memory has no room for
   Number<T> factor;       // of the loss
   const double* density;  // [N] of inputs made here, their scale [N], and teachers [N, P of the teacher], in programs

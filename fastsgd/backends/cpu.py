@@ -220,7 +220,8 @@ def _general_bytes(work, module):
     penalty = _penalty(work, module)
     most = getattr(module, f"general_bytes_{work.dtype}")(
         shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
-        work.groups, work.room)
+        work.groups, work.room, 2 + len(work.constants) if work.traits["function"] else 0,
+        work.losses)
     return most + (8 * work.P * work.item * module.lanes[work.dtype] if work.flows else 0)  # rows of the pair's stages
 
 
@@ -230,6 +231,15 @@ def _penalty(work, module):
         return None
     program, library = own.libraries(work.run, module)["penalty", work.dtype]
     return {"residuals": program.rows, **library.entries}
+
+
+def _own_rule(plan, module):
+    """A rule of one's own as the loop is told of it, None without one."""
+    work = plan.work
+    if not work.traits["function"]:
+        return None
+    program, library = own.libraries(work.run, module)["rule", work.dtype]
+    return {"state": program.sizes[0], "constants": work.constants_of(plan.numbers), **library.entries}
 
 
 def _fresh(plan, module):
@@ -278,7 +288,8 @@ def _advance_general(state, segment):
         "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": buffers,
         "flow": _flow(state), "fresh": _fresh(plan, module),
         "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
-        "hyper": {name: a.astype(dtype) for name, a in plan.numbers.items()}, "bound": work.bound,
+        "hyper": {name: plan.numbers[name].astype(dtype) for name in work.hyper}, "bound": work.bound,
+        "own": _own_rule(plan, module), "losses": None if plan.losses is None else plan.losses.astype(dtype),
         "each": each, "counts": segment.counts,
         "first": plan.first, "points": work.n,
         "X": X, "y": y, "indices": indices, "full": work.full, "batch": 1 if work.full else work.batch,
@@ -322,7 +333,7 @@ def _compare(work, module, library):
                 {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
                  "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
-                 "counts": None, "flow": None, "fresh": None, "loop": loop})
+                  "own": None, "losses": None, "counts": None, "flow": None, "fresh": None, "loop": loop})
         outcomes.append((W.tobytes(), buffers.tobytes(), lost.tobytes()))
     if outcomes[0] != outcomes[1]:
         raise BackendUnavailable("a compiled loop differs from the prebuilt one: this is a fault of fastsgd or of the "

@@ -133,7 +133,13 @@ class _Stepper:
             self.number |= {name: each[:, :, k] for k, name in ((1, "weight_decay"), (2, "localisation"))
                             if name in self.number}
         self.trait = plan.work.traits
-        self.bound = run.loss.bound(run.rule.lost_above, run.dtype)
+        self.bound, own = plan.work.bound, run.loss.own()
+        if plan.losses is not None:
+            self.bound = torch.from_numpy(plan.losses[:, :1].astype(run.dtype))
+        lengths, N = run.loss.lengths(), plan.N
+        self.loss = {name: torch.from_numpy(np.array(  # numbers of each network's loss
+            a[plan.ids] if f"loss.{name}" in lengths else np.broadcast_to(a, (N, *np.shape(a))), run.dtype))
+            for name, a in run.loss.numbers().items() if name in own}
         self.sigma = {name: torch.from_numpy(base.astype(run.dtype)[:, None] * segment.noise[name][row])
                       for name, (base, row, _) in plan.noises.items()}
         names = run.model.shapes()
@@ -144,14 +150,15 @@ class _Stepper:
             self.penalty = torch.func.vmap(torch.func.grad(
                 lambda w: run.rule.penalty.value(run.model.unflatten(w)).reshape(())))
         self.gradient = torch.func.vmap(torch.func.grad(self._loss, has_aux=True))
-        self.each = torch.func.vmap(torch.func.vmap(torch.func.grad(self._loss, has_aux=True), in_dims=(None, 0, 0)))
-        self.at_each = torch.func.vmap(torch.func.vmap(torch.func.grad(self._loss, has_aux=True)))
+        one = torch.func.grad(self._loss, has_aux=True)
+        self.each = torch.func.vmap(torch.func.vmap(one, in_dims=(None, 0, 0, None)))
+        self.at_each = torch.func.vmap(torch.func.vmap(one, in_dims=(0, 0, 0, None)))
 
-    def _loss(self, weights, x, y, share=None):
+    def _loss(self, weights, x, y, numbers, share=None):
         run = self.plan.work.run
-        f = run.model.forward(run.model.unflatten(weights), x)
-        each = run.loss.value(f, y, run.model.outputs)
-        return each.mean() if share is None else (share * each).sum(), run.loss.gap(f, y)
+        f, loss = run.model.forward(run.model.unflatten(weights), x), run.loss.having(numbers)
+        each = loss.value(f, y, run.model.outputs)
+        return each.mean() if share is None else (share * each).sum(), loss.gap(f, y)
 
     def _label_noise(self, s, shape):
         """Noise [N, *shape] on labels, one item an entry."""
@@ -190,21 +197,23 @@ class _Stepper:
 
     def _bad(self, gap, shares):
         """Networks [N] of which a sample is out of bounds."""
-        fine = (gap <= self.bound).flatten(2).all(dim=2) if gap.ndim > 2 else gap <= self.bound
+        fine = (gap.flatten(1) <= self.bound).reshape(gap.shape)
+        fine = fine.flatten(2).all(dim=2) if gap.ndim > 2 else fine
         return ~(fine | (shares[0] == 0) if shares else fine).all(dim=1)
 
     def _mean_gradient(self, s, weights, X, y):
         """(gradient [N, P], bad [N]) of the mean loss of step s of the segment, perturbed as SAM says."""
         shares = self._shares(s, X.shape[1])
-        grad, gap = self.gradient(weights, X, y, *shares)
+        grad, gap = self.gradient(weights, X, y, self.loss, *shares)
         bad = self._bad(gap, shares)
         if self.trait["perturb"] == "batch":
-            grad, gap = self.gradient(weights + self._perturbation(grad), X, y, *shares)
+            grad, gap = self.gradient(weights + self._perturbation(grad), X, y, self.loss, *shares)
             bad |= self._bad(gap, shares)
         elif self.trait["perturb"] == "sample":
             one_x, one_y = X[:, :, None], y[:, :, None]
-            own, _ = self.each(weights, one_x, one_y)
-            grad, gap = self.at_each(weights[:, None] + self._perturbation(own), one_x, one_y)
+            own, _ = self.each(weights, one_x, one_y, self.loss)
+            grad, gap = self.at_each(weights[:, None] + self._perturbation(own), one_x, one_y,
+                                     self.loss)
             bad |= self._bad(gap[:, :, 0], shares)
             grad = (shares[0][:, :, None] * grad).sum(dim=1) if shares else grad.mean(dim=1)
         return grad * self.free, bad
@@ -255,7 +264,8 @@ class _Stepper:
         who, which = torch.arange(plan.N), torch.from_numpy(np.broadcast_to(which, (plan.N,)).copy())
         x, label = X[who, which][:, None], y[who, which][:, None]
         noisy = label + self._label_noise(s, label.shape[1:])
-        return (self.gradient(weights, x, noisy)[0] - self.gradient(weights, x, label)[0]) * self.free
+        (with_noise, _), (without, _) = (self.gradient(weights, x, one, self.loss) for one in (noisy, label))
+        return (with_noise - without) * self.free
 
     def _update(self, s, weights, buffers, grad):
         import torch
@@ -279,9 +289,11 @@ class _Stepper:
             grad = _unit(grad)
         if "weight_decay" in number and self.trait["decoupled"]:
             weights = weights - rate * number["weight_decay"] * (self.free * weights)
-        rule = self.plan.run.rule
-        move = rule.move(grad, weights, carried, number, self.segment.t0 + s)
-        weights = weights - rate * rule.finish(move, self.plan.run.model.shapes())
+        rule, shapes = self.plan.run.rule, self.plan.run.model.shapes()
+        before, moves = dict(carried), self.free > 0
+        moved = rule.step(weights, grad, rate, carried, number, self.segment.t0 + s, shapes)
+        weights = torch.where(moves, moved, weights)
+        carried = {name: torch.where(moves, a, before[name]) for name, a in carried.items()}
         if "average" in number:
             a = number["average"]
             carried["average"] = a * carried["average"] + (1 - a) * weights

@@ -79,7 +79,14 @@ def plan(config: Config, changes: Set = None, seed: Seed = None, backend: Backen
     from ..plan import plan as make_plan
 
     made = make_plan(configs.read(config, changed(changes, seed, backend)))
+    groups = getattr(made, "plans", None)
+    say(made.explain(), _planned(made) if groups is None else {
+        "networks": made.N, "groups": [{"batch_size": one.batch} | _planned(one) for one in groups]}, as_json)
+
+
+def _planned(made: Any) -> dict:
+    """What JSON has of a Plan."""
     tuning = {name: value for name, value in vars(made.tuning).items() if value is not None}
-    say(made.explain(), {"backend": made.backend, "reasons": made.reasons, "networks": made.N, "steps": made.run.steps,
-                         "parameters": made.run.model.P, "dtype": made.run.dtype, "saves": len(made.saves),
-                         "tuning": tuning, "memory": made.memory, "seconds": made.expected}, as_json)
+    return {"backend": made.backend, "reasons": made.reasons, "networks": made.N, "steps": made.run.steps,
+            "parameters": made.run.model.P, "dtype": made.run.dtype, "saves": len(made.saves),
+            "tuning": tuning, "memory": made.memory, "seconds": made.expected}

@@ -97,7 +97,7 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
             sets, inputs, label_noise, gradient_noise, one, own_inputs=False, groups=0, room=0, ragged=False, own="",
-            own_loss=False, penalty_rows=None):
+            own_loss=False, penalty_rows=None, rule_numbers=0, losses=0):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
     lanes: 1, a thread a network, or the threads of a block; rows: numbers that a network keeps; shares: a block keeps
@@ -108,14 +108,16 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     groups: named arrays of parameters that have numbers of their own; room: numbers for the largest of the matrices
     ragged: steps have samples of different number
     own: C++ of what was traced, structs in namespace fs::own; own_loss: whether the loss is one; penalty_rows: rows
-        that a penalty needs, None without one
+        that a penalty needs, None without one; rule_numbers: that a rule takes, 0 without one
+    losses: numbers of a network's own loss, 0 where all share one
     """
     T = C_TYPES[dtype]
     shapes = {"Made": model} | ({"Teaching": teacher} if teacher else {})
-    traced = (f"  {constants('bool', OWN_LOSS=boolean(own_loss), OWN_PENALTY=boolean(penalty_rows is not None))}\n"
+    owns = {"OWN_LOSS": own_loss, "OWN_PENALTY": penalty_rows is not None, "OWN_RULE": rule_numbers > 0}
+    traced = (f"  {constants('bool', **{name: boolean(there) for name, there in owns.items()})}\n"
               f"  {constants('int', KEPT=penalty_rows or 0)}\n"
               + "".join(f"  template <class Tm>\n  using {name} = fs::own::{name}<Tm>;\n" for name, there in (
-                  ("Loss", own_loss), ("Penalty", penalty_rows is not None)) if there))
+                  ("Loss", own_loss), ("Penalty", penalty_rows is not None), ("Rule", rule_numbers > 0)) if there))
     made = f"namespace fs {{\nnamespace own {{\n{own}}}\n}}\n" if own else ""
     made += "".join(f"struct {name} : fs::NothingOwn {{\n{traced if own else ''}"
                     f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {shape};\n  }}\n}};\n"
@@ -124,7 +126,8 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
              "STAGED": staged, "SETS": sets, "FRESH": inputs is not None, "OWN_INPUTS": own_inputs, "ONE": one,
              "RAGGED": ragged}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
-               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "ROOM": room}
+               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "ROOM": room, "OWN": rule_numbers,
+               "LOSSES": losses}
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"
             f"  using Model = fs::Whole<Tm, Made>;\n"
             f"  using Teacher = fs::Whole<Tm, {'Teaching' if teacher else 'Made'}>;\n"

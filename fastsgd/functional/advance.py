@@ -9,7 +9,7 @@ from .. import backends
 from ..errors import SpecError
 from ..lowering.contract import UNSETTLED
 from ..orders import Common, PerNetwork, Reshuffle
-from ..plan import plan as make_plan
+from ..plan import one as make_plan
 from ..rules import GD, SGD, Rule
 from ..settle import settle
 from ..spec.check import as_array, per_network, whole

@@ -9,7 +9,7 @@ from ..execute import execute
 from ..losses import CrossEntropy
 from ..metrics import FeatureSparsity, JacobianRank, JacobianSpectrum, TrainAccuracy, TrainLoss
 from ..models.base import as_rows
-from ..plan import plan as make_plan
+from ..plan import one as make_plan
 from ..rules import SGD
 from ..spec.metric import Custom, Metric
 from ..spec.problem import Dataset
@@ -39,6 +39,8 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
     good = np.isfinite(rows).all(axis=1)
     if isinstance(data, Dataset) and data.sets and len(data.numbers) == len(rows):
         data = data.chosen(data.numbers[good]) if good.any() else data
+    if loss is not None and len(rows) in loss.lengths().values():
+        loss = loss.picked(np.flatnonzero(good))
     out = _measured(metric, model, rows[good], data, loss) if good.any() else np.empty((0,))
     values = np.full((len(rows), *out.shape[1:]), np.nan)
     values[good] = out

@@ -1,4 +1,4 @@
-"""Owns what of a run is traced: a model, loss or penalty of its own; its libraries, and whether they are checked."""
+"""Owns what of a run is traced: a model, loss, penalty or rule of its own; its libraries, whether they are checked."""
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +9,10 @@ import numpy as np
 from ..errors import BackendUnavailable, FastsgdError
 from ..losses import Function as FunctionLoss
 from ..models import Function
+from ..rules import Function as FunctionRule
 from ..spec.kinds import kind_of
 from ..trace import check, compiler, programs
+from ..trace import rule as own_rules
 from ..trace.graph import INPUT
 
 DTYPES = ("float32", "float64")
@@ -26,7 +28,7 @@ class Part:
     outcome: object = None
 
 
-_PARTS = {}  # {id of a model, loss or penalty: (weak reference to it, {what it was traced for: Part})}
+_PARTS = {}  # {id of a model, loss, penalty or rule: (weak reference to it, {what it was traced for: Part})}
 
 
 def labels(run):
@@ -68,7 +70,7 @@ def own_loss(loss):
 
 
 def parts(run):
-    """{"model", "loss", "penalty", "teacher": Part} of what of a run is traced."""
+    """{"model", "loss", "penalty", "rule", "teacher": Part} of what of a run is traced."""
     model, teacher, out = run.model, getattr(run.data, "teacher", None), {}
     if own_model(model):
         out["model"] = _part(model, None, _model)
@@ -80,6 +82,8 @@ def parts(run):
     if penalty is not None:
         trained = tuple(name for name in model.shapes() if model.trained(name))
         out["penalty"] = _part(penalty, (tuple(model.shapes().items()), trained), _penalty)
+    if kind_of(run.rule) is FunctionRule:
+        out["rule"] = _part(run.rule, None, _rule)
     return out
 
 
@@ -116,11 +120,11 @@ def _model(model, _):
 
 def _loss(loss, key):
     outputs, label_shape = key
-    if kind_of(loss) is FunctionLoss:
-        return programs.loss_program(_graph(loss), outputs, label_shape)
-    return programs.loss_program(programs.loss_graph(
-        lambda f, y: loss.value(f[None], y[None], outputs), lambda f, y: loss.gap(f[None], y[None]), outputs,
-        label_shape), outputs, label_shape)
+    own = {name: loss.shape(name) for name in loss.own()}
+    graph = _graph(loss) if kind_of(loss) is FunctionLoss else programs.loss_graph(
+        lambda one: lambda f, y: one.value(f[None], y[None], outputs), loss, outputs, label_shape, loss.own(),
+        lambda one: lambda f, y: one.gap(f[None], y[None]))
+    return programs.loss_program(graph, outputs, label_shape, own)
 
 
 def _penalty(penalty, key):
@@ -128,21 +132,39 @@ def _penalty(penalty, key):
     return programs.penalty_program(_graph(penalty), dict(shapes), trained)
 
 
+def _rule(rule, _):
+    return programs.rule_program(_graph(rule), rule.leaves)
+
+
 def _function(run, what):
     """The torch function {leaf: tensor} -> value that was traced, None where it is not here."""
     if what == "penalty":
         return run.rule.penalty.function
+    if what == "rule":
+        return run.rule.function and (lambda leaves: _several(run.rule, leaves))
     if what == "loss":
-        loss = run.loss
+        loss, own = run.loss, run.loss.own()
+
+        def having(leaves):
+            return loss.having({name: leaves[name] for name in own})
+
         if kind_of(loss) is FunctionLoss:
-            return loss.function and (lambda leaves: loss._one(leaves["f"], leaves["y"]))
-        return lambda leaves: loss.value(leaves["f"][None], leaves["y"][None], run.model.outputs)
+            return loss.function and (lambda leaves: having(leaves)._one(leaves["f"], leaves["y"]))
+        return lambda leaves: having(leaves).value(leaves["f"][None], leaves["y"][None], run.model.outputs)
     model = run.model if what == "model" else run.data.teacher
     shapes = model.shapes()
     if kind_of(model) is Function:
         return model.function and (lambda leaves: model._f({name: leaves[name] for name in shapes}, leaves[INPUT]))
     # at three inputs together, of which each must be on its own
     return lambda leaves: model.forward({name: leaves[name] for name in shapes}, _beside(leaves[INPUT]))[0]
+
+
+def _several(rule, leaves):
+    """What becomes of one parameter and its state [1 + states]; beside it the function has another."""
+    import torch
+
+    own = {name: torch.stack([a, 0.5 - a]) if own_rules.of_parameter(name) else a for name, a in leaves.items()}
+    return torch.stack([part[0] for part in rule.called(own)])
 
 
 def _beside(x):
@@ -171,11 +193,14 @@ def why_not(run, module):
 
 def _called(run, what):
     """The class of what was to be traced."""
-    return type({"model": run.model, "loss": run.loss, "penalty": run.rule}.get(what, run.data)).__name__
+    made = {"model": run.model, "loss": run.loss, "penalty": run.rule, "rule": run.rule}
+    return type(made.get(what, run.data)).__name__
 
 
 def _points(run, what):
     """Points of a run at which a graph is compared with torch: the start, and rows of the data."""
+    if what == "rule":
+        return _moments(run.rule)
     if what not in ("model", "penalty"):
         return ()
     model, data = run.model, run.data
@@ -194,6 +219,14 @@ def _points(run, what):
     if what == "penalty":
         return starts
     return [start | {INPUT: row} for start in starts for row in rows]
+
+
+def _moments(rule):
+    """Points of a rule: its constants and its state's start, at the first steps and later."""
+    numbers = {own_rules.CONSTANT: rule.constants, own_rules.STATE: rule.state}
+    known = {f"{kind}{name}": np.float64(np.ravel(a)[0]) for kind, of in numbers.items() for name, a in of.items()}
+    return [known | {own_rules.P: np.float64(0.3), own_rules.G: np.float64(g), own_rules.LR: np.float64(0.1),
+                     own_rules.T: np.float64(t)} for g, t in ((0.7, 0), (-0.4, 1), (0.2, 1000))]
 
 
 def libraries(run, module):

@@ -86,20 +86,55 @@ class Work:
         """Whether the loss is factor (h(x) - y)^2, without weights."""
         return self.loss == "squared" and self.run.loss.weights is None
 
+    @cached_property
+    def losses(self):
+        """Numbers of the loss that each network has of its own, its bound among them; 0 where all share them."""
+        own, weights = self.run.loss.own(), self.outputs if self.loss == "squared" else 0
+        if not own and np.ndim(self.run.rule.lost_above) == 0:
+            return 0
+        if self.loss == "traced":
+            return 2 + sum(int(np.prod(self.run.loss.shape(name))) for name in own if name != "factor")
+        return 2 + weights
+
+    def own_losses(self, which):
+        """[M, losses] float64 of the networks `which` [M] of the run: bound, factor, and the others; see losses.h."""
+        loss, most, M = self.run.loss, self.run.rule.lost_above, len(which)
+        numbers = loss.numbers()
+        if self.squared:
+            numbers |= {"weights": np.ones(self.outputs)}
+        elif self.loss == "traced" and not loss.own():
+            numbers = {"factor": loss.factor}
+        own = set(loss.lengths())
+        columns = [np.ravel(most)[which] if np.ndim(most) else np.full(M, most)] + [
+            a[which].reshape(M, -1) if f"loss.{name}" in own else np.broadcast_to(np.ravel(a), (M, np.size(a)))
+            for name, a in numbers.items()]
+        rows = np.ascontiguousarray(np.column_stack(columns), np.float64)
+        kinds, inverse = np.unique(rows, axis=0, return_inverse=True)
+        first = {int(k): i for i, k in reversed(list(enumerate(inverse.reshape(-1))))}
+        bounds = np.array([loss.picked(int(which[first[k]])).bound(float(kinds[k, 0]), self.dtype)
+                           for k in range(len(kinds))])
+        rows[:, 0] = np.minimum(bounds[inverse.reshape(-1)], float(np.finfo(self.dtype).max))
+        return rows
+
+    @cached_property
+    def _loss(self):
+        """The loss of the first network: that of all, where they share one."""
+        return self.run.loss.picked(0)
+
     @property
     def factor(self):
-        return self.run.loss.factor
+        return self._loss.factor
 
     @property
     def loss_weights(self):
         """[o] in the run's dtype, None without them."""
-        weights = None if self.loss == "traced" else getattr(self.run.loss, "weights", None)
+        weights = None if self.loss == "traced" else getattr(self._loss, "weights", None)
         return None if weights is None else np.asarray(weights, self.dtype)
 
     @cached_property
     def bound(self):
         """Beyond which a sample's output or residual makes a network lost."""
-        return self.run.loss.bound(self.run.rule.lost_above, self.dtype)
+        return self._loss.bound(float(np.ravel(self.run.rule.lost_above)[0]), self.dtype)
 
     @cached_property
     def labels(self):
@@ -123,7 +158,17 @@ class Work:
     @cached_property
     def hyper(self):
         """Names of the hyper-parameters in use."""
-        return tuple(self.run.rule.numbers())
+        return tuple(name for name in self.run.rule.numbers() if name in contract.HYPERS)
+
+    @cached_property
+    def constants(self):
+        """Names of the numbers of a rule of one's own."""
+        return tuple(name for name in self.run.rule.numbers() if name not in contract.HYPERS)
+
+    def constants_of(self, numbers):
+        """[N, how many] in the run's dtype, of a plan's numbers {name: [N]}; empty without any."""
+        made = [numbers[name] for name in self.constants]
+        return np.ascontiguousarray(np.stack(made, axis=1) if made else np.empty((0, 0)), self.dtype)
 
     @cached_property
     def buffers(self):
@@ -206,12 +251,13 @@ class Work:
 
     @cached_property
     def one(self):
-        """The Work of a run on one network's data, as metrics see it."""
-        return self.of(self.asked.data.one) if self.sets else self
+        """The Work of a run on one network's data and loss, as metrics see it."""
+        shared = not self.sets and not self.run.loss.lengths()
+        return self if shared else self.of(self.asked.data.one, self.asked.loss.picked(0))
 
-    def of(self, data):
-        """The Work of the same run on other data."""
-        return Work(_with(self.asked, data=data))
+    def of(self, data, loss):
+        """The Work of the same run on other data, with another loss."""
+        return Work(_with(self.asked, data=data, loss=loss))
 
     @property
     def fresh(self):
@@ -329,7 +375,7 @@ class Work:
         """Whether the loss is plain and the data are given, which the fused loops want, and the form has one."""
         return (self.fused_form is not None and self.squared and self.order is not None
                 and kind_of(self.run.rule) is not None and kind_of(self.run.data) is not None and not self.fresh
-                and not self.ragged)
+                and not self.ragged and not self.losses)
 
     @cached_property
     def fused(self):
@@ -341,7 +387,8 @@ class Work:
         """Whether a fused loop can take its rule's step: one that keeps to a parameter, at one sample a step."""
         return (self.simple and not self.plain and not self.full and self.batch == 1 and not self.noises
                 and not self.traits["normalised"] and not self.groups and self.traits["perturb"] == "none"
-                and not {"balance_penalty", "clip_norm"} & set(self.hyper) and not self.run.rule.penalty)
+                and not {"balance_penalty", "clip_norm"} & set(self.hyper) and not self.run.rule.penalty
+                and not self.traits["function"])
 
     @cached_property
     def stepwise(self):
@@ -352,7 +399,7 @@ class Work:
             and self.traits["perturb"] == "none" and self.fixed is None
             and (traced is None or not traced.program.unused))  # every derivative is handed over
         return (each and self.batch == 1 and not self.full and self.n > 0 and not self.fresh and not self.streamed
-                and not self.ragged and not self.noises and self.run.rule.penalty is None)
+                and not self.ragged and not self.noises and self.run.rule.penalty is None and not self.losses)
 
     @cached_property
     def unknown(self):

@@ -3,6 +3,7 @@
 from .adam import Adam
 from .base import Descent, Rule
 from .flow import Flow
+from .function import Function
 from .gd import GD
 from .lion import Lion
 from .localisation import Localisation
@@ -14,9 +15,9 @@ from .sde import SDE
 from .sgd import SGD
 from .sign import SignSGD
 
-__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Flow", "Lion", "Localisation", "Muon",
+__all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Flow", "Function", "Lion", "Localisation", "Muon",
            "Penalty", "RMSProp", "Rule", "SignSGD"]
-KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad, Muon, Flow)  # that kernels have
+KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad, Muon, Flow, Function)  # that kernels have
 
 
 def __dir__():

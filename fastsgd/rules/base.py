@@ -1,14 +1,14 @@
 """Owns what every update rule shares: when a run counts as lost, penalties, noises, averaging."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from ..errors import SpecError
-from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real, shown, used, whole
+from ..errors import PlanError, SpecError
+from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real_or_each, shown, used, whole_or_each
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
 from .localisation import Localisation
@@ -41,8 +41,8 @@ class Rule(Record, ABC):
     w <- w - eta_t step_scale g                               or as the rule says
     a <- average a + (1 - average) w                          weight averaging, from a = w at the start
 
-    lost_above: a run is lost at the first step on which the loss of one of its samples is not finite in the run's
-        dtype, or |h(x) - y| (of losses that are not squared: |h(x)|) exceeds this number > 0, or whose update
+    lost_above [] or [N]: a run is lost at the first step on which the loss of one of its samples is not finite in the
+        run's dtype, or |h(x) - y| (of losses that are not squared: |h(x)|) exceeds this number > 0, or whose update
         would make a weight or a buffer infinite or NaN; it keeps the weights and buffers from before that step
     weight_decay: >= 0, [] or [N], or {name of a parameter: [] or [N]}, 0 for those that are not named
     decoupled: weight decay as in AdamW, w <- (1 - eta_t weight_decay) w before the step, and not in the gradient
@@ -64,7 +64,7 @@ class Rule(Record, ABC):
               "gradient_alpha")
     carries, flags = ("point", "average"), ("normalised", "decoupled", "grouped")
 
-    lost_above: float = float("inf")
+    lost_above: float | np.ndarray = float("inf")
     weight_decay: Any = 0.0
     balance_penalty: float | np.ndarray = 0.0
     normalised: bool = False
@@ -80,7 +80,7 @@ class Rule(Record, ABC):
 
     def __post_init__(self):
         put = object.__setattr__
-        put(self, "lost_above", real(self.lost_above, "rule.lost_above", 0, low_open=True))
+        put(self, "lost_above", real_or_each(self.lost_above, "rule.lost_above", 0, low_open=True))
         put(self, "weight_decay", per_parameter(self.weight_decay, "rule.weight_decay", 0))
         put(self, "balance_penalty", per_network(self.balance_penalty, "rule.balance_penalty", 0))
         if self.step_scale is not None:
@@ -105,6 +105,23 @@ class Rule(Record, ABC):
     @abstractmethod
     def batch(self, n: int) -> int:
         """Number of samples in one step, of n."""
+
+    @property
+    def batches(self) -> np.ndarray | None:
+        """[N] samples a step where networks have numbers of their own; None where they share one."""
+        sizes = getattr(self, "batch_size", None)
+        return sizes if np.ndim(sizes) else None
+
+    def of_batch(self, size: int) -> Any:
+        """The same rule with so many samples a step."""
+        return replace(self, batch_size=size)
+
+    def _one_size(self):
+        """The one number of samples a step. Raises PlanError where networks have numbers of their own."""
+        if self.batches is not None:
+            raise PlanError("rule.batch_size: one of each network given, which fs.train and fs.plan take, networks of "
+                            "a size together; here it is one number")
+        return self.batch_size
 
     whole_run = False  # whether its noise can only be made of the whole run
     full = False  # whether a step takes every sample once
@@ -143,8 +160,12 @@ class Rule(Record, ABC):
         point = ("point",) if self.localisation is not None and used(largest(self.localisation.gamma)) else ()
         return point if self.average is None else (*point, "average")
 
-    def begin(self, buffers: np.ndarray, start: np.ndarray, shapes: dict | None = None) -> np.ndarray:
-        """Put what does not begin at 0 into zeros [N, K, P]: the average, at the start [N, P], and the point."""
+    def begin(self, buffers: np.ndarray, start: np.ndarray, shapes: dict | None = None,
+              ids: Any = None) -> np.ndarray:
+        """Put what does not begin at 0 into zeros [N, K, P]: the average, at the start [N, P], and the point.
+
+        ids [N]: which networks of the run these are, by default all
+        """
         names, point = self.buffers(), None
         if "point" in names:
             if self.localisation.at is not None and shapes is None:
@@ -167,6 +188,10 @@ class Rule(Record, ABC):
         t: steps done before this one
         """
         return g
+
+    def step(self, w: Any, g: Any, rate: Any, carried: dict, number: dict, t: int, shapes: dict) -> Any:
+        """The weights [N, P] after a step of size rate [N, 1] or [N, P] along g; the rest as in `move` and `finish`."""
+        return w - rate * self.finish(self.move(g, w, carried, number, t), shapes)
 
     def finish(self, move: Any, shapes: dict) -> Any:
         """What becomes of `move` [N, P] where a rule looks at matrices; shapes {name: shape} of the parameters."""
@@ -280,15 +305,16 @@ class Descent(Rule):
 class Batched(Rule):
     """A rule whose step takes some samples or all of them.
 
-    batch_size: samples a step, 1 <= B < 2**32, or None for all n of them
+    batch_size [] or [N]: samples a step, 1 <= B < 2**32, or None for all n of them. With [N], networks of a size are
+        one run, whose results are put together
     """
 
-    batch_size: int | None = 1
+    batch_size: int | np.ndarray | None = 1
 
     def __post_init__(self):
         super().__post_init__()
         if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", whole(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
+            object.__setattr__(self, "batch_size", whole_or_each(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 
     @property
     def full(self) -> bool:
@@ -296,4 +322,4 @@ class Batched(Rule):
         return self.batch_size is None
 
     def batch(self, n: int) -> int:
-        return n if self.full else self.batch_size
+        return n if self.full else self._one_size()

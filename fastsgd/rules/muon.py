@@ -66,7 +66,11 @@ def _orthogonal(G):
     """Matrices [N, rows, columns] after Newton and Schulz's iteration; torch."""
     a, b, c = COEFFICIENTS
     X = G.mT if G.shape[1] > G.shape[2] else G
-    X = X / X.flatten(1).norm(dim=1).clamp(min=LEAST)[:, None, None]
+    edge, down = (2.0**48, 2.0**-96) if X.dtype.itemsize == 4 else (2.0**384, 2.0**-768)
+    large = (X.abs().amax(dim=(1, 2)) > edge)[:, None, None]  # whose squares may leave the dtype's range
+    X = X.where(~large, down * X)
+    length = X.flatten(1).norm(dim=1)[:, None, None]
+    X = X / length.where(large, length.clamp(min=LEAST))
     for _ in range(ROUNDS):
         A = X @ X.mT
         X = a * X + (b * A + c * A @ A) @ X

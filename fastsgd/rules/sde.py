@@ -63,7 +63,7 @@ class SDE(GD):
         if name != "label_noise":
             return super().noise_schedule(name, run, population)
         # Noise sigma_t on every label moves the weights by gamma (2 c sigma_t / n) phi^T z.
-        c = run.loss.factor
+        c = np.reshape(run.loss.factor, (-1, 1))  # [N, 1], or [1, 1]
         scale = (4 * c if self.intensity is None else self.intensity) * run.data.n / (2 * c)**2
         parts = [a.compile(population, run.steps) for a in (self.sgd_step, self.loss_level, run.step_size)]
 

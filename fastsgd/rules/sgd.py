@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from ..spec.check import whole
+import numpy as np
+
+from ..spec.check import whole_or_each
 from .base import Descent
 
 
@@ -10,14 +12,15 @@ from .base import Descent
 class SGD(Descent):
     """SGD on the mean loss of `batch_size` samples a step: w <- w - eta_t (1/B) sum_b grad loss(h_w(x_b), y_b).
 
-    batch_size: 1 <= B < 2**32, samples drawn in the run's order
+    batch_size [] or [N]: 1 <= B < 2**32, samples drawn in the run's order. With [N], networks of a size are one run,
+        whose results are put together
     """
 
-    batch_size: int = 1
+    batch_size: int | np.ndarray = 1
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "batch_size", whole(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
+        object.__setattr__(self, "batch_size", whole_or_each(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 
     def batch(self, n: int) -> int:
-        return self.batch_size
+        return self._one_size()

@@ -111,6 +111,15 @@ def per_parameter(value, field, low=None):
     return {name: per_network(one, f"{field}[{name!r}]", low) for name, one in value.items()}
 
 
+def named_numbers(given, field, taken):
+    """{name: [] or [N]} of names that a function may have, none of those `taken`."""
+    if not isinstance(given, dict) or not all(isinstance(name, str) and name.isidentifier() for name in given):
+        raise SpecError(f"{field}: expected {{name: number or [N]}}, names as Python has them")
+    if set(taken) & set(given):
+        raise SpecError(f"{field}: the names {sorted(set(taken) & set(given))} are taken")
+    return {name: per_network(value, f"{field}[{name!r}]") for name, value in given.items()}
+
+
 def per_layer(values, field, low=None):
     """A tuple of what `per_network` makes of each of `values`; what is one value for all stays one array."""
     made = {id(value): per_network(value, field, low) for value in values}
@@ -155,6 +164,31 @@ def real(value, field, low=None, low_open=False, high=None):
     if value != value or not low_ok or (high is not None and value > high):
         raise SpecError(f"{field}: {value} given, expected {legal}")
     return float(value)
+
+
+def whole_or_each(value, field, low=0, high=None):
+    """A whole number, as `whole` has it, or [N] int64, one of each network."""
+    if np.ndim(value) == 0 or isinstance(value, NO_NUMBERS):
+        return whole(value, field, low, high)
+    array = as_array(value, field, ndim=1, kinds="iu")
+    if not array.size or array.min() < low or (high is not None and array.max() > high):
+        given = f"{array.min()} .. {array.max()}" if array.size else "none"
+        raise SpecError(f"{field}: {given} given, expected whole numbers >= {low}" + (
+            "" if high is None else f" and <= {high}") + ", one of each network")
+    return frozen(array.astype(np.int64))
+
+
+def real_or_each(value, field, low, low_open=False, high=None):
+    """One real number >= low as a float, as `real` has it, or [N], one of each network."""
+    if np.ndim(value) == 0 or isinstance(value, NO_NUMBERS):
+        return real(value, field, low, low_open, high)
+    array = as_float(as_array(value, field, ndim=1), field)
+    fine = ~np.isnan(array) & (array > low if low_open else array >= low) & (True if high is None else array <= high)
+    if not array.size or not fine.all():
+        given = f"{array[~fine][0]} given" if array.size else "is empty"
+        raise SpecError(f"{field}: {given}, expected numbers {'>' if low_open else '>='} {low:g}"
+                        + ("" if high is None else f" and <= {high:g}") + ", one or one of each network")
+    return frozen(array)
 
 
 def flag(value, field):

@@ -41,7 +41,7 @@ def arrays(value, name, shared=True):
 def lengths(run):
     """{field: number of networks it was given for} of a Run, fields given once left out."""
     given = run.step_size.lengths() | run.rule.lengths()
-    given |= run.data.lengths()
+    given |= run.data.lengths() | run.loss.lengths()
     given |= {f"stop[{k}].{name}": N for k, stop in enumerate(run.stop) for name, N in stop.lengths().items()}
     if run.init is None:  # else the model's scales have no part
         given |= run.model.lengths()
@@ -68,6 +68,8 @@ def swept(run):
             table = part == name  # step sizes of every step are no labels
             if array.ndim and not table and len(array) == population and array.shape != (1, 1):
                 out[name] = array[ids]
+    given = run.loss.lengths()
+    out |= {f"loss.{name}": a[ids] for name, a in run.loss.numbers().items() if f"loss.{name}" in given}
     return out | {name: values[ids] for name, values in run.data.swept().items()}
 
 
@@ -109,6 +111,7 @@ def alone(run, bits=True):
     changes = {"ids": None, "networks": None, "keys": ids if run.keys is None else run.keys[ids], "model": model}
     if population is not None:
         changes |= {name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")}
+        changes["loss"] = run.loss.picked(ids)
     if run.init is not None:
         changes["init"] = {name: a[ids] if name in shapes and a.ndim > len(shapes[name]) else a
                            for name, a in run.init.items()}

@@ -2,12 +2,12 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, as_float, finite, frozen, real
+from .check import as_array, as_float, finite, frozen, real_or_each
 from .operators import choose, cross_entropy, like, softplus
 from .record import Record
 
@@ -19,10 +19,44 @@ class Loss(Record):
     """
 
     name: Any = None
+    axes: ClassVar = {}  # {name of a number: its axes for one network}, of those that are no single numbers
 
     def __post_init__(self):
-        factor = real(self.factor, "loss.factor", 0, low_open=True, high=sys.float_info.max)
+        factor = real_or_each(self.factor, "loss.factor", 0, low_open=True, high=sys.float_info.max)
         object.__setattr__(self, "factor", factor)
+
+    def numbers(self) -> dict:
+        """{name: [...] or [N, ...]} of the numbers that networks may have of their own."""
+        return {"factor": self.factor}
+
+    def shape(self, name: str) -> tuple:
+        """That of one of `numbers` for one network."""
+        axes = self.axes.get(name, 0)
+        return np.shape(self.numbers()[name])[-axes:] if axes else ()
+
+    def having(self, numbers: dict) -> "Loss":
+        """The same loss with other numbers {name: number or tensor}, which nobody checks."""
+        made = object.__new__(type(self))
+        made.__dict__.update(vars(self) | numbers)
+        return made
+
+    def lengths(self) -> dict[str, int]:
+        """{field: number of networks it was given for}."""
+        return {f"loss.{name}": len(a) for name, a in self.numbers().items() if np.ndim(a) > self.axes.get(name, 0)}
+
+    def own(self) -> tuple:
+        """Names of the numbers that kernels take from network to network; the others are part of their text."""
+        numbers, lengths = self.numbers(), self.lengths()
+        own = [name for name in numbers if f"loss.{name}" in lengths or name.startswith("constants.")]
+        return tuple(numbers) if own else ()
+
+    def picked(self, which: Any) -> "Loss":
+        """The loss of the networks `which` [M], or of one alone."""
+        own = {name.partition(".")[2] for name in self.lengths()}
+        if not own:
+            return self
+        picked = {name: a[which] for name, a in self.numbers().items() if name in own}
+        return self.having({name: float(a) if np.ndim(a) == 0 else frozen(a) for name, a in picked.items()})
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         """Losses [...] of predictions f [...], or [..., o] of o > 1 outputs, at labels y; NumPy or torch."""
@@ -45,25 +79,29 @@ class Loss(Record):
 class Squared(Loss):
     """Squared loss of one sample, factor * (h(x) - y)**2, or factor * sum_k weights_k (h_k(x) - y_k)**2.
 
-    factor: c > 0. Two conventions live in the literature: 1/2 (`Squared.half()`, arXiv 2210.05337's text and diagonal
-        nets), so that a step is -eta * r * grad h, and 1 (`Squared.full()`, its ReLU code), so that a step is
+    factor [] or [N]: c > 0. Two conventions live in the literature: 1/2 (`Squared.half()`, arXiv 2210.05337's text and
+        diagonal nets), so that a step is -eta * r * grad h, and 1 (`Squared.full()`, its ReLU code), so that a step is
         -2 * eta * r * grad h. Step sizes are not comparable between them.
-    weights [o]: importance of each output, >= 0; by default 1
+    weights [o] or [N, o]: importance of each output, >= 0; by default 1
     Labels are [n], or [n, o] for o > 1 outputs.
     """
 
-    factor: float = 0.5
+    factor: float | np.ndarray = 0.5
     weights: np.ndarray | None = None
     name = "squared"
+    axes: ClassVar = {"weights": 1}
     noisy = True  # labels are numbers, to which noise may be added
 
     def __post_init__(self):
         super().__post_init__()
         if self.weights is not None:
-            weights = finite(as_array(self.weights, "loss.weights", ndim=1), "loss.weights")
+            weights = finite(as_array(self.weights, "loss.weights", ndim=(1, 2)), "loss.weights")
             if weights.size == 0 or weights.min() < 0:
                 raise SpecError(f"loss.weights: {weights} given, expected one number >= 0 for each output")
             object.__setattr__(self, "weights", frozen(as_float(weights, "loss.weights")))
+
+    def numbers(self) -> dict:
+        return super().numbers() | ({} if self.weights is None else {"weights": self.weights})
 
     @classmethod
     def half(cls) -> "Squared":
@@ -89,8 +127,8 @@ class Squared(Loss):
         return min(lost_above, float(np.sqrt(np.finfo(dtype).max / max(most, 1.0))))
 
     def refuse(self, outputs: int, y: Any) -> str | None:
-        if self.weights is not None and len(self.weights) != outputs:
-            return f"loss.weights has {len(self.weights)} entries, the model has {outputs} output(s)"
+        if self.weights is not None and self.weights.shape[-1] != outputs:
+            return f"loss.weights has {self.weights.shape[-1]} entries, the model has {outputs} output(s)"
         if y is None or y.shape[1:] == ((outputs,) if outputs > 1 else ()):
             return None
         return f"y has shape {y.shape}, a model with {outputs} output(s) needs {(len(y), outputs)[:1 + (outputs > 1)]}"
@@ -111,9 +149,9 @@ class _Binary(Loss):
 
 @dataclass(frozen=True, eq=False)
 class Logistic(_Binary):
-    """Logistic loss of one sample, factor * log(1 + exp(-y h(x))), labels -1 and +1."""
+    """Logistic loss of one sample, factor * log(1 + exp(-y h(x))), labels -1 and +1; factor [] or [N]: > 0."""
 
-    factor: float = 1.0
+    factor: float | np.ndarray = 1.0
     name = "logistic"
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
@@ -122,9 +160,12 @@ class Logistic(_Binary):
 
 @dataclass(frozen=True, eq=False)
 class Hinge(_Binary):
-    """Hinge loss of one sample, factor * max(0, 1 - y h(x)), labels -1 and +1; derivative 0 at the kink."""
+    """Hinge loss of one sample, factor * max(0, 1 - y h(x)), labels -1 and +1; derivative 0 at the kink.
 
-    factor: float = 1.0
+    factor [] or [N]: > 0
+    """
+
+    factor: float | np.ndarray = 1.0
     name = "hinge"
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
@@ -134,9 +175,12 @@ class Hinge(_Binary):
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropy(Loss):
-    """Cross-entropy of one sample, factor * log sum_k exp(h_k(x) - h_y(x)); labels are classes 0 .. o - 1."""
+    """Cross-entropy of one sample, factor * log sum_k exp(h_k(x) - h_y(x)); labels are classes 0 .. o - 1.
 
-    factor: float = 1.0
+    factor [] or [N]: > 0
+    """
+
+    factor: float | np.ndarray = 1.0
     name = "cross_entropy"
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:

@@ -15,7 +15,9 @@ def of(name, z):
 
 
 def like(value, z):
-    """A NumPy value as an array of the kind and dtype of z."""
+    """A NumPy value as an array of the kind and dtype of z; a tensor as it is."""
+    if hasattr(value, "detach"):
+        return value
     if isinstance(z, (np.ndarray, np.generic)):
         return np.asarray(value, z.dtype)
     import torch

@@ -90,6 +90,7 @@ class Plan(Record):
     each [N, G, 3] float64: step scale, weight decay and localisation of each named array of parameters; None where all
         have the same
     noises {name: (base [N], row [N] int32, table)}: amplitudes of the rule's noises, like those of the step size
+    losses [N, L] float64 or None: bound, factor and more of each network's loss; None where all have the same
     sets [N] int64 or None: of K data sets, the one that each network has
     levels: [N] float64 of each of the run's stops
     tuning: Tuning with every choice made by the backend
@@ -117,6 +118,7 @@ class Plan(Record):
     cost: Any = None
     work: Any = None
     each: np.ndarray | None = None
+    losses: np.ndarray | None = None
 
     @property
     def expected(self) -> dict[str, float]:
@@ -200,13 +202,14 @@ class Plan(Record):
         return replace(self, **own, noises=noises, numbers={name: a[who] for name, a in self.numbers.items()},
                        sets=None if self.sets is None else self.sets[who],
                        each=None if self.each is None else self.each[who],
+                       losses=None if self.losses is None else self.losses[who],
                        levels=tuple(level[who] for level in self.levels))
 
     def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
         rule, model = self.run.rule, self.run.model
         out = np.zeros((self.N, len(rule.buffers()), model.P), self.run.dtype)
-        return rule.begin(out, self.start, model.shapes())
+        return rule.begin(out, self.start, model.shapes(), self.ids)
 
     def _per_network(self):
         """What to say of step sizes [N] that may have been meant as [T]."""
@@ -225,7 +228,8 @@ class Plan(Record):
                f"n={run.data.n} samples" if run.data.n else "samples made on the way")
             + (f" of a data set of their own, of {run.data.sets}" if run.data.sets else "")
             + f", {type(run.rule).__name__} with {self.batch} a step, {run.dtype}",
-            f"loss: {run.loss.name} with factor {run.loss.factor:g}; order: {type(run.order).__name__}"
+            f"loss: {run.loss.name} with factor {_range(np.asarray(run.loss.factor))}; "
+            f"order: {type(run.order).__name__}"
             + "".join(f"; {name} {_range(values)}" for name, values in self.numbers.items())
             + "".join(f"; {name} {_range(base * table(0, 1)[row, 0])} at the first step"
                       for name, (base, row, table) in self.noises.items()),
@@ -245,6 +249,30 @@ class Plan(Record):
             _seconds(*self.cost()),
         ]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups(Record):
+    """The plans of a run whose networks have batch sizes of their own: one for each size.
+
+    run: the request; ids [N] int64: its networks; plans; where: for each plan, positions of its networks among `ids`
+    """
+
+    run: Any
+    ids: np.ndarray
+    plans: tuple
+    where: tuple
+
+    @property
+    def N(self) -> int:
+        """Number of networks that run."""
+        return len(self.ids)
+
+    def explain(self) -> str:
+        """A plain text: the groups, then each as a Plan explains itself."""
+        sizes = ", ".join(f"{len(at)} with {one.batch} a step" for one, at in zip(self.plans, self.where, strict=True))
+        return "\n".join([f"{self.N} networks in {len(self.plans)} groups, run one after the other: {sizes}",
+                          *(one.explain() for one in self.plans)])
 
 
 def _range(values):

@@ -145,7 +145,7 @@ def together(run, name, values):
 
     Raises SpecError for a value that the field cannot have.
     """
-    if isinstance(values, np.ndarray):
+    if isinstance(values, np.ndarray) and not _apart(name):
         try:
             two = put(run, name, np.array([values[0], values[-1]]))
             if {N for field, N in lengths(two).items() if lengths(run).get(field) != N} == {2}:
@@ -158,6 +158,11 @@ def together(run, name, values):
     return False
 
 
+def _apart(name):
+    """Whether values of a field are runs of their own although kernels take them per network: their loops differ."""
+    return name.startswith("loss.") or name in ("rule.lost_above", "rule.batch_size")
+
+
 def scalar(value):
     """A value as a record's field takes it."""
     return value.item() if isinstance(value, np.generic) else value
@@ -165,6 +170,8 @@ def scalar(value):
 
 def idle(name):
     """The number at which a field of a rule changes nothing."""
+    if name.startswith(("rule.constants.", "rule.state.")):
+        return np.nan  # nobody knows what a rule of one's own does with it
     return 1 if name.startswith("rule.step_scale.") else 0
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import archive, storage  # noqa: F401  archive fills codec.KINDS
 from ..errors import SpecError
-from ..plan import plan as make_plan
+from ..plan import one as make_plan
 from ..result import Result
 from ..spec import codec
 from ..spec.check import whole

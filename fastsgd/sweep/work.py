@@ -16,7 +16,7 @@ import numpy as np
 from .. import storage
 from ..errors import SpecError
 from ..execute import execute
-from ..plan import plan as make_plan
+from ..plan import one as make_plan
 from ..spec import codec
 from ..spec.planned import Tuning
 from . import shards

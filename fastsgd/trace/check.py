@@ -56,10 +56,11 @@ def against_torch(program, function, points=(), count=POINTS):
         def of(*tensors):
             return function(dict(zip(names, tensors, strict=True)) | fixed).reshape(program.value.shape)
 
-        value, back = torch.func.vjp(of, *(torch.from_numpy(np.array(point[name])) for name in names))
         g = rng.standard_normal(program.value.shape) if program.value.shape else np.array(1.0)
-        want = {"value": value.detach().numpy()} | {
-            name: a.detach().numpy() for name, a in zip(names, back(torch.from_numpy(g)), strict=True)}
+        if names:
+            value, back = torch.func.vjp(of, *(torch.from_numpy(np.array(point[name])) for name in names))
+        want = {"value": (value if names else of()).detach().numpy()} | {
+            name: a.detach().numpy() for name, a in zip(names, back(torch.from_numpy(g)) if names else (), strict=True)}
         got, grads = program.evaluate({name: np.asarray(a) for name, a in point.items()}, g)
         got = {"value": got} | grads
         if not all(np.isfinite(a).all() for a in want.values()):
@@ -143,9 +144,16 @@ class Compiled:
             to = _aligned(f.shape, dtype)
             kinds = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_float if dtype == "float32" else ctypes.c_double,
                      ctypes.c_void_p)
-            ctypes.CFUNCTYPE(ctypes.c_uint, *kinds)(self.entries["dloss"][self.number])(
-                f.ctypes.data, y.ctypes.data, float(np.finfo(dtype).max), to.ctypes.data)
+            own = [leaves[name].reshape(self.width, -1) for name in leaves if name not in ("f", "y")]
+            if own:
+                most = np.full((self.width, 1), np.finfo(dtype).max)
+                _call(self.entries["own_dloss"][self.number], f, y, _rows(np.concatenate([most, *own], 1), dtype), to)
+            else:
+                ctypes.CFUNCTYPE(ctypes.c_uint, *kinds)(self.entries["dloss"][self.number])(
+                    f.ctypes.data, y.ctypes.data, float(np.finfo(dtype).max), to.ctypes.data)
             return None, to.T.copy()
+        if program.kind == "Rule":
+            return self._moved(leaves)
         w = _rows(self.flat(leaves), dtype)
         to = {"zeros": _aligned(w.shape, dtype), "copy": _rows(self.flat(leaves), dtype), "themselves": w}[to]
         if program.kind == "Penalty":
@@ -156,6 +164,17 @@ class Compiled:
         _call(self.entries["forward"][self.number], w, x, kept, out)
         _call(self.entries["vjp"][self.number], w, x, seeds, kept, to)
         return out.T.copy(), to.T.copy()
+
+    def _moved(self, leaves):
+        """What becomes of one parameter and its state [lanes, 1 + states], by a rule."""
+        (p, g, *rest), (states, _) = [_rows(a[:, None], self.dtype) for a in leaves.values()], self.program.sizes
+        state, numbers = (np.concatenate(part) if part else _aligned((0, self.width), self.dtype)
+                          for part in (rest[:states], rest[states:]))
+        state, numbers = (_rows(a.T, self.dtype) for a in (state, numbers))
+        pointer = ctypes.c_void_p
+        ctypes.CFUNCTYPE(None, *[ctypes.c_int] * 3, *[pointer] * 5)(self.entries["move"][self.number])(
+            0, 1, 1, None, *(a.ctypes.data for a in (p, g, state, numbers)))
+        return np.concatenate([p, state]).T.copy(), np.zeros((self.width, 0))
 
 
 def compiled(program, library, dtype, width):

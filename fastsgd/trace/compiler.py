@@ -22,8 +22,8 @@ from ..files import cache_folder, keep
 
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
 MACHINE = {"v3": ("-march=x86-64-v3",), "v4": ("-march=x86-64-v4",)}  # as setup.py builds the modules
-KINDS = {"Model": ("FS_TRACED_MODEL", ("forward", "vjp")), "Loss": ("FS_TRACED_LOSS", ("dloss",)),
-         "Penalty": ("FS_TRACED_PENALTY", ("penalty",))}
+KINDS = {"Model": ("FS_TRACED_MODEL", ("forward", "vjp")), "Loss": ("FS_TRACED_LOSS", ("dloss", "own_dloss")),
+         "Penalty": ("FS_TRACED_PENALTY", ("penalty",)), "Rule": ("FS_TRACED_RULE", ("move",))}
 
 
 @dataclass(eq=False)
@@ -54,8 +54,8 @@ def compiler():
     wanted = os.environ.get("FASTSGD_CXX") or "g++"
     path = shutil.which(wanted)
     if path is None:
-        raise BackendUnavailable(f"there is no C++ compiler ({wanted!r} is not to be found), which own models, losses "
-                                 "and penalties and compiled loops need; install g++, or set FASTSGD_CXX")
+        raise BackendUnavailable(f"there is no C++ compiler ({wanted!r} is not to be found), which own models, losses, "
+                                 "penalties and rules and compiled loops need; install g++, or set FASTSGD_CXX")
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:

@@ -1,4 +1,4 @@
-"""Owns C++ of a traced model, loss or penalty: the struct that csrc/core/general.h's loop takes."""
+"""Owns C++ of a traced model, loss, penalty or rule: the struct that csrc/core/general.h's loop takes."""
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def model(f, layout, trained, d):
     f: node of leaves that are parameters of `layout` and INPUT [d]; trained: names of the parameters that move
     """
     o = f.size
-    f, grads = differentiated(f, layout, trained)
+    f, grads = differentiated(f, leaf(SEED, f.shape), layout, trained)
     kept, padded = kept_nodes([f, *grads.values()])
     read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
     forward, rows, first = Part(read), 0, {id(node) for node in order([f])}
@@ -89,12 +89,12 @@ struct Model {{
 """, rows
 
 
-def differentiated(f, layout, trained):
-    """(f, {parameter: derivative of <SEED, f>}) for those of `trained` that f depends on; equal nodes are one."""
+def differentiated(f, seed, layout, trained):
+    """(f, {parameter: derivative of <seed, f>}) for those of `trained` that f depends on; equal nodes are one."""
     given = [leaf(name, layout.shapes[name]) for name in trained]
     ends = shared([f, *given])
     f, given = ends[0], {one.attr: one for one in ends[1:]}
-    grads = gradients([f], [leaf(SEED, f.shape)], [given[name] for name in trained])
+    grads = gradients([f], [seed], [given[name] for name in trained])
     moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
     f, *grads = shared([f, *(grad for grad in grads if grad is not None)])
     return f, dict(zip(moved, grads, strict=True))
@@ -148,14 +148,21 @@ def beside(index, shape, layout):
                for name, other in layout.shapes.items())
 
 
-def loss(value, gaps, outputs, labels):
-    """C++ of `struct Loss` with dloss(f, y, bound, g), of a loss of leaves "f" and "y" and what its bound holds for."""
+def loss(value, gaps, outputs, labels, numbers):
+    """C++ of `struct Loss` with dloss(f, y, bound, g, numbers), of a loss and what its bound holds for.
+
+    They depend on leaves "f" and "y", and on `numbers` {leaf: size} that each network has of its own, in this order
+    """
     ends = shared([value, gaps, leaf("f", _leaf_shape(value, gaps, "f", outputs))])
     value, gaps, f = ends
     grad = gradients([value], [_one(value)], [f])[0]
     wanted = shared([gaps] if grad is None else [gaps, grad])
     kept, padded = kept_nodes(wanted)
-    part = Part({"f": lambda at: f"f[{at}]", "y": lambda at: f"y[{at}]"})
+    reads, first = {"f": lambda at: f"f[{at}]", "y": lambda at: f"y[{at}]"}, 0
+    for name, size in numbers.items():
+        reads[name] = lambda at, first=first: f"numbers[{_plus(at, first)}]"
+        first += size
+    part = Part(reads)
     for node in kept:
         part.keep(node, id(node) in padded, None)
     at = positions(wanted[0]).reshape(-1)
@@ -170,7 +177,8 @@ struct Loss {{
   using T = typename Tm::T;
   using V = typename Tm::V;
   static constexpr int labels = {labels};
-  FS_HD fs::u32 dloss(const V* f, const V* y, T bound, V* g) const {{
+  template <class Bound>
+  FS_HD fs::u32 dloss(const V* f, const V* y, Bound bound, V* g, const V* numbers) const {{
     fs::u32 bad = 0;
 {part.text()}
     return bad;
@@ -191,14 +199,10 @@ def _one(value):
 
 def penalty(value, layout, trained):
     """(C++ of `struct Penalty` with vjp(w, kept, sink), rows that it needs) of a number that depends on parameters."""
-    given = [leaf(name, layout.shapes[name]) for name in trained]
-    value, *given = shared([value, *given])
-    grads = gradients([value], [_one(value)], given)
-    moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
-    grads = shared([grad for grad in grads if grad is not None])
-    kept, padded = kept_nodes(grads)
+    _, grads = differentiated(value, _one(value), layout, trained)
+    kept, padded = kept_nodes(list(grads.values()))
     part = Part(layout.reads())
-    rows = sinks(part, kept, padded, dict(zip(moved, grads, strict=True)), layout, 0, in_place=False)
+    rows = sinks(part, kept, padded, grads, layout, 0, in_place=False)
     return f"""template <class Tm>
 struct Penalty {{
   using T = typename Tm::T;
@@ -210,3 +214,38 @@ struct Penalty {{
   }}
 }};
 """, rows
+
+
+def rule(outputs, names, numbers):
+    """C++ of `struct Rule` with move(begin, end, P, fixed, w, g, state, numbers) of nodes that depend on one parameter.
+
+    outputs {leaf: what becomes of it}: first the parameter, then its state; names: of the leaves of that kind, and of
+        its gradient, second; numbers: leaves that are the network's, in their order
+    """
+    rows = [f"state[{k} * P + p]" for k in range(len(outputs) - 1)]
+    reads = dict(zip(names, ("w[p]", "g[p]", *rows), strict=True))
+    reads |= {name: f"numbers[{k}]" for k, name in enumerate(numbers)}
+    part = Part({name: (lambda at, text=text: text) for name, text in reads.items()})
+    ends = shared(list(outputs.values()))
+    for node in kept_nodes(ends)[0]:
+        part.keep(node, False, None)
+
+    def statements(made, to):
+        values = ", ".join(f"e{k} = {text}" for k, text in enumerate(made))  # all are read before any moves
+        return [f"const V {values};", *(f"{place} = e{k};" for k, place in enumerate(("w[p]", *rows)))]
+
+    part.loops.loop((), [(node, positions(node)) for node in ends], statements)
+    body = part.text().replace("\n    ", "\n      ")
+    return f"""template <class Tm>
+struct Rule {{
+  using T = typename Tm::T;
+  using V = typename Tm::V;
+  FS_HD void move(int begin, int end, int P, const bool* fixed, V* w, const V* g, V* state, const V* numbers) const {{
+    FS_NO_UNROLL
+    for (int p = begin; p < end; p += Tm::step()) {{
+      if (fixed && fixed[p]) continue;
+  {body}
+    }}
+  }}
+}};
+"""

@@ -1,4 +1,4 @@
-"""Owns traced programs: the graph of a model, a loss or a penalty, its derivatives, its C++, and its origin."""
+"""Owns traced programs: the graph of a model, a loss, a penalty or a rule, its derivatives, its C++, and its origin."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from . import emit, recorder, sweep
-from .graph import INPUT, SEED, apply, const, from_text, leaf, order, reshape, shared, to_text
+from .graph import INPUT, SEED, apply, cat, const, from_text, leaf, order, reshape, shared, to_text
 from .interpreter import evaluate
 from .recorder import Untraceable, line_of
 from .reverse import gradients
@@ -19,9 +19,10 @@ FEATURE = "feature."  # before the names of hidden layers among a graph's output
 class Program:
     """What is compiled and checked.
 
-    kind: "Model", "Loss" or "Penalty"; text: C++ of that struct; rows: vectors of scratch that it needs
+    kind: "Model", "Loss", "Penalty" or "Rule"; text: C++ of that struct; rows: vectors of scratch that it needs
     value: node; wanted {leaf: shape}: what its derivatives are in; leaves {leaf: shape}: what it depends on
-    layout: of parameters, None for a loss; sizes: inputs and outputs of a model, outputs and labels of a loss
+    layout: of parameters, None for a loss and a rule; sizes: inputs and outputs of a model, outputs and labels of a
+        loss, states and numbers of a rule
     """
 
     kind: str
@@ -86,26 +87,33 @@ def model_program(f, shapes, trained, d):
     return Program("Model", text, rows, f, {name: shapes[name] for name in trained}, leaves, layout, (d, f.size))
 
 
-def loss_graph(value, gap, outputs, label_shape):
+def loss_graph(value, loss, outputs, label_shape, own=(), gap=None):
     """{"value": node, "gap": node} of one sample's loss.
 
-    value, gap: functions of (f [] or [o], y label_shape); gap None is the size of f
+    value, gap: of a loss, functions of (f [] or [o], y label_shape); gap None is the size of f
+    own: names of the numbers of the loss that are leaves; the others are constants
     """
     f_shape = () if outputs == 1 else (outputs,)
-    leaves = {"f": f_shape, "y": label_shape}
-    made = recorder.trace(value, leaves)
+    leaves = {"f": f_shape, "y": label_shape} | {name: loss.shape(name) for name in own}
+
+    def of(kind):
+        return recorder.trace(lambda f, y, *numbers: kind(loss.having(dict(zip(own, numbers, strict=True))))(f, y),
+                              leaves)
+
+    made = of(value)
     if not hasattr(made, "shape") or prod(made.shape) != 1:
         raise Untraceable("loss: returned "
                           f"{list(made.shape) if hasattr(made, 'shape') else type(made).__name__}, expected one number")
-    bounded = apply("abs", leaf("f", f_shape)) if gap is None else recorder.trace(gap, leaves)
+    bounded = apply("abs", leaf("f", f_shape)) if gap is None else of(gap)
     return {"value": reshape(made, ()), "gap": reshape(bounded, (-1,))}
 
 
-def loss_program(graph, outputs, label_shape):
-    """The Program of a loss."""
+def loss_program(graph, outputs, label_shape, own):
+    """The Program of a loss; own {leaf: shape} of the numbers that each network has."""
     f_shape = () if outputs == 1 else (outputs,)
-    text = emit.loss(graph["value"], graph["gap"], outputs, prod(label_shape))
-    made = Program("Loss", text, 0, graph["value"], {"f": f_shape}, {"f": f_shape, "y": label_shape},
+    text = emit.loss(graph["value"], graph["gap"], outputs, prod(label_shape),
+                     {name: prod(shape) for name, shape in own.items()})
+    made = Program("Loss", text, 0, graph["value"], {"f": f_shape}, {"f": f_shape, "y": label_shape} | own,
                    sizes=(outputs, prod(label_shape)))
     made.gap = graph["gap"]
     return made
@@ -129,8 +137,16 @@ def penalty_program(graph, shapes, trained):
                    layout)
 
 
+def rule_program(graph, leaves):
+    """The Program of a rule; leaves: its graph's, the parameter's own first, then the network's numbers."""
+    names, numbers = leaves[:len(graph) + 1], leaves[len(graph) + 1:]
+    text = emit.rule(graph, names, numbers)
+    return Program("Rule", text, 0, cat(graph.values()), {}, dict.fromkeys(leaves, ()),
+                   sizes=(len(graph) - 1, len(numbers)))
+
+
 __all__ = ["FEATURE", "INPUT", "SEED", "Program", "Untraceable", "from_text", "line_of", "loss_graph", "loss_program",
-           "model_graph", "model_program", "order", "penalty_graph", "penalty_program", "to_text"]
+           "model_graph", "model_program", "order", "penalty_graph", "penalty_program", "rule_program", "to_text"]
 
 
 def text_or_why(make):

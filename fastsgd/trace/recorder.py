@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import FastsgdError
 from . import graph
 from .graph import const, leaf, view
 
@@ -53,20 +54,26 @@ def _traceback(error):
     return out
 
 
+def here():
+    """The user's line that runs."""
+    return where(_stack())
+
+
 def refuse(operator, why):
     """Raise Untraceable for an operator at the user's line."""
-    raise Untraceable(f"{where(_stack())}: {operator.replace('torch._', 'torch.')}: {why}; {PAGE}")
+    raise Untraceable(f"{here()}: {operator.replace('torch._', 'torch.')}: {why}; {PAGE}")
 
 
-def trace(function, leaves):
+def trace(function, leaves, watch=None):
     """What function(*tensors) returns, with a Node in the place of every tensor that depends on them or on nothing.
 
     leaves: {name: shape} in the order of the function's arguments
+    watch: a function of (operator, node), called for every operator, which may raise an error of fastsgd
     Raises Untraceable.
     """
     import torch
 
-    recorder = _recorder_class()()
+    recorder = _recorder_class()(watch)
     tensors = []
     for name, shape in leaves.items():
         tensors.append(torch.empty(shape, dtype=torch.float64, device="meta"))
@@ -74,7 +81,7 @@ def trace(function, leaves):
     try:
         with torch.no_grad(), recorder:
             made = function(*tensors)
-    except Untraceable:
+    except (Untraceable, FastsgdError):
         raise
     except Exception as error:
         cause = error
@@ -108,9 +115,9 @@ def _recorder_class():
     class Recorder(TorchDispatchMode):
         """Notes a node for each tensor that comes out of an operator; tensors are kept, so that an id means one."""
 
-        def __init__(self):
+        def __init__(self, watch=None):
             super().__init__()
-            self.nodes, self.kept = {}, []
+            self.nodes, self.kept, self.watch = {}, [], watch
 
         def put(self, tensor, made):
             if tuple(tensor.shape) != made.shape:
@@ -164,6 +171,8 @@ def _recorder_class():
             for tensor, one in pairs:
                 if one is not None:
                     self.put(tensor, one)
+                    if self.watch:
+                        self.watch(f"torch.{name.removeprefix('_')}", one)
             return out
 
         def made_beside(self, func, args, kwargs):

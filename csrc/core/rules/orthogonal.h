@@ -3,8 +3,7 @@
 // X <- a X + (b A + c A A) X with A = X X^T, five times, from G / |G|. The coefficients are those of K. Jordan et al.,
 // "Muon: An optimizer for hidden layers in neural networks" (2024): singular values end between 0.7 and 1.2.
 #pragma once
-#include "../math.h"
-#include "../team.h"
+#include "norm.h"
 
 namespace fs {
 
@@ -25,8 +24,8 @@ FS_HD void orthogonalise(V* G, int rows, int columns, V* work) {
   const int m = tall ? columns : rows, k = tall ? rows : columns, down = tall ? 1 : columns, along = tall ? columns : 1;
   V *const gram = work, *const mix = gram + m * m, *const next = mix + m * m;
   const V a = V::set(T(3.4445)), b = V::set(T(-4.7750)), c = V::set(T(2.0315)), zero = V::set(0);
-  const V least = V::set(T(1e-7));
-  V length = sqrt(tree_sum<Tm>(m * k, [&](int p, V s) { return fma(G[p], G[p], s); }));
+  V scale, length = norm<Tm>(G, m * k, T(0), scale);  // what is long is scaled down, what is short stays so
+  const V least = scale * V::set(T(1e-7));
   length = choose(length.a < least.a, least, length);
   Tm::sync();
   FS_NO_UNROLL

@@ -6,6 +6,7 @@
 #include "../contract.h"
 #include "../math.h"
 #include "../team.h"
+#include "norm.h"
 #include "orthogonal.h"
 
 namespace fs {
@@ -32,13 +33,13 @@ struct Update {
   u32 flags;                          // bit f: the rule is so
   Perturb perturb;
   const bool* fixed;  // [P] parameters that no penalty or noise may move, or null
-  int buffers;        // [P] each: momentum, or moments, then the point of localisation, then the average
+  int buffers;        // [P] each: momentum, moments, a user's, then the point of localisation, then the average
 
   FS_HD bool has(Hyper h) const { return uses >> h & 1; }
   FS_HD constexpr bool is(Flag f) const { return flags >> f & 1; }
   // Whether a step divides by the size that derivatives have had: 0 / 0 where there are none, but for epsilon.
   FS_HD constexpr bool divides() const { return is(ADAM) || is(RMSPROP) || is(ADAGRAD); }
-  // Buffers that it needs.
+  // Buffers that it needs, but for those of a user's own rule.
   FS_HD int carried() const {
     return is(ADAM) + divides() + is(LION) + has(MOMENTUM) + has(LOCALISATION) + has(AVERAGE);
   }
@@ -52,39 +53,6 @@ struct Update {
     return !others && !so && perturb == NONE && !(has(WEIGHT_DECAY) && fixed);
   }
 };
-
-// A sum of squares between LOW and MOST has all its digits. Numbers whose squares sum to less are multiplied by
-// RESCALE, those whose squares sum to more are divided by it: then theirs has, too.
-template <class T>
-struct Squares;
-template <>
-struct Squares<float> {
-  static constexpr float LOW = 0x1p-100f, MOST = 0x1.fffffep127f, RESCALE = 0x1p96f;
-};
-template <>
-struct Squares<double> {
-  static constexpr double LOW = 0x1p-960, MOST = 0x1.fffffffffffffp1023, RESCALE = 0x1p768;
-};
-
-template <class Tm>
-FS_HD typename Tm::V square(const typename Tm::V* g, int P) {
-  return tree_sum<Tm>(P, [&](int p, typename Tm::V s) { return fma(g[p], g[p], s); });
-}
-
-// |g| of a gradient whose direction alone matters: where |g|^2 leaves the range of T, g is scaled by a power of two.
-template <class Tm>
-FS_HD typename Tm::V norm(typename Tm::V* g, int P) {
-  using T = typename Tm::T;
-  using V = typename Tm::V;
-  using S = Squares<T>;
-  const V sum = square<Tm>(g, P), one = V::set(1);
-  const V large = choose(sum.a > V::set(S::MOST).a, V::set(1 / S::RESCALE), one);
-  const V scale = choose(sum.a < V::set(S::LOW).a, V::set(S::RESCALE), large);
-  if (__builtin_expect(beyond(scale - one, T(0)) == 0, 1)) return sqrt(sum);
-  FS_UNROLL_ROWS
-  for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = scale * g[p];
-  return sqrt(square<Tm>(g, P));
-}
 
 // to = w + rho g / |g|, or w + rho g: the point at which SAM takes its gradient. Of g its direction is left.
 template <class Tm, class V>
@@ -203,10 +171,17 @@ FS_HD int mine(int begin) {
   return begin + (Tm::first() - begin % Tm::step() + Tm::step()) % Tm::step();
 }
 
-// Parameters begin .. end - 1 of the P move along their gradient g, as the rule says.
-template <class Tm, class V>
+// Where no rule is a user's own.
+struct NoRule {
+  template <class V>
+  FS_HD void operator()(int, int, V) const {}
+};
+
+// Parameters begin .. end - 1 of the P move along their gradient g, as the rule says; by own(begin, end, rate) where it
+// is a user's.
+template <class Tm, class V, class Own>
 FS_HD void descend(const Update& u, const Numbers<V>& n, int begin, int end, int P, V* w, V* g, V* buffer,
-                   const V* hyper, i64 t) {
+                   const V* hyper, i64 t, const Own& own) {
   const V one = V::set(1);
   if (u.has(WEIGHT_DECAY) && u.is(DECOUPLED)) {
     FS_UNROLL_ROWS
@@ -247,6 +222,9 @@ FS_HD void descend(const Update& u, const Numbers<V>& n, int begin, int end, int
     FS_UNROLL_ROWS
     for (int p = mine<Tm>(begin); p < end; p += Tm::step()) n.by_momentum(w[p], g[p], buffer[p], u.is(NESTEROV));
     buffer += P;
+  } else if (u.is(FUNCTION)) {
+    own(begin, end, n.rate);
+    buffer += (u.buffers - u.has(LOCALISATION) - u.has(AVERAGE)) * P;
   } else {
     FS_UNROLL_ROWS
     for (int p = mine<Tm>(begin); p < end; p += Tm::step()) w[p] = fma(n.rate, g[p], w[p]);
@@ -275,9 +253,9 @@ FS_HD void each_array(const Update& u, const Numbers<V>& n, const V* hyper, int 
 }
 
 // w moves by rate = -eta times the gradient g, which is used up. t: steps done before this one.
-template <class Tm, class V>
-FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t,
-                  const Groups<V>& groups) {
+template <class Tm, class V, class Own = NoRule>
+FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper, V rate, i64 t, const Groups<V>& groups,
+                  const Own& own = {}) {
   const V one = V::set(1), zero = V::set(0);
   const Numbers<V> n(u, hyper, rate, t);
   if (u.has(CLIP_VALUE)) clip_values<Tm>(g, P, hyper[CLIP_VALUE]);
@@ -322,9 +300,9 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
       if (const int rows = groups.rows(k))
         orthogonalise<Tm>(g + groups.ends[k], rows, (groups.ends[k + 1] - groups.ends[k]) / rows, groups.room);
   }
-  if (!u.is(GROUPED)) return descend<Tm>(u, n, 0, P, P, w, g, buffer, hyper, t);
-  each_array(u, n, hyper, P, groups, [&](const Numbers<V>& own, V, int begin, int end) {
-    descend<Tm>(u, own, begin, end, P, w, g, buffer, hyper, t);
+  if (!u.is(GROUPED)) return descend<Tm>(u, n, 0, P, P, w, g, buffer, hyper, t, own);
+  each_array(u, n, hyper, P, groups, [&](const Numbers<V>& each, V, int begin, int end) {
+    descend<Tm>(u, each, begin, end, P, w, g, buffer, hyper, t, own);
   });
 }
 

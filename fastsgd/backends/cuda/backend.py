@@ -132,7 +132,11 @@ class CUDA(Backend):
         dtype = plan.run.dtype
         arrays = {"W": state.weights[part], "buffers": state.buffers[part], "lost": state.lost[part],
                   "ids": plan.keys[part], "base": plan.base[part].astype(dtype), "row": plan.row[part]}
-        arrays |= {name: a[part].astype(dtype) for name, a in plan.numbers.items()}
+        arrays |= {name: plan.numbers[name][part].astype(dtype) for name in plan.work.hyper}
+        if plan.losses is not None:
+            arrays["losses"] = plan.losses[part].astype(dtype)
+        if plan.work.constants:
+            arrays["constants"] = plan.work.constants_of(plan.numbers)[part]
         arrays |= {} if plan.first is None else {"first": plan.first[part]}
         for name, (base, row, _) in plan.noises.items():
             short = name.partition("_")[0]

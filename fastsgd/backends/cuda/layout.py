@@ -93,7 +93,8 @@ def _network_bytes(work):
     """What a network has on a card from launch to launch."""
     network = work.P * work.item * (1 + len(work.buffers)) + 8 + 8 + 8 + work.item + 4
     network += sum(a[0].nbytes for a in work.fresh_each.values())
-    return network + (len(work.hyper) + 3 * work.groups) * work.item + len(work.noises) * (work.item + 4)
+    numbers = len(work.hyper) + len(work.constants) + work.losses + 3 * work.groups
+    return network + numbers * work.item + len(work.noises) * (work.item + 4)
 
 
 def _where(work, size, staged):
@@ -221,7 +222,12 @@ def _general_rows(work):
     traced = _own(work)
     kept = traced["model"].rows if work.form is None else work.form.residuals
     kept = max(kept, traced["penalty"].rows if "penalty" in traced else 0)
-    return arrays * work.P + kept + work.d + teacher + 3 * work.groups + work.room
+    return arrays * work.P + kept + work.d + teacher + 3 * work.groups + work.room + _rule_numbers(work) + work.losses
+
+
+def _rule_numbers(work):
+    """Numbers that a rule which was traced takes, 0 without one: step size, step, and its constants."""
+    return 2 + len(work.constants) if work.traits["function"] else 0
 
 
 def _general(work, N, card, tuning):
@@ -298,4 +304,5 @@ def _general_program(work, lanes, rows, shares, staged):
         label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),
         one=work.noise_on_one_label, groups=work.groups, room=work.room, ragged=work.ragged,
         own="".join(program.text for program in traced.values()),
-        own_loss="loss" in traced, penalty_rows=traced["penalty"].rows if "penalty" in traced else None)
+        own_loss="loss" in traced, penalty_rows=traced["penalty"].rows if "penalty" in traced else None,
+        rule_numbers=_rule_numbers(work), losses=work.losses)

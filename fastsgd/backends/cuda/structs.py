@@ -23,7 +23,7 @@ Launch = _struct("Launch", """
     who count ids W buffers lost base row t0 t1 multiplier X y n stride batch first indices index_rows common seed dloss
     bound """ + " ".join(HYPERS) + """
     label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights teacher_weights
-    fixed ends each counts count_rows scratch factor density scale teachers""",
+    fixed ends each counts count_rows losses constants scratch factor density scale teachers""",
                  unsigned=("seed", "dloss", "bound", "factor"))
 
 # csrc/cuda/metrics/launch.h

@@ -148,6 +148,10 @@ def _no_kernel(work):
         return f"it has no kernel for the loss {type(run.loss).__name__}"
     if run.rule.penalty is not None:
         return "it has no kernel for a penalty of your own"
+    if work.traits["function"]:
+        return "it has no kernel for a rule of your own"
+    if work.losses:
+        return "its kernels read one loss for all networks; backend='cpu' has one for each"
     if work.sets:
         return "its kernels read one data set for all networks; backend='cpu' has one for each"
     if work.fresh or work.streamed:
