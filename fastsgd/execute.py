@@ -30,9 +30,10 @@ class Progress:
     def __init__(self, t, taken, weights, lost, buffers, records, saved_weights, seconds, stopped=None,
                  stopped_by=None):
         self.t, self.taken, self.seconds = t, taken, seconds
-        self.stopped, self.stopped_by = (np.full(len(lost), -1, np.int64) if a is None else a
-                                         for a in (stopped, stopped_by))
-        self.halted = int(np.count_nonzero(self.stopped >= 0))
+        self.halted = 0 if stopped is None else int(np.count_nonzero(stopped >= 0))
+        if stopped is None:
+            stopped, stopped_by = np.full((2, len(lost)), -1, np.int64)
+        self.stopped, self.stopped_by = stopped, stopped_by
         self.alive = int(np.count_nonzero(lost < 0)) - self.halted
         self.records, self.saved_weights = records, saved_weights
         self._state, self._read, self._lost, self._flags = (weights, buffers), None, lost, None
@@ -42,7 +43,7 @@ class Progress:
         """The progress of a plan that has not begun."""
         kept = None
         if plan.run.save.params:
-            kept = np.full((plan.N, len(plan.saves), plan.run.model.P), np.nan, plan.run.dtype)
+            kept = np.full((plan.N, len(plan.saves), plan.work.P), np.nan, plan.run.dtype)
         return cls(0, 0, plan.start, np.full(plan.N, -1, np.int64), plan.fresh_buffers(), {}, kept,
                    {"training": 0.0, "metrics": 0.0})
 
@@ -99,7 +100,8 @@ def stages(plan, done, on_launch=None):
     place = measure.place(plan.backend, plan.work.one, plan.N).begin(plan) if plan.work.metrics else None
     running, pace = Running(plan, done, place), _Pace(plan, backends.by_name(plan.backend))
     done.moved(running)
-    _look(plan, running, done)
+    if plan.run.stop:
+        _look(plan, running, done)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
         stop = int(plan.saves[done.taken]) if done.taken < len(plan.saves) else plan.run.steps
         while done.t < stop and done.alive:
@@ -110,13 +112,16 @@ def stages(plan, done, on_launch=None):
             done.seconds["training"] += time.perf_counter() - began
             done.moved(running)
             pace.learn(t1 - t0, spent)
-            _look(plan, running, done)
+            if plan.run.stop:
+                _look(plan, running, done)
             if on_launch:
                 on_launch(done)
         done.t = stop
         if done.taken < len(plan.saves):
             began = time.perf_counter()
-            _record(plan, running, done)
+            if plan.run.metrics or done.saved_weights is not None:
+                _record(plan, running, done)
+            done.taken += 1
             done.seconds["metrics"] += time.perf_counter() - began
             if on_launch:
                 on_launch(done)
@@ -138,14 +143,14 @@ class _Pace:
     """
 
     def __init__(self, plan, backend):
-        self.most = plan.most_steps(backend.table_bytes(plan))
+        self.most = plan.most
         self.least = min(self.most, max(1, backend.worth_a_launch // plan.batch))
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
         self.steps = self.fixed or min(self.most, self._first(plan))
 
     def _first(self, plan):
         """Steps of the first launch: a guess that is safe anywhere, or what the plan expects, with room for error."""
-        safe, T = max(self.least, int(1e8 // (plan.N * plan.run.model.P * plan.batch))), plan.run.steps
+        safe, T = max(self.least, int(1e8 // (plan.N * plan.work.P * plan.batch))), plan.run.steps
         expected = plan.expected.get("training") if safe < T else None  # costs as much as a short run
         return max(safe, int(T * LAUNCH_SECONDS / 3 / expected)) if expected else safe
 
@@ -189,7 +194,6 @@ def _record(plan, running, done):
     if same is not None:
         for record in (*done.records.values(), *(() if done.saved_weights is None else (done.saved_weights,))):
             record[same, s] = record[same, s - 1]
-    done.taken += 1
 
 
 def _empty(plan, metric, shape):
@@ -220,18 +224,25 @@ def _taken(plan, done, alive):
 
 @cache
 def _machine():
-    return {"numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine(),
-            "processors": os.cpu_count()}
+    from . import __version__
+
+    return {"fastsgd": __version__, "numpy": np.__version__, "python": platform.python_version(),
+            "machine": platform.machine(), "processors": os.cpu_count()}
 
 
 def _provenance(plan, done):
-    from . import __version__
-
-    return {"fastsgd": __version__, **_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan),
+    return {**_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan),
             "tuning": {name: value for name, value in vars(plan.tuning).items() if value is not None},
             "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
-            "network_steps": int(np.where(done.stopped >= 0, done.stopped, np.where(
-                done.lost < 0, plan.run.steps, done.lost)).sum())}
+            "network_steps": _network_steps(plan, done)}
+
+
+def _network_steps(plan, done):
+    """Steps that were taken, those of all networks together."""
+    T = plan.run.steps
+    if done.alive == plan.N:
+        return plan.N * T
+    return int(np.where(done.stopped >= 0, done.stopped, np.where(done.lost < 0, T, done.lost)).sum())
 
 
 def _device(plan):

@@ -78,7 +78,8 @@ def prepared(run, tuning=None):
                 levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
                 memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
     a_step = backend.table_bytes(made)
-    steps = min(run.steps, tuning.segment or run.steps, made.most_steps(a_step))
+    object.__setattr__(made, "most", made.most_steps(a_step))
+    steps = min(run.steps, tuning.segment or run.steps, made.most)
     memory["tables of a launch"] = steps * (a_step + made.made_bytes)
     _fit(N, memory)
     return made, partial(_start, own, ids, keys)

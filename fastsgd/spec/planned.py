@@ -95,6 +95,7 @@ class Plan(Record):
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
     work: the run in the words of kernels, a lowering.work.Work
+    most: steps whose tables a launch may have
     cost: function () -> ({what: seconds}, what they rest on, metrics without an estimate); see fastsgd/cost.py
     """
 
@@ -117,6 +118,7 @@ class Plan(Record):
     cost: Any = None
     work: Any = None
     each: np.ndarray | None = None
+    most: int = 1
 
     @property
     def expected(self) -> dict[str, float]:
@@ -136,11 +138,11 @@ class Plan(Record):
     @property
     def batch(self) -> int:
         """Samples in one step."""
-        return self.run.rule.batch(self.run.data.n)
+        return self.work.batch
 
     def most_steps(self, table_bytes: int) -> int:
         """Steps whose tables, so many bytes each, a launch may have."""
-        weights = self.N * self.run.model.P * np.dtype(self.run.dtype).itemsize
+        weights = self.N * self.work.P * self.work.item
         return max(1, max(TABLES, weights) // max(1, table_bytes))
 
     @property
@@ -158,7 +160,7 @@ class Plan(Record):
     @property
     def step_bytes(self) -> int:
         """Bytes that one step takes in a Segment."""
-        run, item = self.run, np.dtype(self.run.dtype).itemsize
+        run, item = self.run, self.work.item
         order = getattr(run.order, "table", None)
         each = 4 * (self.batch + self.work.ragged)
         given = 0 if order is None else each * (1 if len(order) == 1 else self.N)
@@ -197,9 +199,8 @@ class Plan(Record):
 
     def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
-        rule, model = self.run.rule, self.run.model
-        out = np.zeros((self.N, len(rule.buffers()), model.P), self.run.dtype)
-        return rule.begin(out, self.start, model.shapes())
+        out = np.zeros((self.N, len(self.work.buffers), self.work.P), self.run.dtype)
+        return self.run.rule.begin(out, self.start, self.run.model.shapes()) if self.work.buffers else out
 
     def _per_network(self):
         """What to say of step sizes [N] that may have been meant as [T]."""
