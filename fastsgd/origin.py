@@ -10,8 +10,12 @@ GIT = Path(__file__).parents[1] / ".git"
 
 def here():
     """{"host", "date" in UTC, "commit" of the checkout that this package is in, or None}."""
-    return {"host": platform.node(), "date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
-            "commit": commit(GIT)}
+    return _where() | {"date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
+
+
+@cache
+def _where():
+    return {"host": platform.node(), "commit": commit(GIT)}
 
 
 @cache

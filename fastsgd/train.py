@@ -6,7 +6,8 @@ from typing import Any
 
 from .checkpoint import Checkpoint, run_with
 from .errors import SpecError
-from .plan import plan as make_plan
+from .kept import again, ready
+from .plan import plan as plan
 from .result import Result
 from .spec.loss import Loss
 from .spec.planned import Plan, Tuning
@@ -40,11 +41,19 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
             raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
         if isinstance(model, Plan) and tuning is not None:
             raise SpecError("tuning: a Plan has made its choices; give it to fs.plan(run, tuning)")
-        plan = model if isinstance(model, Plan) else make_plan(model, tuning)
+        made = model if isinstance(model, Plan) else plan(model, tuning)
     else:
         for name, value in (("data", data), ("rule", rule), ("step_size", step_size), ("steps", steps)):
             if value is None:
                 raise SpecError(f"{name}: missing")
-        plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
-                             backend, device, seed, ids, keys, stop), tuning)
-    return run_with(plan, checkpoint, progress)
+        made = ready(tuning, model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
+                     backend, device, seed, ids, keys, stop)
+    return run_with(made, checkpoint, progress)
+
+
+def _once_more(made: Plan, step_size: Any, seed: int | None, init: dict | None, progress: Any, checkpoint: Any
+               ) -> Result:
+    return run_with(again(made, step_size, seed, init), checkpoint, progress)
+
+
+Plan.door = staticmethod(_once_more)

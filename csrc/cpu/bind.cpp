@@ -106,6 +106,14 @@ i64 bind_block_bytes(const py::tuple& shape, const py::tuple& layout, i64 n, i64
   return block_bytes(job);
 }
 
+// How many entries of `flags` are `first`, and how many `second`.
+py::tuple bind_tally(const py::array& flags, i64 first, i64 second) {
+  const i64* at = data<const i64>(flags, "flags", -1);
+  i64 one = 0, other = 0;
+  for (i64 k = 0; k < flags.size(); ++k) one += at[k] == first, other += at[k] == second;
+  return py::make_tuple(one, other);
+}
+
 py::array_t<u32> random_words(u64 seed, u32 id, u32 block, u32 item, int count) {
   py::array_t<u32> out(4 * i64(count));
   for (int k = 0; k < count; ++k) {
@@ -144,5 +152,6 @@ PYBIND11_MODULE(FS_MODULE, m) {
   bind_general(m);
   bind_draws(m);
   bind_metrics(m);
+  m.def("tally", &bind_tally);
   m.def("random_words", &random_words);
 }

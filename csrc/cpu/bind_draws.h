@@ -3,6 +3,7 @@
 #include "../core/permutation.h"
 #include "arrays.h"
 #include "kernels.h"
+#include "starts.h"
 
 namespace py = pybind11;
 using namespace fs;
@@ -35,6 +36,28 @@ py::array_t<double> bind_normals(u64 seed, const Ids& ids, i64 t0, i64 t1, u32 s
   return out;
 }
 
+// groups: (size, mean, deviation) of each; out [N, P] float32 or float64.
+template <class T>
+bool bind_starts(u64 seed, const Ids& keys, const py::tuple& groups, int threads, py::array out) {
+  const i64 N = keys.size();
+  std::vector<Group> all;
+  i64 P = 0;
+  for (const auto& each : groups) {
+    const auto of = each.cast<py::tuple>();
+    const auto mean = of[1].cast<py::array>(), deviation = of[2].cast<py::array>();
+    const bool own_mean = mean.ndim() > 0, own_deviation = deviation.ndim() > 0;
+    all.push_back({of[0].cast<i64>(), data<const double>(mean, "mean", own_mean ? N : 1),
+                   data<const double>(deviation, "deviation", own_deviation ? N : 1), own_mean, own_deviation});
+    if (all.back().size < 1) throw std::invalid_argument("starts: an empty group");
+    P += all.back().size;
+  }
+  if (threads < 1 || all.empty()) throw std::invalid_argument("starts: expected threads >= 1 and a group");
+  T* to = data<T>(out, "out", N * P);
+  const u32* who = keys.data();
+  py::gil_scoped_release release;
+  return starts(seed, N, who, all, threads, to);
+}
+
 py::array_t<u32> bind_permutation(u64 seed, const Ids& ids, u32 key, u32 n, const Ids& positions, u32 item) {
   const i64 N = ids.size(), count = positions.size();
   for (i64 j = 0; j < count; ++j)
@@ -58,6 +81,8 @@ void bind_draws(py::module_& m) {
   m.def("elementary", &bind_elementary<double>, py::arg("name"), py::arg("x").noconvert(), py::arg("lanes"));
   m.def("normals", &bind_normals, py::arg("seed"), py::arg("ids"), py::arg("t0"), py::arg("t1"), py::arg("stream"),
         py::arg("item") = 0, py::arg("threads") = 1);
+  m.def("starts_float32", &bind_starts<float>);
+  m.def("starts_float64", &bind_starts<double>);
   m.def("permutation", &bind_permutation, py::arg("seed"), py::arg("ids"), py::arg("key"), py::arg("n"),
         py::arg("positions"), py::arg("item") = 0);
 }

@@ -16,6 +16,7 @@ from ..spec.check import as_array, per_network, whole
 from ..spec.loss import Squared
 from ..spec.planned import Plan, Segment, Tuning
 from ..spec.problem import Dataset
+from ..spec.record import like
 from ..spec.run import Run
 from ..spec.schedule import Constant
 from .arrays import NAMES, alike, in_place, plain
@@ -68,7 +69,7 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
                         "make them once with fs.functional.fresh_buffers(rule, params), and give them at every call")
     buffers = made.none if buffers is None else in_place(buffers, "buffers", (N, len(made.carried), model.P), (dtype,))
     keys = made.plan.ids if keys is None else _keys(keys, N)
-    state = made.state(_like(made.plan, base=base, row=row, keys=keys), W, lost, buffers, X, y)
+    state = made.state(like(made.plan, base=base, row=row, keys=keys), W, lost, buffers, X, y)
     for begin in range(0, T, made.stretch):
         end = min(T, begin + made.stretch)
         noise = {name: np.ascontiguousarray(table(0, end - begin), dtype)
@@ -77,7 +78,7 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
         if end - begin < T:
             segment = Segment(t0, t0 + T, multiplier, indices, noise).part(t0 + begin, t0 + end)
         if indices is None and made.plan.work.ragged:
-            segment = _like(segment, counts=made.plan.counts(t0 + begin, t0 + end))
+            segment = like(segment, counts=made.plan.counts(t0 + begin, t0 + end))
         made.backend.advance(state, segment)
         if lost.min() == UNSETTLED:
             settle(made.backend, state, segment)
@@ -132,7 +133,7 @@ class _Made:
         try:
             state = self.states.pop()
         except IndexError:
-            state = self.backend.load(plan, weights[:0], lost[:0], buffers[:0])
+            state = self.backend.load(plan, weights[:0], lost[:0], buffers[:0]).own()
         state.plan, state.weights, state.lost, state.buffers = plan, weights, lost, buffers
         state.give(X, y)
         return state
@@ -174,13 +175,6 @@ def _make(model, rule, loss, order, X, y, indices, N, dtype, steps, seed, thread
     object.__setattr__(plan, "start", None)
     none = np.empty((N, len(rule.buffers()), model.P), dtype)
     return _Made(plan, backend, tuple(rule.buffers()), none, plan.most_steps(each), given)
-
-
-def _like(record, **changes):
-    """A copy of a frozen record with some fields changed, which nobody checks again."""
-    own = object.__new__(type(record))
-    own.__dict__.update(vars(record) | changes)
-    return own
 
 
 def _sgd(batch):

@@ -10,6 +10,7 @@ from ..errors import BackendUnavailable, FastsgdError
 from ..losses import Function as FunctionLoss
 from ..models import Function
 from ..spec.kinds import kind_of
+from ..spec.record import like
 from ..trace import check, compiler, programs
 from ..trace.graph import INPUT
 
@@ -48,11 +49,7 @@ def bound(run):
         if made is not penalty:
             changes["rule"] = replace(run.rule, penalty=made)
     changes = {name: made for name, made in changes.items() if made is not getattr(run, name)}
-    if not changes:
-        return run
-    own = object.__new__(type(run))
-    own.__dict__.update(vars(run) | changes)
-    return own
+    return like(run, **changes) if changes else run
 
 
 def own_model(model):

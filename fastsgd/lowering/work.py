@@ -6,6 +6,7 @@ import numpy as np
 
 from ..models.base import form_of
 from ..spec.kinds import kind_of, unknown
+from ..spec.record import like
 from ..stops import metric_of
 from . import contract, own
 
@@ -25,6 +26,13 @@ class Work:
         self.dtype, self.item = run.dtype, np.dtype(run.dtype).itemsize
         self.d, self.n, self.P, self.outputs = run.model.d, run.data.n, run.model.P, run.model.outputs
         self.full, self.batch = run.rule.full, run.rule.batch(run.data.n)
+        self._made = {}
+
+    def made(self, make):
+        """make(self), which a backend makes of the run at every load alike; made once."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
 
     # ---- the network
 
@@ -193,9 +201,13 @@ class Work:
 
     def of(self, data):
         """The Work of the same run on other data."""
-        own = object.__new__(type(self.run))
-        own.__dict__.update(vars(self.run) | {"data": data})
-        return Work(own)
+        return Work(like(self.run, data=data))
+
+    def again(self, run):
+        """The Work of a run that is the same but for step sizes, seed and start, of which a Work says nothing."""
+        made = like(self, run=run)
+        made.__dict__.pop("one", None)
+        return made
 
     @property
     def fresh(self):

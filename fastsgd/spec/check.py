@@ -133,6 +133,8 @@ def whole(value, field, low=0, high=None, floats=False):
 
     floats: whether floats that are whole, such as 1e6, are taken too
     """
+    if type(value) is int and low <= value <= (LARGEST if high is None else high):
+        return value  # as most are
     legal = f"a whole number >= {low}" + ("" if high is None else f" and <= {high}")
     if floats and isinstance(value, (float, np.floating)) and value == value // 1:
         value = int(value)

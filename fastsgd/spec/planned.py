@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,11 @@ class Tuning:
             object.__setattr__(self, "compiled", flag(self.compiled, "tuning.compiled"))
         if not (self.isa is None or isinstance(self.isa, str)):
             raise SpecError(f"tuning.isa: {self.isa!r} given, expected the name of an instruction set, e.g. 'v3'")
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """{name: choice} of those that were made."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +124,18 @@ class Plan(Record):
     work: Any = None
     each: np.ndarray | None = None
     most: int = 1
+    door: ClassVar[Any] = None  # fastsgd/train.py, which stands above and puts itself here
+
+    def train(self, *, step_size: Any = None, seed: int | None = None, init: dict | None = None, progress: Any = None,
+              checkpoint: Any = None) -> Any:
+        """Train by this plan, also with another step size, seed or start: the bits of `fs.train` of such a Run.
+
+        step_size, seed, init: as in fs.Run, for as many networks; None leaves what the plan has. Nothing else is
+            checked, chosen or measured again, so that a short call costs little more than its steps
+        progress, checkpoint: as in fs.train
+        Returns a fs.Result. Raises SpecError or PlanError before anything runs.
+        """
+        return type(self).door(self, step_size, seed, init, progress, checkpoint)
 
     @property
     def expected(self) -> dict[str, float]:
