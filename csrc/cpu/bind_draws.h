@@ -25,6 +25,16 @@ py::array_t<u32> bind_permuted_order(u64 seed, const py::array& ids, i64 t0, i64
   return out;
 }
 
+// A table of whole numbers as indices of n points; None where one of them is outside.
+py::object bind_indices(const py::array_t<i64, py::array::c_style | py::array::forcecast>& table, i64 n) {
+  py::array_t<u32> out(std::vector<py::ssize_t>(table.shape(), table.shape() + table.ndim()));
+  const i64* from = table.data();
+  u32* to = out.mutable_data();
+  bool fine = true;
+  for (i64 k = 0; k < table.size(); ++k) fine &= u64(from[k]) < u64(n), to[k] = u32(from[k]);
+  return fine ? py::object(out) : py::none();
+}
+
 py::array_t<double> bind_normals(u64 seed, const Ids& ids, i64 t0, i64 t1, u32 stream, u32 item, int threads) {
   if (t0 < 0 || t1 < t0 || threads < 1) throw std::invalid_argument("normals: expected 0 <= t0 <= t1, threads >= 1");
   const i64 N = ids.size();
@@ -76,6 +86,7 @@ py::array_t<T> bind_elementary(const std::string& name, const py::array_t<T, py:
 }
 
 void bind_draws(py::module_& m) {
+  m.def("indices", &bind_indices);
   m.def("permuted_order", &bind_permuted_order);
   m.def("elementary", &bind_elementary<float>, py::arg("name"), py::arg("x").noconvert(), py::arg("lanes"));
   m.def("elementary", &bind_elementary<double>, py::arg("name"), py::arg("x").noconvert(), py::arg("lanes"));

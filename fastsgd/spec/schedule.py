@@ -178,7 +178,7 @@ class StepSize(Schedule):
             parts.append((self.cosine, 2))
         kinds, row = np.concatenate(columns, axis=1), np.zeros(population, np.int32)
         if N > 1:
-            kinds, row = np.unique(kinds, axis=0, return_inverse=True)
+            kinds, row = distinct(kinds)
         table = _Table(kinds, starts.shape[1], tuple(parts), T)
         return np.broadcast_to(self.base, (population,)), row.reshape(population).astype(np.int32), table
 
@@ -259,6 +259,14 @@ class _Table(Record):
         for k in range(self.m):
             out = np.where(t >= self.kinds[:, k, None], out / self.kinds[:, self.m + k, None], out)
         return out
+
+
+def distinct(rows):
+    """(distinct rows in order, which of them each is) of an array [N, m]; neighbours are often equal."""
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    kinds, which = np.unique(rows[new], axis=0, return_inverse=True)
+    return kinds, which.reshape(-1)[np.cumsum(new) - 1]
 
 
 def _column(array, N):
