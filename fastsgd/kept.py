@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import PlanError
+from .errors import FastsgdError, PlanError
 from .native import default_threads
 from .plan import count, dtypes, filled, may_step, members, representable, schedule, start_of, with_tables
 from .plan import plan as make_plan
 from .spec.check import whole
-from .spec.kinds import kind_of
 from .spec.planned import Plan, Tuning
 from .spec.record import like
 from .spec.run import Run, initial, schedule_of
@@ -45,7 +44,7 @@ def again(plan: Plan, step_size: Any = None, seed: int | None = None, init: dict
         made["start"] = start_of(own, plan.ids, plan.keys)
     if step_size is None:
         return like(plan, **made)
-    if hasattr(own.step_size, "steps") or kind_of(own.rule) is None:
+    if hasattr(own.step_size, "steps") or not plan.work.ours:
         may_step(own)
     if not plan.noises and run.step_size.constant and own.step_size.constant:
         representable(own.dtype, {"step_size": own.step_size.base})
@@ -67,28 +66,36 @@ PLAIN = (float, int, str, bool, type(None))
 _PLANS = {}
 
 
-def ready(tuning: Tuning | None, model: Any, data: Any, rule: Any, step_size: Any, steps: Any, networks: Any, init: Any,
-          order: Any, save: Any, metrics: Any, loss: Any, dtype: Any, backend: Any, device: Any, seed: Any, ids: Any,
-          keys: Any, stop: Any) -> Plan:
-    """The Plan of a Run of these fields; a small one's whose like was planned before differs from that by `again`."""
-    key = None
-    if ids is None and keys is None and not stop and type(steps) is int and isinstance(metrics, (tuple, list)):
-        key = (_said(model), data, _said(rule), steps, networks, order, _said(save), *map(_said, metrics), _said(loss),
-               dtype, backend, device, tuning, _sizes(step_size), _sizes(init), os.environ.get("FASTSGD_ISA"),
-               default_threads())
-        try:
-            known = _PLANS.get(key)
-        except TypeError:  # something that is no field of a run, of which `Run` has more to say
-            known = key = None
-        if known is not None:
-            return again(known, step_size, seed, init)
-    made = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
-                         backend, device, seed, ids, keys, stop), tuning)
+def ready(fields: tuple, tuning: Tuning | None, run: Run | None = None) -> Plan:
+    """The Plan of a run; a small one's whose like was planned before differs from that by `again`.
+
+    fields: of the Run, in its order; run: itself, where it is made
+    """
+    key = known = None
+    try:
+        key = _key(*fields, tuning)
+        known = _PLANS.get(key)
+    except (TypeError, ValueError, FastsgdError):  # of something that is no field of a run: `Run` has more to say
+        key = None
+    if known is not None:
+        step_size, init, seed = fields[3], fields[6], fields[14]
+        return again(known, step_size, seed, init)
+    made = make_plan(Run(*fields) if run is None else run, tuning)
     if key is not None and _worth_keeping(made):
         if len(_PLANS) >= MOST:
             _PLANS.clear()
         _PLANS[key] = made
     return made
+
+
+def _key(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed,
+         ids, keys, stop, tuning):
+    """What runs have alike that one plan serves; None for one whose plan is not kept."""
+    if ids is not None or keys is not None or stop or type(steps) is not int or not isinstance(metrics, (tuple, list)):
+        return None
+    return (_said(model), data, _said(rule), steps, networks, order, _said(save), *map(_said, metrics), _said(loss),
+            dtype, backend, device, tuning, _sizes(step_size), _sizes(init), os.environ.get("FASTSGD_ISA"),
+            (tuning and tuning.threads) or default_threads())
 
 
 def _said(record):
@@ -119,6 +126,4 @@ def _worth_keeping(made):
     run, work = made.run, made.work
     arrays = (run.data.X, run.data.y, run.data.X_test, run.data.y_test, made.start)
     size = sum(a.nbytes for a in arrays if a is not None)
-    return (made.backend == "cpu" and size <= LARGEST and made.N * work.P * run.steps <= SHORT
-            and all(kind_of(part) is type(part) for part in (run.model, run.data, run.rule, run.order, run.loss,
-                                                             *run.metrics)))
+    return made.backend == "cpu" and work.ours and size <= LARGEST and made.N * work.P * run.steps <= SHORT

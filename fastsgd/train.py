@@ -41,13 +41,14 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
             raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
         if isinstance(model, Plan) and tuning is not None:
             raise SpecError("tuning: a Plan has made its choices; give it to fs.plan(run, tuning)")
-        made = model if isinstance(model, Plan) else plan(model, tuning)
+        made = model if isinstance(model, Plan) else ready(
+            tuple(getattr(model, name) for name in Run.__dataclass_fields__), tuning, model)
     else:
         for name, value in (("data", data), ("rule", rule), ("step_size", step_size), ("steps", steps)):
             if value is None:
                 raise SpecError(f"{name}: missing")
-        made = ready(tuning, model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
-                     backend, device, seed, ids, keys, stop)
+        made = ready((model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend,
+                      device, seed, ids, keys, stop), tuning)
     return run_with(made, checkpoint, progress)
 
 
@@ -56,4 +57,4 @@ def _once_more(made: Plan, step_size: Any, seed: int | None, init: dict | None, 
     return run_with(again(made, step_size, seed, init), checkpoint, progress)
 
 
-Plan.door = staticmethod(_once_more)
+Plan._door = staticmethod(_once_more)  # type: ignore[method-assign]

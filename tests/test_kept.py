@@ -50,6 +50,7 @@ def test_other_values_have_the_bits_of_a_new_run(name):
     for changes in CHANGES[:6] if name == "reference" else CHANGES:
         same(plan.train(**changes), fs.train(run.replace(**changes)))
     same(plan.train(), fs.train(run))  # what came between has left no trace
+    same(fs.train(run), fs.train(fs.plan(run)))
 
 
 def test_what_comes_of_it_is_the_result_of_its_own_run(tmp_path):
@@ -119,8 +120,8 @@ def test_records_that_say_the_same_share_a_plan_and_no_others():
               {"loss": fs.losses.Squared.full()}, {"order": fs.orders.Common()}, {"init": INIT | {"b2": [0.0]}},
               {"metrics": [fs.metrics.TestLoss()]}, {"save": fs.SaveAt([0])}, {"tuning": fs.Tuning(threads=1)}]
     for count, more in enumerate(others, 2):
-        same(fs.train(NET, DATA, **(FIELDS | more)), fs.train(fs.Run(NET, DATA, **{
-            name: value for name, value in (FIELDS | more).items() if name != "tuning"})))
+        same(fs.train(NET, DATA, **(FIELDS | more)), fs.train(fs.plan(fs.Run(NET, DATA, **{
+            name: value for name, value in (FIELDS | more).items() if name != "tuning"}))))
         assert len(kept._PLANS) == count
 
 

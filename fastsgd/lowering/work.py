@@ -280,6 +280,13 @@ class Work:
         return not self.sets and (self.full or (self.order in ("replace", "permute") and self.network is not None) or (
             self.order == "table" and len(order.table) == 1))
 
+    @cached_property
+    def ours(self):
+        """Whether all that says what the run is are this package's own classes, which do not change."""
+        run = self.run
+        return all(kind_of(part) is type(part) for part in (run.model, run.data, run.rule, run.order, run.loss,
+                                                            *run.metrics))
+
     # ---- what is measured
 
     @cached_property
