@@ -5,7 +5,7 @@ import sys
 import time
 
 from . import cases, rows
-from .harness import ROOT, Band, Gap, Process, Side, WrongAnswer, admit, interleave, ratio
+from .harness import ROOT, Band, Gap, Process, Side, WrongAnswer, admit, fresh, interleave, ratio
 
 FIRST = """
 import time
@@ -140,3 +140,16 @@ def first_results(settings, say):
                    versions={"import_s": round(Band.of(imports).median, 3), "torch": torch})
 
 
+def calls(settings, say):
+    """Microseconds of a call of one network and ten steps, made in several ways."""
+    try:
+        found = fresh(1, "calls", 10, settings.rounds, settings.target / 3)
+    except Gap as reason:
+        say(f"a call: not timed. {reason}")
+        yield rows.gap(1, "diagonal", "a call", str(reason), 1)
+        return
+    say("\none network, ten steps, 1 core")
+    for way, seconds in found.items():
+        band = Band.of([1e6 * each for each in seconds])
+        say(f"  {way:28s} {band.median:.4g} us [{band.low:.4g} .. {band.high:.4g}]")
+        yield rows.row(1, "diagonal", way, "a call", "us", band, 1, 10)

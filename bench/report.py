@@ -64,7 +64,7 @@ def summary(rows):
 def whole(rows):
     """Everything that was measured."""
     parts = (("Against opponents", opponents(rows)), ("Where we are slower", slower(rows)),
-             ("One network", "\n\n".join(filter(None, (first(rows), alone(rows))))),
+             ("One network", "\n\n".join(filter(None, (first(rows), calls(rows), alone(rows))))),
              ("Rates, ceilings and answers", rates(rows)), ("Ranks and feature sparsity", metrics(rows)),
              ("Networks and losses of your own", traced(rows)),
              ("The paper's systems", systems(rows)), ("Scaling", curves(rows)),
@@ -130,6 +130,12 @@ def first(rows):
                     f"and Jacobian rank): {_band(row)} s, of which `import fastsgd` takes {facts['import_s']} s; "
                     f"{loaded}.")
     return ""
+
+
+def calls(rows):
+    """What a call of one network and ten steps takes, by the way in which it is made."""
+    lines = [(f"`{row['provider']}`", _band(row)) for row in rows if row["metric"] == "a call"]
+    return _table(("a call of one network, ten steps", "us"), lines) if lines else ""
 
 
 def alone(rows):

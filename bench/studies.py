@@ -1,14 +1,16 @@
-"""Owns what is measured inside one process rather than against opponents: memory over T, and the paper's systems."""
+"""Owns what is measured inside one process rather than against opponents: memory over T, the paper's systems, calls."""
 
 import gc
 import os
 import time
+from itertools import cycle
 
 import numpy as np
 
 import fastsgd as fs
 
-from .cases import CASES
+from .cases import CASES, SEED
+from .harness import WrongAnswer, calls_within, round_of
 
 
 def _status(field):
@@ -73,3 +75,36 @@ def paper(name, orders, share, kind):
     return {"seconds": time.perf_counter() - began, **result.provenance["seconds"], "N": len(result.ids), "T": steps,
             "S": len(result.steps), "dtype": "float64", "expected": sum(expected.values()), "table": words,
             "lost": float((result.lost >= 0).mean())}
+
+
+def calls(T, rounds, target):
+    """{way of calling: [seconds of a call, one a round]} of one network and T steps: what calls cost beside steps.
+
+    Each way's answer is compared first with a run that was planned for it alone. target: seconds that a round takes
+    """
+    case, values = CASES["diagonal"], cycle((0.01, 0.02))
+    run, rule, starts = case.run(1, T), fs.rules.SGD(), cycle(case.model.unflatten(w) for w in case.start(2))
+    plan, order, w = fs.plan(run), case.order(1, T)[0, :, 0], case.start(1).copy()
+    ways = {
+        "fs.train(model, data, ...)": lambda: fs.train(case.model, case.data, rule=rule, step_size=next(values),
+                                                       steps=T, seed=SEED, init=run.init),
+        "fs.train(run)": lambda: fs.train(run),
+        "fs.train(plan)": lambda: fs.train(plan),
+        "plan.train(step_size=...)": lambda: plan.train(step_size=next(values)),
+        "plan.train(seed=...)": lambda: plan.train(seed=int(100 * next(values))),
+        "plan.train(init=...)": lambda: plan.train(init=next(starts)),
+        "fs.functional.advance_": lambda: fs.functional.advance_(case.model, w, case.data.X, case.data.y, order, 0.01),
+    }
+    for way in [name for name in ways if "advance_" not in name]:
+        for _ in range(2):
+            got = ways[way]()
+            if got.weights.tobytes() != fs.train(fs.plan(got.run)).weights.tobytes():
+                raise WrongAnswer(f"{way} differs from a run that was planned for it")
+    ways["fs.functional.advance_"]()
+    if w.tobytes() != fs.train(fs.plan(run.replace(step_size=0.01))).weights.tobytes():
+        raise WrongAnswer("fs.functional.advance_ differs from fs.train")
+    counts, out = {way: calls_within(call, target) for way, call in ways.items()}, {way: [] for way in ways}
+    for number in range(rounds):
+        for way, seconds in round_of(ways, counts, number):
+            out[way].append(seconds)
+    return out

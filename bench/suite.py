@@ -82,6 +82,7 @@ def whole(settings, say=print, only=PARTS):
                 yield from timely(name, "systems", lambda n=name: paper_system(n, top, settings, say))
         if count == top and "one" in only:
             yield from timely("diagonal", "one", lambda: curves.first_results(settings, say))
+            yield from timely("diagonal", "one", lambda: curves.calls(settings, say))
             for name in curves.ALONE[:6 if settings.rounds > 2 else 2]:
                 yield from timely(name, "one", lambda n=name: curves.alone(n, settings, say))
         if count == top and "curves" in only:

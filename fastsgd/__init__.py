@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .errors import BackendUnavailable, FastsgdError, PlanError, SlowBackendWarning, SpecError
     from .extend import extend, fork
     from .flow import flow
-    from .plan import plan
     from .polish import Polished, polish
     from .result import Result, concat
     from .spec.noise import GradientNoise, LabelNoise
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from .spec.save import Floor, SaveAt
     from .spec.schedule import Cosine, StepSize, StepTable, Warmup
     from .sweep import Keep, Sweep, reduce
-    from .train import train
+    from .train import plan, train
 
 __version__ = "0.1.0"
 
@@ -37,12 +36,12 @@ __all__ = [
 _FROM = {  # where each name is; it is imported when somebody asks for it. Other names are modules of the package
     "checkpoint": ("Checkpoint", "resume"), "companions": ("Companions", "companions"),
     "errors": ("BackendUnavailable", "FastsgdError", "PlanError", "SlowBackendWarning", "SpecError"),
-    "extend": ("extend", "fork"), "flow": ("flow",), "plan": ("plan",), "polish": ("Polished", "polish"),
+    "extend": ("extend", "fork"), "flow": ("flow",), "polish": ("Polished", "polish"),
     "result": ("Result", "concat"),
     "spec.noise": ("GradientNoise", "LabelNoise"),
     "spec.planned": ("Plan", "Tuning"), "spec.problem": ("Dataset",), "spec.run": ("Run",),
     "spec.save": ("Floor", "SaveAt"), "spec.schedule": ("Cosine", "StepSize", "StepTable", "Warmup"),
-    "sweep": ("Keep", "Sweep", "reduce"), "train": ("train",),
+    "sweep": ("Keep", "Sweep", "reduce"), "train": ("plan", "train"),
 }
 _HOME = {name: module for module, names in _FROM.items() for name in names}
 

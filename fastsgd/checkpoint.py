@@ -130,6 +130,8 @@ def run_with(plan, checkpoint=None, progress=None):
     if checkpoint is not None:  # refused before there is anything to see
         checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         held = _claimed(checkpoint, plan.run)
+    elif progress is None:
+        return execute(plan)
     with watcher(plan, progress) as watch:
         return execute(plan, None, watch) if checkpoint is None else _run(plan, checkpoint, held, watch)
 

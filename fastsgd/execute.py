@@ -13,7 +13,17 @@ from .plan import one as make_plan
 from .result import Result
 from .rules import GD
 from .running import LAUNCH_SECONDS, Running, Taken
+from .settle import settle
 from .spec.planned import Tuning
+
+SURELY_SHORT = 1e8  # parameters moved in a launch that is short on any machine
+
+
+def unset(N):
+    """[N] of -1: lost at no step, stopped after none."""
+    out = np.empty(N, np.int64)
+    out.fill(-1)
+    return out
 
 
 class Progress:
@@ -28,12 +38,13 @@ class Progress:
     """
 
     def __init__(self, t, taken, weights, lost, buffers, records, saved_weights, seconds, stopped=None,
-                 stopped_by=None):
+                 stopped_by=None, alive=None):
         self.t, self.taken, self.seconds = t, taken, seconds
-        self.stopped, self.stopped_by = (np.full(len(lost), -1, np.int64) if a is None else a
-                                         for a in (stopped, stopped_by))
-        self.halted = int(np.count_nonzero(self.stopped >= 0))
-        self.alive = int(np.count_nonzero(lost < 0)) - self.halted
+        self.halted = 0 if stopped is None else int(np.count_nonzero(stopped >= 0))
+        if stopped is None:
+            stopped, stopped_by = unset(len(lost)), unset(len(lost))
+        self.stopped, self.stopped_by = stopped, stopped_by
+        self.alive = int(np.count_nonzero(lost < 0)) - self.halted if alive is None else alive
         self.records, self.saved_weights = records, saved_weights
         self._state, self._read, self._lost, self._flags = (weights, buffers), None, lost, None
 
@@ -42,9 +53,9 @@ class Progress:
         """The progress of a plan that has not begun."""
         kept = None
         if plan.run.save.params:
-            kept = np.full((plan.N, len(plan.saves), plan.run.model.P), np.nan, plan.run.dtype)
-        return cls(0, 0, plan.start, np.full(plan.N, -1, np.int64), plan.fresh_buffers(), {}, kept,
-                   {"training": 0.0, "metrics": 0.0})
+            kept = np.full((plan.N, len(plan.saves), plan.work.P), np.nan, plan.run.dtype)
+        return cls(0, 0, plan.start, unset(plan.N), plan.fresh_buffers(), {}, kept,
+                   {"training": 0.0, "metrics": 0.0}, alive=plan.N)
 
     @property
     def gone(self):
@@ -88,10 +99,30 @@ def execute(plan, progress=None, on_launch=None):
         reads of the live state is not to be written to
     Returns a Result.
     """
+    if progress is None and on_launch is None and _is_one_launch(plan):
+        return finished(plan, _launched(plan))
     done = Progress.fresh(plan) if progress is None else progress
     for _ in stages(plan, done, on_launch):
         pass
     return finished(plan, done)
+
+
+def _is_one_launch(plan):
+    """Whether a run is over in one short launch, on the way of which nothing is looked at."""
+    return (plan.N * plan.work.P * plan.batch * plan.run.steps <= SURELY_SHORT and not plan.work.metrics
+            and not plan.run.save.params and plan.run.steps <= min(plan.most, plan.tuning.segment or plan.most))
+
+
+def _launched(plan):
+    """The Progress at the end of such a run."""
+    backend, began = backends.by_name(plan.backend), time.perf_counter()
+    state = backend.load(plan, plan.start, unset(plan.N), plan.fresh_buffers())
+    segment = plan.segment(0, plan.run.steps)
+    backend.advance(state, segment)
+    alive = settle(backend, state, segment)
+    weights, buffers = backend.read(state)
+    return Progress(segment.t1, len(plan.saves), weights, backend.lost(state), buffers, {}, None,
+                    {"training": time.perf_counter() - began, "metrics": 0.0}, alive=alive)
 
 
 def stages(plan, done, on_launch=None):
@@ -99,7 +130,8 @@ def stages(plan, done, on_launch=None):
     place = measure.place(plan.backend, plan.work.one, plan.N).begin(plan) if plan.work.metrics else None
     running, pace = Running(plan, done, place), _Pace(plan, backends.by_name(plan.backend))
     done.moved(running)
-    _look(plan, running, done)
+    if plan.run.stop:
+        _look(plan, running, done)
     while done.taken < len(plan.saves) or done.t < plan.run.steps:
         stop = int(plan.saves[done.taken]) if done.taken < len(plan.saves) else plan.run.steps
         while done.t < stop and done.alive:
@@ -110,13 +142,16 @@ def stages(plan, done, on_launch=None):
             done.seconds["training"] += time.perf_counter() - began
             done.moved(running)
             pace.learn(t1 - t0, spent)
-            _look(plan, running, done)
+            if plan.run.stop:
+                _look(plan, running, done)
             if on_launch:
                 on_launch(done)
         done.t = stop
         if done.taken < len(plan.saves):
             began = time.perf_counter()
-            _record(plan, running, done)
+            if plan.run.metrics or done.saved_weights is not None:
+                _record(plan, running, done)
+            done.taken += 1
             done.seconds["metrics"] += time.perf_counter() - began
             if on_launch:
                 on_launch(done)
@@ -138,14 +173,14 @@ class _Pace:
     """
 
     def __init__(self, plan, backend):
-        self.most = plan.most_steps(backend.table_bytes(plan))
+        self.most = plan.most
         self.least = min(self.most, max(1, backend.worth_a_launch // plan.batch))
         self.fixed = plan.tuning.segment and min(plan.tuning.segment, self.most)
         self.steps = self.fixed or min(self.most, self._first(plan))
 
     def _first(self, plan):
         """Steps of the first launch: a guess that is safe anywhere, or what the plan expects, with room for error."""
-        safe, T = max(self.least, int(1e8 // (plan.N * plan.run.model.P * plan.batch))), plan.run.steps
+        safe, T = max(self.least, int(SURELY_SHORT // (plan.N * plan.work.P * plan.batch))), plan.run.steps
         expected = plan.expected.get("training") if safe < T else None  # costs as much as a short run
         return max(safe, int(T * LAUNCH_SECONDS / 3 / expected)) if expected else safe
 
@@ -189,7 +224,6 @@ def _record(plan, running, done):
     if same is not None:
         for record in (*done.records.values(), *(() if done.saved_weights is None else (done.saved_weights,))):
             record[same, s] = record[same, s - 1]
-    done.taken += 1
 
 
 def _empty(plan, metric, shape):
@@ -222,18 +256,24 @@ def _taken(plan, done, alive):
 
 @cache
 def _machine():
-    return {"numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine(),
-            "processors": os.cpu_count()}
+    from . import __version__
+
+    return {"fastsgd": __version__, "numpy": np.__version__, "python": platform.python_version(),
+            "machine": platform.machine(), "processors": os.cpu_count()}
 
 
 def _provenance(plan, done):
-    from . import __version__
+    return {**_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan),
+            "tuning": plan.tuning.chosen, "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
+            "network_steps": _network_steps(plan, done)}
 
-    return {"fastsgd": __version__, **_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan),
-            "tuning": {name: value for name, value in vars(plan.tuning).items() if value is not None},
-            "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
-            "network_steps": int(np.where(done.stopped >= 0, done.stopped, np.where(
-                done.lost < 0, plan.run.steps, done.lost)).sum())}
+
+def _network_steps(plan, done):
+    """Steps that were taken, those of all networks together."""
+    T = plan.run.steps
+    if done.alive == plan.N:
+        return plan.N * T
+    return int(np.where(done.stopped >= 0, done.stopped, np.where(done.lost < 0, T, done.lost)).sum())
 
 
 def _device(plan):

@@ -29,28 +29,36 @@ def quota(root):
 def memory():
     """Bytes that this process can still take: what the machine and its control groups leave."""
     left = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name, kibibytes in _pairs(ROOT / "proc" / "meminfo"):
-        if name == "MemAvailable:":
-            left.append(1024 * kibibytes)
+    available = _named(ROOT / "proc" / "meminfo", "MemAvailable:")
+    if available is not None:
+        left.append(1024 * available)
     for folder in _groups(ROOT, "memory"):
         for most, used, idle in (("memory.max", "memory.current", "inactive_file"),
                                  ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):
             limit, taken = (_number(*_words(folder / name)[:1]) for name in (most, used))
             if limit is not None and taken is not None:
-                cached = dict(_pairs(folder / "memory.stat")).get(idle, 0)  # files that make room when it is needed
+                cached = _named(folder / "memory.stat", idle) or 0  # files that make room when it is needed
                 left.append(max(0, limit - taken + min(cached, taken)))
     return min(left)
 
 
 def _groups(root, controller):
     """Folders of this process's control group for a controller, and of all above it."""
-    for line in _lines(root / "proc" / "self" / "cgroup"):
+    return _folders(root, controller, tuple(_lines(root / "proc" / "self" / "cgroup")))
+
+
+@cache
+def _folders(root, controller, lines):
+    """Those that lines of /proc/self/cgroup say."""
+    out = []
+    for line in lines:
         _, names, path = [*line.split(":", 2), "", ""][:3]
         if names and controller not in names.split(","):
             continue
         top = root / "sys" / "fs" / "cgroup" / names  # v2 has no names
         inside = Path(path.strip().lstrip("/"))
-        yield from (top / folder for folder in (inside, *inside.parents) if (top / folder).is_dir())
+        out += [top / folder for folder in (inside, *inside.parents) if (top / folder).is_dir()]
+    return tuple(out)
 
 
 def _lines(path):
@@ -64,12 +72,14 @@ def _words(path):
     return " ".join(_lines(path)[:1]).split()
 
 
-def _pairs(path):
-    """(name, number) of the lines of a file that begin with both."""
+def _named(path, name):
+    """The number after `name` in the line of a file that begins with it, None if there is none."""
     for line in _lines(path):
-        name, number = [*line.split(), "", ""][:2]
-        if _number(number) is not None:
-            yield name, _number(number)
+        if line.startswith(name):
+            word, number = [*line.split(), "", ""][:2]
+            if word == name and _number(number) is not None:
+                return _number(number)
+    return None
 
 
 def _number(word=""):

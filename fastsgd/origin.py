@@ -1,7 +1,7 @@
 """Owns where and when something was computed: host, date, and the commit of a checkout."""
 
 import platform
-from datetime import datetime, timezone
+import time
 from functools import cache
 from pathlib import Path
 
@@ -10,8 +10,12 @@ GIT = Path(__file__).parents[1] / ".git"
 
 def here():
     """{"host", "date" in UTC, "commit" of the checkout that this package is in, or None}."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"host": platform.node(), "date": now, "commit": commit(GIT)}
+    return _where() | {"date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
+
+
+@cache
+def _where():
+    return {"host": platform.node(), "commit": commit(GIT)}
 
 
 @cache

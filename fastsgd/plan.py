@@ -11,11 +11,13 @@ from . import backends, cost, limits, measure
 from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
 from .lowering.own import bound
 from .lowering.work import Work
+from .models.base import Model, started
 from .models.population import refuse_population
 from .spec import draws
 from .spec.check import other_dtype
 from .spec.fields import arrays, chosen, lengths
 from .spec.planned import Groups, Plan, Tuning
+from .spec.record import like
 from .spec.run import Run
 from .trial import trial
 
@@ -37,7 +39,7 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan | Groups:
     """
     if not isinstance(run, Run) or getattr(run.rule, "batches", None) is None:
         return one(run, tuning)
-    _, population = _count(run)
+    _, population = count(run)
     ids = np.arange(population, dtype=np.int64) if run.ids is None else run.ids
     sizes, where = run.rule.batches[ids], []
     plans = []
@@ -74,7 +76,7 @@ def prepared(run, tuning=None):
     run = bound(run)
     work = Work(run)
     _ = work.stops  # which refuses what cannot be looked at
-    N, population = _count(run)
+    N, population = count(run)
     backend, reasons = _backend(work)
     place = measure.place(backend.name, work.one, N)
     tuning, memory, more = backend.choose(work, N, tuning, place.reserved)
@@ -85,41 +87,42 @@ def prepared(run, tuning=None):
     _fit(N, memory)
     ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
     keys = ids if run.keys is None else run.keys[ids]
-    own = run if run.ids is None else _members(run, ids, population)
-    base, row, table = _schedule(own.step_size.compile(N, run.steps), N)
+    own = run if run.ids is None else members(run, ids, population)
+    base, row, table = schedule(own.step_size.compile(N, run.steps), N)
     numbers = run.rule.numbers()  # by all networks, so that what is 0 for some of them is in use, as it is for all
     numbers = numbers if run.ids is None else chosen(numbers, ids, population)
-    numbers = {name: _filled(a, N, np.float64) for name, a in numbers.items()}
+    numbers = {name: filled(a, N, np.float64) for name, a in numbers.items()}
     each = _each(own, N, work)
-    noises = {name: _schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
-    _representable(work, base, numbers, noises, each)
+    noises = {name: schedule(own.rule.noise_schedule(name, own, N), N) for name in own.rule.noises()}
+    representable(run.dtype, _hypers(work, base, numbers, noises, each))
     made = Plan(run=run, backend=backend.name, reasons=(*reasons, *more), ids=ids, keys=keys, start=None,
                 base=base, row=row, table=table, saves=saves, tuning=tuning, numbers=numbers, noises=noises,
                 sets=run.data.numbers[ids] if run.data.sets else None,
                 losses=work.own_losses(ids) if work.losses else None,
                 levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
                 memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
-    a_step = backend.table_bytes(made)
-    steps = min(run.steps, tuning.segment or run.steps, made.most_steps(a_step))
-    memory["tables of a launch"] = steps * (a_step + made.made_bytes)
-    _fit(N, memory)
-    return made, partial(_start, own, ids, keys)
+    return with_tables(made), partial(start_of, own, ids, keys)
 
 
-def _members(run, ids, population):
+def with_tables(made):
+    """The Plan that knows what the tables of its launches take, and how many steps they can be for."""
+    a_step, T = backends.by_name(made.backend).table_bytes(made), made.run.steps
+    most = made.most_steps(a_step)
+    tables = min(T, made.tuning.segment or T, most) * (a_step + made.made_bytes)
+    made = like(made, most=most, memory=made.memory | {"tables of a launch": tables})
+    _fit(made.N, made.memory)
+    return made
+
+
+def members(run, ids, population):
     """The Run with the networks `ids` alone in its per-network fields, whose length is then theirs.
 
     Only what is made of it, network by network, is theirs: draws are by ids. The model keeps its scales, `start` picks.
     """
-    own = object.__new__(type(run))
-    own.__dict__.update(vars(run))
-    own.__dict__.update((name, chosen(getattr(run, name), ids, population)) for name in ("step_size", "rule", "stop"))
-    own.__dict__["loss"] = run.loss.picked(ids)
-    if run.init is not None:
-        shapes = run.model.shapes()
-        own.__dict__["init"] = {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a
-                                for name, a in run.init.items()}
-    return own
+    shapes = run.model.shapes()
+    init = run.init and {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a for name, a in run.init.items()}
+    return like(run, init=init, loss=run.loss.picked(ids), **{
+        name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")})
 
 
 def _each(run, N, work):
@@ -132,13 +135,13 @@ def _each(run, N, work):
     return np.stack(rows, axis=1)
 
 
-def _schedule(compiled, N):
+def schedule(compiled, N):
     """(base [N] float64, row [N] int32, table), owned."""
     base, row, table = compiled
-    return _filled(base, N, np.float64), _filled(row, N, np.int32), table
+    return filled(base, N, np.float64), filled(row, N, np.int32), table
 
 
-def _filled(values, N, dtype):
+def filled(values, N, dtype):
     """[] or [N] as an array [N] of its own."""
     out = np.empty(N, dtype)
     out[...] = values
@@ -150,17 +153,13 @@ def _agree(run):
     model, data = run.model, run.data
     if model.d != data.d:
         raise PlanError(f"model.d: is {model.d}, but {'X' if data.n else 'data'} has d={data.d} inputs")
-    _dtypes(run)
+    dtypes(run)
     _labels(run)
     if data.n * max(1, data.sets) >= 2**32:
         raise PlanError(f"X: has {data.n * max(1, data.sets)} points, at most 2**32 - 1 can be drawn from")
     if model.P >= 2**31:
         raise PlanError(f"model: has P={model.P} parameters, kernels number at most 2**31 - 1")
-    if getattr(run.step_size, "steps", run.steps) != run.steps:
-        raise PlanError(f"step_size: the table has {run.step_size.steps} steps, the run has T={run.steps}")
-    why = run.rule.refuse(run)
-    if why:
-        raise PlanError(f"rule: {why}")
+    may_step(run)
     _order(run)
     _counters(run)
     for metric in run.metrics:
@@ -183,22 +182,28 @@ def _agree(run):
         raise PlanError("save.floor: needs a training set to descend on, the data have none")
 
 
-def _dtypes(run):
-    """Refuse arrays that the run could only take with other numbers in them."""
-    data = run.data
-    given = {"X": data.X, "y": data.y, "X_test": data.X_test, "y_test": data.y_test, "init": run.init,
-             "data.weights": getattr(data, "weights", None)}
-    for name, value in given.items():
-        for where, array in arrays(value, name):
-            why = other_dtype(array, run.dtype)
-            if why:
-                raise PlanError(f"{where}: {why}")
-    own = {f"data.{name}": getattr(data, name, None) for name in ("density", "scale")}
-    for name, value in (own | {name: getattr(run, name) for name in HYPER}).items():
-        for where, array in arrays(value, name):
-            why = other_dtype(array, run.dtype, hyper=True)
-            if why:
-                raise PlanError(f"{where}: {why}")
+def may_step(run):
+    """Refuse step sizes of other steps, and a rule that this run cannot have."""
+    if getattr(run.step_size, "steps", run.steps) != run.steps:
+        raise PlanError(f"step_size: the table has {run.step_size.steps} steps, the run has T={run.steps}")
+    why = run.rule.refuse(run)
+    if why:
+        raise PlanError(f"rule: {why}")
+
+
+def dtypes(run, fields=("data", "init", "step_size", "model", "rule", "loss", "stop")):
+    """Refuse arrays of these fields that the run could only take with other numbers in them."""
+    for field in fields:
+        given = {field: getattr(run, field)}
+        if field == "data":
+            given = {name: getattr(run.data, name) for name in ("X", "y", "X_test", "y_test")}
+            given |= {f"data.{name}": getattr(run.data, name, None) for name in ("weights", "density", "scale")}
+        for name, value in given.items():
+            for where, array in arrays(value, name):
+                exact = field == "init" or (field == "data" and not where.startswith(("data.density", "data.scale")))
+                why = other_dtype(array, run.dtype, hyper=not exact)
+                if why:
+                    raise PlanError(f"{where}: {why}")
 
 
 def _labels(run):
@@ -287,7 +292,7 @@ def _drawn(run):
     return out
 
 
-def _count(run):
+def count(run):
     """(N, size of the population): members are numbered 0 .. population - 1, `ids` selects some of them."""
     given = lengths(run)
     if len(set(given.values())) > 1:
@@ -343,8 +348,8 @@ def _fit(N, memory):
                         "a time with ids=")
 
 
-def _representable(work, base, numbers, noises, each):
-    """Refuse numbers that the run's dtype turns into infinity, or into 0 where they are not."""
+def _hypers(work, base, numbers, noises, each):
+    """{name: the numbers of a run that are rounded to its dtype}."""
     run, given = work.run, {"step_size": base, "rule, of single parameters": each}
     given |= {f"rule.{name}": a for name, a in numbers.items()}
     given |= {f"rule.{name}": base for name, (base, _, _) in noises.items()}
@@ -359,16 +364,22 @@ def _representable(work, base, numbers, noises, each):
         if len(large := point[np.abs(point) > np.finfo(run.dtype).max]):
             raise PlanError(f"rule.localisation.at[{name!r}]: {large[0]:g} is too large for {run.dtype}; choose a "
                             "nearer point, or pass dtype='float64'")
+    return given
+
+
+def representable(dtype, given):
+    """Refuse numbers {name: values} that a run's dtype turns into infinity, or into 0 where they are not."""
     for name, values in given.items():
         values = np.asarray(() if values is None else values, np.float64).reshape(-1)
-        if not len(values) or (SAFE <= values.min() and values.max() <= 1 / SAFE):
+        ends = (values.min(), values.max()) if len(values) > 1 else values.tolist()  # NumPy takes long for one number
+        if all(SAFE <= end <= 1 / SAFE for end in ends):
             continue
         with np.errstate(over="ignore", under="ignore"):
-            cast = values.astype(run.dtype)
+            cast = values.astype(dtype)
         bad = np.flatnonzero(((cast == 0) & (values != 0)) | ~np.isfinite(cast))
         if len(bad):
             twice = " twice itself," if name == "loss.factor" else ""
-            raise PlanError(f"{name}:{twice} {values[bad[0]]:g} becomes {cast[bad[0]]:g} in {run.dtype}; rescale it, "
+            raise PlanError(f"{name}:{twice} {values[bad[0]]:g} becomes {cast[bad[0]]:g} in {dtype}; rescale it, "
                             "or pass dtype='float64'")
 
 
@@ -407,16 +418,20 @@ def _depth():
     return depth
 
 
-def _start(run, ids, keys):
-    """Starting weights [N, P] in the run's dtype, made for some networks at a time."""
+def start_of(run, ids, keys):
+    """Starting weights [N, P] in the run's dtype; what is not drawn is made for some networks at a time."""
     model, N = run.model, len(ids)
-    start, at_once = np.empty((N, model.P), run.dtype), max(1, PART // (32 * model.P))
-    with np.errstate(over="ignore"):
-        for k in range(0, N, at_once):
-            part = slice(k, k + at_once)
-            start[part] = (_drawn_start(run, ids[part], keys[part]) if run.init is None else
-                           _given_start(run, part, N))
-    if not np.isfinite(start).all():
+    if run.init is None and type(model).start is Model.start:
+        start, fine = started(model, run.seed, ids, keys, run.dtype)
+    else:
+        start, at_once = np.empty((N, model.P), run.dtype), max(1, PART // (32 * model.P))
+        with np.errstate(over="ignore"):
+            for k in range(0, N, at_once):
+                part = slice(k, k + at_once)
+                start[part] = (_drawn_start(run, ids[part], keys[part]) if run.init is None else
+                               _given_start(run, part, N))
+        fine = np.isfinite(start).all()
+    if not fine:
         raise PlanError(f"{'model' if run.init is None else 'init'}: starting weights overflow {run.dtype}; choose "
                         "smaller ones, or pass dtype='float64'")
     return start

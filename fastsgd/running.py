@@ -85,7 +85,7 @@ class Running:
 
     def next_look(self, t):
         """The first step after t at which a look is due."""
-        return min((t // stop.every * stop.every + stop.every for stop in self.plan.run.stop), default=np.inf)
+        return min([t // stop.every * stop.every + stop.every for stop in self.plan.run.stop], default=np.inf)
 
     def look(self, done):
         """Stop the networks that have reached a level, if a look is due after `done.t` steps; whether it was."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from .checkpoint import Checkpoint, run_with
 from .errors import SpecError
-from .plan import plan as make_plan
+from .kept import again, ready
+from .plan import plan as plan
 from .result import Result, gathered
 from .spec.loss import Loss
 from .spec.planned import Groups, Plan, Tuning
@@ -40,16 +41,25 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
             raise SpecError("train(run): takes a Run or a Plan and no fields; change them with run.replace(...)")
         if not isinstance(model, Run) and tuning is not None:
             raise SpecError("tuning: a Plan has made its choices; give it to fs.plan(run, tuning)")
-        plan = make_plan(model, tuning) if isinstance(model, Run) else model
+        made = model if isinstance(model, (Plan, Groups)) else ready(
+            tuple(getattr(model, name) for name in Run.__dataclass_fields__), tuning, model)
     else:
         for name, value in (("data", data), ("rule", rule), ("step_size", step_size), ("steps", steps)):
             if value is None:
                 raise SpecError(f"{name}: missing")
-        plan = make_plan(Run(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype,
-                             backend, device, seed, ids, keys, stop), tuning)
-    if isinstance(plan, Plan):
-        return run_with(plan, checkpoint, progress)
+        made = ready((model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend,
+                      device, seed, ids, keys, stop), tuning)
+    if isinstance(made, Plan):
+        return run_with(made, checkpoint, progress)
     if checkpoint is not None:
         raise SpecError("checkpoint: given, but rule.batch_size has one of each network, and each size is a run of its "
                         "own; train those of one size at a time, with ids= and one batch_size")
-    return gathered(plan.run, plan.ids, plan.where, [run_with(one, None, progress) for one in plan.plans])
+    return gathered(made.run, made.ids, made.where, [run_with(one, None, progress) for one in made.plans])
+
+
+def _once_more(made: Plan, step_size: Any, seed: int | None, init: dict | None, progress: Any, checkpoint: Any
+               ) -> Result:
+    return run_with(again(made, step_size, seed, init), checkpoint, progress)
+
+
+Plan._door = staticmethod(_once_more)  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastsgd as fs
+from fastsgd.models import base
 from fastsgd.native import native
 from fastsgd.spec import draws, elementary
 
@@ -158,3 +159,28 @@ def test_order_of_a_run_is_the_contract():
                  dtype="float64")
     moved = fs.train(run).weights[:, :n] != 1
     np.testing.assert_array_equal(moved.argmax(axis=1), draws.indices(11, np.arange(64), 0, 1, n)[:, 0])
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("model", (fs.models.DiagonalLinear(3, u0=np.linspace(-1, 1, 50), v0=-0.0),
+                                   fs.models.ReLU2(5, 60, W1_scale=np.linspace(0, 1, 50)), fs.models.MLP(3, (4, 4))),
+                         ids=("means", "deviations", "layers"))
+def test_cpp_draws_the_same_starts(model, dtype, monkeypatch):
+    for seed, ids, keys in ((3, np.arange(50), None), (2**63, np.array([3, 49, 0]), np.array([7, 7, 2**32 - 1]))):
+        got, fine = base.started(model, seed, ids, keys, dtype)
+        with monkeypatch.context() as patched:
+            patched.setattr(base, "native", nothing_compiled)
+            want, _ = base.started(model, seed, ids, keys, dtype)
+        assert got.dtype == dtype and got.tobytes() == want.tobytes() and fine
+
+
+def nothing_compiled():
+    raise fs.BackendUnavailable("as on a machine without compiled modules")
+
+
+def test_starts_of_many_networks_are_those_of_few():
+    model, N = fs.models.ReLU2(7, 30), 300  # more than a thread's piece
+    many, _ = base.started(model, 5, np.arange(N), None, "float64")
+    for k in range(N):
+        assert many[k].tobytes() == base.started(model, 5, [k], None, "float64")[0].tobytes()
+    assert not base.started(fs.models.ReLU2(7, 30, W1_scale=1e39), 5, [0], None, "float32")[1]

@@ -1,5 +1,6 @@
 """Going on with a result gives the bits of one run of as many steps; a fork goes on from any of its states."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -115,8 +116,9 @@ def test_files_keep_what_every_rule_carries(name, tmp_path):
 def test_starting_weights_are_not_made_again(monkeypatch):
     """Neither plan of an extension draws them, unless a metric looks at step 0."""
     made = []
-    start = fs.models.Model.start
-    monkeypatch.setattr(fs.models.Model, "start", lambda *given: made.append(1) or start(*given))
+    plans = sys.modules["fastsgd.plan"]
+    start = plans.start_of
+    monkeypatch.setattr(plans, "start_of", lambda *given: made.append(1) or start(*given))
     run = general("momentum_relu2", step_size=RATES)
     first = fs.train(run)
     assert len(made) == 1

@@ -41,11 +41,11 @@ void check_inputs(const Shape& s, i64 stride) {
 }
 
 template <class T>
-void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, const py::array& ids, py::array W,
-                  py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1,
+void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, i64 batch, bool full, i64 common,
+                  const py::object& first, i64 points, u64 seed, double dloss, double bound, const py::array& ids,
+                  py::array W, py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1,
                   const py::array& multiplier, const py::array& X, const py::array& y, const py::object& indices,
-                  const py::object& first, i64 points, i64 batch, bool full, i64 common, u64 seed, double dloss,
-                  double bound, const py::object& loop) {
+                  const py::object& loop) {
   Job<T> job{};
   job.shape = shape_of(shape);
   job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
@@ -106,6 +106,14 @@ i64 bind_block_bytes(const py::tuple& shape, const py::tuple& layout, i64 n, i64
   return block_bytes(job);
 }
 
+// How many entries of `flags` are `first`, and how many `second`.
+py::tuple bind_tally(const py::array& flags, i64 first, i64 second) {
+  const i64* at = data<const i64>(flags, "flags", -1);
+  i64 one = 0, other = 0;
+  for (i64 k = 0; k < flags.size(); ++k) one += at[k] == first, other += at[k] == second;
+  return py::make_tuple(one, other);
+}
+
 py::array_t<u32> random_words(u64 seed, u32 id, u32 block, u32 item, int count) {
   py::array_t<u32> out(4 * i64(count));
   for (int k = 0; k < count; ++k) {
@@ -129,12 +137,11 @@ PYBIND11_MODULE(FS_MODULE, m) {
   m.attr("vector_bytes") = FS_VECTOR_BYTES;
   m.attr("lanes") = py::dict(py::arg("float32") = WIDTH<float>, py::arg("float64") = WIDTH<double>);
   m.attr("team") = py::dict(py::arg("float32") = TEAM<float>, py::arg("float64") = TEAM<double>);
-#define FS_ARGS                                                                                              \
-  py::kw_only(), py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("ids"), py::arg("W"),      \
-      py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"), py::arg("multiplier"), \
-      py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("first"), py::arg("points"), py::arg("batch"), \
-      py::arg("full"), py::arg("common"), py::arg("seed"), py::arg("dloss"), py::arg("bound"),               \
-      py::arg("loop") = py::none()
+#define FS_ARGS                                                                                                  \
+  py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("batch"), py::arg("full"), py::arg("common"), \
+      py::arg("first"), py::arg("points"), py::arg("seed"), py::arg("dloss"), py::arg("bound"), py::arg("ids"),  \
+      py::arg("W"), py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"),              \
+      py::arg("multiplier"), py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("loop") = py::none()
   m.def("advance_float32", &bind_advance<float>, FS_ARGS);
   m.def("advance_float64", &bind_advance<double>, FS_ARGS);
 #undef FS_ARGS
@@ -145,5 +152,6 @@ PYBIND11_MODULE(FS_MODULE, m) {
   bind_general(m);
   bind_draws(m);
   bind_metrics(m);
+  m.def("tally", &bind_tally);
   m.def("random_words", &random_words);
 }

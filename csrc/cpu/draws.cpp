@@ -3,6 +3,7 @@
 #include "../core/normal.h"
 #include "../core/permutation.h"
 #include "kernels.h"
+#include "starts.h"
 #include "threads.h"
 
 namespace fs {
@@ -23,6 +24,36 @@ void normals_of(u64 seed, const u32* ids, i64 t0, i64 t1, u32 stream, u32 item, 
       if (t >= t0 && t < t1)
         for (int k = 0; k < R; ++k) to[k * row + t - t0] = pair[t % 2][k];
   }
+}
+
+// The start of R networks: k is the first of them, `to` its row.
+template <int R, class T>
+bool started(u64 seed, const u32* keys, const std::vector<Group>& groups, i64 k, i64 P, T* to) {
+  constexpr i64 STRETCH = 128;  // parameters drawn at a time
+  double z[R][STRETCH], mean[R], deviation[R];
+  bool fine = true;
+  i64 at = 0;
+  for (const Group& group : groups) {
+    bool drawn = false;
+    for (int r = 0; r < R; ++r) {
+      mean[r] = group.mean[group.own_mean ? k + r : 0] + 0.0;  // a mean of -0 is 0
+      deviation[r] = group.deviation[group.own_deviation ? k + r : 0];
+      drawn |= deviation[r] != 0;
+    }
+    for (i64 j = 0; j < group.size; j += STRETCH, FS_WORKED(R * STRETCH)) {
+      const i64 count = group.size - j < STRETCH ? group.size - j : STRETCH;
+      if (drawn) normals_of<R>(seed, keys + k, at + j, at + j + count, INIT, 0, z[0], STRETCH);
+      for (int r = 0; r < R; ++r) {
+        for (i64 i = 0; i < count; ++i) {
+          const T w = T(drawn ? z[r][i] * deviation[r] + mean[r] : mean[r]);
+          fine &= w - w == 0;
+          to[r * P + at + j + i] = w;
+        }
+      }
+    }
+    at += group.size;
+  }
+  return fine;
 }
 
 template <int R>
@@ -52,6 +83,26 @@ void normals(u64 seed, i64 N, const u32* ids, i64 t0, i64 t1, u32 stream, u32 it
     });
   });
 }
+
+template <class T>
+bool starts(u64 seed, i64 N, const u32* keys, const std::vector<Group>& groups, int threads, T* out) {
+  i64 P = 0;
+  for (const Group& group : groups) P += group.size;
+  const i64 some = PIECE * TOGETHER / P, piece = some < 1 ? TOGETHER : some * TOGETHER;
+  std::atomic<bool> fine{true};
+  deal(threads, N, piece, [&](int, Pieces& pieces) {
+    pieces.each([&](i64 k) {
+      const i64 end = k + piece < N ? k + piece : N;
+      bool own = true;
+      for (; k + TOGETHER <= end; k += TOGETHER) own &= started<TOGETHER>(seed, keys, groups, k, P, out + k * P);
+      for (; k < end; ++k) own &= started<1>(seed, keys, groups, k, P, out + k * P);
+      if (!own) fine.store(false, std::memory_order_relaxed);
+    });
+  });
+  return fine.load();
+}
+template bool starts<float>(u64, i64, const u32*, const std::vector<Group>&, int, float*);
+template bool starts<double>(u64, i64, const u32*, const std::vector<Group>&, int, double*);
 
 void permuted_orders(const PermutedOrder& order, i64 N, const u32* ids, int threads, u32* out) {
   const Domain domain = Domain::of(order.n);

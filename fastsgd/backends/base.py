@@ -66,7 +66,8 @@ class Backend:
 
     def tally(self, state):
         lost = self.lost(state)
-        return int(np.count_nonzero(lost == ALIVE)), int(np.count_nonzero(lost == UNSETTLED))
+        alive = int(np.count_nonzero(lost == ALIVE))
+        return alive, 0 if alive == len(lost) else int(np.count_nonzero(lost == UNSETTLED))
 
     def read(self, state):
         raise NotImplementedError

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import BackendUnavailable, PlanError
 from ..lowering import compiled, own
-from ..lowering.contract import ALIVE
+from ..lowering.contract import ALIVE, UNSETTLED
 from ..native import default_threads, native
 from .base import Backend, order_bytes
 
@@ -53,18 +53,13 @@ class State:
     y: np.ndarray
 
     @cached_property
-    def fixed(self):
-        """What the fused loop is given at every launch alike."""
-        plan, work = self.plan, self.plan.work
-        return {"shape": work.form.fused, "layout": (plan.tuning.lanes, plan.tuning.team),
-                "threads": plan.tuning.threads, "batch": work.batch, "full": work.full, "common": work.common,
-                "first": plan.first, "points": work.n, "seed": work.run.seed, "dloss": 2 * work.factor,
-                "bound": work.bound, "loop": self.loop}
-
-    @cached_property
     def loop(self):
         """Addresses of the loop compiled for the run, None where the prebuilt one runs it."""
-        return compiled.library(self.plan.work, self.module).entries if self.plan.tuning.compiled else None
+        return compiled.library(self.plan.work, self.module).entries
+
+    def own(self):
+        """The same with samples that `give` may change."""
+        return replace(self, X=self.X.copy(), y=self.y.copy())
 
     def give(self, X, y):
         """Other samples of the same shape and dtype."""
@@ -158,30 +153,41 @@ class CPU(Backend):
             f"a time loop of its own, compiled {made}, its bits compared with the prebuilt one's: {words}",)
 
     def load(self, plan, weights, lost, buffers, reserved=None):
-        work, data = plan.work, plan.work.run.data.rows
-        X, y = (data.X, data.y) if work.n else (np.empty((0, work.d)), np.empty(0))
-        weights, buffers = np.array(weights, order="C"), np.array(buffers, order="C")
-        return State(plan, native(plan.tuning.isa), weights, lost.copy(), buffers, padded(work.form, X, work.dtype),
-                     np.array(y, work.dtype, order="C"))
+        X, y = plan.work.made(_samples)
+        return State(plan, native(plan.tuning.isa), np.array(weights, order="C"), lost.copy(),
+                     np.array(buffers, order="C"), X, y)
 
     def table_bytes(self, plan):
         return plan.step_bytes + order_bytes(plan)
 
     def advance(self, state, segment):
-        plan, dtype = state.plan, state.plan.work.dtype
-        if not plan.work.fused:
+        plan, work, module = state.plan, state.plan.work, state.module
+        if not work.fused:
             _advance_general(state, segment)
             return
+        advance = module.advance_float32 if work.dtype == "float32" else module.advance_float64
         X, y, indices = state.samples(segment)
-        getattr(state.module, f"advance_{dtype}")(
-            **state.fixed, ids=plan.keys, W=state.weights, lost=state.lost, base=plan.base.astype(dtype), row=plan.row,
-            t0=segment.t0, t1=segment.t1, multiplier=segment.multiplier, X=X, y=y, indices=indices)
+        # in the order of bind_advance: names would take half the time of a short call
+        advance(work.form.fused, (plan.tuning.lanes, plan.tuning.team), plan.tuning.threads, work.batch, work.full,
+                work.common, plan.first, work.n, work.run.seed, 2 * work.factor, work.bound, plan.keys, state.weights,
+                state.lost, plan.base.astype(work.dtype), plan.row, segment.t0, segment.t1, segment.multiplier, X, y,
+                indices, state.loop if plan.tuning.compiled else None)
 
     def lost(self, state):
         return state.lost
 
+    def tally(self, state):
+        return state.module.tally(state.lost, ALIVE, UNSETTLED)
+
     def read(self, state):
         return state.weights, state.buffers
+
+
+def _samples(work):
+    """(X, y) of a run's data in the kernels' layout."""
+    data = work.run.data.rows
+    X, y = (data.X, data.y) if work.n else (np.empty((0, work.d)), np.empty(0))
+    return padded(work.form, X, work.dtype), np.array(y, work.dtype, order="C")
 
 
 def _fused_layout(work, N, threads, team, lanes):
@@ -293,7 +299,7 @@ def _advance_general(state, segment):
         "each": each, "counts": segment.counts,
         "first": plan.first, "points": work.n,
         "X": X, "y": y, "indices": indices, "full": work.full, "batch": 1 if work.full else work.batch,
-        "common": work.common, "seed": work.run.seed, "loop": state.loop})
+        "common": work.common, "seed": work.run.seed, "loop": state.loop if plan.tuning.compiled else None})
 
 
 def _told(work, module):

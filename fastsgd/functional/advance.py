@@ -7,8 +7,9 @@ import numpy as np
 
 from .. import backends
 from ..errors import SpecError
-from ..lowering.contract import UNSETTLED
+from ..native import native
 from ..orders import Common, PerNetwork, Reshuffle
+from ..plan import filled
 from ..plan import one as make_plan
 from ..rules import GD, SGD, Rule
 from ..settle import settle
@@ -16,6 +17,7 @@ from ..spec.check import as_array, per_network, whole
 from ..spec.loss import Squared
 from ..spec.planned import Plan, Segment, Tuning
 from ..spec.problem import Dataset
+from ..spec.record import like
 from ..spec.run import Run
 from ..spec.schedule import Constant
 from .arrays import NAMES, alike, in_place, plain
@@ -52,7 +54,7 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     N, dtype = len(W), NAMES[W.dtype]
     X, y = plain(X, "X", dtype, (2,)), plain(y, "y", dtype, (1, 2))
     indices, order, T = _order(order, steps, N, len(X))
-    base, row, multiplier = _step_size(step_size, N, T, dtype)
+    base, multiplier = _step_size(step_size, N, T, dtype)
     t0 = t0 if type(t0) is int and 0 <= t0 < 2**34 else whole(t0, "t0", 0, 2**34 - 1)
     if rule is None:
         rule = _sgd(1 if indices is None else indices.shape[2])
@@ -62,13 +64,14 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     why = run.loss.refuse(run.model.outputs, y)
     if why or len(X) != len(y):
         raise SpecError(f"y: {why or f'has {len(y)} labels, X has n={len(X)} points'}")
-    lost = np.full(N, -1) if lost is None else in_place(lost, "lost", (N,), ("int64",))
+    lost = filled(-1, N, np.int64) if lost is None else in_place(lost, "lost", (N,), ("int64",))
     if made.carried and buffers is None:
         raise SpecError(f"buffers: missing; {type(rule).__name__} carries {', '.join(made.carried)} from step to step; "
                         "make them once with fs.functional.fresh_buffers(rule, params), and give them at every call")
     buffers = made.none if buffers is None else in_place(buffers, "buffers", (N, len(made.carried), model.P), (dtype,))
     keys = made.plan.ids if keys is None else _keys(keys, N)
-    state = made.state(_like(made.plan, base=base, row=row, keys=keys), W, lost, buffers, X, y)
+    row = made.plan.row if len(multiplier) == 1 else np.arange(N, dtype=np.int32)
+    state = made.state(like(made.plan, base=base, row=row, keys=keys), W, lost, buffers, X, y)
     for begin in range(0, T, made.stretch):
         end = min(T, begin + made.stretch)
         noise = {name: np.ascontiguousarray(table(0, end - begin), dtype)
@@ -77,10 +80,9 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
         if end - begin < T:
             segment = Segment(t0, t0 + T, multiplier, indices, noise).part(t0 + begin, t0 + end)
         if indices is None and made.plan.work.ragged:
-            segment = _like(segment, counts=made.plan.counts(t0 + begin, t0 + end))
+            segment = like(segment, counts=made.plan.counts(t0 + begin, t0 + end))
         made.backend.advance(state, segment)
-        if lost.min() == UNSETTLED:
-            settle(made.backend, state, segment)
+        settle(made.backend, state, segment)
     made.states.append(state)
     return lost
 
@@ -132,7 +134,7 @@ class _Made:
         try:
             state = self.states.pop()
         except IndexError:
-            state = self.backend.load(plan, weights[:0], lost[:0], buffers[:0])
+            state = self.backend.load(plan, weights[:0], lost[:0], buffers[:0]).own()
         state.plan, state.weights, state.lost, state.buffers = plan, weights, lost, buffers
         state.give(X, y)
         return state
@@ -176,13 +178,6 @@ def _make(model, rule, loss, order, X, y, indices, N, dtype, steps, seed, thread
     return _Made(plan, backend, tuple(rule.buffers()), none, plan.most_steps(each), given)
 
 
-def _like(record, **changes):
-    """A copy of a frozen record with some fields changed, which nobody checks again."""
-    own = object.__new__(type(record))
-    own.__dict__.update(vars(record) | changes)
-    return own
-
-
 def _sgd(batch):
     """The plain SGD of a batch, always the same one."""
     if batch not in _SGD:
@@ -200,27 +195,29 @@ def _order(order, steps, N, n):
     table = table.reshape((1,) * (table.ndim == 1) + table.shape + (1,) * (table.ndim < 3))
     if len(table) not in (1, N) or not table.size:
         raise SpecError(f"order: has shape {np.shape(order)}, expected [T], [N, T] or [N, T, B] with N = {N}")
-    if table.min() < 0 or table.max() >= n:
+    indices = native().indices(table, n)  # NumPy's least and largest take longer than a short call
+    if indices is None:
         raise SpecError(f"order: holds {table.min() if table.min() < 0 else table.max()}, legal are 0 .. {n - 1} "
                         f"(n={n} points)")
     if steps not in (None, table.shape[1]):
         raise SpecError(f"steps: {steps} given, order has {table.shape[1]}; leave steps out")
-    return np.ascontiguousarray(table, np.uint32), _OWN, table.shape[1]
+    return indices, _OWN, table.shape[1]
 
 
 def _step_size(value, N, T, dtype):
-    """(base [N] float64, row [N] int32, multiplier [Q, T] in dtype)."""
+    """(base [N] float64, multiplier [1 or N, T] in dtype)."""
     if value is None:
         raise SpecError("step_size: missing, expected a number, [N], or a table [1, T] or [N, T]")
-    one = np.zeros(N, np.int32)
+    always = np.empty((1, T), dtype)
+    always.fill(1)
     if type(value) is float and 1e-30 < value < 1e30:
-        return np.full(N, value), one, np.ones((1, T), dtype)
+        return filled(value, N, np.float64), always
     array = as_array(value, "step_size", ndim=(0, 1, 2))
     if array.ndim == 2:
         if array.shape not in ((1, T), (N, T)) or not (np.isfinite(array).all() and array.min() >= 0):
             raise SpecError(f"step_size: table of shape {array.shape}, expected {(1, T)} or {(N, T)} of finite numbers "
                             ">= 0")
-        return np.ones(N), one if len(array) == 1 else np.arange(N, dtype=np.int32), np.ascontiguousarray(array, dtype)
+        return np.ones(N), np.ascontiguousarray(array, dtype)
     base = per_network(array, "step_size", 0, low_open=True).astype(np.float64)
     if base.ndim and len(base) != N:
         raise SpecError(f"step_size: has length {len(base)}, params have N={N} networks; a table of steps is [1, T]")
@@ -229,7 +226,7 @@ def _step_size(value, N, T, dtype):
         cast = base.astype(dtype)
     if not ((cast > 0) & (cast < np.inf)).all():
         raise SpecError(f"step_size: becomes 0 or infinite in {dtype}; rescale it, or take params of float64")
-    return base, one, np.ones((1, T), dtype)
+    return base, always
 
 
 def _keys(keys, N):

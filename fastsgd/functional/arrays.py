@@ -30,14 +30,15 @@ def in_place(value, field, shape, dtypes=DTYPES):
                         "torch or DLPack")
     if NAMES.get(array.dtype) not in dtypes:
         raise SpecError(f"{field}: holds {array.dtype}, expected {' or '.join(dtypes)}")
-    if len(array.shape) != len(shape) or any(
-            want not in (None, have) for want, have in zip(shape, array.shape, strict=True)):
+    if len(array.shape) != len(shape) or [want for want, have in zip(shape, array.shape, strict=True)
+                                          if want not in (None, have)]:
         wanted = ", ".join("N" if want is None else str(want) for want in shape)
         raise SpecError(f"{field}: has shape {array.shape}, expected [{wanted}]")
-    if not array.flags.c_contiguous:
+    flags = array.flags
+    if not flags.c_contiguous:
         raise SpecError(f"{field}: is not contiguous, so that it could only be moved as a copy; give "
                         "np.ascontiguousarray(...), or tensor.contiguous(), and keep that")
-    if not array.flags.writeable:
+    if not flags.writeable:
         raise SpecError(f"{field}: may not be written to; give an array of your own, e.g. a copy")
     return array
 

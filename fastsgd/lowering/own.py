@@ -11,6 +11,7 @@ from ..losses import Function as FunctionLoss
 from ..models import Function
 from ..rules import Function as FunctionRule
 from ..spec.kinds import kind_of
+from ..spec.record import like
 from ..trace import check, compiler, programs
 from ..trace import rule as own_rules
 from ..trace.graph import INPUT
@@ -50,11 +51,7 @@ def bound(run):
         if made is not penalty:
             changes["rule"] = replace(run.rule, penalty=made)
     changes = {name: made for name, made in changes.items() if made is not getattr(run, name)}
-    if not changes:
-        return run
-    own = object.__new__(type(run))
-    own.__dict__.update(vars(run) | changes)
-    return own
+    return like(run, **changes) if changes else run
 
 
 def own_model(model):

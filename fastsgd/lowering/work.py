@@ -8,6 +8,7 @@ from ..models.base import form_of
 from ..models.population import exact
 from ..spec.check import used
 from ..spec.kinds import kind_of, unknown
+from ..spec.record import like
 from ..stops import metric_of
 from . import contract, own
 
@@ -21,14 +22,7 @@ def _computed(run):
     if run.data.kind != "population":
         return run
     model, data, loss = exact(run.model, run.data, run.loss)
-    return _with(run, model=model, data=data, loss=loss)
-
-
-def _with(run, **changes):
-    """The run with other fields, which fit together."""
-    own = object.__new__(type(run))
-    own.__dict__.update(vars(run) | changes)
-    return own
+    return like(run, model=model, data=data, loss=loss)
 
 
 class Work:
@@ -43,6 +37,13 @@ class Work:
         self.dtype, self.item = run.dtype, np.dtype(run.dtype).itemsize
         self.d, self.n, self.P, self.outputs = run.model.d, run.data.n, run.model.P, run.model.outputs
         self.full, self.batch = run.rule.full, run.rule.batch(run.data.n)
+        self._made = {}
+
+    def made(self, make):
+        """make(self), which a backend makes of the run at every load alike; made once."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
 
     # ---- the network
 
@@ -257,7 +258,13 @@ class Work:
 
     def of(self, data, loss):
         """The Work of the same run on other data, with another loss."""
-        return Work(_with(self.asked, data=data, loss=loss))
+        return Work(like(self.asked, data=data, loss=loss))
+
+    def again(self, run):
+        """The Work of a run that is the same but for step sizes, seed and start, of which a Work says nothing."""
+        made = like(self, asked=run, run=_computed(run))
+        made.__dict__.pop("one", None)
+        return made
 
     @property
     def fresh(self):
@@ -353,6 +360,13 @@ class Work:
         order = self.run.order
         return not self.sets and (self.full or (self.order in ("replace", "permute") and self.network is not None) or (
             self.order == "table" and len(order.table) == 1))
+
+    @cached_property
+    def ours(self):
+        """Whether all that says what the run is are this package's own classes, which do not change."""
+        run = self.run
+        return all(kind_of(part) is type(part) for part in (run.model, run.data, run.rule, run.order, run.loss,
+                                                            *run.metrics))
 
     # ---- what is measured
 

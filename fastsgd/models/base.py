@@ -15,6 +15,8 @@ from ..spec.kinds import kind_of
 from ..spec.record import Record
 from .form import Form
 
+SHARED = 1 << 14  # starting weights that are worth a second thread
+
 
 def form_of(model):
     """The Form of a model, None where its mathematics are its own: then it is traced."""
@@ -68,17 +70,7 @@ class Model(Record, ABC):
 
         keys [N]: whose draws they have; by default their own
         """
-        ids = np.asarray(ids)
-        keys = ids if keys is None else np.asarray(keys)
-        scales = {name: [a[ids, None] if np.ndim(a) else a for a in pair] for name, pair in self.scales().items()}
-        drawn = any(used(deviation) for _, deviation in scales.values())
-        out, at = _normals(seed, keys, self.P) if drawn else np.zeros((len(ids), self.P)), 0
-        for name, shape in self.shapes().items():
-            part, (mean, deviation) = out[:, at:at + prod(shape)], scales[name]
-            np.multiply(part, deviation, out=part)
-            np.add(part, mean + 0.0, out=part)  # a mean of -0 is 0
-            at += part.shape[1]
-        return out
+        return started(self, seed, ids, keys, "float64")[0]
 
     def flatten(self, params: dict, N: int, field: str = "init") -> np.ndarray:
         """Pack {name: [N, ...] or [...]} into [N, P]; names must be exactly the family's. Raises SpecError."""
@@ -124,6 +116,34 @@ class Model(Record, ABC):
         return out
 
 
+def started(model: Model, seed: int, ids: Any, keys: Any, dtype: str) -> tuple[np.ndarray, bool]:
+    """(starting weights [N, P] by `Model.start` in `dtype`, whether all are finite); by threads where they can be."""
+    ids, scales = np.asarray(ids), model.scales()
+    keys = (ids if keys is None else np.asarray(keys)).astype(np.uint32)
+    groups = []
+    for name, shape in model.shapes().items():
+        pair = [np.asarray(a, np.float64) for a in scales[name]]
+        groups.append((prod(shape), *(a[ids] if a.ndim else a for a in pair)))
+    out = np.empty((len(ids), sum(group[0] for group in groups)), dtype)
+    try:
+        module = native()
+    except BackendUnavailable:
+        return out, _started(out, seed, keys, groups)
+    fill = module.starts_float32 if dtype == "float32" else module.starts_float64
+    return out, fill(seed, keys, tuple(groups), 1 if out.size < SHARED else default_threads(), out)
+
+
+def _started(out, seed, keys, groups):
+    """What csrc/cpu/draws.cpp's `starts` does, to the same bits."""
+    at = 0
+    for size, mean, deviation in groups:
+        z = draws.normals(seed, keys, at, at + size, "init") if used(deviation) else np.zeros((len(keys), size))
+        with np.errstate(over="ignore"):
+            out[:, at:at + size] = z * deviation.reshape(-1, 1) + (mean.reshape(-1, 1) + 0.0)  # a mean of -0 is 0
+        at += size
+    return bool(np.isfinite(out).all())
+
+
 def as_rows(model, params):
     """(flat parameters [M, P], leading axes) of {name: [..., *shape]} or flat [..., P]. Raises SpecError."""
     shapes = model.shapes()
@@ -151,12 +171,3 @@ def _in_torch(forward, params, X):
 
     with torch.no_grad():
         return forward({name: torch.tensor(a) for name, a in params.items()}, torch.tensor(X)).numpy()
-
-
-def _normals(seed, ids, count):
-    """Normal draws 0 .. count - 1 of stream "init", [len(ids), count]: compiled where it can be, to the same bits."""
-    try:
-        module = native()
-    except BackendUnavailable:
-        return draws.normals(seed, ids, 0, count, "init")
-    return module.normals(seed, ids.astype(np.uint32), 0, count, draws.STREAMS["init"], threads=default_threads())

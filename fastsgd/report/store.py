@@ -13,11 +13,14 @@ import numpy as np
 from ..errors import SpecError
 from ..files import whole
 from ..sweep import reduce
+from ..sweep.cells import labelled
 from . import look
 from .figure import FEWEST
+from .labelled import Cells
 from .look import COLOURS, canvas
 
 BAND = (0.1, 0.5, 0.9)
+MEDIAN = 1  # its place
 LARGEST = 50_000_000  # numbers that are read where there are no reductions
 
 
@@ -29,8 +32,8 @@ def text(store, data=None):
     lines, data = [str(store.progress())], cells(store) if data is None else data
     if "lost_share" in data:
         for dim in data["lost_share"].dims:
-            share = data["lost_share"].mean([d for d in data["lost_share"].dims if d != dim])
-            values = [f"{_label(data, dim, k)}: {s:.0%}" for k, s in enumerate(share.values) if np.isfinite(s)]
+            share = data["lost_share"].over(np.nanmean, (dim,))
+            values = [f"{data.label(dim, k)}: {s:.0%}" for k, s in enumerate(share.values) if np.isfinite(s)]
             shown = values if len(values) <= 8 else [*values[:4], "...", *values[-4:]]
             lines.append(f"lost by {dim}: " + ", ".join(shown))
     return "\n".join(lines)
@@ -43,7 +46,7 @@ def write(store, folder, over=None, by=None, metrics=None, svg=False, style="pag
     by: name of the axis whose values are curves, by default the first
     metrics: names, by default all that are numbers; svg: whether figures are written as SVG too, besides PNG
     style: of figures, "page" or "paper"; data: `cells(store)`, where they are at hand
-    Needs matplotlib and xarray. Raises SpecError for names that the sweep does not have.
+    Needs matplotlib. Raises SpecError for names that the sweep does not have.
     """
     folder = Path(folder)
     data, progress = cells(store) if data is None else data, store.progress()
@@ -83,18 +86,19 @@ def _chosen(given, legal, what):
 
 
 def cells(store):
-    """Dataset over the axes: lost_share, survival [step], and of each metric NAME_band [quantile, step]: 10, 50, 90 %.
+    """Cells over the axes: lost_share, survival [step], and of each metric NAME_band [quantile, step]: 10, 50, 90 %.
 
     By the workers' reductions, or from the records where those have none of it. What is missing is NaN.
     """
     kinds = {one.name: one for one in store.sweep.reductions}
-    data = store.reduced(allow_incomplete=True)
+    data, coords = labelled(store, allow_incomplete=True)
     metrics = [metric.name for metric in next(iter(store.groups.values())).run.metrics]
     exact = "quantiles" in kinds and set(BAND) <= set(kinds["quantiles"].at)
-    out = data[[name for name in ("lost_share", "survival") if name in data]]
+    out = {name: data[name] for name in ("lost_share", "survival") if name in data}
     for name in metrics:
         if exact and f"{name}_quantiles" in data:
-            out[f"{name}_band"] = data[f"{name}_quantiles"].sel(quantile=list(BAND))
+            dims, a = data[f"{name}_quantiles"]
+            out[f"{name}_band"] = dims, a[..., [kinds["quantiles"].at.index(q) for q in BAND], :]
     lacks = [name for name in metrics if f"{name}_band" not in out]
     if lacks and all(one.stride == 1 for one in store.layouts.values()):
         records = store.open(allow_incomplete=True)
@@ -104,50 +108,37 @@ def cells(store):
                 a = record.values
                 band = reduce.quantiles(a.reshape(-1, *a.shape[-2:]), BAND)
                 out[f"{name}_band"] = (*record.dims[:-2], "quantile", "step"), band.reshape(*a.shape[:-2], 3, -1)
-    return out.assign_coords(quantile=list(BAND))
-
-
-def _label(data, dim, k):
-    """A value of an axis as text."""
-    value = data[dim].values[k] if dim in data.coords else k
-    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
-def _others(array, kept):
-    return [dim for dim in array.dims if dim not in kept]
+    return Cells(out, coords | {"quantile": np.array(BAND)})
 
 
 def _middle(array, kept):
     """The median over all axes but some, NaN left out."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of cells that are lost or missing
-        return array.median(_others(array, kept), skipna=True)
+    return array.over(np.nanmedian, kept)
 
 
 def _maps(data, over, names):
     """Heat maps over two axes: the share lost, and each metric's median at the last saved step."""
     across, up = over
     share = data.get("lost_share")
-    panels = [] if share is None else [("share lost", share.mean(_others(share, over)))]
-    panels += [(f"{name}, median at the end", _middle(data[f"{name}_band"].sel(quantile=0.5).isel(step=-1), over))
+    panels = [] if share is None else [("share lost", share.over(np.nanmean, over))]
+    panels += [(f"{name}, median at the end", _middle(data[f"{name}_band"].at(quantile=MEDIAN, step=-1), over))
                for name in names]
     if not panels:
         return None
     columns = min(3, len(panels))
     figure, axes = canvas(-(-len(panels) // columns), columns, 4.4, 3.7)
     for axis, (title, array) in zip(axes, panels, strict=False):
-        _map(figure, axis, array.transpose(up, across), title, title == "share lost")
+        _map(figure, axis, array.turned(up, across), title, data.label, title == "share lost")
     for axis in axes[len(panels):]:
         axis.remove()
-    rest = [axis for axis in _others(data[next(iter(data))], (*over, "quantile", "step")) if data.sizes[axis] > 1]
+    rest = [axis for axis, size in next(iter(data.values())).sizes.items()
+            if size > 1 and axis not in (*over, "quantile", "step")]
     if rest:
         figure.suptitle(f"medians (of shares: means) over {', '.join(rest)}", fontsize=9)
     return figure
 
 
-def _map(figure, axis, array, title, share):
+def _map(figure, axis, array, title, label, share):
     from matplotlib.colors import LogNorm
 
     values = array.values.astype(float)
@@ -165,7 +156,7 @@ def _map(figure, axis, array, title, share):
                                (array.dims[0], axis.set_yticks, axis.set_ylabel)):
         n = array.sizes[dim]
         at = np.unique(np.linspace(0, n - 1, min(n, 6)).round().astype(int))
-        place(at, [_label(array, dim, k) for k in at], fontsize=8, **({"rotation": 30} if dim == array.dims[1] else {}))
+        place(at, [label(dim, k) for k in at], fontsize=8, **({"rotation": 30} if dim == array.dims[1] else {}))
         labels(dim)
     axis.set_title(title, fontsize=10)
 
@@ -189,7 +180,7 @@ def _against_steps(axis, data):
     if "step" not in data.coords:
         axis.set_xlabel("saved step, number")
         return np.arange(data.sizes["step"])
-    steps = data["step"].values
+    steps = data.coords["step"][1]
     axis.set_xlabel("step")
     if len(steps) > 4 and 0 < 10 * steps[len(steps) // 2] < steps[-1]:
         axis.set_xscale("symlog", linthresh=steps[steps > 0][0])
@@ -206,12 +197,12 @@ def _curves(data, by, names, replicas):
         steps = _against_steps(axis, data)
         band, ends = data[f"{name}_band"], []
         for colour, k in zip(COLOURS, _values(data, by) if by else [None], strict=False):
-            own = _middle(band if k is None else band.isel({by: k}), ("quantile", "step")).values
+            own = _middle(band if k is None else band.at(**{by: k}), ("quantile", "step")).values
             ends += [own[np.isfinite(own)].min(initial=np.inf), own[np.isfinite(own)].max(initial=0)]
             axis.fill_between(steps, own[0], own[2], color=colour, alpha=0.18, linewidth=0)
             few = _few(data, by, k, replicas, len(steps))
             axis.plot(steps, np.where(few, np.nan, own[1]), color=colour, linewidth=1.8,
-                      label=None if k is None else _label(data, by, k))
+                      label=None if k is None else data.label(by, k))
             axis.plot(steps, np.where(few, own[1], np.nan), ":", color=colour, linewidth=1.2)
         if 0 < 30 * min(ends) < max(ends):
             axis.set_yscale("log")
@@ -233,7 +224,7 @@ def _few(data, by, k, replicas, count):
     """Whether [S] so few of a cell's networks are left at a saved step that their median says nothing."""
     if "survival" not in data:
         return np.zeros(count, bool)
-    own = data["survival"] if k is None else data["survival"].isel({by: k})
+    own = data["survival"] if k is None else data["survival"].at(**{by: k})
     return _middle(own, ("step",)).values * replicas < FEWEST
 
 
@@ -244,9 +235,9 @@ def _survival(data, by):
     figure, axes = canvas(1, 1, 5.6, 3.6)
     steps = _against_steps(axes[0], data)
     for colour, k in zip(COLOURS, _values(data, by) if by else [None], strict=False):
-        own = data["survival"] if k is None else data["survival"].isel({by: k})
-        axes[0].plot(steps, own.mean(_others(own, ("step",))), color=colour, linewidth=1.8, drawstyle="steps-post",
-                     label=None if k is None else _label(data, by, k))
+        own = data["survival"] if k is None else data["survival"].at(**{by: k})
+        axes[0].plot(steps, own.over(np.nanmean, ("step",)).values, color=colour, linewidth=1.8,
+                     drawstyle="steps-post", label=None if k is None else data.label(by, k))
     axes[0].set_ylabel("share of networks not lost")
     axes[0].set_ylim(-0.02, 1.02)
     axes[0].grid(alpha=0.2)
@@ -269,15 +260,15 @@ def _drawn(figure, kinds):
 
 def _table(data, names):
     """(headings, rows) of the cells: values of the axes, share lost, each metric's 10, 50 and 90 % at the end."""
-    some = data["lost_share"] if "lost_share" in data else data[f"{names[0]}_band"].isel(quantile=0, step=-1)
+    some = data["lost_share"] if "lost_share" in data else data[f"{names[0]}_band"].at(quantile=0, step=-1)
     dims = some.dims
-    columns = [name for name in data.coords if len(data[name].dims) == 1 and data[name].dims[0] in dims]
+    columns = [name for name, (dim, _) in data.coords.items() if dim in dims]
     heads = [*columns, "lost_share", *(f"{name}_{q:.0%}".replace("%", "") for name in names for q in BAND)]
-    ends = [data[f"{name}_band"].isel(step=-1).transpose(*dims, "quantile").values for name in names]
-    share = data["lost_share"].values if "lost_share" in data else np.full(some.shape, np.nan)
-    values = [(dims.index(data[name].dims[0]), data[name].values) for name in columns]
+    ends = [data[f"{name}_band"].at(step=-1).turned(*dims, "quantile").values for name in names]
+    share = data["lost_share"].values if "lost_share" in data else np.full(some.values.shape, np.nan)
+    values = [(dims.index(data.coords[name][0]), data.coords[name][1]) for name in columns]
     rows = ([*(v[index[axis]] for axis, v in values), share[index], *(x for end in ends for x in end[index])]
-            for index in np.ndindex(*some.shape))
+            for index in np.ndindex(*some.values.shape))
     return heads, rows
 
 
@@ -296,7 +287,7 @@ def _plain(x):
 
 
 def _json(store, data, progress, names):
-    last = {name: _ends(data[f"{name}_band"].sel(quantile=0.5).isel(step=-1).values) for name in names}
+    last = {name: _ends(data[f"{name}_band"].at(quantile=MEDIAN, step=-1).values) for name in names}
     share = {"lost_share": _ends(data["lost_share"].values)} if "lost_share" in data else {}
     return json.dumps({"progress": asdict(progress), "axes": {axis.dim: len(axis) for axis in store.sweep.axes},
                        "replicas": store.sweep.replicas, "store": store.fingerprint, "seed": store.sweep.base.seed,

@@ -22,16 +22,7 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
     kinds: str - the legal NumPy dtype kinds
     Raises SpecError if it is no numeric array of a legal shape.
     """
-    if np.ma.is_masked(value):
-        raise SpecError(f"{field}: has masked entries, expected an array with none missing")
-    try:
-        if hasattr(value, "detach"):  # a torch tensor, possibly with gradients or on a device
-            value = value.detach().cpu().numpy()
-        elif not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not np.isscalar(value):
-            value = np.from_dlpack(value)
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        raise SpecError(f"{field}: cannot be read as an array ({error})") from None
+    array = value if type(value) is np.ndarray else _taken(value, field)
     if array.size and array.dtype.kind not in kinds:  # an empty list has no kind; its size is the caller's to refuse
         wanted = "integers" if kinds == "iu" else "real numbers"
         raise SpecError(f"{field}: holds {array.dtype}, expected {wanted}")
@@ -42,6 +33,20 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
     if legal is not None and array.ndim not in legal:
         raise SpecError(f"{field}: has shape {array.shape}, expected {' or '.join(map(str, legal))} axes")
     return array
+
+
+def _taken(value, field):
+    """What is no plain array as one."""
+    if np.ma.is_masked(value):
+        raise SpecError(f"{field}: has masked entries, expected an array with none missing")
+    try:
+        if hasattr(value, "detach"):  # a torch tensor, possibly with gradients or on a device
+            value = value.detach().cpu().numpy()
+        elif not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not np.isscalar(value):
+            value = np.from_dlpack(value)
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise SpecError(f"{field}: cannot be read as an array ({error})") from None
 
 
 def shown(value, text=repr):
@@ -142,6 +147,8 @@ def whole(value, field, low=0, high=None, floats=False):
 
     floats: whether floats that are whole, such as 1e6, are taken too
     """
+    if type(value) is int and low <= value <= (LARGEST if high is None else high):
+        return value  # as most are
     legal = f"a whole number >= {low}" + ("" if high is None else f" and <= {high}")
     if floats and isinstance(value, (float, np.floating)) and value == value // 1:
         value = int(value)

@@ -47,6 +47,11 @@ class Tuning:
         if not (self.isa is None or isinstance(self.isa, str)):
             raise SpecError(f"tuning.isa: {self.isa!r} given, expected the name of an instruction set, e.g. 'v3'")
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """{name: choice} of those that were made."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
 
 @dataclass(frozen=True, eq=False)
 class Segment(Record):
@@ -96,6 +101,7 @@ class Plan(Record):
     tuning: Tuning with every choice made by the backend
     memory: {what: bytes}
     work: the run in the words of kernels, a lowering.work.Work
+    most: steps whose tables a launch may have
     cost: function () -> ({what: seconds}, what they rest on, metrics without an estimate); see fastsgd/cost.py
     """
 
@@ -119,6 +125,23 @@ class Plan(Record):
     work: Any = None
     each: np.ndarray | None = None
     losses: np.ndarray | None = None
+    most: int = 1
+
+    @staticmethod
+    def _door(*given: Any) -> Any:
+        """fastsgd/train.py, which stands above and puts itself here."""
+        raise NotImplementedError
+
+    def train(self, *, step_size: Any = None, seed: int | None = None, init: dict | None = None, progress: Any = None,
+              checkpoint: Any = None) -> Any:
+        """Train by this plan, also with another step size, seed or start: the bits of `fs.train` of such a Run.
+
+        step_size, seed, init: as in fs.Run, for as many networks; None leaves what the plan has. Nothing else is
+            checked, chosen or measured again, so that a short call costs little more than its steps
+        progress, checkpoint: as in fs.train
+        Returns a fs.Result. Raises SpecError or PlanError before anything runs.
+        """
+        return self._door(self, step_size, seed, init, progress, checkpoint)
 
     @property
     def expected(self) -> dict[str, float]:
@@ -145,11 +168,11 @@ class Plan(Record):
     @property
     def batch(self) -> int:
         """Samples in one step."""
-        return self.run.rule.batch(self.run.data.n)
+        return self.work.batch
 
     def most_steps(self, table_bytes: int) -> int:
         """Steps whose tables, so many bytes each, a launch may have."""
-        weights = self.N * self.run.model.P * np.dtype(self.run.dtype).itemsize
+        weights = self.N * self.work.P * self.work.item
         return max(1, max(TABLES, weights) // max(1, table_bytes))
 
     @property
@@ -167,7 +190,7 @@ class Plan(Record):
     @property
     def step_bytes(self) -> int:
         """Bytes that one step takes in a Segment."""
-        run, item = self.run, np.dtype(self.run.dtype).itemsize
+        run, item = self.run, self.work.item
         order = getattr(run.order, "table", None)
         each = 4 * (self.batch + self.work.ragged)
         given = 0 if order is None else each * (1 if len(order) == 1 else self.N)
@@ -207,9 +230,8 @@ class Plan(Record):
 
     def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""
-        rule, model = self.run.rule, self.run.model
-        out = np.zeros((self.N, len(rule.buffers()), model.P), self.run.dtype)
-        return rule.begin(out, self.start, model.shapes(), self.ids)
+        out = np.zeros((self.N, len(self.work.buffers), self.work.P), self.run.dtype)
+        return self.run.rule.begin(out, self.start, self.run.model.shapes(), self.ids) if self.work.buffers else out
 
     def _per_network(self):
         """What to say of step sizes [N] that may have been meant as [T]."""

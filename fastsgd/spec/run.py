@@ -82,11 +82,11 @@ class Run(Record):
                             "fs.data.Fresh(...), Population(...) or Stream(...)")
         self._need("rule", "batch", what="an update rule from fs.rules")
         put(self, "steps", whole(self.steps, "steps", 1, 2**34, floats=True))
-        put(self, "step_size", _step_size(self.step_size))
+        put(self, "step_size", schedule_of(self.step_size))
         if self.networks is not None:
             put(self, "networks", whole(self.networks, "networks", 1, 2**32))
         if self.init is not None:
-            put(self, "init", _start(self.init))
+            put(self, "init", initial(self.init))
         if self.order is None:
             put(self, "order", PerNetwork())
         elif not isinstance(self.order, (PerNetwork, Common, Reshuffle, Replay)):
@@ -133,13 +133,17 @@ def _device(value):
     return name
 
 
-def _step_size(value):
+def schedule_of(value):
+    """The Schedule that step sizes given as numbers, [N] or a table stand for."""
     if isinstance(value, Schedule):
         return value
+    if type(value) is float:
+        return StepSize(value)
     return StepTable(value) if as_array(value, "step_size").ndim == 2 else StepSize(value)
 
 
-def _start(init):
+def initial(init):
+    """Starting weights {name: array}, finite and owned by nobody else."""
     if not isinstance(init, dict) or not init:
         raise SpecError(f"init: {type(init).__name__} given, expected a dict of named arrays")
     arrays = {str(name): finite(as_array(a, f"init['{name}']"), f"init['{name}']") for name, a in init.items()}

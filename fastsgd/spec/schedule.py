@@ -79,6 +79,8 @@ class Cosine(Record):
 class Schedule(Record):
     """A number for each network and step: base[k] * multiplier[row[k], t]."""
 
+    constant = False  # whether each network has one step size all along
+
     def lengths(self) -> dict[str, int]:
         """{field: number of networks it was given for}, fields given once left out."""
         return {}
@@ -118,9 +120,10 @@ class StepSize(Schedule):
     def __post_init__(self):
         put = object.__setattr__
         put(self, "base", per_network(self.base, "step_size", 0, low_open=True))
+        never = type(self.decay_by) is float and self.decay_by == 1.0  # as most step sizes have it
         put(self, "decay_by", per_network(self.decay_by, "step_size.decay_by", 0, low_open=True, extra_axes=1))
         if self.decay_at is None:
-            if used(self.decay_by - 1):
+            if not never and used(self.decay_by - 1):
                 raise SpecError("step_size.decay_by: given without decay_at, say when to divide")
         else:
             put(self, "decay_at", per_network(self.decay_at, "step_size.decay_at", 0, high=1, extra_axes=1))
@@ -133,7 +136,14 @@ class StepSize(Schedule):
         if self.cosine is not None and not isinstance(self.cosine, Cosine):
             raise SpecError(f"step_size.cosine: {type(self.cosine).__name__} given, expected fs.Cosine or None")
 
+    @property
+    def constant(self) -> bool:
+        """Whether it is so: no decay, no warmup, no cosine."""
+        return self.decay_at is None and self.warmup is None and self.cosine is None
+
     def lengths(self) -> dict[str, int]:
+        if self.constant and not self.decay_by.ndim:
+            return {"step_size": len(self.base)} if self.base.ndim else {}
         fields = {"step_size": self.base, "step_size.decay_at": self.decay_at, "step_size.decay_by": self.decay_by}
         if self.warmup is not None:
             fields |= {f"warmup.{name}": getattr(self.warmup, name) for name in ("factor", "power", "until")}
@@ -145,7 +155,7 @@ class StepSize(Schedule):
         return long
 
     def compile(self, N: int, T: int) -> tuple:
-        if self.decay_at is None and self.warmup is None and self.cosine is None:
+        if self.constant:
             base = self.base if self.base.ndim else np.full(N, self.base)
             return np.broadcast_to(base, (N,)) if len(base) != N else base, np.zeros(N, np.int32), _Table(
                 np.empty((1, 0)), 0, (), T)
@@ -168,7 +178,7 @@ class StepSize(Schedule):
             parts.append((self.cosine, 2))
         kinds, row = np.concatenate(columns, axis=1), np.zeros(population, np.int32)
         if N > 1:
-            kinds, row = np.unique(kinds, axis=0, return_inverse=True)
+            kinds, row = distinct(kinds)
         table = _Table(kinds, starts.shape[1], tuple(parts), T)
         return np.broadcast_to(self.base, (population,)), row.reshape(population).astype(np.int32), table
 
@@ -237,7 +247,8 @@ class _Table(Record):
         return len(self.kinds)
 
     def __call__(self, t0, t1):
-        out = np.ones((len(self.kinds), t1 - t0))
+        out = np.empty((len(self.kinds), t1 - t0))
+        out.fill(1.0)
         if not (self.m or self.parts):
             return out
         t = np.arange(t0, t1, dtype=np.float64)[None, :]
@@ -248,6 +259,14 @@ class _Table(Record):
         for k in range(self.m):
             out = np.where(t >= self.kinds[:, k, None], out / self.kinds[:, self.m + k, None], out)
         return out
+
+
+def distinct(rows):
+    """(distinct rows in order, which of them each is) of an array [N, m]; neighbours are often equal."""
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    kinds, which = np.unique(rows[new], axis=0, return_inverse=True)
+    return kinds, which.reshape(-1)[np.cumsum(new) - 1]
 
 
 def _column(array, N):

@@ -45,6 +45,13 @@ def _text(value):
     return repr(value)
 
 
+def _alike(a, b):
+    """Whether two values have the same text, which takes long to write for an array."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b)
+    return _text(a) == _text(b)
+
+
 def column(values, name):
     """Values of one field: whole numbers and floats as an array, all else as a tuple. Raises SpecError if empty."""
     if isinstance(values, (str, bytes, dict)) or (not hasattr(values, "__len__") and not hasattr(values, "__iter__")):
@@ -124,7 +131,7 @@ def _given(record):
     for f in fields(record):
         value = given.get(f.name)
         if f.init and f.default is None and value is not None:
-            if _text(_without(record, given, f.name)) == _text(value):
+            if _alike(_without(record, given, f.name), value):
                 given[f.name] = None
         elif isinstance(value, tuple) and value and f.default is not MISSING and not isinstance(f.default, tuple):
             if all(item is value[0] for item in value):

@@ -83,6 +83,11 @@ def reduced(store, allow_incomplete=False):
     """What the reductions say of each cell, an xarray.Dataset over the axes; histograms are for `states`."""
     import xarray
 
+    return xarray.Dataset(*labelled(store, allow_incomplete), attributes(store))
+
+
+def labelled(store, allow_incomplete=False):
+    """The same as ({name: (names of axes, array)}, {coordinate: values, or (axis, values)})."""
     dims, coords = labels(store.sweep)
     coords.pop("replica")
     data, all_states = {}, states(store, allow_incomplete)
@@ -104,4 +109,4 @@ def reduced(store, allow_incomplete=False):
     saves = [group.run.save.resolve(group.run.steps) for group in store.groups.values()]
     if all(np.array_equal(s, saves[0]) for s in saves):
         coords["step"] = saves[0]
-    return xarray.Dataset(data, coords, attributes(store))
+    return data, coords

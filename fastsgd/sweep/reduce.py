@@ -78,13 +78,17 @@ class Moments(Reduction):
         out = {}
         for metric, a in part.values.items():
             there = np.isfinite(a)
+            whole = there.all()  # as most parts are
+
+            def known(values, other, there=there, whole=whole):
+                return values if whole else np.where(there, values, other)
+
             n = there.sum(axis=1)
-            mean = np.where(n, total(np.where(there, a, 0.0)) / np.maximum(n, 1), np.nan)
+            mean = np.where(n, total(known(a, 0.0)) / np.maximum(n, 1), np.nan)
             with np.errstate(over="ignore", invalid="ignore"):
-                square = total(np.where(there, (a - mean[:, None]) ** 2, 0.0))
+                square = total(known((a - mean[:, None]) ** 2, 0.0))
             out |= {f"{metric}.n": n, f"{metric}.mean": mean, f"{metric}.square": np.where(n, square, np.nan),
-                    f"{metric}.min": np.where(there, a, np.inf).min(axis=1),
-                    f"{metric}.max": np.where(there, a, -np.inf).max(axis=1)}
+                    f"{metric}.min": known(a, np.inf).min(axis=1), f"{metric}.max": known(a, -np.inf).max(axis=1)}
         return out
 
     def join(self, states: Any) -> Any:
@@ -238,9 +242,11 @@ class Histogram(Reduction):
     def of(self, part: Any) -> Any:
         out = {}
         for metric, a in part.values.items():
-            flat = a.reshape(-1, a.shape[-1])
-            rows, steps = np.nonzero(~np.isnan(flat))
-            out |= _counted(metric, bins(flat[rows, steps]), steps, np.ones(len(rows), np.int64))
+            a = a.reshape(-1, a.shape[-1])
+            there, steps = ~np.isnan(a), np.arange(a.shape[1])
+            if not there.all():
+                a, steps = a[there], np.broadcast_to(steps, a.shape)[there]
+            out |= _counted(metric, bins(a), steps)
         return out
 
     def join(self, states: Any) -> Any:
@@ -257,11 +263,18 @@ class Histogram(Reduction):
 
 def bins(values: Any) -> np.ndarray:
     """The bin of each value [M]: an exact function of its bits, of either sign; 0 and infinities have their own."""
-    finite = np.where(np.isfinite(values), values, 1.0)
-    fraction, exponent = np.frexp(np.abs(finite))
-    place = SUB * (np.maximum(exponent, LEAST) - LEAST) + np.floor((fraction - 0.5) * (2 * SUB))
-    size = np.where(np.isfinite(values), np.where(finite == 0, 0, place + 1), INFINITE)
-    return (np.sign(values) * size).astype(np.int64)
+    values = np.asarray(values, np.float64)
+    size = values.view(np.int64) >> 50  # sign, exponent, and the two digits after the first: SUB is 4
+    negative = size < 0
+    size &= 0x1FFF
+    size -= SUB * (1022 + LEAST) - 1
+    if values.size and (size.min() <= SUB or size.max() > SUB * (1024 - LEAST)):  # too small, 0, or infinite
+        rare = (size <= SUB) | (size > SUB * (1024 - LEAST))
+        some = values[rare]
+        fraction = np.frexp(np.abs(some))[0]
+        size[rare] = np.where(some == 0, 0, np.where(np.isinf(some), INFINITE, np.where(
+            size[rare] > 0, size[rare], 1 + np.floor((fraction - 0.5) * (2 * SUB)))))
+    return np.negative(size, out=size, where=negative)
 
 
 def bounds(bin: Any) -> tuple:
@@ -271,12 +284,17 @@ def bounds(bin: Any) -> tuple:
     return tuple(float(np.ldexp(0.5 + k / (2 * SUB), exponent)) for k in (part, part + 1))
 
 
-def _counted(metric, bin, step, count):
-    """Equal (bin, step) added up, in order."""
+def _counted(metric, bin, step, count=None):
+    """Equal (bin, step) added up, in order; count: of each, by default 1."""
     steps = int(step.max(initial=0)) + 1
-    code = bin.astype(np.int64) * steps + step
+    code = (bin.astype(np.int64, copy=False) * steps + step).reshape(-1)
     low, high = (int(code.min()), int(code.max())) if len(code) else (0, 0)
-    if high - low < DENSE:  # counting is quicker than sorting
+    count = np.ones(len(code), np.int64) if count is None and high - low >= DENSE else count
+    if count is None:
+        sums = np.bincount(code - low)
+        kinds = np.flatnonzero(sums)
+        kinds, sums = kinds + low, sums[kinds]
+    elif high - low < DENSE:  # counting is quicker than sorting
         sums = np.zeros(high - low + 1, np.int64)
         np.add.at(sums, code - low, count)
         kinds = np.flatnonzero(sums)
