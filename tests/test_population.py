@@ -164,6 +164,24 @@ def test_metrics_of_the_loss_are_those_of_the_expectation():
     np.testing.assert_allclose(found.numpy("sharpness")[0, 0], np.linalg.eigvalsh(hessian)[-1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("activation", ["erf", "relu", "square"])
+def test_hessians_are_right_where_units_are_parallel(activation):
+    """A student that copies a teacher unit, up to rounding or not, against differences of the kernel's gradient."""
+    model, teacher, h = net(activation, 2, d=3), net(activation, 3, d=3), 1e-5
+    ones = {"W1": np.eye(3), "W2": np.ones((1, 3))}
+    run = fs.Run(model, Population(3, teacher, ones), R.GD(), 1.0, 1, dtype="float64", backend="cpu")
+    for off in (0.0, 1e-16, 3e-12):
+        w = np.concatenate([np.array([[1, off, 0], [0.0, 0.6, 0.7]]).ravel(), [1.0, 1.3]])
+
+        def slope(w):
+            return step(run, model.unflatten(w))[1]
+
+        want = np.array([slope(w + h * e) - slope(w - h * e) for e in np.eye(len(w))]) / (2 * h)
+        got = fs.polish(model, run.data, model.unflatten(w), steps=0).eigenvalues[0]
+        atol = 3e-5 if activation == "relu" else 1e-8  # whose third derivative jumps
+        np.testing.assert_allclose(got, np.linalg.eigvalsh((want + want.T) / 2), atol=atol)
+
+
 def test_flow_is_the_limit_of_online_learning():
     """Overlaps of a flow follow Saad and Solla's equations without their terms of second order in the step size."""
     d, K = 30, 2
