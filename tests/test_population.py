@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 from tolerances import WEIGHTS
 
 import fastsgd as fs
+from fastsgd import config
 from fastsgd.models import gaussian, population
 from fastsgd.reproduce.neighbours import saad1995
 
@@ -251,6 +252,27 @@ def test_files_forks_and_polish(tmp_path):
     assert (ends.gradient_norm < 1e-12).all() and (ends.loss <= longer.numpy("train_loss")[:, -1] + 1e-15).all()
     per = fs.train(fs.Run(net("erf", 3, d=3), teachers(), R.GD(), 0.1, 9, dtype="float64"))
     assert fs.fork(per, steps=18, seed=5).weights.shape == per.weights.shape
+
+
+def test_functions_and_files_of_words_take_populations(tmp_path):
+    data = teachers()
+    run = fs.Run(net("erf", 3, d=3), data, R.GD(), 0.1, 2, dtype="float64", metrics=fs.metrics.TrainLoss())
+    result = fs.train(run)
+    got = fs.functional.measure(fs.metrics.TrainLoss(), run.model, result.weights, data)
+    np.testing.assert_array_equal(got, result.numpy("train_loss")[:, -1])
+    (tmp_path / "run.toml").write_text("""
+steps = 3
+dtype = "float64"
+step_size = 0.1
+model = {type = "MLP", d = 2, widths = 3, bias = false, activation = "relu"}
+rule = "GD"
+[data]
+type = "Population"
+d = 2
+teacher = {type = "MLP", d = 2, widths = 1, bias = false, activation = "relu"}
+weights = {W1 = [[1.0, 0.5]], W2 = [[1.0]]}
+""")
+    assert fs.plan(config.read(tmp_path / "run.toml")).run.data.n == 1
 
 
 def test_a_plan_says_so():
