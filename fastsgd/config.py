@@ -34,9 +34,9 @@ def read(path, changes=()):
     Tables [model], [data], [rule], [order], [loss] name a record by `type` and give its fields; [step_size] and [save]
     give those of fs.StepSize (with tables `warmup`, `cosine`) and fs.SaveAt (with a table `floor`); `metrics` is a list
     of tables with `type`, and so is `stop`, whose `metric` is a name or a table like those; Run's other fields stand at
-    the top. [data] has type = "sparse_regression", "teacher_student" or "Fresh" (with a table `teacher` like [model]
-    and one of its `weights`), or file = "data.npz" with arrays X, y, X_test, y_test. Noises of [rule] are amplitudes or
-    tables, and an amplitude may be a table like [step_size].
+    the top. [data] has type = "sparse_regression", "teacher_student", "Fresh" or "Population" (with a table `teacher`
+    like [model] and one of its `weights`), or file = "data.npz" with arrays X, y, X_test, y_test. Noises of [rule] are
+    amplitudes or tables, and an amplitude may be a table like [step_size].
 
     changes: texts such as "rule.momentum=0.5" that stand above what the file says
     Raises SpecError naming the field, and the line of a key that no table has.
@@ -266,13 +266,13 @@ def _near(word, legal):
 
 def _data(table, folder, dtype):
     if "file" not in table:
-        if table.get("type") == "Fresh":
+        if table.get("type") in ("Fresh", "Population"):
             if "teacher" in table:
                 table = table | {"teacher": _record(models, table["teacher"], "data.teacher")}
             return _record(data, table, "data").astype(dtype)
         if table.get("type") not in ("sparse_regression", "teacher_student"):
-            raise SpecError(f"data.type: {table.get('type')!r} given, expected sparse_regression, teacher_student or "
-                            "Fresh, or file = instead")
+            raise SpecError(f"data.type: {table.get('type')!r} given, expected sparse_regression, teacher_student, "
+                            "Fresh or Population, or file = instead")
         return _make(getattr(data, table.pop("type")), table, "data").astype(dtype)
     if not isinstance(table["file"], str):
         raise SpecError(f"data.file: {table['file']!r} given, expected the name of an npz file")

@@ -356,8 +356,8 @@ def _hypers(work, base, numbers, noises, each):
     given |= {f"loss.{name}": np.asarray(a, np.float64) for name, a in run.loss.numbers().items()}
     given["loss.factor"] = 2 * given["loss.factor"]
     given["data.scale"] = getattr(run.data, "scale", None)
-    if run.data.kind == "population":
-        given["data, as the closed form has them"] = work.run.data.X
+    if work.asked.data.kind == "population":
+        given["data, as the closed form has them"] = run.data.X
     told = {} if work.form is None else work.form.described()
     given |= {f"model.{word}": told.get(name) for name, word in (("multipliers", "scaling"), ("slope", "slope"))}
     for name, point in ({} if run.rule.localisation is None else run.rule.localisation.at or {}).items():

@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 from tolerances import WEIGHTS
 
 import fastsgd as fs
+from fastsgd import config
 from fastsgd.models import gaussian, population
 from fastsgd.reproduce.neighbours import saad1995
 
@@ -164,6 +165,24 @@ def test_metrics_of_the_loss_are_those_of_the_expectation():
     np.testing.assert_allclose(found.numpy("sharpness")[0, 0], np.linalg.eigvalsh(hessian)[-1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("activation", ["erf", "relu", "square"])
+def test_hessians_are_right_where_units_are_parallel(activation):
+    """A student that copies a teacher unit, up to rounding or not, against differences of the kernel's gradient."""
+    model, teacher, h = net(activation, 2, d=3), net(activation, 3, d=3), 1e-5
+    ones = {"W1": np.eye(3), "W2": np.ones((1, 3))}
+    run = fs.Run(model, Population(3, teacher, ones), R.GD(), 1.0, 1, dtype="float64", backend="cpu")
+    for off in (0.0, 1e-16, 3e-12):
+        w = np.concatenate([np.array([[1, off, 0], [0.0, 0.6, 0.7]]).ravel(), [1.0, 1.3]])
+
+        def slope(w):
+            return step(run, model.unflatten(w))[1]
+
+        want = np.array([slope(w + h * e) - slope(w - h * e) for e in np.eye(len(w))]) / (2 * h)
+        got = fs.polish(model, run.data, model.unflatten(w), steps=0).eigenvalues[0]
+        atol = 3e-5 if activation == "relu" else 1e-8  # whose third derivative jumps
+        np.testing.assert_allclose(got, np.linalg.eigvalsh((want + want.T) / 2), atol=atol)
+
+
 def test_flow_is_the_limit_of_online_learning():
     """Overlaps of a flow follow Saad and Solla's equations without their terms of second order in the step size."""
     d, K = 30, 2
@@ -233,6 +252,27 @@ def test_files_forks_and_polish(tmp_path):
     assert (ends.gradient_norm < 1e-12).all() and (ends.loss <= longer.numpy("train_loss")[:, -1] + 1e-15).all()
     per = fs.train(fs.Run(net("erf", 3, d=3), teachers(), R.GD(), 0.1, 9, dtype="float64"))
     assert fs.fork(per, steps=18, seed=5).weights.shape == per.weights.shape
+
+
+def test_functions_and_files_of_words_take_populations(tmp_path):
+    data = teachers()
+    run = fs.Run(net("erf", 3, d=3), data, R.GD(), 0.1, 2, dtype="float64", metrics=fs.metrics.TrainLoss())
+    result = fs.train(run)
+    got = fs.functional.measure(fs.metrics.TrainLoss(), run.model, result.weights, data)
+    np.testing.assert_array_equal(got, result.numpy("train_loss")[:, -1])
+    (tmp_path / "run.toml").write_text("""
+steps = 3
+dtype = "float64"
+step_size = 0.1
+model = {type = "MLP", d = 2, widths = 3, bias = false, activation = "relu"}
+rule = "GD"
+[data]
+type = "Population"
+d = 2
+teacher = {type = "MLP", d = 2, widths = 1, bias = false, activation = "relu"}
+weights = {W1 = [[1.0, 0.5]], W2 = [[1.0]]}
+""")
+    assert fs.plan(config.read(tmp_path / "run.toml")).run.data.n == 1
 
 
 def test_a_plan_says_so():

@@ -10,9 +10,10 @@ from ..losses import CrossEntropy
 from ..metrics import FeatureSparsity, JacobianRank, JacobianSpectrum, TrainAccuracy, TrainLoss
 from ..models.base import as_rows
 from ..plan import one as make_plan
-from ..rules import SGD
+from ..rules import GD, SGD
 from ..spec.metric import Custom, Metric
-from ..spec.problem import Dataset
+from ..spec.population import Population
+from ..spec.problem import Data, Dataset
 from ..spec.run import Run
 from ..spec.save import SaveAt
 from .arrays import alike
@@ -23,7 +24,8 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
 
     metric: from fs.metrics, or a function of (params, data); not one that compares with a run's start
     params: {name: [..., *shape]} or flat [..., P], float32 or float64; networks that are not finite get NaN
-    data: fs.Dataset; of one with K sets each network has its own, networks in the order of the flat leading axes
+    data: fs.Dataset or fs.data.Population; of one with K sets or teachers each network has its own, networks in the
+        order of the flat leading axes
     loss: from fs.losses, by default Squared() with factor 1/2
     Returns float64 [...] (and the metric's own axes), of the kind of params. Raises SpecError or PlanError.
     """
@@ -37,7 +39,7 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
                         "fs.train record it")
     rows, lead = as_rows(model, params)
     good = np.isfinite(rows).all(axis=1)
-    if isinstance(data, Dataset) and data.sets and len(data.numbers) == len(rows):
+    if isinstance(data, Data) and data.sets and len(data.numbers) == len(rows):
         data = data.chosen(data.numbers[good]) if good.any() else data
     if loss is not None and len(rows) in loss.lengths().values():
         loss = loss.picked(np.flatnonzero(good))
@@ -49,7 +51,8 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
 
 def _measured(metric, model, rows, data, loss):
     """Values [M, ...] of finite networks [M, P]: the record of step 0 of a run that begins there."""
-    run = Run(model, data, SGD(), 1e-3, 1, networks=len(rows), init=model.unflatten(rows), save=SaveAt(steps=[0]),
+    rule = GD() if isinstance(data, Population) else SGD()  # which takes no step
+    run = Run(model, data, rule, 1e-3, 1, networks=len(rows), init=model.unflatten(rows), save=SaveAt(steps=[0]),
               metrics=[metric], loss=loss, dtype=str(rows.dtype), backend="cpu", device="cpu")
     try:
         plan = make_plan(run)

@@ -5,6 +5,7 @@ import numpy as np
 from ..spec.operators import choose, like
 
 KNOWN = ("erf", "identity", "relu", "leaky", "abs", "square")  # activations that have a closed form
+SAME = 1e-16  # squared sine of an angle of which E has the third power, and its derivatives no digit
 SLOPES = {"identity": 1.0, "relu": 0.0, "abs": -1.0}  # below zero, of those that are linear in two pieces
 
 
@@ -27,15 +28,14 @@ def expected(activation, slope, w, u, same=False):
     if activation == "square":
         return c * s + 2 * b * b
     if activation == "erf":  # the arc sine as an arc tangent, whose derivative is finite everywhere
-        gram = c * s - b * b
-        root = 1 + 2 * c + 2 * s + 4 * choose(gram > 0, gram, 0)
-        return 2 / np.pi * _function("arctan2", 2 * b, root**0.5)
+        square = 1 + 2 * c + 2 * s + 4 * (c * s - b * b)  # 1 or more, but for rounding
+        return 2 / np.pi * _function("arctan2", 2 * b, choose(square > 0.5, square, 1) ** 0.5)
     a = slope_of(activation, slope)
     own = like(np.eye(b.shape[-1]) if same else np.zeros(b.shape[-2:]), b) > 0
     there = c > 0
     r = u[..., :, None, :] - (b / choose(there, c, 1))[..., None] * w[..., None, :, :]
     square = c * (r * r).sum(-1)  # of |w| |u| sin theta, with all digits where they are nearly parallel
-    apart = (square > 0) & (own == 0)
+    apart = (square > SAME * c * s) & (own == 0)
     length = choose(apart, choose(apart, square, 1) ** 0.5, 0)
     clear = apart | (b != 0)
     theta = _function("arctan2", length, choose(clear, b, 1))

@@ -11,10 +11,11 @@ from . import (
     lewkowycz2020,
     pillaud2022,
     saad1995,
+    simsek2023,
     teachers,
     woodworth2020,
 )
 
 NEIGHBOURS = {module.NAME: module for module in (
     even2023, woodworth2020, haochen2021, lewkowycz2020, cohen2021, saad1995, elhage2022, andriushchenko2023sam,
-    lau2023, kramers1940, pillaud2022, teachers)}
+    lau2023, kramers1940, pillaud2022, simsek2023, teachers)}
