@@ -67,8 +67,10 @@ class Function(Loss):
         if self.function is None:
             raise SpecError(f"loss.function: files keep no functions, and this loss was traced for {self.outputs} "
                             f"output(s) and labels {list(self.labels)}; give it again")
+        own = dict.fromkeys(self.own(), ())
         graph, why = programs.text_or_why(lambda: programs.loss_graph(
-            lambda loss: loss._one, self, outputs, labels, self.own()))
+            lambda f, y, *numbers: self.having(dict(zip(own, numbers, strict=True)))._one(f, y), None, outputs, labels,
+            own))
         made = replace(self, outputs=outputs, labels=labels, graph=graph)
         object.__setattr__(made, "_why", why)
         return made

@@ -118,9 +118,13 @@ def _model(model, _):
 def _loss(loss, key):
     outputs, label_shape = key
     own = {name: loss.shape(name) for name in loss.own()}
+
+    def of(*numbers):
+        return loss.having(dict(zip(own, numbers, strict=True)))
+
     graph = _graph(loss) if kind_of(loss) is FunctionLoss else programs.loss_graph(
-        lambda one: lambda f, y: one.value(f[None], y[None], outputs), loss, outputs, label_shape, loss.own(),
-        lambda one: lambda f, y: one.gap(f[None], y[None]))
+        lambda f, y, *numbers: of(*numbers).value(f[None], y[None], outputs),
+        lambda f, y, *numbers: of(*numbers).gap(f[None], y[None]), outputs, label_shape, own)
     return programs.loss_program(graph, outputs, label_shape, own)
 
 

@@ -87,30 +87,25 @@ def model_program(f, shapes, trained, d):
     return Program("Model", text, rows, f, {name: shapes[name] for name in trained}, leaves, layout, (d, f.size))
 
 
-def loss_graph(value, loss, outputs, label_shape, own=(), gap=None):
+def loss_graph(value, gap, outputs, label_shape, own=None):
     """{"value": node, "gap": node} of one sample's loss.
 
-    value, gap: of a loss, functions of (f [] or [o], y label_shape); gap None is the size of f
-    own: names of the numbers of the loss that are leaves; the others are constants
+    value, gap: functions of (f [] or [o], y label_shape, *own); gap None is the size of f
+    own: {leaf: shape} of the numbers that networks have of their own; the others are constants
     """
     f_shape = () if outputs == 1 else (outputs,)
-    leaves = {"f": f_shape, "y": label_shape} | {name: loss.shape(name) for name in own}
-
-    def of(kind):
-        return recorder.trace(lambda f, y, *numbers: kind(loss.having(dict(zip(own, numbers, strict=True))))(f, y),
-                              leaves)
-
-    made = of(value)
+    leaves = {"f": f_shape, "y": label_shape} | (own or {})
+    made = recorder.trace(value, leaves)
     if not hasattr(made, "shape") or prod(made.shape) != 1:
         raise Untraceable("loss: returned "
                           f"{list(made.shape) if hasattr(made, 'shape') else type(made).__name__}, expected one number")
-    bounded = apply("abs", leaf("f", f_shape)) if gap is None else of(gap)
+    bounded = apply("abs", leaf("f", f_shape)) if gap is None else recorder.trace(gap, leaves)
     return {"value": reshape(made, ()), "gap": reshape(bounded, (-1,))}
 
 
-def loss_program(graph, outputs, label_shape, own):
+def loss_program(graph, outputs, label_shape, own=None):
     """The Program of a loss; own {leaf: shape} of the numbers that each network has."""
-    f_shape = () if outputs == 1 else (outputs,)
+    f_shape, own = () if outputs == 1 else (outputs,), own or {}
     text = emit.loss(graph["value"], graph["gap"], outputs, prod(label_shape),
                      {name: prod(shape) for name, shape in own.items()})
     made = Program("Loss", text, 0, graph["value"], {"f": f_shape}, {"f": f_shape, "y": label_shape} | own,
