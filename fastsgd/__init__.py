@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .polish import Polished, polish
     from .result import Result, concat
     from .spec.noise import GradientNoise, LabelNoise
-    from .spec.planned import Plan, Tuning
+    from .spec.planned import Groups, Plan, Tuning
     from .spec.problem import Dataset
     from .spec.run import Run
     from .spec.save import Floor, SaveAt
@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailable", "Checkpoint", "Companions", "Cosine", "Dataset", "FastsgdError", "Floor", "GradientNoise",
-    "Keep", "LabelNoise", "Plan", "PlanError", "Polished", "Result", "Run", "SaveAt", "SlowBackendWarning",
+    "Groups", "Keep", "LabelNoise", "Plan", "PlanError", "Polished", "Result", "Run", "SaveAt", "SlowBackendWarning",
     "SpecError", "StepSize", "StepTable", "Sweep", "Tuning", "Warmup", "__version__", "companions", "concat", "data",
     "extend", "flow", "fork", "functional", "linalg", "losses", "lr_schedulers", "metrics", "models", "modules",
     "orders", "plan", "polish", "reduce", "resume", "rules", "stops", "sweep", "train",
@@ -39,7 +39,7 @@ _FROM = {  # where each name is; it is imported when somebody asks for it. Other
     "extend": ("extend", "fork"), "flow": ("flow",), "polish": ("Polished", "polish"),
     "result": ("Result", "concat"),
     "spec.noise": ("GradientNoise", "LabelNoise"),
-    "spec.planned": ("Plan", "Tuning"), "spec.problem": ("Dataset",), "spec.run": ("Run",),
+    "spec.planned": ("Groups", "Plan", "Tuning"), "spec.problem": ("Dataset",), "spec.run": ("Run",),
     "spec.save": ("Floor", "SaveAt"), "spec.schedule": ("Cosine", "StepSize", "StepTable", "Warmup"),
     "sweep": ("Keep", "Sweep", "reduce"), "train": ("plan", "train"),
 }

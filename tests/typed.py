@@ -45,7 +45,8 @@ def runs(folder: Path) -> fs.Result:
                  fs.rules.SGD(batch_size=2, momentum=0.5, label_noise=0.01), step_size, 40, dtype="float64",
                  metrics=[fs.metrics.TrainLoss(), fs.metrics.JacobianRank(rtol=1e-4), Largest(), spread],
                  save=fs.SaveAt(linear=3))
-    plan: fs.Plan = fs.plan(run, fs.Tuning(threads=1))
+    plan = fs.plan(run, fs.Tuning(threads=1))
+    assert isinstance(plan, fs.Plan)
     text: str = plan.explain()
     result = fs.train(plan)
     losses: np.ndarray = result.numpy("train_loss")
