@@ -8,26 +8,26 @@
 #endif
 #define FS_SHARED(...) FS_SHARED_HERE template decltype(__VA_ARGS__) __VA_ARGS__
 
-#define FS_OF_A_TEAM(T, ...)                   \
-  FS_SHARED(update<__VA_ARGS__, Vec<T, 1>>);   \
-  FS_SHARED(descend<__VA_ARGS__, Vec<T, 1>>);  \
+#define FS_OF_A_TEAM(T, ...)                    \
+  FS_SHARED(update<__VA_ARGS__, Vec<T, 1>>);    \
+  FS_SHARED(descend<__VA_ARGS__, Vec<T, 1>>);   \
   FS_SHARED(perturbed<__VA_ARGS__, Vec<T, 1>>); \
   FS_SHARED(fresh_inputs<__VA_ARGS__, T, 1>)
 
-#define FS_OF_A_NUMBER(T)                                                                                   \
-  FS_SHARED_HERE template struct Vec<T, 1>;                                                                 \
-  FS_SHARED_HERE template struct Numbers<Vec<T, 1>>;                                                        \
-  FS_SHARED_HERE template struct Accumulate<Vec<T, 1>>;                                                     \
-  FS_SHARED_HERE template Draws::Draws(const Launch<T>&, i64);                                              \
-  FS_SHARED_HERE template u32 Loss<T>::dloss(const Vec<T, 1>*, const Vec<T, 1>*, int, Vec<T, 1>*) const;    \
-  FS_SHARED(exp<T, 1>);                                                                                     \
-  FS_SHARED(erf<T, 1>);                                                                                     \
-  FS_SHARED(tanh<T, 1>);                                                                                    \
-  FS_SHARED(softplus<T, 1>);                                                                                \
-  FS_SHARED(sigmoid<T, 1>);                                                                                 \
-  FS_SHARED(activate<Vec<T, 1>>);                                                                           \
-  FS_SHARED(stable<T, 1>);                                                                                  \
-  FS_SHARED(signs<T, 1>);                                                                                   \
+#define FS_OF_A_NUMBER(T)                                                                                \
+  FS_SHARED_HERE template struct Vec<T, 1>;                                                              \
+  FS_SHARED_HERE template struct Numbers<Vec<T, 1>>;                                                     \
+  FS_SHARED_HERE template struct Accumulate<Vec<T, 1>>;                                                  \
+  FS_SHARED_HERE template Draws::Draws(const Launch<T>&, i64);                                           \
+  FS_SHARED_HERE template u32 Loss<T>::dloss(const Vec<T, 1>*, const Vec<T, 1>*, int, Vec<T, 1>*) const; \
+  FS_SHARED(exp<T, 1>);                                                                                  \
+  FS_SHARED(erf<T, 1>);                                                                                  \
+  FS_SHARED(tanh<T, 1>);                                                                                 \
+  FS_SHARED(softplus<T, 1>);                                                                             \
+  FS_SHARED(sigmoid<T, 1>);                                                                              \
+  FS_SHARED(activate<Vec<T, 1>>);                                                                        \
+  FS_SHARED(stable<T, 1>);                                                                               \
+  FS_SHARED(signs<T, 1>);                                                                                \
   FS_SHARED(normals<T, 1>)
 
 namespace fs {
