@@ -81,8 +81,10 @@ class _Samples:
         run, plan = self.plan.run, self.plan
         self.draws, self.made = None, segment.samples
         if plan.work.fresh:
-            X = run.data.draw(run.seed, plan.keys, segment.t0, segment.t1, plan.batch, plan.sets)
-            y = run.data.labels(X.reshape(plan.N, -1, run.data.d), plan.sets).reshape(*X.shape[:3], -1)
+            own = () if plan.sets is None else (plan.sets,)  # whose density, scale and teacher each network has
+            X = run.data.draw(run.seed, plan.keys, segment.t0, segment.t1, plan.batch, *own)
+            rows = X.reshape(*((plan.N, -1) if own else (-1,)), run.data.d)
+            y = run.data.labels(rows, *own).reshape(*X.shape[:3], -1)
             self.made = X.astype(run.dtype), (y[..., 0] if run.model.outputs == 1 else y).astype(run.dtype)
         elif self.made is None and not run.rule.full:
             self.draws = self._order(run.rule.batch(run.data.n))
