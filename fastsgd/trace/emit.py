@@ -56,7 +56,7 @@ def model(f, layout, trained, d):
     f: node of leaves that are parameters of `layout` and INPUT [d]; trained: names of the parameters that move
     """
     o = f.size
-    f, grads = differentiated(f, leaf(SEED, f.shape), layout, trained)
+    f, grads = differentiated(f, layout, trained)
     kept, padded = kept_nodes([f, *grads.values()])
     read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
     forward, rows, first = Part(read), 0, {id(node) for node in order([f])}
@@ -89,12 +89,15 @@ struct Model {{
 """, rows
 
 
-def differentiated(f, seed, layout, trained):
-    """(f, {parameter: derivative of <seed, f>}) for those of `trained` that f depends on; equal nodes are one."""
+def differentiated(f, layout, trained, seed=None):
+    """(f, {parameter: derivative of <seed, f>}) for those of `trained` that f depends on; by default seed is SEED.
+
+    Equal nodes are one.
+    """
     given = [leaf(name, layout.shapes[name]) for name in trained]
     ends = shared([f, *given])
     f, given = ends[0], {one.attr: one for one in ends[1:]}
-    grads = gradients([f], [seed], [given[name] for name in trained])
+    grads = gradients([f], [leaf(SEED, f.shape) if seed is None else seed], [given[name] for name in trained])
     moved = [name for name, grad in zip(trained, grads, strict=True) if grad is not None]
     f, *grads = shared([f, *(grad for grad in grads if grad is not None)])
     return f, dict(zip(moved, grads, strict=True))
@@ -199,7 +202,7 @@ def _one(value):
 
 def penalty(value, layout, trained):
     """(C++ of `struct Penalty` with vjp(w, kept, sink), rows that it needs) of a number that depends on parameters."""
-    _, grads = differentiated(value, _one(value), layout, trained)
+    _, grads = differentiated(value, layout, trained, _one(value))
     kept, padded = kept_nodes(list(grads.values()))
     part = Part(layout.reads())
     rows = sinks(part, kept, padded, grads, layout, 0, in_place=False)
