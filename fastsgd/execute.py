@@ -263,7 +263,7 @@ def _machine():
 
 
 def _provenance(plan, done):
-    return {**_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan),
+    return {**_machine(), **origin.here(), "backend": plan.backend, "device": _device(plan.backend, plan.run.device),
             "tuning": plan.tuning.chosen, "seconds": {name: round(value, 4) for name, value in done.seconds.items()},
             "network_steps": _network_steps(plan, done)}
 
@@ -276,7 +276,8 @@ def _network_steps(plan, done):
     return int(np.where(done.stopped >= 0, done.stopped, np.where(done.lost < 0, T, done.lost)).sum())
 
 
-def _device(plan):
+@cache
+def _device(backend, asked):
     """The device that results go to: the first of the run's cards, or the CPU."""
-    kind = backends.by_name(plan.backend).kind
-    return "cpu" if kind == "cpu" else (plan.run.device or kind).partition(",")[0]
+    kind = backends.by_name(backend).kind
+    return "cpu" if kind == "cpu" else (asked or kind).partition(",")[0]

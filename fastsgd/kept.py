@@ -10,6 +10,7 @@ from .native import default_threads
 from .plan import count, dtypes, filled, may_step, members, representable, schedule, start_of, with_tables
 from .plan import plan as make_plan
 from .spec.check import whole
+from .spec.fields import start_lengths
 from .spec.planned import Plan, Tuning
 from .spec.record import like
 from .spec.run import Run, initial, schedule_of
@@ -30,7 +31,7 @@ def again(plan: Plan, step_size: Any = None, seed: int | None = None, init: dict
     if init is not None:
         changes["init"] = initial(init)
     other, population = like(run, **changes), plan.N
-    if init is not None or run.ids is not None or (
+    if run.ids is not None or (init is not None and start_lengths(other) != start_lengths(run)) or (
             step_size is not None and other.step_size.lengths() != run.step_size.lengths()):
         N, population = count(other)
         if N != plan.N:

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 GIT = Path(__file__).parents[1] / ".git"
@@ -10,7 +10,12 @@ GIT = Path(__file__).parents[1] / ".git"
 
 def here():
     """{"host", "date" in UTC, "commit" of the checkout that this package is in, or None}."""
-    return _where() | {"date": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
+    return _where() | {"date": _date(int(time.time()))}
+
+
+@lru_cache(1)
+def _date(second):
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(second))
 
 
 @cache

@@ -14,7 +14,7 @@ from .lowering.work import Work
 from .models.base import Model, started
 from .models.population import refuse_population
 from .spec import draws
-from .spec.check import other_dtype
+from .spec.check import all_finite, other_dtype
 from .spec.fields import arrays, chosen, lengths
 from .spec.planned import Groups, Plan, Tuning
 from .spec.record import like
@@ -430,7 +430,7 @@ def start_of(run, ids, keys):
                 part = slice(k, k + at_once)
                 start[part] = (_drawn_start(run, ids[part], keys[part]) if run.init is None else
                                _given_start(run, part, N))
-        fine = np.isfinite(start).all()
+        fine = all_finite(start)
     if not fine:
         raise PlanError(f"{'model' if run.init is None else 'init'}: starting weights overflow {run.dtype}; choose "
                         "smaller ones, or pass dtype='float64'")

@@ -77,13 +77,17 @@ class Model(Record, ABC):
         shapes = self.shapes()
         if set(params) != set(shapes):
             raise SpecError(f"{field}: has {sorted(params)}, expected {list(shapes)}")
-        columns = []
+        rows = []
         for name, shape in shapes.items():
             array = params[name]
             if array.shape not in (shape, (N, *shape)):
                 raise SpecError(f"{field}['{name}']: has shape {array.shape}, expected {shape} or {(N, *shape)}")
-            columns.append(np.broadcast_to(array, (N, *shape)).reshape(N, -1))
-        return np.concatenate(columns, axis=1)
+            rows.append(array.reshape(-1, prod(shape)))
+        out, at = np.empty((N, sum(a.shape[1] for a in rows)), np.result_type(*rows)), 0
+        for a in rows:
+            out[:, at:at + a.shape[1]] = a
+            at += a.shape[1]
+        return out
 
     def predict(self, params: Any, X: Any) -> Any:
         """Predictions h(x_1..n) of any number of networks, in float64: [..., n], or [..., n, o] of o > 1 outputs.

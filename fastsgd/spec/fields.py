@@ -43,12 +43,7 @@ def lengths(run):
     given = run.step_size.lengths() | run.rule.lengths()
     given |= run.data.lengths() | run.loss.lengths()
     given |= {f"stop[{k}].{name}": N for k, stop in enumerate(run.stop) for name, N in stop.lengths().items()}
-    if run.init is None:  # else the model's scales have no part
-        given |= run.model.lengths()
-    for name, array in (run.init or {}).items():
-        shape = run.model.shapes().get(name)
-        if shape is not None and array.ndim == len(shape) + 1:
-            given[f"init['{name}']"] = len(array)
+    given |= start_lengths(run)
     table = getattr(run.order, "table", ())
     if len(table) > 1:
         given["order"] = len(table)
@@ -57,6 +52,15 @@ def lengths(run):
     if run.networks is not None:
         given["networks"] = run.networks
     return given
+
+
+def start_lengths(run):
+    """The same of its starting weights alone: where they are given, the model's scales have no part."""
+    if run.init is None:
+        return run.model.lengths()
+    shapes = run.model.shapes()
+    return {f"init['{name}']": len(array) for name, array in run.init.items()
+            if name in shapes and array.ndim == len(shapes[name]) + 1}
 
 
 def swept(run):
