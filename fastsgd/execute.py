@@ -220,7 +220,7 @@ def _record(plan, running, done):
         if metric.name not in done.records:  # no network was left to measure
             done.records[metric.name] = _empty(plan, metric, ())
     if done.saved_weights is not None:
-        done.saved_weights[taken.who, s] = taken.weights
+        done.saved_weights[taken.positions, s] = taken.weights
     if same is not None:
         for record in (*done.records.values(), *(() if done.saved_weights is None else (done.saved_weights,))):
             record[same, s] = record[same, s - 1]
@@ -244,9 +244,9 @@ def _taken(plan, done, alive):
     if run.save.floor is None or not len(alive):
         return Taken(alive, read, run.save.of == "weights")
     data = run.data if plan.sets is None else run.data.chosen(plan.sets[alive])
-    who, most = plan.ids[alive], run.rule.lost_above
-    down = run.replace(data=data, rule=GD(lost_above=most[who] if np.ndim(most) else most),
-                       loss=run.loss.picked(who), step_size=run.save.floor.step_size,
+    ids, most = plan.ids[alive], run.rule.lost_above
+    down = run.replace(data=data, rule=GD(lost_above=most[ids] if np.ndim(most) else most),
+                       loss=run.loss.picked(ids), step_size=run.save.floor.step_size,
                        order=None, steps=run.save.floor.steps, networks=len(alive), ids=None, save=None, metrics=(),
                        init=run.model.unflatten(read()), stop=(), backend=plan.backend)
     result = execute(make_plan(down, Tuning(threads=plan.tuning.threads)))

@@ -126,14 +126,14 @@ def _polished(model, data, loss, rows, decay, free, tol, steps):
     w, finite = rows.copy(), np.isfinite(rows).all(axis=1)
     w[~finite] = 0
 
-    def slope(kind, who):
-        return derivative(kind, model, model.unflatten(w[who]), data, loss)
+    def slope(kind, positions):
+        return derivative(kind, model, model.unflatten(w[positions]), data, loss)
 
-    def gradient(who):
-        return slope("gradient", who) + decay[who, None] * w[who][:, free]
+    def gradient(positions):
+        return slope("gradient", positions) + decay[positions, None] * w[positions][:, free]
 
-    def hessian(who):
-        return slope("hessian", who) + decay[who, None, None] * np.eye(int(free.sum()))
+    def hessian(positions):
+        return slope("hessian", positions) + decay[positions, None, None] * np.eye(int(free.sum()))
 
     everyone = np.arange(len(w))
     with np.errstate(over="ignore", invalid="ignore"):
@@ -161,20 +161,20 @@ def _step(w, g, size, damping, taken, busy, H, gradient, free):
     closer = np.zeros(len(busy), bool)
     for _ in range(TRIES):
         left = np.flatnonzero(~closer)
-        who = busy[left]
-        mu = np.maximum(damping[who] * size[who]**2, least[left]) + np.finfo(float).tiny
+        positions = busy[left]
+        mu = np.maximum(damping[positions] * size[positions]**2, least[left]) + np.finfo(float).tiny
         along = curvature[left] * q[left] / (curvature[left]**2 + mu[:, None])
-        before = w[who]
+        before = w[positions]
         moved = before.copy()
         moved[:, free] -= (V[left] @ along[:, :, None])[..., 0]
-        w[who] = moved
-        there = gradient(who)
+        w[positions] = moved
+        there = gradient(positions)
         length = np.linalg.norm(there, axis=1)
-        good = length < size[who]
-        w[who[~good]] = before[~good]
-        g[who[good]], size[who[good]] = there[good], length[good]
-        damping[who] *= np.where(good, 1 / 4, 4)
-        taken[who[good]] += 1
+        good = length < size[positions]
+        w[positions[~good]] = before[~good]
+        g[positions[good]], size[positions[good]] = there[good], length[good]
+        damping[positions] *= np.where(good, 1 / 4, 4)
+        taken[positions[good]] += 1
         closer[left[good]] = True
         if closer.all():
             break

@@ -22,11 +22,11 @@ LAUNCH_SECONDS = 0.25  # of a launch: bars move and checkpoints are written betw
 class Taken:
     """The networks that a step is measured on.
 
-    who [M]: their positions; weights [M, P], read when somebody asks; held: whether they are the state's own
+    positions [M]: of them among all; weights [M, P], read when somebody asks; held: whether they are the state's own
     """
 
-    def __init__(self, who, read, held):
-        self.who, self.held, self._read = who, held, read
+    def __init__(self, positions, read, held):
+        self.positions, self.held, self._read = positions, held, read
 
     @cached_property
     def weights(self):
@@ -45,7 +45,7 @@ class Running:
         self.stopped, self.by, self.halted = done.stopped, done.stopped_by, done.halted
         self.networks = {}  # {metric: networks a call}
         self.places = {}  # {(data set, loss) of a network: where those that have them are measured}
-        self.who = self.rest = None  # positions [M] of what the backend holds, and (weights, buffers, lost) of all
+        self.positions = self.rest = None  # [M] of what the backend holds, and (weights, buffers, lost) of all
         lost = np.where(self.stopped >= 0, self.stopped, done.lost) if self.halted else done.lost
         self._load(plan, done.weights, lost, done.buffers)
         self.alive = done.alive
@@ -67,17 +67,17 @@ class Running:
 
     def read(self):
         """(weights [N, P], buffers [N, K, P]), not to be written to."""
-        if self.who is None:
+        if self.positions is None:
             return self.backend.read(self.state)
         for whole, part in zip(self.rest, self.backend.read(self.state), strict=False):
-            whole[self.who] = part
+            whole[self.positions] = part
         return self.rest[:2]
 
     def lost(self):
         """[N] first bad step of each network, -1 if none."""
         flags = self.backend.lost(self.state)
-        if self.who is not None:
-            self.rest[2][self.who] = flags
+        if self.positions is not None:
+            self.rest[2][self.positions] = flags
             flags = self.rest[2]
         return np.where(self.stopped >= 0, ALIVE, flags) if self.halted else flags
 
@@ -95,17 +95,18 @@ class Running:
             return False
         flags = self.backend.lost(self.state).copy()
         at = np.flatnonzero(flags == ALIVE)
-        who = at if self.who is None else self.who[at]
-        taken = Taken(who, lambda: done.weights if len(who) == self.plan.N else done.weights[who], True)
-        values, by = {}, np.full(len(who), -1)
+        positions = at if self.positions is None else self.positions[at]
+        everybody = len(positions) == self.plan.N
+        taken = Taken(positions, lambda: done.weights if everybody else done.weights[positions], True)
+        values, by = {}, np.full(len(positions), -1)
         for k in due:
             stop, metric = stops[k]
             if metric not in values:
                 values[metric] = self._numbers(metric, taken)
-            by[(by < 0) & stop.reached(values[metric], self.plan.levels[k][who])] = k
+            by[(by < 0) & stop.reached(values[metric], self.plan.levels[k][positions])] = k
         hit = by >= 0
         if hit.any():
-            self.stopped[who[hit]], self.by[who[hit]] = done.t, by[hit]
+            self.stopped[positions[hit]], self.by[positions[hit]] = done.t, by[hit]
             flags[at[hit]] = done.t
             self.backend.set_lost(self.state, flags)
             self.halted += int(hit.sum())
@@ -120,22 +121,22 @@ class Running:
         flags = self.backend.lost(self.state)
         if self.rest is None:
             self.rest = np.array(weights), np.array(buffers), np.array(flags)
-            self.who = np.arange(self.plan.N)
+            self.positions = np.arange(self.plan.N)
         for whole, part in zip(self.rest, (weights, buffers, flags), strict=True):
-            whole[self.who] = part
-        self.who, self.state = self.who[at], None
+            whole[self.positions] = part
+        self.positions, self.state = self.positions[at], None
         self._load(self.held.part(at), weights[at], flags[at], buffers[at])
 
     # ---- measuring
 
     def _numbers(self, metric, taken):
         """A metric of the networks taken, [M]."""
-        out = np.empty(len(taken.who))
-        for who, values in self.measured(metric, taken):
-            if values.size != len(who):
+        out = np.empty(len(taken.positions))
+        for positions, values in self.measured(metric, taken):
+            if values.size != len(positions):
                 raise SpecError(f"stop: {metric.name!r} has values of shape {values.shape[1:]}, expected a metric of "
                                 "one number")
-            out[np.searchsorted(taken.who, who)] = values.reshape(-1)
+            out[np.searchsorted(taken.positions, positions)] = values.reshape(-1)
         return out
 
     def measured(self, metric, taken):
@@ -143,11 +144,11 @@ class Running:
         if self.kinds is None:
             yield from self._measured(metric, taken, self.place)
             return
-        kinds = self.kinds[taken.who]
+        kinds = self.kinds[taken.positions]
         order = np.argsort(kinds, kind="stable")
         for at in np.split(order, np.flatnonzero(np.diff(kinds[order])) + 1) if len(order) else ():
-            one = Taken(taken.who[at], lambda at=at: taken.weights[at], taken.held)
-            yield from self._measured(metric, one, self._place(int(kinds[at[0]]), int(one.who[0])))
+            one = Taken(taken.positions[at], lambda at=at: taken.weights[at], taken.held)
+            yield from self._measured(metric, one, self._place(int(kinds[at[0]]), int(one.positions[0])))
 
     @cached_property
     def kinds(self):
@@ -178,38 +179,38 @@ class Running:
         points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
         most = max(4 * (self.plan.tuning.threads or 1),
                    PART // (24 * run.model.P + 48 * points * run.model.outputs))
-        while at < len(taken.who):
+        while at < len(taken.positions):
             size = min(self.networks.get(metric.name) or place.first(metric), most)
-            who = taken.who[at:at + size]
+            positions = taken.positions[at:at + size]
             began = time.perf_counter()
             with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
-                values = self._where_they_lie(metric, who, place) if taken.held else None
+                values = self._where_they_lie(metric, positions, place) if taken.held else None
                 if values is None:
-                    values = self._read_and_measured(metric, who, place, taken.weights[at:at + size])
-            yield who, values
-            at += len(who)
+                    values = self._read_and_measured(metric, positions, place, taken.weights[at:at + size])
+            yield positions, values
+            at += len(positions)
             spent = max(time.perf_counter() - began, 1e-6)
-            self.networks[metric.name] = int(min(4 * size, max(16, len(who) * LAUNCH_SECONDS / spent)))
+            self.networks[metric.name] = int(min(4 * size, max(16, len(positions) * LAUNCH_SECONDS / spent)))
 
-    def _where_they_lie(self, metric, who, place):
-        """Values of a metric for the networks `who` [M], None if the backend does not hold, or measure, all of them."""
-        if self.who is not None:
-            places = np.minimum(np.searchsorted(self.who, who), len(self.who) - 1)
-            if not np.array_equal(self.who[places], who):
+    def _where_they_lie(self, metric, positions, place):
+        """Values of a metric for networks at `positions` [M]; None if the backend does not measure all of them."""
+        if self.positions is not None:
+            places = np.minimum(np.searchsorted(self.positions, positions), len(self.positions) - 1)
+            if not np.array_equal(self.positions[places], positions):
                 return None
-            who = places
-        return place.measure_held(self.state, metric, who)
+            positions = places
+        return place.measure_held(self.state, metric, positions)
 
-    def _read_and_measured(self, metric, who, place, weights):
-        """Values of a metric for networks `who` [M] with weights [M, P], by a kernel or the metric's own definition."""
+    def _read_and_measured(self, metric, positions, place, weights):
+        """Values of a metric for networks at `positions` [M] of weights [M, P], by a kernel or its own definition."""
         run, more = place.work.asked, {}
         values = place.measure(metric, weights)
         if values is not None:
             return values
         if metric.needs_start:
-            more["start"] = measure.float64_params(run.model, self.plan.start[who])
+            more["start"] = measure.float64_params(run.model, self.plan.start[positions])
         if metric.needs_carried:
             names, buffers = run.rule.buffers(), self.read()[1]
-            more["carried"] = {name: np.asarray(buffers[who, names.index(name)], np.float64)
+            more["carried"] = {name: np.asarray(buffers[positions, names.index(name)], np.float64)
                                for name in metric.needs_carried}
         return metric.compute(run.model, measure.float64_params(run.model, weights), run.data, run.loss, **more)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .lowering.contract import ALIVE, UNSETTLED
 
-HELD = 0  # no backend moves a network whose flag is a step
+PAUSED = 0  # no backend moves a network whose flag is a step
 
 
 def settle(backend, state, segment):
@@ -22,25 +22,25 @@ def settle(backend, state, segment):
     alive, unsettled = backend.tally(state)
     if unsettled:
         lost = backend.lost(state).copy()
-        who = np.flatnonzero(lost == UNSETTLED)
-        lost[who] = _halved(backend, state, segment, who)
+        positions = np.flatnonzero(lost == UNSETTLED)
+        lost[positions] = _halved(backend, state, segment, positions)
         backend.set_lost(state, lost)
     return alive
 
 
-def _halved(backend, state, segment, who):
-    """Steps [M] at which networks `who` [M] are lost, all of them in this segment; they are at its start now."""
+def _halved(backend, state, segment, positions):
+    """Steps [M] at which networks at `positions` [M] are lost, all of them in this segment; they are at its start now."""
     t0, t1 = segment.t0, segment.t1
-    steps = np.full(len(who), t0)
+    steps = np.full(len(positions), t0)
     if t1 - t0 == 1:
         return steps
     middle = (t0 + t1) // 2
-    flags = np.full(len(backend.lost(state)), HELD)
-    flags[who] = ALIVE
+    flags = np.full(len(backend.lost(state)), PAUSED)
+    flags[positions] = ALIVE
     backend.set_lost(state, flags)
     backend.advance(state, segment.part(t0, middle))
-    later = backend.lost(state)[who] == ALIVE
+    later = backend.lost(state)[positions] == ALIVE
     for half, part in ((~later, segment.part(t0, middle)), (later, segment.part(middle, t1))):
         if half.any():
-            steps[half] = _halved(backend, state, part, who[half])
+            steps[half] = _halved(backend, state, part, positions[half])
     return steps

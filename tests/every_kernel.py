@@ -84,14 +84,14 @@ def same_weights(run, team):
 
 def same_records(run, held, shared):
     one = cards.cards(None)[0]
-    kept = jacobians.HELD, one.shared
-    jacobians.HELD, one.shared = held, shared or one.shared
+    kept = jacobians.REGISTER_ROWS, one.shared
+    jacobians.REGISTER_ROWS, one.shared = held, shared or one.shared
     try:
         plan = fs.plan(run.replace(backend="cuda"))
         assert plan.explain().count("on the card: ") == len(run.metrics), plan.explain()
         ours, theirs = fs.train(plan), fs.train(run.replace(backend="cpu"))
     finally:
-        jacobians.HELD, one.shared = kept
+        jacobians.REGISTER_ROWS, one.shared = kept
     for name, record in theirs.records.items():
         np.testing.assert_allclose(ours.records[name], record, rtol=1e-14 * (name == "feature_sparsity"), err_msg=name)
 

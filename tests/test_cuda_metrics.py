@@ -164,7 +164,7 @@ def test_columns_lie_in_registers_shared_or_global_memory(a_card, monkeypatch, h
     model = MLP(3, (8, 7), activation="tanh")
     X = np.random.default_rng(3).standard_normal((37, 3))
     weights = graded(37, 4, model)
-    monkeypatch.setattr(jacobian_kernels, "HELD", held)
+    monkeypatch.setattr(jacobian_kernels, "REGISTER_ROWS", held)
     monkeypatch.setattr(a_card, "shared", budget)
     sigma = np.linalg.svd(jacobians(model, model.unflatten(weights), X), compute_uv=False)
     for rtol in (1e-2, 1e-4, 1e-5):

@@ -156,9 +156,9 @@ def test_tables_of_orders_have_the_contracts_integers(order, n):
     if not getattr(order, "replace", False):
         t0, t1 = t0 % 2**29, t0 % 2**29 + 9  # as many steps as permutations can tell apart
     segment = fs.spec.planned.Segment(t0, t1, None, None)
-    who, _ = launches._order_ids(state)
+    positions, _ = launches._order_ids(state)
     want = order.indices(run.seed, plan.ids, t0, t1, n, batch)
-    np.testing.assert_array_equal(launches.table(state, segment, who).cpu().numpy(), want)
+    np.testing.assert_array_equal(launches.table(state, segment, positions).cpu().numpy(), want)
 
 
 def test_noise_follows_the_contract():

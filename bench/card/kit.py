@@ -59,10 +59,10 @@ def programs():
         for run, team in every_kernel.runs():
             fs.train(run.replace(backend="cuda", metrics=()), tuning=fs.Tuning(team=team, segment=4))
         for run, rows, shared in every_kernel.measured():
-            before = jacobians.HELD, one.shared
-            jacobians.HELD, one.shared = rows, shared or one.shared
+            before = jacobians.REGISTER_ROWS, one.shared
+            jacobians.REGISTER_ROWS, one.shared = rows, shared or one.shared
             fs.train(run.replace(backend="cuda"))
-            jacobians.HELD, one.shared = before
+            jacobians.REGISTER_ROWS, one.shared = before
         fs.train(ranked(9))
         for run, N, team in _large():
             chosen = layout.choose(Work(run), N, one, fs.Tuning(team=team))

@@ -16,6 +16,6 @@
   FS_EXPORT void fs_hear(void (*tell)(fs::i64)) { fs::told = tell; }                                    \
   FS_EXPORT fs::i64 fs_bytes(const void* job) { return Block::bytes(*static_cast<const Given*>(job)); } \
   FS_EXPORT fs::i64 fs_side(const void* job) { return Block::side(*static_cast<const Given*>(job)); }   \
-  FS_EXPORT void fs_run(const void* job, char* scratch, const fs::i64* who, int networks) {             \
-    Block(*static_cast<const Given*>(job), scratch).run(who, networks);                                 \
+  FS_EXPORT void fs_run(const void* job, char* scratch, const fs::i64* positions, int networks) {       \
+    Block(*static_cast<const Given*>(job), scratch).run(positions, networks);                           \
   }

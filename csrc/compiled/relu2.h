@@ -65,8 +65,8 @@ struct OneSample {
   OneSample(const Job<T>& job, char* scratch) : block(job, Model(), scratch) {}
   static i64 bytes(const Job<T>& job) { return Loop::bytes(job, Model()); }
   static i64 side(const Job<T>& job) { return Loop::side(job, Model()); }
-  void run(const i64* who, int count) {
-    block.load(count, [&](int k) { return who[k]; });
+  void run(const i64* positions, int count) {
+    block.load(count, [&](int k) { return positions[k]; });
     block.run_sgd();
     for (int a = 0; a < block.groups; ++a) block.retire(block.group[a], block.group[a].alive, -1);
   }

@@ -34,9 +34,9 @@ class Steps {
     return side(all) * group_bytes() + line(model().residuals() * sizeof(V));
   }
 
-  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
-  void run(const i64* who, int count) {
-    load(who, count);
+  // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
+  void run(const i64* positions, int count) {
+    load(positions, count);
     const i64 work = i64(P) * MOST, most = work < LONG ? LONG / work : 1;
     i64 t = job.t0;
     for (int part; t < job.t1 && groups; t += part) {
@@ -89,14 +89,14 @@ class Steps {
   }
   static T* lane(V* rows, int g) { return reinterpret_cast<T*>(rows) + g; }
 
-  void load(const i64* who, int count) {
+  void load(const i64* positions, int count) {
     groups = (count + W - 1) / W;
     for (int m = 0; m < groups; ++m) {
       Group& q = group[m];
       q.alive = 0;
       for (int g = 0; g < W; ++g) {
         const int k = m * W + g;
-        const i64 n = q.member[g] = who[k < count ? k : m * W];  // spare lanes shadow the group's first network
+        const i64 n = q.member[g] = positions[k < count ? k : m * W];  // spare lanes shadow the group's first network
         if (k < count) q.alive |= 1u << g;
         for (int p = 0; p < P; ++p) lane(q.w, g)[p * W] = job.W[n * P + p];
         for (int p = 0; p < ROWS - P; ++p) lane(q.buffers, g)[p * W] = all.buffers[n * (ROWS - P) + p];

@@ -28,9 +28,9 @@ class Sweeps : public Steps<Spec> {
  public:
   using Base::Base;
 
-  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
-  void run(const i64* who, int count) {
-    this->load(who, count);
+  // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
+  void run(const i64* positions, int count) {
+    this->load(positions, count);
     const i64 work = i64(Base::P) * Base::MOST, most = work < Base::LONG ? Base::LONG / work : 1;
     const Data<T> data(job);
     i64 t = job.t0;

@@ -120,9 +120,9 @@ class General {
       r.teacher_w[p] = V::set(a.fresh.weights[p]);
   }
 
-  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
-  FS_HD void run(const i64* who, int count) {
-    load(who, count);
+  // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
+  FS_HD void run(const i64* positions, int count) {
+    load(positions, count);
     for (i64 t = job.t0; t < job.t1 && alive; ++t) {
       step(t);
       FS_WORKED(model.P);
@@ -131,10 +131,10 @@ class General {
   }
 
  private:
-  FS_HD void load(const i64* who, int count) {
+  FS_HD void load(const i64* positions, int count) {
     alive = 0;
     for (int g = 0; g < G; ++g) {
-      member[g] = who[g < count ? g : 0];  // spare lanes shadow the first network
+      member[g] = positions[g < count ? g : 0];  // spare lanes shadow the first network
       id[g] = u32(job.ids[member[g]]);
       start[g] = job.first ? u32(job.first[member[g]]) : 0;
       if (g < count) alive |= 1u << g;

@@ -24,9 +24,9 @@ constexpr i64 UNSETTLED = FS_UNSETTLED;
 // A loop that was compiled for one run (csrc/compiled), by addresses; `run` is null where there is none. `job` points
 // to the Job of a fused loop, or to the GeneralJob of any other.
 struct CompiledLoop {
-  i64 (*bytes)(const void* job);                                              // scratch of a block of networks
-  i64 (*side)(const void* job);                                               // vectors of networks in it, at most
-  void (*run)(const void* job, char* scratch, const i64* who, int networks);  // from t0 to t1
+  i64 (*bytes)(const void* job);  // scratch of a block of networks
+  i64 (*side)(const void* job);   // vectors of networks in it, at most
+  void (*run)(const void* job, char* scratch, const i64* positions, int networks);  // from t0 to t1
 };
 
 template <class T>

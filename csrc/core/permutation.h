@@ -93,13 +93,13 @@ struct PermutedOrder {
 template <int R>
 FS_HD void fill(const PermutedOrder& order, const Domain& domain, const u32* ids, u32* out) {
   const i64 row = (order.t1 - order.t0) * order.batch;
-  u32 who[R], keys[MOST_ROUNDS][R];
-  for (int k = 0; k < R; ++k) who[k] = ids[k];
+  u32 network_ids[R], keys[MOST_ROUNDS][R];
+  for (int k = 0; k < R; ++k) network_ids[k] = ids[k];
   i64 at = 0, key = order.epoch ? order.t0 * order.batch / order.epoch : order.t0;
   i64 position = order.epoch ? order.t0 * order.batch % order.epoch : 0;
   const i64 length = order.epoch ? order.epoch : order.batch;
   while (at < row) {
-    permutation_keys(domain, order.seed, who, u32(key++), 0, keys);
+    permutation_keys(domain, order.seed, network_ids, u32(key++), 0, keys);
     for (; position < length && at < row; ++position, ++at) {
       u32 index[R];
       for (int k = 0; k < R; ++k) index[k] = u32(position);

@@ -81,45 +81,46 @@ u32 begin(const Job<T>& job, i64 k) {
 }
 // Indices `to` [count, OWN] in the networks' own data sets become rows.
 template <int OWN, class T>
-void begun(const Job<T>& job, const i64* who, i64 count, u32* to) {
+void begun(const Job<T>& job, const i64* positions, i64 count, u32* to) {
   if (!job.first) return;
   for (int g = 0; g < OWN; ++g) {
-    const u32 first = begin(job, who[g]);
+    const u32 first = begin(job, positions[g]);
     for (i64 k = 0; k < count; ++k) to[k * OWN + g] += first;
   }
 }
 
-// Draws of the window of steps that t is in, for the networks at positions `who` [OWN]: to [AHEAD, OWN].
+// Draws of the window of steps that t is in, for the networks at `positions` [OWN]: to [AHEAD, OWN].
 template <int OWN, class T>
-void draw_window(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32* to) {
+void draw_window(const Job<T>& job, const Keys& keys, const i64* positions, i64 t, u32* to) {
   const i64 first = t / AHEAD * AHEAD;
   if (job.indices) {
     for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
-      for (int g = 0; g < OWN; ++g) to[(step - first) * OWN + g] = replayed(job, who[g], step, 0) + begin(job, who[g]);
+      for (int g = 0; g < OWN; ++g)
+        to[(step - first) * OWN + g] = replayed(job, positions[g], step, 0) + begin(job, positions[g]);
     return;
   }
   u32 network[OWN];
-  for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
+  for (int g = 0; g < OWN; ++g) network[g] = id(job, positions[g]);
   const u32 block = u32(first / 4), n = u32(job.n);
   if constexpr (OWN == 1) draw_steps(keys, block, AHEAD / 4, *network, n, to);
   else
     for (int k = 0; k < AHEAD / 4; ++k) draw_networks<OWN>(keys, block + k, network, 0, n, to + 4 * k * OWN, OWN);
-  begun<OWN>(job, who, AHEAD, to);
+  begun<OWN>(job, positions, AHEAD, to);
 }
 
 // Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
 template <int OWN, class T>
-void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32* to) {
+void draw_batch(const Job<T>& job, const Keys& keys, const i64* positions, i64 t, u32* to) {
   const i64 B = job.batch;
   if (job.indices) {
     for (i64 step = t; step < t / 4 * 4 + 4 && step < job.t1; ++step)
       for (i64 b = 0; b < B; ++b)
         for (int g = 0; g < OWN; ++g)
-          to[(step % 4 * B + b) * OWN + g] = replayed(job, who[g], step, b) + begin(job, who[g]);
+          to[(step % 4 * B + b) * OWN + g] = replayed(job, positions[g], step, b) + begin(job, positions[g]);
     return;
   }
   u32 network[OWN];
-  for (int g = 0; g < OWN; ++g) network[g] = id(job, who[g]);
+  for (int g = 0; g < OWN; ++g) network[g] = id(job, positions[g]);
   const u32 block = u32(t / 4), n = u32(job.n);
   if constexpr (OWN == 1) {
     i64 b = 0;
@@ -131,18 +132,18 @@ void draw_batch(const Job<T>& job, const Keys& keys, const i64* who, i64 t, u32*
   } else {
     for (i64 b = 0; b < B; ++b) draw_networks<OWN>(keys, block, network, u32(b), n, to + b * OWN, B * OWN);
   }
-  begun<OWN>(job, who, 4 * B, to);
+  begun<OWN>(job, positions, 4 * B, to);
 }
 
-// -eta of steps t .. t + count - 1 for the networks at positions `who` [G]: to [count, G].
+// -eta of steps t .. t + count - 1 for the networks at `positions` [G]: to [count, G].
 template <int G, class T>
-void step_sizes(const Job<T>& job, const i64* who, i64 t, int count, T* to) {
+void step_sizes(const Job<T>& job, const i64* positions, i64 t, int count, T* to) {
   const T* multiplier[G];
   alignas(64) T base[G];
   bool same = true;
   for (int g = 0; g < G; ++g) {
-    base[g] = -job.base[who[g]];
-    multiplier[g] = job.multiplier + job.row[who[g]] * (job.t1 - job.t0) + (t - job.t0);
+    base[g] = -job.base[positions[g]];
+    multiplier[g] = job.multiplier + job.row[positions[g]] * (job.t1 - job.t0) + (t - job.t0);
     same &= multiplier[g] == multiplier[0];
   }
   if (same) {  // one schedule: whole vectors

@@ -15,13 +15,13 @@ using Ids = py::array_t<u32, py::array::c_style>;
 py::array_t<u32> bind_permuted_order(u64 seed, const py::array& ids, i64 t0, i64 t1, u32 n, i64 batch, i64 epoch,
                                      int threads) {
   const i64 N = ids.size();
-  const u32* who = data<const u32>(ids, "ids", N);
+  const u32* network_ids = data<const u32>(ids, "ids", N);
   if (t0 < 0 || t1 < t0 || n < 1 || batch < 1 || threads < 1 || epoch < 0 || (!epoch && batch > n))
     throw std::invalid_argument("sizes are off");
   py::array_t<u32> out({N, t1 - t0, batch});
   u32* to = out.mutable_data();
   py::gil_scoped_release release;
-  permuted_orders({seed, t0, t1, batch, n, epoch}, N, who, threads, to);
+  permuted_orders({seed, t0, t1, batch, n, epoch}, N, network_ids, threads, to);
   return out;
 }
 
@@ -40,9 +40,9 @@ py::array_t<double> bind_normals(u64 seed, const Ids& ids, i64 t0, i64 t1, u32 s
   const i64 N = ids.size();
   py::array_t<double> out({N, t1 - t0});
   double* to = out.mutable_data();
-  const u32* who = ids.data();
+  const u32* network_ids = ids.data();
   py::gil_scoped_release release;
-  normals(seed, N, who, t0, t1, stream, item, threads, to);
+  normals(seed, N, network_ids, t0, t1, stream, item, threads, to);
   return out;
 }
 
@@ -63,9 +63,9 @@ bool bind_starts(u64 seed, const Ids& keys, const py::tuple& groups, int threads
   }
   if (threads < 1 || all.empty()) throw std::invalid_argument("starts: expected threads >= 1 and a group");
   T* to = data<T>(out, "out", N * P);
-  const u32* who = keys.data();
+  const u32* network_ids = keys.data();
   py::gil_scoped_release release;
-  return starts(seed, N, who, all, threads, to);
+  return starts(seed, N, network_ids, all, threads, to);
 }
 
 py::array_t<u32> bind_permutation(u64 seed, const Ids& ids, u32 key, u32 n, const Ids& positions, u32 item) {

@@ -58,9 +58,9 @@ bool started(u64 seed, const u32* keys, const std::vector<Group>& groups, i64 k,
 
 template <int R>
 void permuted(u64 seed, const u32* ids, u32 key, const Domain& d, const u32* positions, i64 count, u32 item, u32* to) {
-  u32 who[R], keys[MOST_ROUNDS][R];
-  for (int k = 0; k < R; ++k) who[k] = ids[k];
-  permutation_keys(d, seed, who, key, item, keys);
+  u32 network_ids[R], keys[MOST_ROUNDS][R];
+  for (int k = 0; k < R; ++k) network_ids[k] = ids[k];
+  permutation_keys(d, seed, network_ids, key, item, keys);
   for (i64 j = 0; j < count; ++j) {
     u32 i[R];
     for (int k = 0; k < R; ++k) i[k] = positions[j];

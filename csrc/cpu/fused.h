@@ -91,9 +91,9 @@ struct Block {
     for (int p = 0; p < model.P(); ++p) to[p] = from[place[p] >= 0 ? place[p] : ~place[p]];
   }
 
-  // Pack `count` networks; network k of the block is at position who(k) of the job.
-  template <class Who>
-  void load(int count, Who who) {
+  // Pack `count` networks; network k of the block is at position(k) of the job.
+  template <class At>
+  void load(int count, At position) {
     groups = (count + G - 1) / G;
     for (int m = 0; m < groups; ++m) {
       Group& q = group[m];
@@ -101,7 +101,7 @@ struct Block {
       for (int r = 0; r < model.rows(); ++r) q.w[r] = V::set(0);  // padding stays zero for good
       for (int g = 0; g < G; ++g) {
         const int k = m * G + g;
-        member[m][g] = who(k < count ? k : m * G);  // spare lanes shadow the group's first network
+        member[m][g] = position(k < count ? k : m * G);  // spare lanes shadow the group's first network
         pack(q, g);
         if (k < count) q.alive |= lanes_of(g);
       }
@@ -227,9 +227,9 @@ struct Block {
     }
   }
 
-  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
-  void run(const i64* who, int count) {
-    load(count, [&](int k) { return who[k]; });
+  // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
+  void run(const i64* positions, int count) {
+    load(count, [&](int k) { return positions[k]; });
     if (batches(job)) run_batch();
     else run_sgd();
     for (int a = 0; a < groups; ++a) retire(group[a], group[a].alive, -1);

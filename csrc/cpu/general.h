@@ -26,10 +26,10 @@ struct Feed {
   }
   V* buffer() const { return ahead.columns; }
   const V* inputs() const { return ahead.columns; }
-  void draw(const i64* who, i64 t) {
+  void draw(const i64* positions, i64 t) {
     Job<T> plan = all.job;
     plan.batch = all.draws();
-    if (plan.batch) draw_batch<W>(plan, keys, who, t, index);
+    if (plan.batch) draw_batch<W>(plan, keys, positions, t, index);
   }
   const u32* which(i64 t, i64 b) const { return index + (t % 4 * all.draws() + b) * W; }
   void take(const u32* which, int labels, V* y) {

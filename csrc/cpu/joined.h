@@ -42,17 +42,17 @@ class Joined {
       }
   }
 
-  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
-  void run(const i64* who, int count) {
+  // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
+  void run(const i64* positions, int count) {
     const int last = count % W,
               whole = last * 8 > W * 5 ? count : count - last;  // a bundle takes as long as 5 / 8 of it
-    if (whole) run_bundles(who, whole);
-    if (whole < count) rest.run(who + whole, count - whole);
+    if (whole) run_bundles(positions, whole);
+    if (whole < count) rest.run(positions + whole, count - whole);
   }
 
  private:
-  void run_bundles(const i64* who, int count) {
-    load(who, count);
+  void run_bundles(const i64* positions, int count) {
+    load(positions, count);
     i64 t = job.t0;
     if (t == job.t1) return finish();
     for (int m = 0; m < bundles; ++m) {
@@ -102,7 +102,7 @@ class Joined {
   static i64 own_bytes(const Model& model) { return MOST * (sizeof(Bundle) + W * model.rows() * sizeof(V)); }
   static T& lane(V& v, int n) { return reinterpret_cast<T*>(&v)[n]; }
 
-  void load(const i64* who, int count) {
+  void load(const i64* positions, int count) {
     bundles = (count + W - 1) / W;
     for (int m = 0; m < bundles; ++m) {
       Bundle& q = bundle[m];
@@ -110,7 +110,7 @@ class Joined {
       for (int r = 0; r < W * rows; ++r) q.w[r] = V::set(0);  // padding stays zero for good
       for (int n = 0; n < W; ++n) {
         const int k = m * W + n;
-        q.member[n] = who[k < count ? k : m * W];  // spare lanes shadow the bundle's first network
+        q.member[n] = positions[k < count ? k : m * W];  // spare lanes shadow the bundle's first network
         const T* from = job.W + q.member[n] * job.P;
         T* to = reinterpret_cast<T*>(q.w + n * rows);
         for (int p = 0; p < model.P(); ++p) to[place[p]] = from[p];

@@ -33,9 +33,9 @@ class JoinedBatch {
     for (i64 b = 0; job.full && b < job.n; ++b) row[b] = u32(b * job.stride);
   }
 
-  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
-  void run(const i64* who, int count) {
-    for (int k = 0; k < count; ++k) (this->*steps)(who[k]);
+  // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
+  void run(const i64* positions, int count) {
+    for (int k = 0; k < count; ++k) (this->*steps)(positions[k]);
   }
 
  private:
@@ -48,21 +48,21 @@ class JoinedBatch {
   u32* row;  // [4, batch] and where their rows begin in X; [batch] of full batches
 
   template <int C>
-  __attribute__((noinline)) void run_steps(const i64 who) {
+  __attribute__((noinline)) void run_steps(const i64 position) {
     const int d = model.inputs();
     const i64 B = job.batch;
     const V dloss = V::set(job.dloss);
-    T *const canonical = job.W + who * job.P, *const u = canonical, *const v = canonical + d;
-    const i64 first = job.full ? begin(job, who) : 0;  // draws know it
+    T *const canonical = job.W + position * job.P, *const u = canonical, *const v = canonical + d;
+    const i64 first = job.full ? begin(job, position) : 0;  // draws know it
     const T *const X = job.X + first * job.stride, *const labels = job.y + first;
-    const T base = -job.base[who], *const multiplier = job.multiplier + job.row[who] * (job.t1 - job.t0);
+    const T base = -job.base[position], *const multiplier = job.multiplier + job.row[position] * (job.t1 - job.t0);
     V w[2 * C] = {};
     for (int j = 0; j < d; ++j) reinterpret_cast<T*>(w)[j] = u[j], reinterpret_cast<T*>(w + C)[j] = v[j];
     i64 t = job.t0;
     u32 bad = 0;
     for (; t < job.t1; ++t) {
       const i64 at = t % 4 * B;
-      if (!job.full && (t == job.t0 || t % 4 == 0)) draw(who, t);
+      if (!job.full && (t == job.t0 || t % 4 == 0)) draw(position, t);
       if (far && t % 4 < 3) prefetch(row + at + B);
       const u32* sample = job.full ? row : row + at;
       const T* y = job.full ? labels : label + at;
@@ -79,7 +79,7 @@ class JoinedBatch {
     }
     bool broken = false;
     for (int k = 0; k < 2 * C * W; ++k) broken |= !finite(reinterpret_cast<const T*>(w)[k]);
-    job.lost[who] = broken ? UNSETTLED : bad ? t : -1;
+    job.lost[position] = broken ? UNSETTLED : bad ? t : -1;
     if (broken) return;  // as it was at t0
     for (int j = 0; j < d; ++j) u[j] = reinterpret_cast<const T*>(w)[j], v[j] = reinterpret_cast<const T*>(w + C)[j];
   }
@@ -110,9 +110,9 @@ class JoinedBatch {
   }
 
   // Draws of the block of four steps that t is in.
-  void draw(i64 who, i64 t) {
+  void draw(i64 position, i64 t) {
     for (i64 k = 0; job.indices && k < 4 * job.batch; ++k) row[k] = 0;  // outside a replay any sample will do
-    draw_batch<1>(job, keys, &who, t, row);
+    draw_batch<1>(job, keys, &position, t, row);
     for (i64 k = 0; k < 4 * job.batch; ++k) label[k] = job.y[row[k]], row[k] *= u32(job.stride);
   }
   void prefetch(const u32* which) const {

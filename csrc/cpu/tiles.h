@@ -28,10 +28,10 @@ class Tiles {
     index = reinterpret_cast<u32*>(e + B * SAMPLES);
   }
 
-  // Run `count` networks from t0 to t1; their positions in the job are at `who`.
-  void run(const i64* who, int count) {
-    if (count > G) run_pair(who, count);
-    else rest.run(who, count);
+  // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
+  void run(const i64* positions, int count) {
+    if (count > G) run_pair(positions, count);
+    else rest.run(positions, count);
   }
 
  private:
@@ -53,12 +53,12 @@ class Tiles {
     return ((4 * model.inputs() + SAMPLES) * B * i64(sizeof(V)) + draws * i64(sizeof(u32)) + 63) / 64 * 64;
   }
 
-  void run_pair(const i64* who, int count) {
+  void run_pair(const i64* positions, int count) {
     V base[B];
     for (int k = 0; k < B * G; ++k) {
       const int b = k / G, g = k % G;
       if (g == 0) alive[b] = 0;
-      member[k] = who[k < count ? k : 0];  // spare lanes shadow the first network
+      member[k] = positions[k < count ? k : 0];  // spare lanes shadow the first network
       if (k < count) alive[b] |= 1u << g;
       const T* from = job.W + member[k] * job.P;
       for (int j = 0; j < d; ++j) lane(u[j * B + b], g) = from[j], lane(v[j * B + b], g) = from[d + j];

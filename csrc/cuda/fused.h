@@ -64,7 +64,7 @@ struct Fused {
     const i64 team = thread_number() / L;
     lane = threadIdx.x % L, alive = team < job.count;
     if constexpr (Spec::SPREADS) x += lane;
-    k = job.who[alive ? team : 0];  // spare teams shadow the first network
+    k = job.positions[alive ? team : 0];  // spare teams shadow the first network
     if constexpr (Spec::SETS) x += job.first[k] * job.stride;
     const T* from = job.W + k * model().P();
     FS_UNROLL_ROWS

@@ -182,12 +182,12 @@ FS_DEVICE void general(const Launch<typename Spec::T>& job) {
     }
     V row[Spec::ROWS];
     for (i64 i = thread_number(); i < job.count; i += thread_count())
-      general_network<Spec, Tm>(job, job.who[i], X, y, row);
+      general_network<Spec, Tm>(job, job.positions[i], X, y, row);
   } else {
     FS_DYN_SHARED(T, shared);
     T* row = Spec::SHARES ? shared + Tm::SLOT : job.scratch + i64(blockIdx.x) * Spec::ROWS;
     for (i64 i = blockIdx.x; i < job.count; i += gridDim.x) {
-      general_network<Spec, Tm>(job, job.who[i], job.X, job.y, reinterpret_cast<V*>(row));
+      general_network<Spec, Tm>(job, job.positions[i], job.X, job.y, reinterpret_cast<V*>(row));
       Tm::sync();  // the rows are the next network's
     }
   }

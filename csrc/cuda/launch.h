@@ -14,7 +14,7 @@ struct alignas(8) Number {
 
 template <class T>
 struct Launch {
-  const i64* who;  // [count] positions of the networks to run
+  const i64* positions;  // [count] positions of the networks to run
   i64 count;
   const i64* ids;  // [N]
   T* W;            // [N, P] read and written

@@ -263,8 +263,8 @@ class _Stepper:
         run, plan = self.plan.run, self.plan
         t = self.segment.t0 + s
         which = run.order.indices(run.seed, plan.keys, t, t + 1, run.data.n, 1)[:, 0, 0]
-        who, which = torch.arange(plan.N), torch.from_numpy(np.broadcast_to(which, (plan.N,)).copy())
-        x, label = X[who, which][:, None], y[who, which][:, None]
+        positions, which = torch.arange(plan.N), torch.from_numpy(np.broadcast_to(which, (plan.N,)).copy())
+        x, label = X[positions, which][:, None], y[positions, which][:, None]
         noisy = label + self._label_noise(s, label.shape[1:])
         (with_noise, _), (without, _) = (self.gradient(weights, x, one, self.loss) for one in (noisy, label))
         return (with_noise - without) * self.free

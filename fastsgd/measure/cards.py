@@ -139,8 +139,8 @@ class Cards(Place):
             works.append((one, len(mine), lambda first, last, one=one, mine=mine: one.put(mine[first:last])))
         return self._run(metric, works, lambda some: weights[some])
 
-    def measure_held(self, state, metric, who):
-        shares = CUDA.shares(state, who)  # None where one of them is on the host
+    def measure_held(self, state, metric, positions):
+        shares = CUDA.shares(state, positions)  # None where one of them is on the host
         tasks = [self.budgets[one].tasks.get(metric) for one, _, _ in shares or ()]
         if not tasks or any(found is None or found.given.factors is None for found in tasks):
             return None
@@ -150,7 +150,7 @@ class Cards(Place):
             works.append((one, len(at), lambda first, last, one=one, W=W, where=where, given=found.given: _held(
                 one, held(W.dtype.name, given.factors), W, where, first, last, given.reads,
                 one.empty((last - first, given.reads), "float64"))))
-        return self._run(metric, works, lambda some: CUDA.rows(state, who[some]))
+        return self._run(metric, works, lambda some: CUDA.rows(state, positions[some]))
 
     def _run(self, metric, works, read):
         """Records from `works`: (card, networks, function that brings those from first to last there as an Array)."""
@@ -167,11 +167,12 @@ class Cards(Place):
         return found.finish(out, read)
 
 
-def _held(card, program, W, who, first, last, reads, out):
-    """Launch a program of csrc/cuda/metrics/held.h on networks who[first:last]; returns `out`."""
+def _held(card, program, W, positions, first, last, reads, out):
+    """Launch a program of csrc/cuda/metrics/held.h on networks positions[first:last]; returns `out`."""
     count = last - first
     card.launch(program, count * reads, 0, HeldLaunch(
-        W=W.pointer, who=who.pointer + who.dtype.itemsize * first, N=count, reads=reads, out=out.pointer))
+        W=W.pointer, positions=positions.pointer + positions.dtype.itemsize * first, N=count, reads=reads,
+        out=out.pointer))
     return out
 
 

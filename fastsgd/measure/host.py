@@ -50,8 +50,8 @@ class Place:
         """Records [M, ...] float64 of networks with weights [M, P], None without a kernel."""
         return None
 
-    def measure_held(self, state, metric, who):
-        """The same of the networks at positions `who` [M], ascending, of a backend's state, where they lie; None where
+    def measure_held(self, state, metric, positions):
+        """The same of the networks at `positions` [M], ascending, of a backend's state, where they lie; None where
         their weights have to be read first.
         """
         return None

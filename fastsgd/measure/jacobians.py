@@ -18,7 +18,7 @@ SAFE_GRAM = 1e-5  # chosen by "auto": right to a relative 1e-4 around the thresh
 STACKED = 64 << 20  # bytes of the Jacobians of traced networks at a time
 MOST_ROWS = 4096  # of a Gram matrix in a thread's scratch: 128 MiB
 BLOCK_ROWS = 1024  # of a Gram matrix on a card: a thread a row
-HELD = 80  # rows up to which columns of a Gram matrix are held in a card's registers
+REGISTER_ROWS = 80  # rows up to which columns of a Gram matrix are held in a card's registers
 MOST_WARPS = 8
 REGISTERS, SPARE = 512, 48  # for the lanes of a quarter of a multiprocessor; beside a column of a Gram matrix
 PIVOTS = 2  # of csrc/cuda/metrics/gram_rank.h
@@ -299,7 +299,7 @@ def gram_ranks(form, P, points, most_shared):
     sizes, o = form.sizes, form.outputs
     rows = o * points
     layers = _passes(sizes, points)
-    holds = rows <= HELD
+    holds = rows <= REGISTER_ROWS
 
     def sized(vectors):
         shared = rows + (-rows) % PIVOTS
@@ -316,7 +316,7 @@ def gram_ranks(form, P, points, most_shared):
     threads = -(-rows // programs.WARP) * programs.WARP
     blocks = 4 * (REGISTERS // (2 * rows + SPARE)) // (threads // programs.WARP)
     made = programs.spec({"POINTS": points, "VECTORS": vectors, "WORK": work, "SHARED": shared},
-                         {"HELD": holds, "WORK_SHARED": works, "G_SHARED": grams}, programs.shaped(form))
+                         {"IN_REGISTERS": holds, "WORK_SHARED": works, "G_SHARED": grams}, programs.shaped(form))
     return programs.program(
         f"ranks, dense {'-'.join(map(str, sizes))} at {points} points", "gram_rank", "gram_ranks", made,
         rolled=not holds, threads=threads, blocks=max(1, blocks) if holds else 1, whole=True,

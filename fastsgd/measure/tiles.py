@@ -27,10 +27,10 @@ class Tiles(Place):
         self.slots = torch.from_numpy(self.work.packing.slots.copy()).to(self.device)
         return self
 
-    def measure_held(self, state, metric, who):
+    def measure_held(self, state, metric, positions):
         import torch
 
-        return self._measured(metric, lambda: state.W[torch.from_numpy(who).to(self.device)])
+        return self._measured(metric, lambda: state.W[torch.from_numpy(positions).to(self.device)])
 
     def measure(self, metric, weights):
         import torch

@@ -217,16 +217,16 @@ class Plan(Record):
         counts = self.run.order.counts(t0, t1, self.run.data.n, self.batch)
         return np.ascontiguousarray(counts if len(counts) == 1 else counts[self.ids])
 
-    def part(self, who: np.ndarray) -> "Plan":
-        """The Plan of the networks at positions `who` [M] alone, of the same choices and bits."""
-        own = {name: getattr(self, name)[who] for name in ("ids", "keys", "base", "row")}
-        own["start"] = None if self.start is None else self.start[who]
-        noises = {name: (base[who], row[who], table) for name, (base, row, table) in self.noises.items()}
-        return replace(self, **own, noises=noises, numbers={name: a[who] for name, a in self.numbers.items()},
-                       sets=None if self.sets is None else self.sets[who],
-                       each=None if self.each is None else self.each[who],
-                       losses=None if self.losses is None else self.losses[who],
-                       levels=tuple(level[who] for level in self.levels))
+    def part(self, positions: np.ndarray) -> "Plan":
+        """The Plan of the networks at `positions` [M] alone, of the same choices and bits."""
+        own = {name: getattr(self, name)[positions] for name in ("ids", "keys", "base", "row")}
+        own["start"] = None if self.start is None else self.start[positions]
+        noises = {name: (base[positions], row[positions], table) for name, (base, row, table) in self.noises.items()}
+        return replace(self, **own, noises=noises, numbers={name: a[positions] for name, a in self.numbers.items()},
+                       sets=None if self.sets is None else self.sets[positions],
+                       each=None if self.each is None else self.each[positions],
+                       losses=None if self.losses is None else self.losses[positions],
+                       levels=tuple(level[positions] for level in self.levels))
 
     def fresh_buffers(self) -> np.ndarray:
         """What each network carries from step to step besides its weights, at the start: [N, K, P]."""

@@ -12,8 +12,8 @@
 // than the contract allows; what still cannot be certified is -1, and the host counts it, as it does where G is zero,
 // not finite, or has lost digits.
 //
-// Spec: shape(), POINTS, HELD (columns in registers), WORK_SHARED and G_SHARED (where the rest lies), VECTORS (most
-// steps of Lanczos).
+// Spec: shape(), POINTS, IN_REGISTERS (columns in registers), WORK_SHARED and G_SHARED (where the rest lies), VECTORS
+// (most steps of Lanczos).
 #pragma once
 #include "../../core/metrics/gram_rank.h"
 #include "dense_layer.h"
@@ -28,7 +28,7 @@ struct GramRank {
   static constexpr int LAYERS = Passes::LAYERS, OUTPUTS = Passes::OUTPUTS, POINTS = Spec::POINTS, ROWS = Passes::ROWS,
                        P = Passes::P, VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 2, WHOLE = (ROWS + R - 1) / R * R,
                        TOGETHER = 8;  // pivots, rows of G that are formed, at once
-  static constexpr bool HELD = Spec::HELD;
+  static constexpr bool IN_REGISTERS = Spec::IN_REGISTERS;
 
   // Where things lie in the block's work, in doubles.
   FS_HD static constexpr int larger(int a, int b) { return a < b ? b : a; }
@@ -42,7 +42,7 @@ struct GramRank {
   double *shared, *work, *G;
   int j, output, point;
   bool mine;
-  double diagonal, column[HELD ? ROWS : 1];
+  double diagonal, column[IN_REGISTERS ? ROWS : 1];
 
   static_assert(WORK == Spec::WORK && SHARED == Spec::SHARED, "fastsgd/measure sets aside something else");
 
@@ -55,7 +55,7 @@ struct GramRank {
     j = threadIdx.x, mine = j < ROWS, output = j / POINTS, point = j % POINTS;
   }
   FS_DEVICE double& at(int i) {
-    if constexpr (HELD) return column[i];
+    if constexpr (IN_REGISTERS) return column[i];
     else return G[i64(i) * ROWS + j];
   }
 

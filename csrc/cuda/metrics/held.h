@@ -5,8 +5,8 @@
 namespace fs {
 
 struct HeldLaunch {
-  const void* W;   // [..., K * reads] in the run's dtype
-  const i64* who;  // [N] which of them
+  const void* W;         // [..., K * reads] in the run's dtype
+  const i64* positions;  // [N] which of them
   i64 N, reads;
   void* out;
 };
@@ -16,7 +16,7 @@ template <class Spec>
 FS_DEVICE void held(const HeldLaunch& job) {
   const i64 i = thread_number();
   if (i >= job.N * job.reads) return;
-  const auto* w = static_cast<const typename Spec::T*>(job.W) + job.who[i / job.reads] * Spec::K * job.reads;
+  const auto* w = static_cast<const typename Spec::T*>(job.W) + job.positions[i / job.reads] * Spec::K * job.reads;
   double product = w[i % job.reads];
   for (int k = 1; k < Spec::K; ++k) product = product * double(w[k * job.reads + i % job.reads]);
   static_cast<double*>(job.out)[i] = product;

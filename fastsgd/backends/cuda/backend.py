@@ -123,7 +123,7 @@ class CUDA(Backend):
         before = chunk.alive
         chunk.alive, chunk.unsettled = chunk.card.tally(chunk.arrays["lost"], (ALIVE, UNSETTLED))
         if chunk.alive != before:
-            chunk.arrays.pop("who")
+            chunk.arrays.pop("positions")
 
     @staticmethod
     def _away(state, chunk):
@@ -163,8 +163,8 @@ class CUDA(Backend):
         work, one = state.plan.work, chunk.card
         if chunk.arrays is None:
             self._away(state, chunk)
-        if "who" not in chunk.arrays:
-            chunk.arrays["who"] = one.positions(chunk.arrays["lost"], ALIVE)
+        if "positions" not in chunk.arrays:
+            chunk.arrays["positions"] = one.positions(chunk.arrays["lost"], ALIVE)
         made = {"multiplier": one.put(segment.multiplier)}
         made |= {f"{name.partition('_')[0]}_multiplier": one.put(a) for name, a in segment.noise.items()}
         made |= self._samples(state, chunk, segment)
@@ -223,7 +223,7 @@ class CUDA(Backend):
             chunk.alive, chunk.unsettled = np.count_nonzero(flags == ALIVE), np.count_nonzero(flags == UNSETTLED)
             if chunk.arrays is not None:
                 chunk.arrays["lost"] = chunk.card.put(flags)
-                chunk.arrays.pop("who", None)
+                chunk.arrays.pop("positions", None)
 
     def tally(self, state):
         return sum(chunk.alive for chunk in state.chunks), sum(chunk.unsettled for chunk in state.chunks)
@@ -235,21 +235,21 @@ class CUDA(Backend):
         return state.weights, state.buffers
 
     @staticmethod
-    def rows(state, who):
-        """Weights [m, P] of the networks `who`, ascending, all of them on cards."""
+    def rows(state, positions):
+        """Weights [m, P] of the networks at `positions`, ascending, all of them on cards."""
         P = state.weights.shape[1]
-        return np.concatenate([one.rows(W, P, where) for one, W, where in CUDA.shares(state, who)])
+        return np.concatenate([one.rows(W, P, where) for one, W, where in CUDA.shares(state, positions)])
 
     @staticmethod
-    def shares(state, who):
-        """(card, W there, positions in it) of the networks `who`, ascending; None where one of them is on the host."""
+    def shares(state, positions):
+        """(card, W there, positions in it) of networks at `positions`, ascending; None where one is on the host."""
         shares = []
         for chunk in state.chunks:
-            first, last = np.searchsorted(who, (chunk.first, chunk.last))
+            first, last = np.searchsorted(positions, (chunk.first, chunk.last))
             if first < last and chunk.arrays is None:
                 return None
             if first < last:
-                shares.append((chunk.card, chunk.arrays["W"], who[first:last] - chunk.first))
+                shares.append((chunk.card, chunk.arrays["W"], positions[first:last] - chunk.first))
         return shares or None
 
 

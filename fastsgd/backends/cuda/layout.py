@@ -11,7 +11,7 @@ REGISTERS = 64 << 10  # of a multiprocessor, 32 bits each
 THREAD_REGISTERS = 255  # that a thread can have
 ROLLED = 310  # estimated registers from which on the state goes to local memory; a few fewer are spilled
 SPARE = {"diagonal": 40, "relu2": 48}  # for draws, addresses, intermediate values: a fit to NVRTC 13 for sm_90
-HELD = 64  # registers that an input may take
+INPUT_REGISTERS = 64  # registers that an input may take
 STAGED = 72 << 10  # bytes of data in shared memory, so that three blocks still fit
 ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
 LOCAL_SHARE = 0.5  # of a card's free memory that rows in local memory may take
@@ -130,7 +130,7 @@ class Layout:
         self.partials = programs.partials(d if self.spreads else h)
         self.batches = work.full or work.batch > 1
         self.words = work.item // 4
-        self.holds = self.size * self.words <= HELD
+        self.holds = self.size * self.words <= INPUT_REGISTERS
         self.packs = self.spreads and self.holds and lanes >= 4  # a row then begins at 16 bytes
         held = self.size * (1 if self.batches else 2) if self.holds else 0
         sums = min(8, self.partials // lanes)

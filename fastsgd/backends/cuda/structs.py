@@ -20,8 +20,8 @@ def number(value, dtype):
 
 # csrc/cuda/launch.h. Arrays are addresses on the card, 0 for none.
 Launch = _struct("Launch", """
-    who count ids W buffers lost base row t0 t1 multiplier X y n stride batch first indices index_rows common seed dloss
-    bound """ + " ".join(HYPERS) + """
+    positions count ids W buffers lost base row t0 t1 multiplier X y n stride batch first indices index_rows common seed
+    dloss bound """ + " ".join(HYPERS) + """
     label_base label_row label_multiplier gradient_base gradient_row gradient_multiplier loss_weights teacher_weights
     fixed ends each counts count_rows losses constants scratch factor density scale teachers""",
                  unsigned=("seed", "dloss", "bound", "factor"))
@@ -30,7 +30,7 @@ Launch = _struct("Launch", """
 MetricLaunch = _struct("MetricLaunch", "W N out X n stride scratch each number", doubles=("number",))
 
 # csrc/cuda/metrics/held.h
-HeldLaunch = _struct("HeldLaunch", "W who N reads out")
+HeldLaunch = _struct("HeldLaunch", "W positions N reads out")
 
 # csrc/cuda/orders.h
 OrderLaunch = _struct("OrderLaunch", "ids N t0 t1 batch n epoch seed out", unsigned=("seed",))
