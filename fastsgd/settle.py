@@ -29,7 +29,7 @@ def settle(backend, state, segment):
 
 
 def _halved(backend, state, segment, positions):
-    """Steps [M] at which networks at `positions` [M] are lost, all of them in this segment; they are at its start now."""
+    """Steps [M] at which networks at `positions` [M] are lost, all in this segment; they are at its start now."""
     t0, t1 = segment.t0, segment.t1
     steps = np.full(len(positions), t0)
     if t1 - t0 == 1:
