@@ -10,7 +10,6 @@
 
 #define FS_OF_A_TEAM(T, ...)                    \
   FS_SHARED(update<__VA_ARGS__, Vec<T, 1>>);    \
-  FS_SHARED(descend<__VA_ARGS__, Vec<T, 1>>);   \
   FS_SHARED(perturbed<__VA_ARGS__, Vec<T, 1>>); \
   FS_SHARED(fresh_inputs<__VA_ARGS__, T, 1>)
 
