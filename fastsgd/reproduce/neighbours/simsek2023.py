@@ -113,5 +113,5 @@ def _draw(found, path):
         axes[1].plot(found["widths"], found["known"], "k--", linewidth=1, label="copy-average")
         for n, ends in zip(found["widths"], found["ends"], strict=True):
             axes[1].plot(np.full(len(ends.loss), n), ends.loss, "o", color=COLOURS[0], markersize=4, alpha=0.4)
-        axes[1].set(xlabel="units of the student", ylabel="loss at the end")
+        axes[1].set(xlabel="units of the student", ylabel="loss at the end", xticks=found["widths"])
         axes[1].legend(frameon=False, fontsize=8)
