@@ -125,7 +125,7 @@ def test_narrow_factors_of_two_layer_networks(kind, options):
                 got = measured(model, fs.metrics.JacobianRank(rtol, X, method="gram"), weights)
                 np.testing.assert_array_equal(got[clear], count_above(sigma, rtol)[clear], (d, m, rtol))
                 checked += clear.sum()
-    assert checked > 100
+    assert checked > 50
 
 
 @pytest.mark.parametrize("scale", [1e-170, 1e-100, 1.0, 1e100, 1e170])
