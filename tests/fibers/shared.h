@@ -9,8 +9,6 @@
 #define FS_SHARED(...) FS_SHARED_HERE template decltype(__VA_ARGS__) __VA_ARGS__
 
 #define FS_OF_A_TEAM(T, ...)                    \
-  FS_SHARED(update<__VA_ARGS__, Vec<T, 1>>);    \
-  FS_SHARED(descend<__VA_ARGS__, Vec<T, 1>>);   \
   FS_SHARED(perturbed<__VA_ARGS__, Vec<T, 1>>); \
   FS_SHARED(fresh_inputs<__VA_ARGS__, T, 1>)
 
