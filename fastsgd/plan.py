@@ -39,6 +39,7 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan | Groups:
     """
     if not isinstance(run, Run) or getattr(run.rule, "batches", None) is None:
         return one(run, tuning)
+    run = bound(run)
     _, population = count(run)
     ids = np.arange(population, dtype=np.int64) if run.ids is None else run.ids
     sizes, where = run.rule.batches[ids], []
