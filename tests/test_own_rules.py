@@ -252,6 +252,14 @@ def test_numbers_of_another_length_are_refused():
         fs.plan(general({"model": NET, "rule": ball(constants={"beta": [0.1, 0.2, 0.3]})}))
 
 
+@pytest.mark.parametrize(("number", "becomes"), [(1e39, "inf"), (1e-50, "0")])
+def test_a_state_that_float32_does_not_have_is_refused(number, becomes):
+    for value in (number, np.full(NETWORKS, number)):
+        run = general({"model": NET, "rule": ball(state={"m": value})}, "float32")
+        with pytest.raises(fs.PlanError, match=f"rule.state.m: .* becomes {becomes} in float32"):
+            fs.plan(run)
+
+
 def test_what_was_traced_is_what_runs():
     graph = traced.graph(traced.Given(heavy_ball, ("m",), ("beta",)))
     assert list(graph) == ["p", "state.m"] and all(node.shape == () for node in graph.values())
