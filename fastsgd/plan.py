@@ -39,6 +39,7 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan | Groups:
     """
     if not isinstance(run, Run) or getattr(run.rule, "batches", None) is None:
         return one(run, tuning)
+    run = bound(run)
     _, population = count(run)
     ids = np.arange(population, dtype=np.int64) if run.ids is None else run.ids
     sizes, where = run.rule.batches[ids], []
@@ -353,6 +354,7 @@ def _hypers(work, base, numbers, noises, each):
     run, given = work.run, {"step_size": base, "rule, of single parameters": each}
     given |= {f"rule.{name}": a for name, a in numbers.items()}
     given |= {f"rule.{name}": base for name, (base, _, _) in noises.items()}
+    given |= {f"rule.state.{name}": a for name, a in getattr(run.rule, "state", {}).items()}
     given |= {f"loss.{name}": np.asarray(a, np.float64) for name, a in run.loss.numbers().items()}
     given["loss.factor"] = 2 * given["loss.factor"]
     given["data.scale"] = getattr(run.data, "scale", None)

@@ -75,6 +75,13 @@ def test_files_labels_and_parts(tmp_path):
     np.testing.assert_array_equal(again.run.rule.batch_size, SIZES)
 
 
+def test_files_have_the_graphs_of_own_losses(tmp_path):
+    loss = fs.losses.Function(lambda h, y, c: c * (h - y) ** 2, constants={"c": np.linspace(0.5, 1, NETWORKS)})
+    whole = fs.train(general({"model": NET, "rule": EVERY[0], "loss": loss}))
+    whole.save(tmp_path / "r.npz")
+    same(fs.train(fs.Result.load(tmp_path / "r.npz").run), whole)
+
+
 def test_one_network_and_values_of_sweeps(tmp_path):
     run = general({"model": NET, "rule": R.SGD(batch_size=[3])}, step_size=0.03)
     one = fs.train(run.replace(rule=R.SGD(batch_size=3)))

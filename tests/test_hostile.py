@@ -258,7 +258,8 @@ HUGE = {"steps": 10**12, "networks": 2**33, "seed": 2**64, "rule.batch_size": 10
 @pytest.mark.parametrize("field", WHOLE)
 def test_counts(field):
     make, low = WHOLE[field]
-    bad = [low - 1, -(10**30), 1.5, True, np.True_, "3", [1], np.nan, np.inf, 2j, np.ones(2, int)]
+    bad = [low - 1, -(10**30), 1.5, True, np.True_, "3", np.nan, np.inf, 2j]
+    bad += [[[1]], np.ones((2, 1), int)] if field == "rule.batch_size" else [[1], np.ones(2, int)]  # it may be [N]
     bad += [0.0, -1e30, np.float64(1e300)] if field == "steps" else [1.0, np.float64(2)]  # 1e6 steps are a million
     for value in bad + ([HUGE[field]] if field in HUGE else []):
         refuses(fs.SpecError, (field, "given"), lambda value=value: make(value))
@@ -351,12 +352,12 @@ def test_abstract_families_and_rules_cannot_be_made():
             kind()
 
 
-@pytest.mark.parametrize("bad", (0, -1.0, np.nan, np.inf, True, "1", None, 1j, [1.0]))
+@pytest.mark.parametrize("bad", (0, -1.0, np.nan, np.inf, True, "1", None, 1j, [[1.0]]))
 def test_the_loss_factor(bad):
     refuses(fs.SpecError, "loss.factor", lambda: fs.losses.Squared(bad))
 
 
-@pytest.mark.parametrize("bad", (0, -1.0, np.nan, True, "inf", None, [1.0]))
+@pytest.mark.parametrize("bad", (0, -1.0, np.nan, True, "inf", None, [[1.0]]))
 def test_lost_above(bad):
     refuses(fs.SpecError, "rule.lost_above", lambda: fs.rules.SGD(lost_above=bad))
     refuses(fs.SpecError, "rule.lost_above", lambda: fs.rules.GD(lost_above=bad))

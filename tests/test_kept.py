@@ -126,8 +126,9 @@ def test_records_that_say_the_same_share_a_plan_and_no_others():
 
 
 def test_fields_are_refused_as_a_run_refuses_them():
-    fs.train(NET, DATA, **FIELDS)
-    for more, words in (({"steps": True}, "steps"), ({"seed": 1.5}, "seed"), ({"step_size": 0}, "step_size"),
+    fs.train(NET, DATA, **FIELDS, networks=1)
+    for more, words in (({"networks": True}, "networks"), ({"networks": 1.0}, "networks"), ({"seed": None}, "seed"),
+                        ({"steps": True}, "steps"), ({"seed": 1.5}, "seed"), ({"step_size": 0}, "step_size"),
                         ({"networks": 0}, "networks"), ({"order": [0]}, "order"), ({"device": []}, "device")):
         with pytest.raises(fs.SpecError, match=words):
             fs.train(NET, DATA, **(FIELDS | more))

@@ -93,6 +93,13 @@ def test_each_network_is_trained_and_measured_as_alone(name):
         np.testing.assert_allclose(whole.numpy(metric), witness.numpy(metric), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_float32_are_checked_without_a_warning():
+    run = general({"model": TWO, "loss": L.Squared((EACH * 1e30).astype("float32"), WEIGHTS.astype("float32") * 1e25)},
+                  "float32", metrics=())
+    assert fs.plan(run).losses[:, 0].min() > 0
+
+
 def test_one_loss_for_all_has_the_bits_of_that_for_each():
     run = run_of("factor", "float32", loss=L.Squared(0.7), metrics=())
     assert fs.train(run.replace(loss=L.Squared(np.full(NETWORKS, 0.7)))).weights.tobytes() == fs.train(

@@ -231,9 +231,33 @@ def test_what_has_no_kernel_runs_on_the_reference_backend():
     assert fs.plan(run).backend == "reference" and fs.train(run).survived.all()
 
 
+@pytest.mark.filterwarnings("ignore::fastsgd.SlowBackendWarning")
+@pytest.mark.parametrize("what", ["rule", "penalty", "loss", "model"])
+def test_what_has_no_graph_is_in_no_file(what, tmp_path):
+    def strange(*given):
+        return torch.special.i0(given[0]["W1"] if isinstance(given[0], dict) else given[0]).sum()
+
+    fields = {"rule": {"rule": R.Function(lambda p, g, state, lr: p - lr * torch.special.i0(g) * g)},
+              "penalty": {"rule": R.SGD(penalty=strange)}, "loss": {"loss": fs.losses.Function(strange)},
+              "model": {"model": fs.models.Function(strange, D, {"W1": (3,)})}}[what]
+    run = general({"model": NET} | fields, metrics=(), step_size=1e-3, steps=2)
+    with pytest.raises(fs.SpecError, match=r"has no graph, and files keep no functions: .*it has no rule"):
+        fs.train(run).save(tmp_path / "r.npz")
+    with pytest.raises(fs.SpecError, match="has no graph"):  # before the first step
+        fs.train(run.replace(steps=10**9), checkpoint=tmp_path / "c")
+
+
 def test_numbers_of_another_length_are_refused():
     with pytest.raises(fs.PlanError, match=r"rule.constants\['beta'\] has 3"):
         fs.plan(general({"model": NET, "rule": ball(constants={"beta": [0.1, 0.2, 0.3]})}))
+
+
+@pytest.mark.parametrize(("number", "becomes"), [(1e39, "inf"), (1e-50, "0")])
+def test_a_state_that_float32_does_not_have_is_refused(number, becomes):
+    for value in (number, np.full(NETWORKS, number)):
+        run = general({"model": NET, "rule": ball(state={"m": value})}, "float32")
+        with pytest.raises(fs.PlanError, match=f"rule.state.m: .* becomes {becomes} in float32"):
+            fs.plan(run)
 
 
 def test_what_was_traced_is_what_runs():

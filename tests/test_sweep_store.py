@@ -244,3 +244,18 @@ def test_a_cell_of_more_networks_than_a_range(tmp_path):
     (cut.path / "done" / f"{cut.names[1]}.json").unlink()
     next(cut.path.glob("g*/lost/c.1")).unlink()
     assert np.isnan(cut.reduced(allow_incomplete=True)["test_loss_quantiles"][0]).all()
+
+
+@pytest.mark.parametrize("own", ["loss", "penalty", "values"])
+def test_stores_have_the_graphs_of_functions(tmp_path, own):
+    base, grid = small().base, {"step_size": [0.1, 0.2]}
+    loss = fs.losses.Function(lambda h, y, c: c * (h - y) ** 2, constants={"c": 0.5})
+    if own == "penalty":
+        base = base.replace(rule=fs.rules.SGD(penalty=lambda p: sum((a**2).sum() for a in p.values())))
+    elif own == "loss":
+        base = base.replace(loss=loss)
+    else:
+        grid["loss"] = [loss, fs.losses.Squared.full()]
+    store = fs.Sweep(base, grid=grid).run(tmp_path / "s")
+    assert fs.sweep.open(tmp_path / "s").sweep.fingerprint() == store.sweep.fingerprint()
+    assert fs.Sweep(base, grid=grid | {"step_size": [0.1, 0.2, 0.3]}).run(tmp_path / "s").open().sizes["step_size"] == 3

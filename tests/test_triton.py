@@ -87,7 +87,7 @@ def test_agrees_with_the_truth_and_with_the_cpu(name):
 def test_every_family_activation_loss_and_order_is_among_them():
     runs = [run_of(name) for name in (*ONLY, *served())]
     assert {run.model.activation for run in runs if type(run.model) is M.MLP} == set(M.activations.ACTIVATIONS)
-    assert {run.loss.name for run in runs} == {"squared", "logistic", "hinge", "cross_entropy"}
+    assert {run.loss.name for run in runs} == {"squared", "logistic", "hinge", "cross_entropy", "output"}
     assert {run.model.outputs for run in runs if run.loss.name == "squared"} >= {1, 2, 3, 17}
     assert {type(run.order).__name__ for run in runs} == {"PerNetwork", "Common", "Reshuffle", "Replay"}
     assert {Work(run).packing.module for run in runs} == {"dense", "product", "power"}

@@ -194,7 +194,8 @@ def real_or_each(value, field, low, low_open=False, high=None):
     if np.ndim(value) == 0 or isinstance(value, NO_NUMBERS):
         return real(value, field, low, low_open, high)
     array = as_float(as_array(value, field, ndim=1), field)
-    fine = ~np.isnan(array) & (array > low if low_open else array >= low) & (True if high is None else array <= high)
+    wide = array.astype(np.float64)  # the limits are no numbers of every dtype
+    fine = ~np.isnan(wide) & (wide > low if low_open else wide >= low) & (True if high is None else wide <= high)
     if not array.size or not fine.all():
         given = f"{array[~fine][0]} given" if array.size else "is empty"
         raise SpecError(f"{field}: {given}, expected numbers {'>' if low_open else '>='} {low:g}"

@@ -110,6 +110,9 @@ def require_readable(record, classes=()):
             parts += part
         elif is_dataclass(part) and not isinstance(part, type):
             _kind(name_of(type(part)), own)
+            if getattr(part, "graph", "") is None:
+                raise SpecError(f"file: {type(part).__module__}.{type(part).__name__} has no graph, and files keep no "
+                                f"functions: {part.why_not() or 'a plan makes it'}")
             parts += [getattr(part, f.name) for f in kept_fields(part)]
     text, arrays = encode(record)
     if own and fingerprint(decode(text, arrays, classes)) != digest(text, arrays)[:16]:

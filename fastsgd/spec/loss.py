@@ -124,7 +124,7 @@ class Squared(Loss):
 
     def bound(self, lost_above: Any, dtype: str) -> float:
         most = self.factor * (1.0 if self.weights is None else max(1.0, float(self.weights.max())))
-        return min(lost_above, float(np.sqrt(np.finfo(dtype).max / max(most, 1.0))))
+        return min(lost_above, float(np.sqrt(float(np.finfo(dtype).max) / max(most, 1.0))))
 
     def refuse(self, outputs: int, y: Any) -> str | None:
         if self.weights is not None and self.weights.shape[-1] != outputs:

@@ -12,12 +12,13 @@ from zlib import crc32
 import numpy as np
 
 from ..errors import SpecError
+from ..lowering.own import bound
 from ..spec import codec, draws
 from ..spec.check import one_of, real, shown, whole
 from ..spec.fields import lengths
 from ..spec.metric import Custom
 from ..spec.planned import Tuning
-from ..spec.record import Record
+from ..spec.record import Record, like
 from ..spec.run import Run
 from .axes import Axis, classes, column, idle, put, scalar, short
 from .reduce import Reduction, usual
@@ -152,9 +153,10 @@ class Sweep(Record):
         if any(isinstance(metric, Custom) for metric in self.base.metrics):
             raise SpecError("sweep.base: a metric that is a function given; workers read metrics from a file, so that "
                             "they must be records: make it a dataclass on fs.metrics.Metric")
-        put_(self, "grid", _table(self.grid, "grid", False))
-        put_(self, "zip", _table(self.zip, "zip", True))
-        put_(self, "cases", _cases(self.cases))
+        put_(self, "base", bound(self.base))
+        put_(self, "grid", _traced(_table(self.grid, "grid", False), self.base))
+        put_(self, "zip", _traced(_table(self.zip, "zip", True), self.base))
+        put_(self, "cases", _traced(_cases(self.cases), self.base))
         if not (self.random is None or isinstance(self.random, Random)):
             raise SpecError(f"sweep.random: {type(self.random).__name__} given, expected fs.sweep.Random(fields, "
                             "points)")
@@ -300,6 +302,12 @@ def _table(given, field, equal):
     if equal and len(set(sizes.values())) > 1:
         raise SpecError(f"sweep.{field}: lengths differ: {sizes}")
     return columns or None
+
+
+def _traced(columns, base):
+    """Columns whose losses and rules have graphs for the model and data of `base`, so that files have them."""
+    return columns and {name: tuple(getattr(bound(like(base, **{name: value})), name) for value in values)
+                        if name in ("loss", "rule") else values for name, values in columns.items()}
 
 
 def _cases(given):
