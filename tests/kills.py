@@ -62,11 +62,12 @@ def _serve():
     sys.path.insert(0, os.path.dirname(__file__))
     for line in sys.stdin:
         module, function, argument, path, segment, seconds = line.split()
+        module = importlib.import_module(module)  # once: what it imports may take seconds
         ready, say = os.pipe()
         child = os.fork()
         if not child:
             warnings.simplefilter("ignore")
-            run = getattr(importlib.import_module(module), function)(argument)
+            run = getattr(module, function)(argument)
             fs.train(run, checkpoint=fs.Checkpoint(path, every=0), tuning=fs.Tuning(segment=int(segment), threads=1),
                      progress=lambda *_, say=say: os.write(say, b"."))
             os._exit(0)

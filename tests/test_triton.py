@@ -92,7 +92,7 @@ def test_every_family_activation_loss_and_order_is_among_them():
     assert {type(run.order).__name__ for run in runs} == {"PerNetwork", "Common", "Reshuffle", "Replay"}
     assert {Work(run).packing.module for run in runs} == {"dense", "product", "power"}
     assert {type(run.rule) for run in runs} == {getattr(R, name) for name in R.__all__} - {
-        R.Rule, R.Descent, R.Penalty, R.Localisation, R.Flow, R.Muon}
+        R.Rule, R.Descent, R.Penalty, R.Localisation, R.Flow, R.Muon, R.Function}
     assert {name for name in RULES if f"{name}_relu2" not in served()} == {  # of which the first two are LEFT_OUT
         "label_table", "sde_schedule", "stable_labels", "muon"}
 

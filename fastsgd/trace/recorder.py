@@ -119,11 +119,6 @@ def _recorder_class():
             super().__init__()
             self.nodes, self.kept, self.watch = {}, [], watch
 
-        @classmethod
-        def _should_skip_dynamo(cls):
-            """Nothing compiles here; else torch would import its compiler at the first operator, which takes seconds."""
-            return False
-
         def put(self, tensor, made):
             if tuple(tensor.shape) != made.shape:
                 raise AssertionError(f"shape {tuple(tensor.shape)} traced as {made.shape}")
