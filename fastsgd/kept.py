@@ -92,9 +92,9 @@ def ready(fields: tuple, tuning: Tuning | None, run: Run | None = None) -> Plan:
 def _key(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed,
          ids, keys, stop, tuning):
     """What runs have alike that one plan serves; None for one whose plan is not kept."""
-    if ids is not None or keys is not None or stop or not isinstance(metrics, (tuple, list)) or not (
-            type(steps) is int and type(networks) in (int, type(None)) and seed is not None) or not (  # 1.0, True are 1 too
-            tuning is None or isinstance(tuning, Tuning)):
+    plain = type(steps) is int and type(networks) in (int, type(None)) and seed is not None  # 1.0 and True are 1 too
+    plain = plain and isinstance(metrics, (tuple, list)) and isinstance(tuning, (Tuning, type(None)))
+    if ids is not None or keys is not None or stop or not plain:
         return None
     return (_said(model), data, _said(rule), steps, networks, order, _said(save), *map(_said, metrics), _said(loss),
             dtype, backend, device, tuning, _sizes(step_size), _sizes(init), os.environ.get("FASTSGD_ISA"),
