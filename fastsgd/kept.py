@@ -11,18 +11,22 @@ from .plan import count, dtypes, filled, may_step, members, representable, sched
 from .plan import plan as make_plan
 from .spec.check import whole
 from .spec.fields import start_lengths
-from .spec.planned import Plan, Tuning
+from .spec.planned import Groups, Plan, Tuning
 from .spec.record import like
 from .spec.run import Run, initial, schedule_of
 from .spec.schedule import Schedule
 
 
-def again(plan: Plan, step_size: Any = None, seed: int | None = None, init: dict | None = None) -> Plan:
-    """The Plan of the same run with another step size, seed or start; nothing else is looked at again.
+def again(plan: Any, step_size: Any = None, seed: int | None = None, init: dict | None = None) -> Any:
+    """The Plan, or Groups, of the same run with another step size, seed or start; nothing else is looked at again.
 
     step_size, seed, init: as in fs.Run, for as many networks; None leaves what the plan has
     Raises SpecError or PlanError where the run could not have them.
     """
+    if isinstance(plan, Groups):
+        plans = tuple(again(one, step_size, seed, init) for one in plan.plans)
+        fields = {name: getattr(plans[0].run, name) for name in ("step_size", "seed", "init")}
+        return like(plan, run=like(plan.run, **fields), plans=plans)
     run, changes = plan.run, {}  # fields of the run
     if step_size is not None:
         changes["step_size"] = schedule_of(step_size)

@@ -49,6 +49,10 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
                 raise SpecError(f"{name}: missing")
         made = ready((model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend,
                       device, seed, ids, keys, stop), tuning)
+    return _trained(made, checkpoint, progress)
+
+
+def _trained(made, checkpoint, progress):
     if isinstance(made, Plan):
         return run_with(made, checkpoint, progress)
     if checkpoint is not None:
@@ -57,9 +61,9 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
     return gathered(made.run, made.ids, made.where, [run_with(one, None, progress) for one in made.plans])
 
 
-def _once_more(made: Plan, step_size: Any, seed: int | None, init: dict | None, progress: Any, checkpoint: Any
+def _once_more(made: Any, step_size: Any, seed: int | None, init: dict | None, progress: Any, checkpoint: Any
                ) -> Result:
-    return run_with(again(made, step_size, seed, init), checkpoint, progress)
+    return _trained(again(made, step_size, seed, init), checkpoint, progress)
 
 
-Plan._door = staticmethod(_once_more)  # type: ignore[method-assign]
+Plan._door = Groups._door = staticmethod(_once_more)  # type: ignore[method-assign]

@@ -61,6 +61,20 @@ def test_the_plan_says_the_groups():
     same(fs.train(plan), fs.train(plan.run))
 
 
+def test_the_plan_trains_with_other_numbers():
+    run = general({"model": NET, "rule": EVERY[0]})
+    plan = fs.plan(run)
+    for changes in ({}, {"step_size": 0.01, "seed": 9}, {"step_size": np.linspace(0.01, 0.1, NETWORKS)},
+                    {"init": {name: a[::-1] for name, a in NET.unflatten(fs.train(run).weights).items()}}):
+        got = plan.train(**changes)
+        same(got, fs.train(run.replace(**changes)))
+        assert got.run.seed == changes.get("seed", run.seed) and got.ids.tolist() == list(range(NETWORKS))
+    with pytest.raises(fs.PlanError, match="step_size has 2"):
+        plan.train(step_size=[0.1, 0.2])
+    with pytest.raises(fs.SpecError, match="checkpoint: given"):
+        plan.train(checkpoint="c")
+
+
 def test_files_labels_and_parts(tmp_path):
     run = general({"model": NET, "rule": EVERY[0]})
     whole = fs.train(run)

@@ -284,6 +284,8 @@ class Groups(Record):
     ids: np.ndarray
     plans: tuple
     where: tuple
+    _door = Plan._door
+    train = Plan.train
 
     @property
     def N(self) -> int:
