@@ -51,28 +51,6 @@ class Population(Data):
         """{field: number of networks it was given for}."""
         return {"data.weights": self.sets} if self.sets else {}
 
-    @property
-    def numbers(self) -> np.ndarray:
-        """[N] which teacher each network has."""
-        return np.arange(self.sets)
-
-    def swept(self) -> dict[str, np.ndarray]:
-        """{dotted name: values [N]} of what was given per network."""
-        return {"data.which": self.numbers} if self.sets else {}
-
-    def of(self, k: int) -> "Population":
-        """The data of network k, as such that all networks share."""
-        return self._with(lambda a: a[k])
-
-    @property
-    def one(self) -> "Population":
-        """What stands for a network's data, where only sizes count."""
-        return self.of(0) if self.sets else self
-
-    def chosen(self, numbers: np.ndarray) -> "Population":
-        """The data of networks that have the teachers `numbers` [M]."""
-        return self._with(lambda a: a[numbers]) if self.sets else self
-
     def stacked(self) -> dict[str, np.ndarray]:
         """{name: [K, ...]} of the K teachers, one of which is all that networks share."""
         return self.weights if self.sets else {name: a[None] for name, a in self.weights.items()}

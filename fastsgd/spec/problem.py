@@ -1,16 +1,17 @@
 """Owns what networks are trained on: a data set, inputs made on the way, or a function that makes samples."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import SpecError
 from . import draws
 from .check import as_array, as_float, finite, frozen, one_of, other_dtype, per_network, whole
-from .record import Record
+from .record import Record, like
 
 INPUTS = ("gaussian", "sparse")  # that kernels make
+D = TypeVar("D", bound="Data")
 
 
 class Data(Record):
@@ -19,9 +20,18 @@ class Data(Record):
     sets = 0
 
     @property
-    def one(self) -> "Data":
+    def numbers(self) -> np.ndarray:
+        """[N] which set each network has: its own."""
+        return np.arange(self.sets)
+
+    def of(self: D, k: int) -> D:
+        """Set k, as one that all networks share."""
+        return self._with(lambda a: a[k])
+
+    @property
+    def one(self: D) -> D:
         """What stands for a network's data, where only sizes count."""
-        return self
+        return self.of(0) if self.sets else self
 
     @property
     def rows(self) -> "Data":
@@ -32,13 +42,17 @@ class Data(Record):
         """{field: number of networks it was given for}."""
         return {}
 
-    def chosen(self, numbers: Any) -> "Data":
+    def chosen(self: D, numbers: Any) -> D:
         """The data of networks that have the sets `numbers` [M]."""
-        return self
+        return self._with(lambda a: a[numbers]) if self.sets else self
 
     def swept(self) -> dict[str, np.ndarray]:
         """{dotted name: values [N]} of what was given per network."""
-        return {}
+        return {"data.which": self.numbers} if self.sets else {}
+
+    def _with(self: D, part: Any) -> D:
+        """The same with part(array) of each array that is for each network; of kinds of data that have such."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,19 +125,6 @@ class Dataset(Data):
         """[N] which set each network has, of K."""
         return np.arange(self.sets) if self.which is None else self.which
 
-    def swept(self) -> dict[str, np.ndarray]:
-        """{dotted name: values [N]} of what was given per network."""
-        return {"data.which": self.numbers} if self.sets else {}
-
-    def of(self, k: int) -> "Dataset":
-        """Data set k of K, as one that all networks share."""
-        return self._with(lambda a: a[k])
-
-    @property
-    def one(self) -> "Dataset":
-        """What stands for a network's data, where only sizes count."""
-        return self.of(0) if self.sets else self
-
     @property
     def rows(self) -> "Dataset":
         """The points of all sets one after the other."""
@@ -138,15 +139,12 @@ class Dataset(Data):
 
     def _with(self, part, which=None):
         """A Dataset of part(array) of each of the arrays, which were checked before."""
-        made = object.__new__(type(self))
-        for name in ("X", "y", "X_test", "y_test"):
-            a = getattr(self, name)
-            made.__dict__[name] = None if a is None else part(a)
-        made.__dict__["which"] = which
-        for a in made.__dict__.values():
+        arrays = {name: getattr(self, name) for name in ("X", "y", "X_test", "y_test")}
+        made = {name: None if a is None else part(a) for name, a in arrays.items()} | {"which": which}
+        for a in made.values():
             if a is not None:
                 a.setflags(write=False)
-        return made
+        return like(self, **made)
 
 
 def _put(record, points, labels, sets=(0,)):
@@ -290,38 +288,18 @@ class Fresh(Data):
         out = {f"data.{name}": len(a) for name in ("density", "scale") if np.ndim(a := getattr(self, name))}
         return out | ({"data.weights": self.teachers} if self.teachers else {})
 
-    @property
-    def numbers(self) -> np.ndarray:
-        """[N] whose inputs and teacher each network has: its own."""
-        return np.arange(self.sets)
-
     def swept(self) -> dict[str, np.ndarray]:
         """{dotted name: values [N]} of what was given per network."""
         out = {f"data.{name}": a for name in ("density", "scale") if np.ndim(a := getattr(self, name))}
         return out | ({"data.which": self.numbers} if self.teachers else {})
-
-    def of(self, k: int) -> "Fresh":
-        """The data of network k, as such that all networks share."""
-        return self._with(lambda a: a[k])
-
-    @property
-    def one(self) -> "Fresh":
-        """What stands for a network's data, where only sizes count."""
-        return self.of(0) if self.sets else self
 
     @property
     def rows(self) -> "Fresh":
         """The same with the test points of all networks one after the other."""
         if np.ndim(self.X_test) < 3:
             return self
-        made = object.__new__(type(self))
-        tests = {name: getattr(self, name) for name in ("X_test", "y_test")}
-        made.__dict__.update(vars(self) | {name: a.reshape(-1, *a.shape[2:]) for name, a in tests.items()})
-        return made
-
-    def chosen(self, numbers: np.ndarray) -> "Fresh":
-        """The data of the networks `numbers` [M] alone."""
-        return self._with(lambda a: a[numbers]) if self.sets else self
+        return like(self, **{name: a.reshape(-1, *a.shape[2:]) for name, a in (("X_test", self.X_test),
+                                                                               ("y_test", self.y_test))})
 
     def _with(self, part):
         """The same with part(array) of each array that is for each network."""
