@@ -8,14 +8,13 @@ import numpy as np
 
 from .errors import SpecError
 from .spec import loss
-from .spec.check import named_numbers
+from .spec.check import CONSTANT, named_numbers
 from .spec.loss import *  # noqa: F403  a loss is one class there, and public
 from .spec.loss import Loss
 from .spec.operators import like
 from .trace import programs
 from .trace.interpreter import evaluate
 
-CONSTANT = "constants."  # before their names
 __all__ = [*(kind.__name__ for kind in loss.KINDS), "Function", "Loss"]
 
 

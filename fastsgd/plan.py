@@ -15,7 +15,7 @@ from .models.base import Model, started
 from .models.population import refuse_population
 from .spec import draws
 from .spec.check import all_finite, other_dtype
-from .spec.fields import arrays, chosen, lengths
+from .spec.fields import arrays, chosen, lengths, shares
 from .spec.planned import Groups, Plan, Tuning
 from .spec.record import like
 from .spec.run import Run
@@ -25,7 +25,6 @@ PART = 16 << 20  # bytes of starting weights made, or of networks measured, at a
 BESIDES = 2 << 20  # bytes of objects of any size, and of what the allocator keeps
 SURELY = 128 << 20  # bytes that any machine has
 SAFE = 1e-30  # between it and its inverse any dtype has a number
-HYPER = ("step_size", "model", "rule", "loss", "stop")  # whose arrays are numbers that are rounded once
 AXES = ("net", "step", "step_size", "lost", "stopped", "stopped_by")  # names that a labelled result gives away itself
 
 
@@ -120,10 +119,7 @@ def members(run, ids, population):
 
     Only what is made of it, network by network, is theirs: draws are by ids. The model keeps its scales, `start` picks.
     """
-    shapes = run.model.shapes()
-    init = run.init and {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a for name, a in run.init.items()}
-    return like(run, init=init, loss=run.loss.picked(ids), **{
-        name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")})
+    return like(run, **shares(run, ids, population))
 
 
 def _each(run, N, work):

@@ -339,7 +339,7 @@ def _compare(work, module, library):
                 {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
                  "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
-                  "own": None, "losses": None, "counts": None, "flow": None, "fresh": None, "loop": loop})
+                 "own": None, "losses": None, "counts": None, "flow": None, "fresh": None, "loop": loop})
         outcomes.append((W.tobytes(), buffers.tobytes(), lost.tobytes()))
     if outcomes[0] != outcomes[1]:
         raise BackendUnavailable("a compiled loop differs from the prebuilt one: this is a fault of fastsgd or of the "

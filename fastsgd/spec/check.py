@@ -11,6 +11,7 @@ NO_NUMBERS = (bool, np.bool_, np.timedelta64)  # though Python takes them for so
 LARGEST = 2**53  # of whole numbers without a limit of their own: exact in float64
 SURELY = 1 << 30  # bytes that are not worth a look at what the machine has left
 BELOW_ONE = 1 - 2.0**-53  # the largest number below 1, of ranges open there
+CONSTANT = "constants."  # before the names of what `named_numbers` checked, in graphs and tables of numbers
 
 
 def as_array(value, field, *, ndim=None, kinds="fiu"):

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..errors import SpecError
 from .metric import Metric
+from .record import like
 
 PLAIN = (float, int, str, type(None))  # bool is an int
 
@@ -91,12 +92,19 @@ def chosen(value, ids, population):
     if not hasattr(value, "__dataclass_fields__") or isinstance(value, Metric) or (
             hasattr(value, "lengths") and not value.lengths()):
         return value  # a table [T] has no networks, however long it is
-    copy = object.__new__(type(value))
-    copy.__dict__.update(vars(value))
-    for name in value.__dataclass_fields__:
-        if name in vars(value) and not _shared(value, name):
-            copy.__dict__[name] = chosen(vars(value)[name], ids, population)
-    return copy
+    return like(value, **{name: chosen(vars(value)[name], ids, population) for name in value.__dataclass_fields__
+                          if name in vars(value) and not _shared(value, name)})
+
+
+def shares(run, ids, population):
+    """{field: what the networks `ids` have of it} of the fields of a run that may hold arrays for its networks.
+
+    The model, the data and the order are not among them: who takes some networks has to see whether these can be cut.
+    """
+    shapes = run.model.shapes()
+    init = run.init and {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a for name, a in run.init.items()}
+    return {"init": init, "loss": run.loss.picked(ids)} | {
+        name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")}
 
 
 def alone(run, bits=True):
@@ -107,18 +115,14 @@ def alone(run, bits=True):
     """
     if run.ids is None:
         return run
-    ids, shapes = run.ids, run.model.shapes()
+    ids = run.ids
     population = next(iter(lengths(run).values()), None)
     model, rule = (part if population is None else chosen(part, ids, population) for part in (run.model, run.rule))
     if not _has(model, run.model, ids) or (bits and _in_use(rule) != _in_use(run.rule)):
         return run
     changes = {"ids": None, "networks": None, "keys": ids if run.keys is None else run.keys[ids], "model": model}
     if population is not None:
-        changes |= {name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")}
-        changes["loss"] = run.loss.picked(ids)
-    if run.init is not None:
-        changes["init"] = {name: a[ids] if name in shapes and a.ndim > len(shapes[name]) else a
-                           for name, a in run.init.items()}
+        changes |= shares(run, ids, population)
     if run.data.sets:
         changes["data"] = run.data.chosen(run.data.numbers[ids])
     if len(getattr(run.order, "table", ())) > 1:
@@ -163,15 +167,14 @@ def joined(values, counts, name, may=None):
     elif len(kinds) == 1 and hasattr(first, "__dataclass_fields__"):
         if hasattr(first, "lengths"):  # a table [T] has no networks, however long it is
             may = [can and bool(value.lengths()) for value, can in zip(values, may, strict=True)]
-        made = object.__new__(type(first))
-        made.__dict__.update(vars(first))
+        made = {}
         for field in first.__dataclass_fields__:
             if field not in vars(first):
                 continue
             parts = [vars(value)[field] for value in values]
-            made.__dict__[field] = (_same(parts, f"{name}.{field}") if _shared(first, field) else
-                                    joined(parts, counts, f"{name}.{field}", may))
-        return made
+            made[field] = (_same(parts, f"{name}.{field}") if _shared(first, field) else
+                           joined(parts, counts, f"{name}.{field}", may))
+        return like(first, **made)
     elif kinds == {dict} and all(set(value) == set(first) for value in values):
         return {key: joined([value[key] for value in values], counts, f"{name}['{key}']", may) for key in first}
     elif kinds == {tuple} and len({len(value) for value in values}) == 1:

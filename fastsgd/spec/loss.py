@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, as_float, finite, frozen, real_or_each
+from .check import CONSTANT, as_array, as_float, finite, frozen, real_or_each
 from .operators import choose, cross_entropy, like, softplus
 from .record import Record
+from .record import like as copied
 
 
 class Loss(Record):
@@ -36,9 +37,7 @@ class Loss(Record):
 
     def having(self, numbers: dict) -> "Loss":
         """The same loss with other numbers {name: number or tensor}, which nobody checks."""
-        made = object.__new__(type(self))
-        made.__dict__.update(vars(self) | numbers)
-        return made
+        return copied(self, **numbers)
 
     def lengths(self) -> dict[str, int]:
         """{field: number of networks it was given for}."""
@@ -47,7 +46,7 @@ class Loss(Record):
     def own(self) -> tuple:
         """Names of the numbers that kernels take from network to network; the others are part of their text."""
         numbers, lengths = self.numbers(), self.lengths()
-        own = [name for name in numbers if f"loss.{name}" in lengths or name.startswith("constants.")]
+        own = [name for name in numbers if f"loss.{name}" in lengths or name.startswith(CONSTANT)]
         return tuple(numbers) if own else ()
 
     def picked(self, which: Any) -> "Loss":

@@ -9,12 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import SpecError
+from ..spec.check import CONSTANT
 from . import recorder
 from .graph import apply, const, from_text, leaf, order, to_text
 from .recorder import line_of
 
 P, G, LR, T = "p", "g", "lr", "t"  # leaves, beside those of
-STATE, CONSTANT = "state.", "constants."  # before their names
+STATE = "state."  # before the names of arrays, as CONSTANT before those of constants
 SEVERAL = (5, 7)  # parameters with which a function is traced: its graph must not depend on their number
 AGREED = 1e-3  # relatively, of what becomes of a parameter alone and among others
 
