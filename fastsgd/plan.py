@@ -83,7 +83,7 @@ def prepared(run, tuning=None):
     tuning, loop = backend.quicken(work, N, tuning, lambda: cost.expected(
         work, backend.name, N, saves, tuning)[0].get("training"))
     more = (*more, *loop, *place.explain())
-    memory |= _memory(run, N, saves)
+    memory |= _memory(work, N, saves)
     _fit(N, memory)
     ids = np.arange(N, dtype=np.int64) if run.ids is None else run.ids
     keys = ids if run.keys is None else run.keys[ids]
@@ -308,19 +308,21 @@ def _size(metric, run):
     return prod(len(labels) for labels in (metric.axes(run.model, run.data.one) or {}).values())
 
 
-def _memory(run, N, saves):
+def _memory(work, N, saves):
     """{what: bytes} that a run takes besides its backend and tables: an upper bound, tests measure it."""
-    item, P, rule = np.dtype(run.dtype).itemsize, run.model.P, run.rule
+    run, P = work.run, work.run.model.P
+    item, rule = np.dtype(run.dtype).itemsize, run.rule
     numbers, noises = len(rule.numbers()), len(rule.noises())
     groups = len(run.model.shapes()) if rule.grouped else 0
     out = {"start": N * P * item * (1 + len(rule.buffers())) + min(2 * PART, 64 * N * P),
-           "of each network": N * (80 + 16 * numbers + 24 * noises + 56 * groups + _fresh(run)),
+           "of each network": N * (80 + 16 * numbers + 24 * noises + 56 * groups + 24 * work.losses + _fresh(run)),
            "final parameters": N * P * item, "besides": BESIDES}
     if run.stop:
         out["those that still run"] = N * (P * item * 2 * (1 + len(rule.buffers())) + 64)  # packed anew, and the whole
     if run.metrics or run.save.params or run.stop:
         out["records"] = 8 * N * len(saves) * sum(_size(metric, run) for metric in run.metrics)
-        out["measuring"] = N * P * item + 4 * PART  # the survivors' weights where some are lost; parts of the networks
+        kinds = 40 * (work.losses + 1) if run.loss.lengths() or run.data.sets else 0  # who is measured with whom
+        out["measuring"] = N * (P * item + kinds) + 4 * PART  # the survivors' weights where some are lost; parts
     if run.save.params:
         out["saved parameters"] = N * len(saves) * P * item
     return out

@@ -24,6 +24,9 @@ cases = {
     "relu": dict(model=M.ReLU2(30, 50), networks=6_000),
     "momentum": dict(model=M.MLP(30, (20, 20)), networks=6_000, steps=5, rule=R.SGD(momentum=0.9, average=0.5)),
     "numbers": dict(networks=40_000, rule=R.SGD(weight_decay=np.linspace(0, 1, 40_000), label_noise=0.1)),
+    "losses": dict(networks=200_000, steps=2, loss=fs.losses.Squared(np.linspace(0.5, 1, 200_000))),
+    "losses measured": dict(networks=200_000, steps=2, loss=fs.losses.Squared(0.5 + np.arange(200_000) % 3),
+                            metrics=[Q.TrainLoss()]),
     "vectors": dict(networks=4_000, metrics=[Q.LinearCoefficients(), Q.Predictions(), Q.TrainLoss()],
                     save=fs.SaveAt(linear=20)),
     "parameters": dict(networks=8_000, save=fs.SaveAt(linear=20, params=True)),
@@ -38,6 +41,8 @@ kind = cases[sys.argv[1]]
 small = fields | kind | {"networks": 2, "ids": None, "steps": 2, "save": None}
 if sys.argv[1] == "numbers":
     small["rule"] = R.SGD(label_noise=0.1)
+if "loss" in kind:
+    small["loss"] = None
 fs.train(**small)  # imports what it needs
 run = fs.Run(**(fields | kind))
 
@@ -56,8 +61,8 @@ plan = fs.plan(run)
 fs.train(plan)
 print(most() - before, sum(plan.memory.values()))
 """
-CASES = ("plain", "relu", "momentum", "numbers", "vectors", "parameters", "lost", "epochs", "ranks", "reference",
-         "member", "many steps")
+CASES = ("plain", "relu", "momentum", "numbers", "losses", "losses measured", "vectors", "parameters", "lost", "epochs",
+         "ranks", "reference", "member", "many steps")
 
 
 @pytest.mark.parametrize("name", CASES)

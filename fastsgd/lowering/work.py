@@ -105,16 +105,15 @@ class Work:
             numbers |= {"weights": np.ones(self.outputs)}
         elif self.loss == "traced" and not loss.own():
             numbers = {"factor": loss.factor}
-        own = set(loss.lengths())
-        columns = [np.ravel(most)[which] if np.ndim(most) else np.full(M, most)] + [
-            a[which].reshape(M, -1) if f"loss.{name}" in own else np.broadcast_to(np.ravel(a), (M, np.size(a)))
-            for name, a in numbers.items()]
-        rows = np.ascontiguousarray(np.column_stack(columns), np.float64)
-        kinds, inverse = np.unique(rows, axis=0, return_inverse=True)
-        first = {int(k): i for i, k in reversed(list(enumerate(inverse.reshape(-1))))}
-        bounds = np.array([loss.picked(int(which[first[k]])).bound(float(kinds[k, 0]), self.dtype)
-                           for k in range(len(kinds))])
-        rows[:, 0] = np.minimum(bounds[inverse.reshape(-1)], float(np.finfo(self.dtype).max))
+        own, most = set(loss.lengths()), np.asarray(most, np.float64)
+        rows = np.empty((M, self.losses))
+        rows[:, 0] = np.minimum(loss.picked(which).bound(most[which] if most.ndim else most, self.dtype),
+                                float(np.finfo(self.dtype).max))
+        at = 1
+        for name, a in numbers.items():
+            a = a[which].reshape(M, -1) if f"loss.{name}" in own else np.ravel(a)
+            rows[:, at:at + a.shape[-1]] = a
+            at += a.shape[-1]
         return rows
 
     @cached_property
@@ -135,7 +134,7 @@ class Work:
     @cached_property
     def bound(self):
         """Beyond which a sample's output or residual makes a network lost."""
-        return self._loss.bound(float(np.ravel(self.run.rule.lost_above)[0]), self.dtype)
+        return float(self._loss.bound(float(np.ravel(self.run.rule.lost_above)[0]), self.dtype))
 
     @cached_property
     def labels(self):

@@ -65,9 +65,9 @@ class Loss(Record):
         """What must not exceed `bound`, in the shape of f."""
         return abs(f)
 
-    def bound(self, lost_above: Any, dtype: str) -> float:
-        """The largest gap of a run that is not lost."""
-        return min(lost_above, float(np.finfo(dtype).max) / max(self.factor, 1.0))
+    def bound(self, lost_above: Any, dtype: str) -> Any:
+        """The largest gap of a run that is not lost; [M] where lost_above or the loss's numbers are of M networks."""
+        return np.minimum(lost_above, float(np.finfo(dtype).max) / np.maximum(self.factor, 1.0))
 
     def refuse(self, outputs: int, y: Any) -> str | None:
         """None, or a sentence saying why a network with that many outputs cannot be trained on labels y."""
@@ -121,9 +121,11 @@ class Squared(Loss):
     def gap(self, f: Any, y: Any) -> Any:
         return abs(f - y)
 
-    def bound(self, lost_above: Any, dtype: str) -> float:
-        most = self.factor * (1.0 if self.weights is None else max(1.0, float(self.weights.max())))
-        return min(lost_above, float(np.sqrt(float(np.finfo(dtype).max) / max(most, 1.0))))
+    def bound(self, lost_above: Any, dtype: str) -> Any:
+        weight = 1.0 if self.weights is None else np.maximum(self.weights.max(-1), 1.0)
+        with np.errstate(over="ignore"):
+            most = np.maximum(np.multiply(self.factor, weight, dtype=np.float64), 1.0)
+        return np.minimum(lost_above, np.sqrt(float(np.finfo(dtype).max) / most))
 
     def refuse(self, outputs: int, y: Any) -> str | None:
         if self.weights is not None and self.weights.shape[-1] != outputs:
@@ -185,8 +187,8 @@ class CrossEntropy(Loss):
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
         return self.factor * cross_entropy(f, y[..., None] == like(np.arange(outputs), f))
 
-    def bound(self, lost_above: Any, dtype: str) -> float:
-        return min(lost_above, super().bound(float("inf"), dtype) / 2)  # the loss is up to f_k - f_y
+    def bound(self, lost_above: Any, dtype: str) -> Any:
+        return np.minimum(lost_above, super().bound(float("inf"), dtype) / 2)  # the loss is up to f_k - f_y
 
     def refuse(self, outputs: int, y: Any) -> str | None:
         if outputs < 2:
