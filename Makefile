@@ -16,7 +16,7 @@ GPU_ARGS ?=
 GPU_CPYTHON ?= python3.12
 , := ,
 
-.PHONY: contract demo test bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses \
+.PHONY: contract demo test test-all bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses \
   sanitize-threads lint docs build clean
 
 demo: $(VENV)/package
@@ -27,6 +27,10 @@ demo: $(VENV)/package
 test: export PYTHONDONTWRITEBYTECODE =
 test: needs lint
 	$(RUN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+
+# Before a release: whole products of cases, more kills, sanitized kernels, every neighbour's results.
+test-all:
+	$(MAKE) test PYTEST_ARGS="--long $(PYTEST_ARGS)"
 
 bench: $(VENV)/package build
 	$(call INSTALL,--no-build-isolation -e ".[bench]")
@@ -49,7 +53,7 @@ gpu-again:
 gpu-test: export OMP_NUM_THREADS = 1
 gpu-test:
 	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
-	PYTHONPATH=. $(GPU_PYTHON) -m pytest -n auto -vv --tb=short -k "(cuda or triton) and not aot and not resources"
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest -n auto -vv --tb=short --long -k "(cuda or triton) and not aot and not resources"
 
 # The words that cross languages, written where the kernels read them; fastsgd/lowering/contract.py collects them.
 contract: $(VENV)/ready

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiers
 import torch
 
 from fastsgd.cuda import card as cards
@@ -16,6 +17,17 @@ torch.set_num_threads(1)  # the suite's workers take all processors; threads of 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is first imported
 gc.disable()  # while test files are imported, which leave no garbage
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="what `make test` leaves out, too: see tests/tiers.py")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --long, the tests of `make test`."""
+    if not config.getoption("--long"):
+        items[:], left_out = tiers.of_make_test(items)
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish():
@@ -96,5 +108,8 @@ def pytest_terminal_summary(terminalreporter):
     lacks |= {f"what needs {name}": importlib.util.find_spec(name) is None
               for name in ("jax", "numba", "modelbatch", "sklearn", "xarray", "matplotlib", "triton", "zarr", "mkdocs",
                            "distributed")}
+    if not terminalreporter.config.getoption("--long"):
+        terminalreporter.write_line("left out: two in three cases on slow backends, and what is marked long "
+                                    "(`make test-all`)")
     terminalreporter.write_line("not tested on this machine: "
                                 + (", ".join(what for what, so in lacks.items() if so) or "nothing"))

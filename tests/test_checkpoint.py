@@ -29,10 +29,16 @@ def killed(kind):
     return KINDS[kind]()
 
 
+@pytest.fixture(scope="module")
+def killer():
+    with Killer() as one:
+        yield one
+
+
+@pytest.mark.xdist_group("kills")  # one killer, whose imports take seconds
 @pytest.mark.parametrize("kind", KINDS)
-def test_kills_at_random_moments_lose_no_bit_and_leave_no_litter(kind, tmp_path):
-    with Killer() as killer:
-        got, met = killer.until_done(__name__, "killed", kind, tmp_path, 300, random.Random(kind), most=4)
+def test_kills_at_random_moments_lose_no_bit_and_leave_no_litter(kind, killer, tmp_path):
+    got, met = killer.until_done(__name__, "killed", kind, tmp_path, 300, random.Random(kind), most=4)
     want = fs.train(killed(kind))
     assert bits(got) == bits(want) and got.saved_weights.tobytes() == want.saved_weights.tobytes()
     assert met, "no kill came in the middle"

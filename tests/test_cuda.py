@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cases import DTYPES, MODELS, bits, request
 from general_cases import CASES, FAMILIES, RELU, TAUGHT, TEACHER, D, general
+from tiers import some
 
 import fastsgd as fs
 from fastsgd.backends.cuda import layout
@@ -36,8 +37,8 @@ BLOCKS = {name: None if Work(general(name)).fused else 8 if name in CARRIED else
           for k, name in enumerate(CASES)} | {"own_rule": 1}  # what is traced has a thread a network
 ALONE = ("everything", "sam_each", "adamw", "gradient_signs", "one_label", "reshuffle", "fresh", "cross", "auto")
 GENERAL = [(name, DTYPES[(k + 1) % 2], team) for k, (name, team) in enumerate(BLOCKS.items())]  # a block a network
-GENERAL += [(name, DTYPES[k % 2], 1) for k, (name, team) in enumerate(BLOCKS.items())
-            if team and team > 1 and (name in FAMILIES or name.startswith(ALONE))]  # a thread: nearer to the CPU's text
+GENERAL += some([(name, DTYPES[k % 2], 1) for k, (name, team) in enumerate(BLOCKS.items())
+                 if team and team > 1 and (name in FAMILIES or name.startswith(ALONE))], 3)  # as the CPU's text does it
 
 
 def everything(result):
@@ -45,7 +46,7 @@ def everything(result):
     return bits(result), kept
 
 
-@pytest.mark.parametrize(("model", "rule", "dtype", "team"), FUSED)
+@pytest.mark.parametrize(("model", "rule", "dtype", "team"), some(FUSED, 2))
 def test_fused_loop_has_the_bits_of_the_cpu(model, rule, dtype, team):
     run = request(model, rule, dtype)
     want = fs.train(run.replace(backend="cpu"))

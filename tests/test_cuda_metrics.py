@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from cases import problem
 from fibers import FiberCard, in_place
+from tiers import some
 
 import fastsgd as fs
 from bench import sass
@@ -225,8 +226,7 @@ def test_wide_diagonal_networks_have_scratch(a_card):
     np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("points", [13, 3])
+@pytest.mark.parametrize(("name", "points"), some([(name, points) for points in (13, 3) for name in DENSE]))
 def test_singular_values_of_dense_networks_have_the_bits_of_the_cpu(a_card, name, points):
     model = DENSE[name]
     weights, X = graded(points, 7, model), np.random.default_rng(3).standard_normal((points, model.d))
@@ -237,8 +237,8 @@ def test_singular_values_of_dense_networks_have_the_bits_of_the_cpu(a_card, name
         np.testing.assert_array_equal(got, want, type(metric).__name__)
 
 
-@pytest.mark.parametrize("warps", [1, 2, 5])
-@pytest.mark.parametrize("budget", [227 << 10, 4 << 10])
+@pytest.mark.parametrize(("warps", "budget"), some(
+    [(warps, budget) for warps in (5, 1, 2) for budget in (4 << 10, 227 << 10)], 3))
 def test_singular_values_do_not_depend_on_warps_or_memory(a_card, monkeypatch, warps, budget):
     monkeypatch.setattr(jacobian_kernels, "MOST_WARPS", warps)
     monkeypatch.setattr(FiberCard, "shared", budget)  # of those that are made below
@@ -392,14 +392,14 @@ def program(model, metric, a_card):
 PLAIN = ReLU2(2, 20, False, False)
 
 
-@pytest.mark.parametrize(("model", "metric", "registers", "stack"), [
+@pytest.mark.parametrize(("model", "metric", "registers", "stack"), some([
     (fs.models.DiagonalLinear(30), m.L0(), 128, 0), (fs.models.DiagonalLinear(30), m.TrainLoss(), 170, 0),
     (PLAIN, m.TrainLoss(), 190, 0), (ReLU2(1, 100, True, False), m.FeatureSparsity(), 72, 0),
     (PLAIN, m.JacobianSpectrum(points=np.zeros((60, 2))), 72, 0),
     (fs.models.DiagonalLinear(30), m.JacobianSpectrum(points=np.zeros((40, 30))), 72, 0),
     (PLAIN, m.JacobianRank(points=np.zeros((32, 2))), 128, 64),
     (PLAIN, m.JacobianRank(points=np.zeros((60, 2))), 168, 64),
-    (PLAIN, m.JacobianRank(points=np.zeros((300, 2))), 96, 0)])
+    (PLAIN, m.JacobianRank(points=np.zeros((300, 2))), 96, 0)], 2, 1))
 def test_registers_and_spills(a_card, model, metric, registers, stack):
     """What a Gram kernel keeps on its stack are addresses, made once; no entry of the matrix."""
     got = resources(program(model, metric, a_card))

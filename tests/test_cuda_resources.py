@@ -1,9 +1,11 @@
 """What the CUDA programs were compiled to, for sm_90 and without a card: registers, spills, shuffles, instructions."""
 
+from functools import cache
 from math import log2
 
 import numpy as np
 import pytest
+from tiers import long
 
 import fastsgd as fs
 from bench import banks, programs, sass
@@ -12,6 +14,7 @@ from fastsgd.errors import BackendUnavailable
 
 pytestmark = pytest.mark.xdist_group("cuda_resources")  # compiled once, in one process
 DIAGONAL, MOMENTUM = fs.models.DiagonalLinear(30), fs.rules.SGD(momentum=0.9)
+SWEPT = ("diagonal d=30", "ReLU 2-20-1")
 CARRIED = (programs.Row("carried", DIAGONAL, 20, rule=MOMENTUM),
            programs.Row("carried", DIAGONAL, 20, rule=fs.rules.Adam()),
            programs.Row("carried", programs.TS2, 20, rule=fs.rules.SGD(momentum=0.9, nesterov=True, weight_decay=0.1)))
@@ -25,12 +28,13 @@ def reports():
         pytest.skip(str(error))
     if not sass.tool("cuobjdump") or not sass.tool("nvdisasm"):
         pytest.skip("no cuobjdump and nvdisasm: Triton's wheel brings them")
-    return programs.reports((*programs.ROWS, *CARRIED))
+    return cache(lambda row: programs.reports((row,))[row])
 
 
-@pytest.mark.parametrize("row", programs.ROWS, ids=lambda row: f"{row.title} {row.dtype} {row.N}")
+@pytest.mark.parametrize("row", [row if row.title in SWEPT and row.dtype == "float32" else long(row)
+                                 for row in programs.ROWS], ids=lambda row: f"{row.title} {row.dtype} {row.N}")
 def test_no_spills_and_one_shuffle_for_each_halving(reports, row):
-    lanes, report = row.chosen.lanes, reports[row]
+    lanes, report = row.chosen.lanes, reports(row)
     words = 2 if row.dtype == "float64" else 1
     assert report.spilled == 0 and not report.of({"LDL", "STL"})
     assert report.registers <= 168
@@ -45,7 +49,7 @@ def test_the_systems_that_are_swept_most_stay_near_their_floor(
         reports, title, N, issue, registers, share, bound, warps):
     """At least 60 % of the throughput that arithmetic alone would allow is the goal; these hold what was reached."""
     row = next(row for row in programs.ROWS if row.title == title and row.N == N)
-    measured = row.measure(reports[row])
+    measured = row.measure(reports(row))
     assert measured["instructions a step"] <= issue and measured["registers"] <= registers
     assert measured["share"] >= share and measured["bound G steps/s"] > bound
     assert measured["warps a multiprocessor"] >= warps
@@ -67,7 +71,7 @@ def test_instructions_are_counted_where_they_are(lanes):
 
 @pytest.mark.parametrize("row", CARRIED, ids=("momentum", "adam", "nesterov"))
 def test_what_a_rule_carries_is_in_registers(reports, row):
-    report = reports[row]
+    report = reports(row)
     assert "carries" in row.chosen.program.name
     assert report.spilled == 0 and not report.of({"LDL", "STL"}) and report.registers <= 168
 

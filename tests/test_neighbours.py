@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import integrate, optimize
+from tiers import long
 
 from fastsgd.reproduce.neighbours import NEIGHBOURS, lau2023, pillaud2022, saad1995
 from fastsgd.reproduce.neighbours.page import band, columns
@@ -14,8 +15,10 @@ NOT_FOUND = {  # these small versions differ here, and docs/neighbours.md says s
     "andriushchenko2023sam": {"SAM lowers the rank of relu features", "and so does a radius of 0.4"},
 }
 
+QUICK = ("even2023", "lewkowycz2020", "elhage2022", "pillaud2022", "simsek2023", "teachers")  # three seconds at most
 
-@pytest.mark.parametrize("name", NEIGHBOURS)
+
+@pytest.mark.parametrize("name", [name if name in QUICK else long(name) for name in NEIGHBOURS])
 def test_known_results_are_found_again(name, tmp_path):
     done = NEIGHBOURS[name].make(quick=True)
     assert isinstance(done, Reproduction) and (done.name, done.title) == (name, NEIGHBOURS[name].TITLE)

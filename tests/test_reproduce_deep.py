@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from tiers import some
 
 import fastsgd as fs
 from fastsgd import reproduce as rows
@@ -99,7 +100,7 @@ def test_crops_shift_and_mirror_whole_images():
     assert training.crops_and_flips(x[:, :1]).stride() == (36, 36, 6, 1)
 
 
-@pytest.mark.parametrize("network", [networks.Residual, networks.Dense])
+@pytest.mark.parametrize("network", some([networks.Residual, networks.Dense]))
 def test_a_training_keeps_its_curve(network, tmp_path):
     rng = np.random.default_rng(0)
     parts = [(rng.random((n, 1, 8, 8), dtype=np.float32), rng.integers(0, 10, n)) for n in (64, 20, 30)]

@@ -84,8 +84,8 @@ struct GeneralRows {
 
 // Model: forward(w, x, residuals, out), vjp(w, x, g, residuals, to), P, inputs, outputs; moves(), and if MOVES
 // move(rule, w, x, g, residuals, buffers, numbers), which differentiates and updates in one; dloss(loss, f, y, g),
-// also with a last argument `own`, penalised(penalty), penalise(penalty, w, residuals, to) and step(own, begin, end,
-// fixed, w, g, state, numbers), since these may have been traced with it.  Teacher: the same; null if there is none.
+// also with a last argument `own`, penalised(penalty), penalise(penalty, w, residuals, to) and, if STEPS, step(own,
+// begin, end, fixed, w, g, state, numbers), since these may have been traced with it.  Teacher: the same; null if there is none.
 // Feed: draw(positions, t), which(t, b) [W], take(which, labels, y), inputs() [d], buffer() [d] for inputs made here.
 // Tm: one lane alone on each network, or all lanes of a block on one.
 template <class Tm, class Model, class Teacher, class Feed>
@@ -332,11 +332,13 @@ class General {
     if (__builtin_expect(bad != 0, 0)) retire(bad, t);
     add_noise(t);
     model.penalise(all.penalty, r.w, r.residuals, r.gradient);
-    update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t,
-               Groups<V>{all.groups, all.ends, r.each, r.room}, [&](int begin, int end, V along) {
-                 r.numbers[0] = V::set(0) - along, r.numbers[1] = V::set(T(t));
-                 model.step(all.own, begin, end, rule.fixed, r.w, r.gradient, r.buffers, r.numbers);
-               });
+    const Groups<V> groups{all.groups, all.ends, r.each, r.room};
+    if constexpr (Model::STEPS)
+      update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t, groups, [&](int begin, int end, V along) {
+        r.numbers[0] = V::set(0) - along, r.numbers[1] = V::set(T(t));
+        model.step(all.own, begin, end, rule.fixed, r.w, r.gradient, r.buffers, r.numbers);
+      });
+    else update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t, groups);
   }
   FS_HD void add_noise(i64 t) {
     if (all.one_label()) {

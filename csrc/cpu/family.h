@@ -20,7 +20,7 @@ struct Family {
   // to += sum_j g_j dh_j/dw; `to` may be w itself.
   virtual void vjp(const V* w, const V* x, const V* g, V* residuals, V* to) const = 0;
   // Where derivatives may be applied as they come: w and buffers move by sum_j g_j dh_j/dw, as the rule says.
-  static constexpr bool MOVES = true;
+  static constexpr bool MOVES = true, STEPS = true;
   virtual bool moves() const { return false; }
   virtual void move(const Update&, V*, const V*, const V*, V*, V*, const Numbers<V>&) const {}
 

@@ -42,7 +42,7 @@ struct Whole {
   FS_HD static constexpr auto model() { return Made::template model<Tm>(); }
   static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs();
   static constexpr int residuals = model().residuals() > Made::KEPT ? model().residuals() : Made::KEPT;
-  static constexpr bool MOVES = false;
+  static constexpr bool MOVES = false, STEPS = Made::OWN_RULE;
   FS_DEVICE static constexpr bool moves() { return MOVES; }
 
   FS_DEVICE void forward(const V* w, const V* x, V* keep, V* out) const {
@@ -68,7 +68,7 @@ struct Whole {
   }
   FS_DEVICE void step(const TracedRule&, int begin, int end, const bool* fixed, V* w, const V* g, V* state,
                       const V* numbers) const {
-    if constexpr (Made::OWN_RULE) typename Made::template Rule<Tm>().move(begin, end, P, fixed, w, g, state, numbers);
+    typename Made::template Rule<Tm>().move(begin, end, P, fixed, w, g, state, numbers);
   }
 };
 

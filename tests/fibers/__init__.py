@@ -121,8 +121,12 @@ def prepared(sanitize):
             run("words.h", [*command(sanitize), "-x", "c++-header", str(folder / "words.h"), "-o", str(temporary)])
     with made_once(folder / "libfibers.so") as temporary:
         if temporary:
-            run("fibers.cpp", [*command(sanitize), "-O0" if sanitize else "-O1", "-DFS_SHARED_HERE=", "-shared",
-                               str(HERE / "fibers.cpp"), "-o", str(temporary)])
+            made = temporary.with_suffix(".o")
+            run("fibers.cpp", [*command(sanitize), "-O0" if sanitize else "-O1", "-c", str(HERE / "fibers.cpp"), "-o",
+                               str(made)])
+            run("shared.h", [*command(sanitize), "-DFS_SHARED_HERE=", "-shared", str(made), "-x", "c++",
+                             str(HERE / "shared.h"), "-o", str(temporary)])
+            made.unlink()
     return folder, folder / "libfibers.so"
 
 

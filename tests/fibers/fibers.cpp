@@ -7,7 +7,6 @@
 // address sanitizer guards its ends. Fibers take turns, so memory is always in order; but each runs as far ahead as it
 // can, first to last or last to first, so what lacks a barrier reads or overwrites what others have not got to.
 #include "cuda.h"
-#include "shared.h"
 
 #include <cstdlib>
 #include <cstring>
