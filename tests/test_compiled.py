@@ -95,7 +95,7 @@ def test_any_number_of_networks_any_cut_any_threads(name, rule):
         same(request(name, rule, N=N, T=66), threads=1 + N % 2, segment=29 + N)
 
 
-@pytest.mark.parametrize("name", ["relu2 2-20-1", "mlp", "sine"])
+@pytest.mark.parametrize("name", some(["mlp", "relu2 2-20-1", "sine"], 3))
 def test_in_float64_and_in_any_order(name):
     for order in (None, fs.orders.Common(), fs.orders.Reshuffle(), fs.orders.PerNetwork(replace=False),
                   fs.orders.Replay(np.arange(131) % 14)):

@@ -5,6 +5,7 @@ import pytest
 from cases import BACKENDS, DTYPES, bits
 from general_cases import CASES, EACH, FAMILIES, NET, NETWORKS, RELU, TAUGHT, TEACHER, D, general
 from test_bits import layouts
+from tiers import long
 
 import fastsgd as fs
 from fastsgd import checkpoint, storage
@@ -26,8 +27,11 @@ def everything(result):
     return bits(result), result.saved_weights.tobytes()
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", DTYPES)
+# Each case in one dtype, and the other as a long one.
+TURNS = [turn for k, name in enumerate(CASES) for turn in ((name, DTYPES[k % 2]), long((name, DTYPES[1 - k % 2])))]
+
+
+@pytest.mark.parametrize(("name", "dtype"), TURNS)
 def test_no_choice_moves_a_bit(name, dtype):
     run = general(name, dtype)
     want = everything(fs.train(run, tuning=fs.Tuning(threads=1)))
@@ -40,8 +44,7 @@ def test_no_choice_moves_a_bit(name, dtype):
         assert everything(fs.train(run, tuning=fs.Tuning(threads=3, lanes=1))) == want
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "dtype"), TURNS)
 def test_members_alone_and_in_shards(name, dtype):
     run = general(name, dtype)
     whole = fs.train(run, tuning=fs.Tuning(threads=1))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from general_cases import NETWORKS, D, general
+from tiers import some
 from tolerances import METRIC
 
 import fastsgd as fs
@@ -18,7 +19,7 @@ M, R, L, F = fs.models, fs.rules, fs.losses, fs.metrics
 BACKEND, STEPS = Triton(), 5
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", some(["float64", "float32"]))
 @pytest.mark.parametrize("name", ["mlp_two_outputs", "squared_weights", "squared_one_weight", "cross_entropy"])
 def test_metrics_of_several_outputs_and_of_weights(name, dtype):
     """Losses and units have kernels; tangent kernels and ranks of several outputs are the definition's or the CPU's."""
