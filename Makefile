@@ -86,7 +86,7 @@ sanitize-addresses: $(VENV)/ready
 	$(call SANITIZED_TREE,addresses,-O1 -g1 -fsanitize=address$(,)undefined -fno-sanitize-recover=all)
 	cd build/addresses/lib && LD_PRELOAD="$(call LIBRARY,libasan.so) $(call LIBRARY,libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 sh -c '\
-	  $(abspath $(RUN))/python -m pytest -q -p no:cacheprovider -k "not cuda and not triton" \
+	  $(abspath $(RUN))/python -m pytest -q --long -p no:cacheprovider -k "not cuda and not triton" \
 	  $(SANITIZED:%=$(CURDIR)/tests/%.py) && \
 	  PYTHONPATH=. $(abspath $(RUN))/python $(CURDIR)/tests/soak.py --count $(SANITIZED_RUNS) --seed 1'
 

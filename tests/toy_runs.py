@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import interpreter
 import numpy as np
 from cases import problem
 from fibers import FiberCard, in_place
@@ -27,7 +28,7 @@ def run_of(kind, dtype="float64", **fields):
 
 
 def main(folder):
-    with in_place(FiberCard(Path(folder))):
+    with in_place(FiberCard(Path(folder))), interpreter.once():
         for kind in RUNS:
             want = fs.train(run_of(kind, backend="reference"))
             moved = np.abs(want.weights - fs.plan(run_of(kind, backend="reference")).start).max()
