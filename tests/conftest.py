@@ -23,9 +23,14 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="what `make test` leaves out, too: see tests/tiers.py")
 
 
+def whole(config):
+    """Whether everything runs that was asked for: with --long, or where tests are named one by one."""
+    return config.getoption("--long") or any("::" in name for name in config.args)
+
+
 def pytest_collection_modifyitems(config, items):
-    """Without --long, the tests of `make test`."""
-    if not config.getoption("--long"):
+    """Otherwise the tests of `make test`."""
+    if not whole(config):
         items[:], left_out = tiers.of_make_test(items)
         config.hook.pytest_deselected(items=left_out)
 
@@ -108,7 +113,7 @@ def pytest_terminal_summary(terminalreporter):
     lacks |= {f"what needs {name}": importlib.util.find_spec(name) is None
               for name in ("jax", "numba", "modelbatch", "sklearn", "xarray", "matplotlib", "triton", "zarr", "mkdocs",
                            "distributed")}
-    if not terminalreporter.config.getoption("--long"):
+    if not whole(terminalreporter.config):
         terminalreporter.write_line("left out: two in three cases on slow backends, and what is marked long "
                                     "(`make test-all`)")
     terminalreporter.write_line("not tested on this machine: "
