@@ -24,8 +24,8 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without --long, the tests of `make test`."""
-    if not config.getoption("--long"):
+    """Without --long the tests of `make test`, unless tests are named one by one."""
+    if not config.getoption("--long") and not any("::" in name for name in config.args):
         items[:], left_out = tiers.of_make_test(items)
         config.hook.pytest_deselected(items=left_out)
 
