@@ -12,7 +12,7 @@ from .execute import Progress, finished, stages
 from .metrics.base import norm
 from .plan import one as make_plan
 from .spec.check import whole
-from .spec.fields import alone
+from .spec.fields import without_ids
 from .spec.planned import Tuning
 from .spec.record import Record
 from .spec.run import Run
@@ -119,7 +119,7 @@ def _named(runs):
         if run.save.of != "weights" or run.save.floor is not None:
             raise SpecError(f"runs: {name!r} saves {'the average' if run.save.floor is None else 'at the floor'}; "
                             "companions are compared by the weights themselves")
-    return {name: alone(run) for name, run in runs.items()}
+    return {name: without_ids(run) for name, run in runs.items()}
 
 
 def _plans(named, each, tuning):

@@ -12,7 +12,7 @@ from .plan import plan as make_plan
 from .plan import prepared
 from .result import Result
 from .spec.check import whole
-from .spec.fields import alone, chosen
+from .spec.fields import chosen, without_ids
 from .spec.planned import Tuning
 from .spec.save import SaveAt
 from .watch import watcher
@@ -172,7 +172,7 @@ def _saves_from(at, run, given):
 
 def _copied(result, copies):
     """The run of `copies` of each network, with the start of its networks as `init`."""
-    run = alone(result.run)
+    run = without_ids(result.run)
     if run.ids is not None:
         raise SpecError("result: its networks cannot be taken out of their run: the model has arrays that cannot be "
                         "cut, or a number of the rule is 0 for these networks and not for all; fork all, and select "
@@ -181,14 +181,14 @@ def _copied(result, copies):
     if copies == 1:
         return run.replace(init=start)
     N = len(result.ids)
-    places = np.repeat(np.arange(N), copies)
-    changes = {name: chosen(getattr(run, name), places, N) for name in ("model", "step_size", "rule", "stop")}
-    changes["loss"] = run.loss.picked(places)
+    positions = np.repeat(np.arange(N), copies)
+    changes = {name: chosen(getattr(run, name), positions, N) for name in ("model", "step_size", "rule", "stop")}
+    changes["loss"] = run.loss.picked(positions)
     if run.data.sets:
-        changes["data"] = run.data.chosen(run.data.numbers[places])
+        changes["data"] = run.data.chosen(run.data.numbers[positions])
     if len(getattr(run.order, "table", ())) > 1:
-        changes["order"] = type(run.order)(run.order.order[places])
-    return run.replace(init={name: a[places] for name, a in start.items()}, networks=None,
+        changes["order"] = type(run.order)(run.order.order[positions])
+    return run.replace(init={name: a[positions] for name, a in start.items()}, networks=None,
                        keys=np.arange(N * copies), **changes)
 
 

@@ -12,7 +12,7 @@ from .errors import SpecError
 from .models.function import Function, to_module
 from .spec import codec
 from .spec.check import whole
-from .spec.fields import alone
+from .spec.fields import without_ids
 from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
@@ -196,7 +196,7 @@ class Result:
         if isinstance(path, (str, Path)) and Path(path).suffix in tables.SUFFIXES:
             return tables.write(self, path)
         codec.require_readable(self.run, classes)
-        run = alone(self.run)
+        run = without_ids(self.run)
         stops = {name: getattr(self, name) for name in STOPS if run.stop}
         arrays = {name: getattr(self, name) for name in (*ARRAYS, *PERHAPS) if getattr(self, name) is not None} | stops
         archive.validate(run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,

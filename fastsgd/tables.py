@@ -11,7 +11,7 @@ import numpy as np
 from .errors import BackendUnavailable, PlanError, SpecError
 from .files import writable
 from .spec import codec
-from .spec.fields import alone, chosen, joined, lengths, swept
+from .spec.fields import chosen, joined, lengths, swept, without_ids
 from .spec.record import described
 
 PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop", "loss")  # fields of a run that may be
@@ -145,12 +145,12 @@ def members(run, places):
     """The Run of the networks at `places` of a run's own."""
     population = next(iter(lengths(run).values()), 1)
     ids = np.arange(population) if run.ids is None else run.ids
-    return alone(run.replace(ids=ids[places]))
+    return without_ids(run.replace(ids=ids[places]))
 
 
 def together(runs, counts):
     """One Run of the networks of several, which may differ in per-network fields alone. Raises PlanError."""
-    runs = [alone(run, bits=False) for run in runs]
+    runs = [without_ids(run, bits=False) for run in runs]
     runs = [run if run.keys is not None else run.replace(keys=np.arange(N), networks=None)
             for run, N in zip(runs, counts, strict=True)]
     fields = {}

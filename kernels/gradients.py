@@ -10,10 +10,10 @@ from . import labels, losses, rules, state
 
 
 @triton.jit
-def gathered(bad, at, numbers, share, X, y, indices, rows, batch, scale, mine, t, seed, terms,
-             INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr, STRIDE: tl.constexpr,
-             LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr,
-             PLACES: tl.constexpr, EACH: tl.constexpr):
+def accumulated(bad, at, numbers, share, X, y, indices, rows, batch, scale, mine, t, seed, terms,
+                INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr, STRIDE: tl.constexpr,
+                LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr,
+                PLACES: tl.constexpr, EACH: tl.constexpr):
     """(share * sum of dloss/dw over a step's samples, at parameters `at`; `bad`, or a sample of it out of bounds).
 
     share [1] or, of a plain step, 1 unsaid; rows [BN] or [1] int64: of indices [rows, batch]; scale [BN]: of noise

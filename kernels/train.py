@@ -49,12 +49,12 @@ def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, L
 
 
 @triton.jit(do_not_specialize=SCALARS)
-def alone(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
-          N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
-          seed: tl.uint64,
-          INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
-          WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
-          COMMON: tl.constexpr, BN: tl.constexpr):
+def one_sample(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier,
+               numbers, N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
+               seed: tl.uint64,
+               INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr,
+               LAYOUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr,
+               NOISE: tl.constexpr, DRAWS: tl.constexpr, COMMON: tl.constexpr, BN: tl.constexpr):
     """Batch-1 steps t0 = 4 first + skip .. t0 + steps - 1.
 
     W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none, UNSETTLED
@@ -107,7 +107,7 @@ def batches(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma
             WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
             COMMON: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr, PLACES: tl.constexpr, PERTURB: tl.constexpr,
             GRADIENT_NOISE: tl.constexpr, HYPERS: tl.constexpr, BUFFERS: tl.constexpr, BN: tl.constexpr):
-    """Steps on the mean of `batch` samples, and of a rule that is not plain; arguments as for `alone`, but for
+    """Steps on the mean of `batch` samples, and of a rule that is not plain; arguments as for `one_sample`, but for
 
     DRAWS: take all samples, 0 .. batch - 1, at every step; else indices [rows, steps, batch]
     ONE: noise is on one label a step, that of sample indices [rows, steps], and adds what it changes of its gradient;
@@ -133,7 +133,7 @@ def batches(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma
         for turn in tl.static_range(2 if PERTURB == "batch" else 1):
             if turn == 1:
                 point = rules.perturbed(w, gradient, hypers, RULE, PLACES)
-            gradient, bad = gradients.gathered(
+            gradient, bad = gradients.accumulated(
                 bad, point, hypers, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, terms, INPUTS,
                 VALUE, VJP, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
         if ONE != "none":

@@ -64,8 +64,8 @@ inline void worked(i64 amount) {
 }
 #define FS_WORKED(amount) fs::worked(amount)
 #elif defined(FS_LIBRARY)  // a loop compiled at run time: the module says where to tell of its work
-static void (*told)(i64);
-#define FS_WORKED(amount) fs::told(amount)
+static void (*report_work)(i64);
+#define FS_WORKED(amount) fs::report_work(amount)
 #else
 #define FS_WORKED(amount)
 #endif

@@ -284,8 +284,8 @@ void flow_lanes(const FlowJob<T>& flow, const std::vector<i64>& living) {
       at += many * sizeof(Vec<T, W>);
     });
     Flow<T, W>(flow, *model, own).run([&] {
-      const i64 place = pieces.take();
-      return place < 0 ? place : living[place];
+      const i64 next = pieces.take();
+      return next < 0 ? next : living[next];
     });
   });
 }

@@ -226,7 +226,7 @@ def _general_bytes(work, module):
     penalty = _penalty(work, module)
     most = getattr(module, f"general_bytes_{work.dtype}")(
         shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
-        work.groups, work.room, 2 + len(work.constants) if work.traits["function"] else 0,
+        work.groups, work.scratch, 2 + len(work.constants) if work.traits["function"] else 0,
         work.losses)
     return most + (8 * work.P * work.item * module.lanes[work.dtype] if work.flows else 0)  # rows of the pair's stages
 
@@ -290,9 +290,9 @@ def _advance_general(state, segment):
     each = None if plan.each is None else plan.each.astype(dtype)
     buffers = state.buffers[:, :0] if work.flows else state.buffers  # what flow carries is no row of the rule's
     getattr(module, f"advance_general_{dtype}")({
-        **_told(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
-        "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": buffers,
-        "flow": _flow(state), "fresh": _fresh(plan, module),
+        **_every_launch(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes,
+        "threads": plan.tuning.threads, "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights,
+        "buffers": buffers, "flow": _flow(state), "fresh": _fresh(plan, module),
         "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         "hyper": {name: plan.numbers[name].astype(dtype) for name in work.hyper}, "bound": work.bound,
         "own": _own_rule(plan, module), "losses": None if plan.losses is None else plan.losses.astype(dtype),
@@ -302,11 +302,11 @@ def _advance_general(state, segment):
         "common": work.common, "seed": work.run.seed, "loop": state.loop if plan.tuning.compiled else None})
 
 
-def _told(work, module):
-    """What the general loop is told of a run at every launch alike."""
+def _every_launch(work, module):
+    """What every launch of the general loop gets of a run alike."""
     traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
     return {"shape": shape(work, module), "buffer_count": 0 if work.flows else len(work.buffers), **work.traits,
-            "fixed": work.fixed, "ends": work.ends, "room": work.room, "loss": work.loss, **traced,
+            "fixed": work.fixed, "ends": work.ends, "scratch": work.scratch, "loss": work.loss, **traced,
             "labels": work.labels, "penalty": _penalty(work, module), "factor": work.factor,
             "loss_weights": work.loss_weights}
 
@@ -336,7 +336,7 @@ def _compare(work, module, library):
                 multiplier=multiplier, dloss=2 * work.factor, loop=loop)
         else:
             getattr(module, f"advance_general_{dtype}")(
-                {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
+                {**shared, **_every_launch(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
                  "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
                  "own": None, "losses": None, "counts": None, "flow": None, "fresh": None, "loop": loop})

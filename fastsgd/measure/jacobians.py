@@ -56,7 +56,7 @@ class Jacobians(Kernels):
 
     def on_host(self, metric, host, weights):
         work, module, threads = host.work, host.module, host.threads
-        method, X, shared = host.once(metric, lambda: _prepared(module, metric, work))
+        method, X, shared = host.cached(metric, lambda: _prepared(module, metric, work))
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         if method == "svd":
             return None
@@ -270,7 +270,7 @@ def dense_values(form, P, points, most_shared):
     sizes, o = form.sizes, form.outputs
     return _values(f"spectra, dense {'-'.join(map(str, sizes))} at {points} points", "dense_values",
                    o * programs.padded(points), P, P + _passes(sizes, points),
-                   {"POINTS": points, "KEPT": min(o * points, P)}, most_shared, programs.shaped(form))
+                   {"POINTS": points, "VALUES": min(o * points, P)}, most_shared, programs.shaped(form))
 
 
 def _values(name, call, length, columns, making, ints, most_shared, *lines):

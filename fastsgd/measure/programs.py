@@ -40,10 +40,10 @@ def spec(ints, flags, *lines):
     return "struct Spec {\n" + "".join(f"  {line}\n" for line in (*fields, *lines)) + "};\n"
 
 
-def held(dtype, factors):
+def reader(dtype, factors):
     """What metrics read of weights on the card: products of `factors` parts of a network's, in float64."""
     made = spec({}, {}, f"using T = {C_TYPES[dtype]};", constants("int", K=factors))
-    return Program(f"held, {dtype}", entry("metrics/held", made, "fs::HeldLaunch", "fs::held<Spec>(job)", 1))
+    return Program(f"read, {dtype}", entry("metrics/read", made, "fs::ReadLaunch", "fs::read_weights<Spec>(job)", 1))
 
 
 def padded(count):

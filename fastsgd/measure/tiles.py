@@ -27,7 +27,7 @@ class Tiles(Place):
         self.slots = torch.from_numpy(self.work.packing.slots.copy()).to(self.device)
         return self
 
-    def measure_held(self, state, metric, positions):
+    def measure_state(self, state, metric, positions):
         import torch
 
         return self._measured(metric, lambda: state.W[torch.from_numpy(positions).to(self.device)])

@@ -107,7 +107,7 @@ def shares(run, ids, population):
         name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")}
 
 
-def alone(run, bits=True):
+def without_ids(run, bits=True):
     """The Run of the networks `run.ids` and no others, of the same bits: fields hold their values, `keys` their draws.
 
     bits: whether it must have them; it has others where a rule's number is 0 for these networks and not for all

@@ -37,7 +37,7 @@ class Part:
             self.loops.arrays.update(loops.arrays)
 
     def keep(self, node, padded, rows):
-        """Compute a node into an array of its own: in `kept` from row `rows` on, local if that is None."""
+        """Compute a node into an array of its own: in `residuals` from row `rows` on, local if that is None."""
         size, name = node.size + padded, f"a{len(self.loops.arrays)}"
         self.heads.append(f"V {name}[{size}];" if rows is None else f"V *const {name} = residuals + {rows};")
         self.loops.keep(node, name, padded)
@@ -201,7 +201,7 @@ def _one(value):
 
 
 def penalty(value, layout, trained):
-    """(C++ of `struct Penalty` with vjp(w, kept, sink), rows that it needs) of a number that depends on parameters."""
+    """(C++ of `struct Penalty` with vjp(w, residuals, sink), rows that it needs) of a function of the parameters."""
     _, grads = differentiated(value, layout, trained, _one(value))
     kept, padded = kept_nodes(list(grads.values()))
     part = Part(layout.reads())

@@ -85,7 +85,7 @@ struct Dense {
       for (int i = Tm::first(); i < fan; i += Tm::step()) {
         const auto term = [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); };
         const V none = V::set(0);
-        const V back = width == 1 ? term(0, none) + none : tree_sum<typename Tm::Alone>(width, term);
+        const V back = width == 1 ? term(0, none) + none : tree_sum<typename Tm::OneLane>(width, term);
         delta[top - fan + i] = residuals[U + top - fan + i] * (c * back);
       }
       Tm::sync();

@@ -114,7 +114,7 @@ struct Diagonal {
  private:
   template <class X>
   FS_HD static V pulled(V& u, V& v, V g, X x, X next, int c, V s) {
-    const V e = g * x.own(c), uc = once(u), vc = once(v), u1 = fma(e, vc, uc), v1 = fma(e, uc, vc);
+    const V e = g * x.own(c), uc = loaded(u), vc = loaded(v), u1 = fma(e, vc, uc), v1 = fma(e, uc, vc);
     u = u1, v = v1;
     return fma(u1 * v1, next.own(c), s);  // read here, so that it is an operand in memory
   }

@@ -15,7 +15,7 @@ enum Hyper { FS_HYPER_WORDS, HYPERS };
 enum Flag { FS_FLAG_WORDS };
 
 // Numbers that differ from one named array of parameters to the next: `each` [groups, EACH], array k being parameters
-// ends[k] .. ends[k + 1] - 1. Muon takes arrays for matrices of rows[k] rows, and has room beside them; rows 0: no
+// ends[k] .. ends[k + 1] - 1. Muon takes arrays for matrices of rows[k] rows, and works in `scratch`; rows 0: no
 // matrix.
 enum { STEP_SCALE, EACH_DECAY, EACH_LOCALISATION, EACH };
 template <class V>
@@ -23,7 +23,7 @@ struct Groups {
   int count;
   const i32* ends;  // [2 count + 1], the rows behind
   const V* each;
-  V* room;
+  V* scratch;
   FS_HD int rows(int k) const { return ends[count + 1 + k]; }
 };
 
@@ -298,7 +298,7 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     FS_NO_UNROLL
     for (int k = 0; k < groups.count; ++k)
       if (const int rows = groups.rows(k))
-        orthogonalise<Tm>(g + groups.ends[k], rows, (groups.ends[k + 1] - groups.ends[k]) / rows, groups.room);
+        orthogonalise<Tm>(g + groups.ends[k], rows, (groups.ends[k + 1] - groups.ends[k]) / rows, groups.scratch);
   }
   if (!u.is(GROUPED)) return descend<Tm>(u, n, 0, P, P, w, g, buffer, hyper, t, own);
   each_array(u, n, hyper, P, groups, [&](const Numbers<V>& each, V, int begin, int end) {

@@ -101,7 +101,7 @@ def constants(work, tuning, common):
     packed, module, one = work.packing, kernel("train"), _one_sample(work)
     form, noise = kernel(f"models.{packed.module}"), work.noises.get("label_noise")
     more = {} if one else {"ONE": _one(work), "PLACES": layout.places(work), **layout.rule(work)}
-    return module.alone if one else module.batches, more | {
+    return module.one_sample if one else module.batches, more | {
         "INPUTS": form.inputs, "VALUE": form.value, "VJP": form.vjp, "SHAPE": packed.shape,
         "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(work.d), "LOSS": layout.loss(work),
         "NOISE": noise.kind if noise else "none", "DRAWS": _draws(work), "COMMON": common, "BN": tuning.networks}
