@@ -29,7 +29,7 @@ def _origin(provenance):
 
 
 def _named(ids):
-    """What a file says of its networks' numbers: their run knows them no more, it has the fields of these alone."""
+    """A hash of the networks' numbers, for a file: its run has the fields of these networks alone, and no `ids`."""
     return codec.digest("ids", {"ids": ids})[:16]
 
 
@@ -224,8 +224,8 @@ class Result:
 def concat(results: Iterable[Result]) -> Result:
     """One Result of several, networks one after the other: shards of a population, or runs that differ by network.
 
-    results: Results of runs that differ in per-network fields, ids and keys alone, and have no network number twice,
-        or else are numbered anew
+    results: Results of runs that differ in per-network fields, ids and keys alone; where a number occurs twice, all
+        networks are numbered anew
     Raises PlanError where their runs differ in anything else, SpecError if there is none.
     """
     results = list(results)

@@ -16,7 +16,7 @@ def accumulated(bad, at, numbers, share, X, y, indices, rows, batch, scale, mine
                 PLACES: tl.constexpr, EACH: tl.constexpr):
     """(share * sum of dloss/dw over a step's samples, at parameters `at`; `bad`, or a sample of it out of bounds).
 
-    share [1] or, of a plain step, 1 unsaid; rows [BN] or [1] int64: of indices [rows, batch]; scale [BN]: of noise
+    share [1], left out (1) in a plain step; rows [BN] or [1] int64: of indices [rows, batch]; scale [BN]: of noise
     EACH: every sample's gradient is taken at a point of its own, perturbed along its own gradient
     """
     gradient = state.zeros(at)

@@ -51,7 +51,7 @@ EACH = tl.constexpr(6)
 
 @triton.jit
 def load(hyper, net, live, COUNT: tl.constexpr):
-    """`numbers` from hyper [N, COUNT]; 0.5 for a network that is not there, by which anything can be divided."""
+    """`numbers` from hyper [N, COUNT]; 0.5 where there is no network, since one can divide by it."""
     out = ()
     for k in tl.static_range(COUNT):
         out = out + (tl.load(hyper + (net.to(tl.int64) * COUNT + k), mask=live, other=0.5),)

@@ -1,6 +1,6 @@
 // Owns what a loop compiled for one run is made with: the headers of the loops, and the names under which it is called.
 //
-// Such a library has one loop for one run's shape and rule. Threads, and who asks for signals, are the module's.
+// Such a library has one loop for one run's shape and rule. Threads and signals are the module's.
 #pragma once
 #include "../core/functions.h"
 #include "../cpu/fused.h"

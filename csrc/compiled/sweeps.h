@@ -55,7 +55,7 @@ class Sweeps : public Steps<Spec> {
   }
 
  private:
-  // Steps t .. t + count - 1; each begins with what the network says of its sample in hand.
+  // Steps t .. t + count - 1; each begins with the output at its sample in hand.
   __attribute__((noinline)) void steps(i64 t, int count) {
     const Data<T> data(job);
     const auto loss = Spec::loss(all.loss);

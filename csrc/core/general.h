@@ -1,8 +1,8 @@
 // Owns the general training loop: any family, loss, rule and noise, one network a lane, a vector of networks at a time.
 //
 // Plain SGD and GD on squared losses of two families have loops of their own (cpu/fused.h, cuda/fused.h), which fuse
-// the step into the sweep; here a step is a gradient in rows of its own and what the rule makes of it. Who is parallel:
-// whoever holds the lanes; a GPU thread is one lane.
+// the step into the sweep; here a step is a gradient in rows of its own and what the rule makes of it. Parallel over
+// lanes; a GPU thread is one lane.
 #pragma once
 #include "job.h"
 #include "losses.h"
@@ -268,7 +268,7 @@ class General {
     }
     return there;
   }
-  // What has no sample here has no derivative.
+  // Lanes without a sample here get no derivative.
   FS_HD void silence(u32 there) {
     for (int k = 0; k < model.outputs; ++k)
       for (int g = 0; g < G; ++g)

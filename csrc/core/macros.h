@@ -63,7 +63,7 @@ inline void worked(i64 amount) {
   if (__builtin_expect((patience -= amount) < 0, 0)) look();
 }
 #define FS_WORKED(amount) fs::worked(amount)
-#elif defined(FS_LIBRARY)  // a loop compiled at run time: the module says where to tell of its work
+#elif defined(FS_LIBRARY)  // a loop compiled at run time: the module gives a function that is told of its work
 static void (*report_work)(i64);
 #define FS_WORKED(amount) fs::report_work(amount)
 #else

@@ -1,8 +1,8 @@
 // Owns gradient flow of any family: steps of an adaptive Runge-Kutta pair, one network a lane.
 //
-// A vector holds W
-// networks, each with a step size of its own. A step of the run is a stretch of time: steps of the pair end where it
-// ends. A lane whose network has come to the end takes the next one. Who is parallel: threads over networks.
+// A vector holds W networks, each with a step size of its own. A step of the run is a stretch of time: steps of the
+// pair end where it ends. A lane whose network has come to the end takes the next one. Parallel: threads over networks,
+// one network a lane.
 #pragma once
 #include "../core/flow.h"
 #include "general.h"

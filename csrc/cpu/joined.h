@@ -175,20 +175,20 @@ class Joined {
     const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     const bool far = this->far;
-    alignas(64) T vjp[W];
+    alignas(64) T step[W];
     for (int s = 0; s < count; ++s) {
       const int next = int(u32(t + s + 1) % WINDOW);
       for (Bundle *q = bundle, *end = bundle + bundles; q < end; ++q) {
         const u32 bad = beyond(q->residual, bound) & q->alive;
         if (__builtin_expect(bad != 0, 0)) retire(*q, bad, t + s);
         if (far) fetch(*q, next);
-        (V::load(q->rate[s]) * (dloss * q->residual)).store(vjp);
-        asm("" : "+m"(vjp));  // broadcasts are loads then, of which there are enough
+        (V::load(q->rate[s]) * (dloss * q->residual)).store(step);
+        asm("" : "+m"(step));  // broadcasts are loads then, of which there are enough
         V* const w = q->w;
         const u32(*row)[1 + WINDOW] = q->row;
         const V value = joined<V>([&](int n) {
           const Row<Tm> x{X + row[n][next]}, to{X + row[n][next + 1]};
-          return model.template pull_value_parts<C>(w + n * 2 * C, x, V::set(vjp[n]), to);
+          return model.template vjp_value_parts<C>(w + n * 2 * C, x, V::set(step[n]), to);
         });
         q->residual = value - V::load(q->label[next]);
       }

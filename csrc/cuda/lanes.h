@@ -38,8 +38,9 @@ FS_DEVICE bool any_team(bool yes) {
   else return __any_sync(WARP, yes);
 }
 
-// All B threads of a block on one network, in the general loop: rows lie in memory that they share, and who is first()
-// takes every step()-th item of a loop. A sum's partials are formed by the first lanes, then halved across them.
+// All B threads of a block on one network, in the general loop: rows lie in memory that they share, and a thread
+// takes every step()-th item of a loop from first() on. A sum's partials are formed by the first lanes, then halved
+// across them.
 template <class T_, int B>
 struct Together {
   static_assert(B % 32 == 0, "whole warps");

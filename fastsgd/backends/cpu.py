@@ -33,7 +33,7 @@ def _hidden_bias(form):
 
 
 def shape(work, module, dtype=None):
-    """The model as the general loop is told of it: its form, or addresses of what was traced."""
+    """The model for the general loop: its form, or addresses of its traced functions."""
     return own.shape(work.run, module, "model", dtype or work.dtype) if work.form is None else work.form.described()
 
 
@@ -135,7 +135,7 @@ class CPU(Backend):
         words = why or "as asked for"
         try:
             if tuning.compiled is None:
-                long = not why and N * work.run.steps * (work.P + 10) > SHORT * tuning.threads  # looked at for nothing
+                long = not why and N * work.run.steps * (work.P + 10) > SHORT * tuning.threads  # else not worth a look
                 pays, words = (compiled.pays(work, module, seconds() or 0.0) if long else
                                (False, why or "too short a run"))
                 if not pays:
@@ -232,7 +232,7 @@ def _general_bytes(work, module):
 
 
 def _penalty(work, module):
-    """The run's penalty as the loop is told of it, None without one."""
+    """The run's penalty for the general loop, None without one."""
     if work.run.rule.penalty is None:
         return None
     program, library = own.libraries(work.run, module)["penalty", work.dtype]
@@ -240,7 +240,7 @@ def _penalty(work, module):
 
 
 def _own_rule(plan, module):
-    """A rule of one's own as the loop is told of it, None without one."""
+    """A user's own rule for the general loop, None without one."""
     work = plan.work
     if not work.traits["function"]:
         return None
@@ -261,7 +261,7 @@ def _fresh(plan, module):
 
 
 def _noises(plan, segment):
-    """{name: the noise as the loop is told of it, None without it}."""
+    """{name: noise for the general loop, None without it}."""
     out = {}
     for name in ("label_noise", "gradient_noise"):
         record = plan.work.noises.get(name)
@@ -275,7 +275,7 @@ def _noises(plan, segment):
 
 
 def _flow(state):
-    """What gradient flow is told besides, None for other rules."""
+    """More for gradient flow, None for other rules."""
     plan, work = state.plan, state.plan.work
     if not work.flows:
         return None
@@ -303,7 +303,7 @@ def _advance_general(state, segment):
 
 
 def _every_launch(work, module):
-    """What every launch of the general loop gets of a run alike."""
+    """Arguments of the general loop that are the same at every launch of a run."""
     traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
     return {"shape": shape(work, module), "buffer_count": 0 if work.flows else len(work.buffers), **work.traits,
             "fixed": work.fixed, "ends": work.ends, "scratch": work.scratch, "loss": work.loss, **traced,

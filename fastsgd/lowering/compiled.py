@@ -32,7 +32,7 @@ def why_none(work, lanes, width):
         return f"a loop is compiled for {width} networks side by side, here there are {lanes}"
     if kind(work) is None:
         if work.fused and work.batch == 1 and not work.full:
-            return "all that matters of a diagonal network is known to the prebuilt loop"
+            return "the prebuilt loop knows all that matters of a diagonal network"
         return ("a loop is compiled for one given sample a step, without noise, and a rule that moves each parameter "
                 "alone")
     return None
@@ -47,7 +47,7 @@ def gains(work):
 
 
 def pays(work, module, seconds):
-    """Whether a compiled loop saves more of so many expected seconds than it takes to come by; and why, in words."""
+    """Whether a compiled loop saves more of the expected seconds than making it takes; and why, in words."""
     gain = gains(work)
     saved = seconds * (1 - 1 / gain)
     if gain == 1:

@@ -1,4 +1,4 @@
-"""Owns the words that cross languages, each said once: `make contract` tells them to the kernels.
+"""Owns the words that cross languages, each written once: `make contract` makes the kernels' files of them.
 
 A word belongs to the class that means it: a hyper-parameter to its rule, a loss to its record, a form to its family.
 Here they are collected and numbered. csrc/core/contract.h, csrc/core/models/forms.h and kernels/contract.py are written

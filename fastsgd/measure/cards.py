@@ -95,7 +95,7 @@ def _explain(metric, here, host):
 
 
 class Cards(Place):
-    """On the cards of a run, and on the host what they cannot."""
+    """Measures on the cards of a run, and on the host what cards cannot."""
 
     def __init__(self, work, N):
         super().__init__(work, N)

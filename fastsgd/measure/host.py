@@ -34,8 +34,8 @@ class Place:
     def explain_metric(self, metric):
         """A sentence, or None where there is nothing to say."""
         if isinstance(metric, JacobianMetric) and metric.method not in ("auto", "svd"):
-            raise PlanError(f"metrics: {metric.name} by method={metric.method!r} needs a kernel that this backend has "
-                            f"not for {type(self.work.run.model).__name__}; legal here are 'auto' and 'svd'")
+            raise PlanError(f"metrics: {metric.name} by method={metric.method!r} needs a kernel, which this backend "
+                            f"lacks for {type(self.work.run.model).__name__}; legal here are 'auto' and 'svd'")
         return None
 
     def begin(self, plan):

@@ -195,14 +195,14 @@ def _stacked(module, metric, work, method, shape, X, weights, threads):
 
 
 def _of_values(metric, work, sigma, exponents):
-    """A rank [M] or spectrum [M, k] of singular values of a Jacobian that lacks columns of zeros, or has some more."""
+    """A rank [M] or spectrum [M, k] from singular values of a Jacobian with fewer or more columns of zeros."""
     most = metric.most(work.run.model, work.run.data)  # with a column for each trained parameter
     sigma, exponents = (np.pad(a, ((0, 0), (0, max(0, most - a.shape[1]))))[:, :most] for a in (sigma, exponents))
     return metric.of(sigma, exponents)
 
 
 def _gram(module, metric, shape, X, weights, threads):
-    """Ranks [M] from Gram matrices; of singular values where a Gram matrix is not finite, zero, or has lost digits."""
+    """Ranks [M] from Gram matrices, or from singular values where a Gram matrix is not finite, zero, or lost digits."""
     count = module.dense_ranks(shape, X, weights, metric.rtol, threads).astype(np.float64)
     for k in np.flatnonzero(count < 0):
         count[k] = metric.of(*module.dense_values(shape, X, weights[k:k + 1], threads))[0]

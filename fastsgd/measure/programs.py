@@ -1,7 +1,7 @@
 """Owns what the text of metric kernels has in common: templates of csrc/cuda/metrics with all that a compiler may know.
 
-Sizes of memory that the templates state in doubles are computed beside the programs as well, for the host sets it
-aside; the templates refuse to compile where the two differ.
+Sizes of memory, which templates state in doubles, are computed here too, since the host sets it aside; a template
+does not compile where the two differ.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Owns what kernels are told of a family: a Form, plain sizes and the places of its parameters."""
+"""Owns what kernels know of a family: a Form, plain sizes and where its parameters lie."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Form:
     residuals: numbers that a network keeps between a forward pass and its derivatives, as that header says
     longest: items of the longest axis that threads can share
     fused: (family, d, h, hidden_bias, output_bias) of the CPU's and the cards' fused loops, None without one
-    costs: (line of the cost table, parameters), where it takes as long as another form of so many; None for its own
+    costs: (line of the cost table, parameters) of another form that takes as long; None for a line of its own
     smooth: whether an activation takes an elementary function; units: of all hidden layers
     """
 
@@ -42,7 +42,7 @@ class Form:
         return {"form": self.name, "numbers": self.numbers()}
 
     def text(self):
-        """C++ of the struct, for programs; Tm is who cooperates."""
+        """C++ of the struct, for programs; Tm says which threads cooperate."""
         return f"fs::{self.struct}<Tm>{{{', '.join(map(str, self.numbers()))}}}"
 
     def packing(self):

@@ -114,9 +114,7 @@ def rows(student, teacher, weights):
 
 
 def exact(model, data, loss):
-    """(model, data, loss) of which the training loss is the mean: for a population a network of one sample, else what
-    is given.
-    """
+    """(model, data, loss) whose mean is the training loss: of a population a network of one sample, else as given."""
     if not isinstance(data, asked.Population):
         return model, data, loss
     made = rows(model, data.teacher, data.stacked())

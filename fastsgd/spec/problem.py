@@ -15,13 +15,13 @@ D = TypeVar("D", bound="Data")
 
 
 class Data(Record):
-    """What all kinds of data say: how many sets there are of which each network has one, and what stands for all."""
+    """What all kinds of data share. sets: how many there are, of which each network has one; 0 if all share one."""
 
     sets = 0
 
     @property
     def numbers(self) -> np.ndarray:
-        """[N] which set each network has: its own."""
+        """[N] which set each network has; by default network k has set k."""
         return np.arange(self.sets)
 
     def of(self: D, k: int) -> D:

@@ -17,9 +17,9 @@ MOST_SAVED = 10_000_000  # steps that a replay saves unasked
 def open(store, allow_incomplete=False):
     """An xarray.Dataset of a store's records, read from disk when they are asked for.
 
-    Dims are the sweep's axes, `replica`, `step`, and those of each metric; what one network in `stride` is kept of has
-    `network` in the place of the axes, with their values as coordinates. `lost` is -1 for survivors and -2 for networks
-    that are not done yet.
+    Dims are the sweep's axes, `replica`, `step`, and those of each metric. Where only some networks are kept, the dim
+    `network` replaces the axes, whose values are coordinates then. `lost` is -1 for survivors and -2 for networks that
+    are not done yet.
     allow_incomplete: whether ranges may be missing; their records are NaN
     Raises SpecError if ranges are missing or damaged, or if groups have records of different shapes.
     """

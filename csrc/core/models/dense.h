@@ -97,7 +97,7 @@ struct Dense {
       const int fan = s.size[l], width = s.size[l + 1];
       const V* a = residuals + top - fan;
       const V c = V::set(T(s.multiplier[l]));
-      const bool by_unit = width > fan;  // who cooperates takes the longer axis
+      const bool by_unit = width > fan;  // threads share the longer axis
       const int j0 = by_unit ? Tm::first() : 0, dj = by_unit ? Tm::step() : 1;
       const int i0 = by_unit ? 0 : Tm::first(), di = by_unit ? 1 : Tm::step();
       auto weights = [&](auto source) {

@@ -82,9 +82,9 @@ def choose(work, N, card, tuning):
 
 
 def in_fused_loop(work):
-    """Whether the fused loop runs it: what the CPU fuses, and one sample a step with a rule that keeps to a parameter.
+    """Whether the card's fused loop runs it: as the CPU's does, or one sample a step, each parameter moved by itself.
 
-    The CPU has the general loop for those rules; the bits are the same.
+    The CPU has its general loop for the latter; the bits are the same.
     """
     return work.fused or work.carries
 
@@ -186,7 +186,7 @@ def _fused(work, N, card, tuning):
 
 
 def _carried(work):
-    """What the program of a rule that is not plain is told besides."""
+    """More arguments of a program whose rule is not plain."""
     return {} if work.plain else {"update": work.update_text, "buffers": len(work.buffers)}
 
 
@@ -227,7 +227,7 @@ def _general_rows(work):
 
 
 def _rule_numbers(work):
-    """Numbers that a rule which was traced takes, 0 without one: step size, step, and its constants."""
+    """Numbers that a traced rule takes, 0 without one: step size, step, and its constants."""
     return 2 + len(work.constants) if work.traits["function"] else 0
 
 
@@ -263,8 +263,8 @@ def _general(work, N, card, tuning):
 def _blocks(size, card):
     """Blocks that a multiprocessor has at a time, of threads whose rows and data take `size` bytes.
 
-    So many as its first-level cache holds, which is one memory with what blocks can share: beyond, every row would come
-    from the card's memory at every step. Where it holds none, many hide the latency of that.
+    As many as its first-level cache has rows for; cache and shared memory are one. With more, every row would come from
+    the card's memory at every step. Where the cache holds not one, many blocks hide that latency.
     """
     return min(card.shared // size or RESIDENT, RESIDENT // programs.THREADS)
 

@@ -57,7 +57,8 @@ def warps_of(numbers):
 def rule_of_thumb(work):
     """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle.
 
-    Not of N: a network's sums run alike in any company. A network of several outputs spreads over lanes by itself.
+    It does not depend on N, so that a network's sums are the same in any company. A network of several outputs spreads
+    over lanes by itself.
     """
     packed = work.packing
     warps = warps_of(registers(work))
@@ -139,7 +140,7 @@ def _one_sample(work):
 
 
 def _one(work):
-    """Whose sample has noise on its label, of a full step: ONE of kernels/train.batches."""
+    """ONE of kernels/train.batches: whose sample has noise on its label, in a full step."""
     if not work.noise_on_one_label:
         return "none"
     return "own" if work.network is None else "common"

@@ -65,10 +65,10 @@ def equations(Q, R, eta, time):
         steps = max(1, int(np.ceil((until - now) / h))) if until > now else 0
         for _ in range(steps):
             dt = (until - now) / steps
-            k1 = _rate(state, K, eta)
-            k2 = _rate(state + dt / 2 * k1, K, eta)
-            k3 = _rate(state + dt / 2 * k2, K, eta)
-            state = state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + _rate(state + dt * k3, K, eta))
+            k1 = _slope(state, K, eta)
+            k2 = _slope(state + dt / 2 * k1, K, eta)
+            k3 = _slope(state + dt / 2 * k2, K, eta)
+            state = state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + _slope(state + dt * k3, K, eta))
         now, c = until, np.diag(state)
         sign = np.where(np.arange(len(c)) < K, 1.0, -1.0)
         kernel = 2 / np.pi * np.arcsin(state / np.sqrt((1 + c[:, None]) * (1 + c)))
@@ -76,7 +76,7 @@ def equations(Q, R, eta, time):
     return error
 
 
-def _rate(C, K, eta):
+def _slope(C, K, eta):
     """d/d alpha of the covariance C [2K, 2K] of the fields."""
     c = np.diag(C)
     sign = np.where(np.arange(len(c)) < K, -1.0, 1.0)  # the error is teacher minus student
