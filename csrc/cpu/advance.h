@@ -134,14 +134,15 @@ inline void advance_compiled(const CompiledLoop& loop, const void* given, int la
   });
 }
 
-template <class T>
-i64 bytes_scalar(const Job<T>& job);
-template <class T>
-void advance_scalar(const Job<T>& job, const std::vector<i64>& living);
+// Those of scalar layouts are compiled in scalar.cpp.
+extern template i64 bytes_of<true>(const Job<float>&);
+extern template i64 bytes_of<true>(const Job<double>&);
+extern template void advance_living<true>(const Job<float>&, const std::vector<i64>&);
+extern template void advance_living<true>(const Job<double>&, const std::vector<i64>&);
 
 template <class T>
 i64 block_bytes(const Job<T>& job) {
-  return job.layout.scalar() ? bytes_scalar(job) : bytes_of<false>(job);
+  return job.layout.scalar() ? bytes_of<true>(job) : bytes_of<false>(job);
 }
 
 template <class T>
@@ -155,7 +156,7 @@ void advance(const Job<T>& given) {
   const auto together = quads(job, columns ? job.shape.d + job.shape.hidden_bias : 4);
   job.quads = together.empty() ? nullptr : together.data();
   if (job.loop.run) advance_compiled(job.loop, &job, job.layout.lanes, job.threads, living);
-  else if (job.layout.scalar()) advance_scalar(job, living);
+  else if (job.layout.scalar()) advance_living<true>(job, living);
   else advance_living<false>(job, living);
 }
 

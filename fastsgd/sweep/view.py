@@ -232,9 +232,8 @@ def run_of_one(store, replica, values):
     cell = []
     for axis in sweep.axes:
         fits = np.ones(len(axis), bool)
-        if len(axis.columns) > 1 or axis.dim not in label.values():
-            if axis.dim in values:
-                fits &= np.arange(len(axis)) == values[axis.dim]
+        if axis.dim in values and (len(axis.columns) > 1 or axis.dim not in label.values()):
+            fits &= np.arange(len(axis)) == values[axis.dim]
         for name, column in axis.columns.items():
             for word in {name, label[name]} & set(values):
                 fits &= np.array([_same(value, values[word]) for value in column])
