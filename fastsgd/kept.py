@@ -100,23 +100,23 @@ def _key(model, data, rule, step_size, steps, networks, init, order, save, metri
     plain = plain and isinstance(metrics, (tuple, list)) and isinstance(tuning, (Tuning, type(None)))
     if ids is not None or keys is not None or stop or not plain:
         return None
-    return (_said(model), data, _said(rule), steps, networks, order, _said(save), *map(_said, metrics), _said(loss),
-            dtype, backend, device, tuning, _sizes(step_size), _sizes(init), os.environ.get("FASTSGD_ISA"),
-            (tuning and tuning.threads) or default_threads())
+    return (_token(model), data, _token(rule), steps, networks, order, _token(save), *map(_token, metrics),
+            _token(loss), dtype, backend, device, tuning, _sizes(step_size), _sizes(init),
+            os.environ.get("FASTSGD_ISA"), (tuning and tuning.threads) or default_threads())
 
 
-def _said(record):
+def _token(record):
     """What to look a record up by: its class and numbers, or the record itself where it holds more than these."""
     if not hasattr(type(record), "__dataclass_fields__"):
         return record
-    said = [type(record)]
+    parts = [type(record)]
     for value in vars(record).values():
         if type(value) is np.ndarray and not value.ndim and value.dtype == np.float64:
             value = value.item()
         if not isinstance(value, PLAIN):
             return record
-        said.append(value)
-    return tuple(said)
+        parts.append(value)
+    return tuple(parts)
 
 
 def _sizes(given):

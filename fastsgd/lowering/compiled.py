@@ -32,7 +32,7 @@ def why_none(work, lanes, width):
         return f"a loop is compiled for {width} networks side by side, here there are {lanes}"
     if kind(work) is None:
         if work.fused and work.batch == 1 and not work.full:
-            return "the prebuilt loop knows all that matters of a diagonal network"
+            return "all that matters of a diagonal network is known to the prebuilt loop"
         return ("a loop is compiled for one given sample a step, without noise, and a rule that moves each parameter "
                 "alone")
     return None

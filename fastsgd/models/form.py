@@ -11,7 +11,7 @@ class Form:
     A subclass is a frozen dataclass of sizes. Several families may have one form: a two-layer ReLU network is a dense
     one.
 
-    name: the form in the kernels' words; core/models/NAME.h has the struct `struct`, a template over who cooperates
+    name: the form in the kernels' words; core/models/NAME.h has the struct `struct`, a template over threads
     fields: names of the whole numbers that the struct is made of, in its order
     residuals: numbers that a network keeps between a forward pass and its derivatives, as that header says
     longest: items of the longest axis that threads can share
@@ -55,7 +55,7 @@ class Packing:
     """A form in kernels/: arguments of the driver, and the way there and back.
 
     module: of kernels/models; shape, layout: its SHAPE and LAYOUT; width: WIDTH, numbers in a row
-    slots [P]: where canonical parameter p lies in a row; places: PLACES, the way from a row to p, see kernels/rules.py
+    slots [P]: where canonical parameter p lies in a row; blocks: BLOCKS, the way from a row to p, see kernels/rules.py
     """
 
     module: str
@@ -63,7 +63,7 @@ class Packing:
     layout: tuple
     width: int
     slots: np.ndarray
-    places: tuple
+    blocks: tuple
 
     def pack(self, weights):
         """Rows [N, width] of weights [N, P], zeros between; NumPy."""
@@ -85,8 +85,8 @@ def vectors(module, d, count, shape=()):
     """The Packing of `count` vectors [d]."""
     padded = power_of_two(d)
     slots = (np.arange(count)[:, None] * padded + np.arange(d)).ravel()
-    places = tuple((True, k * d, 0, d, 0, 1) for k in range(count))
-    return Packing(module, shape, tuple((k * padded, 0, padded) for k in range(count)), count * padded, slots, places)
+    blocks = tuple((True, k * d, 0, d, 0, 1) for k in range(count))
+    return Packing(module, shape, tuple((k * padded, 0, padded) for k in range(count)), count * padded, slots, blocks)
 
 
 def product(factors):

@@ -101,7 +101,7 @@ def constants(work, tuning, common):
     """(kernel, {its constexpr arguments}) of a work, of which `common`: one sample order serves all networks."""
     packed, module, one = work.packing, kernel("train"), _one_sample(work)
     form, noise = kernel(f"models.{packed.module}"), work.noises.get("label_noise")
-    more = {} if one else {"ONE": _one(work), "PLACES": layout.places(work), **layout.rule(work)}
+    more = {} if one else {"ONE": _one(work), "BLOCKS": layout.blocks(work), **layout.rule(work)}
     return module.one_sample if one else module.batches, more | {
         "INPUTS": form.inputs, "VALUE": form.value, "VJP": form.vjp, "SHAPE": packed.shape,
         "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(work.d), "LOSS": layout.loss(work),
