@@ -59,7 +59,7 @@ class Work:
 
     @property
     def fused_form(self):
-        """What the fused loops are told of the form, None where they have no loop for it."""
+        """What the fused loops know of the form, None where they have no loop for it."""
         return None if self.form is None else self.form.fused
 
     @cached_property

@@ -1,8 +1,8 @@
 """Owns who works on which range: a file for each claim, made exclusively, with no scheduler and no locks.
 
-The claim of a range is the file RANGE.g of the highest generation g. Whoever makes generation 0, which only one can,
-works on the range. A claim of a dead process, or one whose file has not changed for `stale` seconds on the reader's own
-clock, is taken over by making generation g + 1; no file is renamed or removed, no clock of another machine is believed.
+The claim of a range is the file RANGE.g of the highest generation g. Only one worker can make generation 0; it works on
+the range. A claim of a dead process, or one whose file has not changed for `stale` seconds on the reader's own clock,
+is taken over by making generation g + 1; no file is renamed or removed, no clock of another machine is believed.
 A worker that was only slow does its range a second time, to the same bytes.
 """
 

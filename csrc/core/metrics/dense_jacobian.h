@@ -5,7 +5,7 @@
 //   derivatives dh_o(x_i) / dz_l:
 //   J J^T = sum_l (c_l^2 A_{l-1}^T A_{l-1} + 1 if biases) o (D_l^T D_l),  without what is not trained
 // All points go at once through small matrix products; the parameters' axis P is never formed for the Gram matrix.
-// Who is parallel: nothing here; one call is one network on one thread.
+// Parallel: nothing here; one call is one network on one thread.
 #pragma once
 
 #include "../models/dense_shape.h"
