@@ -27,9 +27,9 @@ COMMON = ["-std=c++17", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", "-fvisi
           "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 raises both in its own AVX-512 headers
 MORE = shlex.split(os.environ.get("FASTSGD_CXXFLAGS", ""))  # e.g. of a sanitizer; names of functions are kept then
 # Where nothing runs that is measured: what stands between Python and the kernels, and what tests alone call.
-COLD = {"bind", "elementary", "alone"}
+COLD = {"bind", "elementary", "scalar"}
 # CPU seconds of a unit, so that the longest begin first; one that is not here is taken to be long.
-SECONDS = {"threads": 1, "elementary": 1, "draws": 2, "sparsity": 2, "measure": 3, "metrics": 5, "alone": 6,
+SECONDS = {"threads": 1, "elementary": 1, "draws": 2, "sparsity": 2, "measure": 3, "metrics": 5, "scalar": 6,
            "jacobians": 8}
 ISAS = {"v3": ["-march=x86-64-v3", "-DFS_VECTOR_BYTES=32"], "v4": ["-march=x86-64-v4", "-DFS_VECTOR_BYTES=64"]}
 

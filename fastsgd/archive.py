@@ -14,7 +14,7 @@ for shelf in (losses, metrics, models, orders, rules, schedule, stops):
 
 
 def write(path, header, request, arrays, records, saved_weights, previous=None):
-    """Write a run, what was computed of it and a header to a file; whether it can be read is the caller's to ask.
+    """Write a run, its results and a header to a file; the caller checks that it can be read back.
 
     request: the Run; arrays {name: array}, records, saved_weights: as `read` gives them back
     previous: name that a file which is replaced gets
@@ -29,8 +29,8 @@ def write(path, header, request, arrays, records, saved_weights, previous=None):
 def read(path, kind, names, classes=(), of_stops=(), perhaps=()):
     """(header, Run, {name: array}, records, saved weights or None) of a file that `write` made.
 
-    names: the arrays that a file of this kind has; of_stops: and those that it has besides where the run has stops
-    perhaps: arrays that it may have, None where it has not
+    names: the arrays that every file of this kind has; of_stops: more arrays, where the run has stops
+    perhaps: arrays that it may have, None for one that it lacks
     classes: dataclasses of the caller's own that the run may hold
     Raises SpecError if the file is another. Whether the arrays fit the run is for `validate`, which must follow.
     """

@@ -64,13 +64,13 @@ class Stopped(SystemExit):
 class Writer:
     """Writes checkpoints of one run as `execute` goes along.
 
-    held: steps that the file holds, None if there is no file of this run
+    saved: steps that the file holds, None if there is no file of this run
     rotates: whether what is there is good enough to stay as the previous checkpoint
     """
 
-    def __init__(self, run, checkpoint, held=None, rotates=True):
+    def __init__(self, run, checkpoint, saved=None, rotates=True):
         self.run, self.checkpoint, self.last = run, checkpoint, time.monotonic()
-        self.held, self.rotates = held, rotates
+        self.saved, self.rotates = saved, rotates
         self.live = self.latest = self.written = None
         self.copied, self.cost = self.last, 0.0
 
@@ -97,7 +97,7 @@ class Writer:
             names = (*LIVE, *STOPS) if self.run.stop else LIVE
             archive.write(path, header, self.run, {name: getattr(done, name) for name in names}, done.records,
                           done.saved_weights, previous)
-            self.held, self.written, self.rotates = done.t, (done.t, done.taken), True
+            self.saved, self.written, self.rotates = done.t, (done.t, done.taken), True
         except (OSError, SpecError) as error:
             if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
                 raise error.__context__ from None  # it came in the middle of a write that then failed as well
@@ -115,9 +115,9 @@ class Writer:
     def note(self):
         """Where the run stopped and how to go on, in a sentence."""
         path, T = self.checkpoint.path, self.run.steps
-        if self.held is None:
+        if self.saved is None:
             return f"checkpoint: the run stopped before anything was kept in {path!r}"
-        return (f"checkpoint: {path!r} holds step {self.held} of {T}; the same call, or fs.resume({path!r}), goes on "
+        return (f"checkpoint: {path!r} holds step {self.saved} of {T}; the same call, or fs.resume({path!r}), goes on "
                 "from there")
 
 
@@ -126,21 +126,21 @@ def run_with(plan, checkpoint=None, progress=None):
 
     checkpoint: path or Checkpoint to write; a run that it holds goes on from there
     """
-    held = None
+    saved = None
     if checkpoint is not None:  # refused before there is anything to see
         checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        held = _claimed(checkpoint, plan.run)
+        saved = _claimed(checkpoint, plan.run)
     elif progress is None:
         return execute(plan)
     with watcher(plan, progress) as watch:
-        return execute(plan, None, watch) if checkpoint is None else _run(plan, checkpoint, held, watch)
+        return execute(plan, None, watch) if checkpoint is None else _run(plan, checkpoint, saved, watch)
 
 
-def _run(plan, checkpoint, held, watch):
-    """Execute a plan from `held`, a Held or None, with checkpoints."""
+def _run(plan, checkpoint, saved, watch):
+    """Execute a plan from `saved`, a Saved or None, with checkpoints."""
     progress, writer = None, Writer(plan.run, checkpoint)
-    if held is not None:
-        progress, writer.held, writer.rotates = held.progress, held.progress.t, held.newest
+    if saved is not None:
+        progress, writer.saved, writer.rotates = saved.progress, saved.progress.t, saved.newest
         if len(progress.lost) != plan.N:
             raise SpecError(f"checkpoint: {checkpoint.path!r} has {len(progress.lost)} networks, the run has {plan.N}")
     else:
@@ -186,7 +186,7 @@ def stoppable():
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class Saved:
     """What the file of a checkpoint holds: a Run and its Progress; newest: whether it is not the previous file's."""
 
     run: object
@@ -196,14 +196,14 @@ class Held:
 
 def load(path, classes=()):
     """(Run, Progress) of a checkpoint file, of the one before it where the newest is damaged. Raises SpecError."""
-    held = _held(Checkpoint(path, classes=classes))
-    if held is None:
+    saved = _newest(Checkpoint(path, classes=classes))
+    if saved is None:
         raise SpecError(f"path: there is no file {str(path)!r}")
-    return held.run, held.progress
+    return saved.run, saved.progress
 
 
-def _held(checkpoint):
-    """The Held of a checkpoint's file, None if there is none. Raises SpecError if it is no checkpoint."""
+def _newest(checkpoint):
+    """The Saved of a checkpoint's file, None if there is none. Raises SpecError if it is no checkpoint."""
     path, previous = checkpoint.path, checkpoint.previous
     there, before = os.path.lexists(path), os.path.lexists(previous)
     why = "is missing"
@@ -218,13 +218,13 @@ def _held(checkpoint):
             why = f"cannot be read ({error})"
     elif not before:
         return None
-    held = replace(_read(previous, checkpoint.classes), newest=False)
+    saved = replace(_read(previous, checkpoint.classes), newest=False)
     warnings.warn(f"checkpoint: {path!r} {why}; the one before it is taken", stacklevel=2)
-    return held
+    return saved
 
 
 def _read(path, classes):
-    """The Held of one file."""
+    """The Saved of one file."""
     header, run, live, records, saved_weights = archive.read(path, "checkpoint", LIVE, classes, STOPS)
     seconds = header.get("seconds")
     if not (isinstance(seconds, dict) and {"training", "metrics"} <= set(seconds)
@@ -233,7 +233,7 @@ def _read(path, classes):
     archive.validate(run, records=records, saved_weights=saved_weights, t=header.get("t"), taken=header.get("taken"),
                      **live)
     _say_version(path, header.get("version"))
-    return Held(run, Progress(t=header["t"], taken=header["taken"], records=records, saved_weights=saved_weights,
+    return Saved(run, Progress(t=header["t"], taken=header["taken"], records=records, saved_weights=saved_weights,
                               seconds=seconds, **live))
 
 
@@ -247,15 +247,15 @@ def _say_version(path, version):
 
 
 def _claimed(checkpoint, run):
-    """The Held of a checkpoint's file to go on with, None if there is none. Raises SpecError if it is not `run`'s."""
+    """The Saved of a checkpoint's file to go on with, None if there is none. Raises SpecError if it is not `run`'s."""
     codec.require_readable(run, checkpoint.classes)
-    held = _held(checkpoint)
-    if held is not None:
-        require_same(held.run, run, checkpoint.path)
-        t, T = held.progress.t, run.steps
+    saved = _newest(checkpoint)
+    if saved is not None:
+        require_same(saved.run, run, checkpoint.path)
+        t, T = saved.progress.t, run.steps
         what = f"it goes on at step {t} of {T}" if t < T else "its result is taken from there"
         warnings.warn(f"checkpoint: {checkpoint.path!r} holds this run; {what}", stacklevel=2)
-    return held
+    return saved
 
 
 def require_same(saved, run, path="the file"):
@@ -288,10 +288,10 @@ def resume(path: str | Path, *, backend: str | None = None, tuning: Tuning | Non
     Raises SpecError if the file is no checkpoint; where it is damaged, a warning says so and the previous is taken.
     """
     source = Checkpoint(path, classes=classes)
-    held = _held(source)
-    if held is None:
+    saved = _newest(source)
+    if saved is None:
         raise SpecError(f"path: there is no file {str(path)!r}")
-    run = held.run
+    run = saved.run
     if functions:
         run = run.replace(metrics=_with(run.metrics, functions))
     if backend is not None:
@@ -302,8 +302,8 @@ def resume(path: str | Path, *, backend: str | None = None, tuning: Tuning | Non
     else:
         checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint, classes=classes)
         codec.require_readable(run, checkpoint.classes)
-        into = _held(checkpoint) if os.path.realpath(checkpoint.path) != os.path.realpath(path) else None
+        into = _newest(checkpoint) if os.path.realpath(checkpoint.path) != os.path.realpath(path) else None
         if into is not None:
             require_same(into.run, run, checkpoint.path)
     with watcher(plan, progress) as watch:
-        return _run(plan, checkpoint, held, watch)
+        return _run(plan, checkpoint, saved, watch)

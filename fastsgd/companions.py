@@ -12,7 +12,7 @@ from .execute import Progress, finished, stages
 from .metrics.base import norm
 from .plan import one as make_plan
 from .spec.check import whole
-from .spec.fields import alone
+from .spec.fields import without_ids
 from .spec.planned import Tuning
 from .spec.record import Record
 from .spec.run import Run
@@ -68,8 +68,8 @@ def companions(runs: Run | Iterable[Run] | Mapping[str, Run], *, each: int = 1,
                tuning: Tuning | None = None) -> Companions:
     """Train processes side by side from one start, and compare them at their saved steps as they go.
 
-    Only the weights of the moment are in memory. All companions start from the weights of the first one; what else they
-    share is the runs' to say. With one seed they see the same draws, with another seed other ones.
+    Only the weights of the moment are in memory. All companions start from the weights of the first one; the runs say
+    what else they share. With one seed they see the same draws, with another seed other ones.
 
     runs: fs.Run, some of them, or {name: fs.Run}, of one model, dtype and number N of networks: SGD with two step
         sizes, GD, fs.rules.Flow, SDE, ... They are compared at their first saved steps, at their second ones, and so
@@ -119,7 +119,7 @@ def _named(runs):
         if run.save.of != "weights" or run.save.floor is not None:
             raise SpecError(f"runs: {name!r} saves {'the average' if run.save.floor is None else 'at the floor'}; "
                             "companions are compared by the weights themselves")
-    return {name: alone(run) for name, run in runs.items()}
+    return {name: without_ids(run) for name, run in runs.items()}
 
 
 def _plans(named, each, tuning):

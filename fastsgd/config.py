@@ -38,7 +38,7 @@ def read(path, changes=()):
     like [model] and one of its `weights`), or file = "data.npz" with arrays X, y, X_test, y_test. Noises of [rule] are
     amplitudes or tables, and an amplitude may be a table like [step_size].
 
-    changes: texts such as "rule.momentum=0.5" that stand above what the file says
+    changes: texts such as "rule.momentum=0.5" that override the file
     Raises SpecError naming the field, and the line of a key that no table has.
     """
     with _lines(path):
@@ -83,7 +83,7 @@ def read_sweep(path, changes=()):
 
 @contextmanager
 def _lines(path):
-    """Say in which line of a file the key stands that an error is about."""
+    """Add to an error the line of the file in which its key stands."""
     try:
         yield
     except UnknownField as error:

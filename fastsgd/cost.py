@@ -2,8 +2,8 @@
 
 A table is one JSON file: where it was measured, and for every kernel the nanoseconds of each unit of its work. The one
 of the package says on which machine it was measured; `fastsgd bench --calibrate` measures this machine and keeps the
-outcome in the user's cache, which then comes first. Estimates are for survivors: lost runs take less. Of gradient flow
-it is known what a step of the pair takes, but not how many steps a tolerance wants: the estimate is for the fewest.
+outcome in the user's cache, which then comes first. Estimates are for survivors: lost runs take less. How many steps
+gradient flow needs for a tolerance is not known: the estimate is for the fewest.
 """
 
 import json

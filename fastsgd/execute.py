@@ -108,7 +108,7 @@ def execute(plan, progress=None, on_launch=None):
 
 
 def _is_one_launch(plan):
-    """Whether a run is over in one short launch, on the way of which nothing is looked at."""
+    """Whether a run is one short launch, on the way of which nothing is measured."""
     return (plan.N * plan.work.P * plan.batch * plan.run.steps <= SURELY_SHORT and not plan.work.metrics
             and not plan.run.save.params and plan.run.steps <= min(plan.most, plan.tuning.segment or plan.most))
 
@@ -202,7 +202,7 @@ def _look(plan, running, done):
 def _record(plan, running, done):
     """Evaluate all metrics at the current step into column `taken`; what is lost gets NaN.
 
-    What had stopped by the saved step before has what it had there.
+    A network that had stopped by the saved step before keeps its values from there.
     """
     s, run = done.taken, plan.run
     same = (done.stopped >= 0) & (done.stopped <= plan.saves[s - 1]) if s and done.halted else None

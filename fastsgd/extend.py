@@ -12,7 +12,7 @@ from .plan import plan as make_plan
 from .plan import prepared
 from .result import Result
 from .spec.check import whole
-from .spec.fields import alone, chosen
+from .spec.fields import chosen, without_ids
 from .spec.planned import Tuning
 from .spec.save import SaveAt
 from .watch import watcher
@@ -25,16 +25,16 @@ def extend(result: Result, steps: int, *, step_size: Any = None, order: Any = No
            tuning: Tuning | None = None) -> Result:
     """Go on with a result to so many steps in all: weights, records and bits of one run of so many steps.
 
-    Time, draws, weights and what the rule carries go on from where the result ends. Lost networks stay lost, and what
-    has stopped stays so, unless the look at the result's last step was none that the longer run takes. Saved steps are
-    those of the result, and behind them those that its `save` has in a run of the new length. A new run with
-    init=result.params is another thing: it begins at step 0, and with the same seed sees the same draws again.
+    Time, draws, weights and what the rule carries go on from where the result ends. Lost networks stay lost. Stopped
+    networks stay stopped, but for those that stopped at the result's last step if the longer run takes no look there.
+    Saved steps are those of the result, and behind them those that its `save` has in a run of the new length. A new run
+    with init=result.params is different: it begins at step 0, and with the same seed sees the same draws again.
 
     result: from fs.train, fs.resume, fs.extend or fs.fork, or loaded from a file
     steps: T in all, more than the result has
-    step_size, order: of the whole run, where those of the result say something of its length: an fs.StepTable, an
-        explicit order, or a schedule with fractions of the run (decays, warm-up, cosine). On the steps that are done
-        the step size must be what it was
+    step_size, order: of the whole run; needed where those of the result depend on its length: an fs.StepTable, an
+        explicit order, or a schedule in fractions of the run (decays, warm-up, cosine). On the steps that are done they
+        must be what they were
     progress, tuning: as for fs.train
     Returns a Result whose run is the longer one. Raises SpecError, PlanError before anything runs.
     """
@@ -61,15 +61,15 @@ def fork(result: Result, at: int | None = None, *, seed: int | None = None, copi
          step_size: Any = None, rule: Any = None, order: Any = None, save: SaveAt | None = None, metrics: Any = None,
          progress: bool | str | Callable[[int, int, int], object] | None = None,
          tuning: Tuning | None = None) -> Result:
-    """Other ways on from one state of a result: new noise, another step size or rule, several copies of a network.
+    """Go on from a state of a result in another way: new noise, another step size or rule, several copies of networks.
 
     The clock goes on: the first step is step `at`, with the schedule's value and the draws of that step. A fork that
-    changes nothing has the bits of the result. What a rule carries goes on where the new rule carries something of
-    that name, and else begins as at the start of a run. What had been lost stays so, and what had stopped before `at`.
+    changes nothing has the bits of the result. A buffer goes on where the new rule has one of that name; others
+    begin as at the start of a run. Networks that were lost or had stopped before `at` stay so.
 
     result: from fs.train, fs.resume, fs.extend or fs.fork, or loaded from a file
-    at: step of the state, 0 .. T; by default T, the end. Where neither the end nor saved parameters hold it, the run is
-        repeated up to there, to the same bits; of a fork only these two can be had
+    at: step of the state, 0 .. T; by default T, the end. Where it is neither the end nor a step with saved parameters,
+        the run is repeated up to there, to the same bits; a fork has only those two
     seed: of the draws from there on; by default that of the result
     copies: so many of each network, >= 1: those of network k are k copies .. (k + 1) copies - 1. More than one are
         numbered anew, and draw by these numbers
@@ -172,7 +172,7 @@ def _saves_from(at, run, given):
 
 def _copied(result, copies):
     """The run of `copies` of each network, with the start of its networks as `init`."""
-    run = alone(result.run)
+    run = without_ids(result.run)
     if run.ids is not None:
         raise SpecError("result: its networks cannot be taken out of their run: the model has arrays that cannot be "
                         "cut, or a number of the rule is 0 for these networks and not for all; fork all, and select "
@@ -181,14 +181,14 @@ def _copied(result, copies):
     if copies == 1:
         return run.replace(init=start)
     N = len(result.ids)
-    places = np.repeat(np.arange(N), copies)
-    changes = {name: chosen(getattr(run, name), places, N) for name in ("model", "step_size", "rule", "stop")}
-    changes["loss"] = run.loss.picked(places)
+    positions = np.repeat(np.arange(N), copies)
+    changes = {name: chosen(getattr(run, name), positions, N) for name in ("model", "step_size", "rule", "stop")}
+    changes["loss"] = run.loss.picked(positions)
     if run.data.sets:
-        changes["data"] = run.data.chosen(run.data.numbers[places])
+        changes["data"] = run.data.chosen(run.data.numbers[positions])
     if len(getattr(run.order, "table", ())) > 1:
-        changes["order"] = type(run.order)(run.order.order[places])
-    return run.replace(init={name: a[places] for name, a in start.items()}, networks=None,
+        changes["order"] = type(run.order)(run.order.order[positions])
+    return run.replace(init={name: a[positions] for name, a in start.items()}, networks=None,
                        keys=np.arange(N * copies), **changes)
 
 

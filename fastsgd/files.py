@@ -155,7 +155,7 @@ class _Draft:
         return False
 
     def _keep(self, name, previous):
-        """Let what is called `name` be called `previous` too; instead, where a file has but one name."""
+        """Give the file called `name` the name `previous` too; or instead, where a file can have one name only."""
         with suppress(FileNotFoundError):
             os.unlink(previous, dir_fd=self.folder)
         try:

@@ -72,7 +72,7 @@ _PLANS = {}
 
 
 def ready(fields: tuple, tuning: Tuning | None, run: Run | None = None) -> Plan:
-    """The Plan of a run; a small one's whose like was planned before differs from that by `again`.
+    """The Plan of a run. For a small run it is made by `again` where one like it was planned before.
 
     fields: of the Run, in its order; run: itself, where it is made
     """
@@ -95,28 +95,28 @@ def ready(fields: tuple, tuning: Tuning | None, run: Run | None = None) -> Plan:
 
 def _key(model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed,
          ids, keys, stop, tuning):
-    """What runs have alike that one plan serves; None for one whose plan is not kept."""
+    """What to look a plan up by: equal for runs that one plan serves, None for a run whose plan is not kept."""
     plain = type(steps) is int and type(networks) in (int, type(None)) and seed is not None  # 1.0 and True are 1 too
     plain = plain and isinstance(metrics, (tuple, list)) and isinstance(tuning, (Tuning, type(None)))
     if ids is not None or keys is not None or stop or not plain:
         return None
-    return (_said(model), data, _said(rule), steps, networks, order, _said(save), *map(_said, metrics), _said(loss),
-            dtype, backend, device, tuning, _sizes(step_size), _sizes(init), os.environ.get("FASTSGD_ISA"),
-            (tuning and tuning.threads) or default_threads())
+    return (_token(model), data, _token(rule), steps, networks, order, _token(save), *map(_token, metrics),
+            _token(loss), dtype, backend, device, tuning, _sizes(step_size), _sizes(init),
+            os.environ.get("FASTSGD_ISA"), (tuning and tuning.threads) or default_threads())
 
 
-def _said(record):
-    """What a record says, to look it up by: its class and numbers; the very record where it holds more than these."""
+def _token(record):
+    """What to look a record up by: its class and numbers, or the record itself where it holds more than these."""
     if not hasattr(type(record), "__dataclass_fields__"):
         return record
-    said = [type(record)]
+    parts = [type(record)]
     for value in vars(record).values():
         if type(value) is np.ndarray and not value.ndim and value.dtype == np.float64:
             value = value.item()
         if not isinstance(value, PLAIN):
             return record
-        said.append(value)
-    return tuple(said)
+        parts.append(value)
+    return tuple(parts)
 
 
 def _sizes(given):
@@ -129,7 +129,7 @@ def _sizes(given):
 
 
 def _worth_keeping(made):
-    """Whether a plan is small, made of nothing but what this package computes, and of one backend for ever."""
+    """Whether a plan is small, made of nothing but what this package computes, and its backend is always the same."""
     run, work = made.run, made.work
     arrays = (run.data.X, run.data.y, run.data.X_test, run.data.y_test, made.start)
     size = sum(a.nbytes for a in arrays if a is not None)

@@ -60,7 +60,7 @@ class Function(Loss):
         object.__setattr__(self, "_why", None)
 
     def bound_to(self, outputs: int, labels: Any) -> Any:
-        """The same loss with its graph for so many outputs and labels of this shape; without one it knows why."""
+        """The same loss with its graph for so many outputs and labels of this shape, or `why_not`."""
         if self.graph is not None and (self.outputs, self.labels) == (outputs, labels):
             return self
         if self.function is None:

@@ -126,14 +126,14 @@ def _polished(model, data, loss, rows, decay, free, tol, steps):
     w, finite = rows.copy(), np.isfinite(rows).all(axis=1)
     w[~finite] = 0
 
-    def slope(kind, positions):
+    def of_loss(kind, positions):
         return derivative(kind, model, model.unflatten(w[positions]), data, loss)
 
     def gradient(positions):
-        return slope("gradient", positions) + decay[positions, None] * w[positions][:, free]
+        return of_loss("gradient", positions) + decay[positions, None] * w[positions][:, free]
 
     def hessian(positions):
-        return slope("hessian", positions) + decay[positions, None, None] * np.eye(int(free.sum()))
+        return of_loss("hessian", positions) + decay[positions, None, None] * np.eye(int(free.sum()))
 
     everyone = np.arange(len(w))
     with np.errstate(over="ignore", invalid="ignore"):

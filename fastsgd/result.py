@@ -12,7 +12,7 @@ from .errors import SpecError
 from .models.function import Function, to_module
 from .spec import codec
 from .spec.check import whole
-from .spec.fields import alone
+from .spec.fields import without_ids
 from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
@@ -29,7 +29,7 @@ def _origin(provenance):
 
 
 def _named(ids):
-    """What a file says of its networks' numbers: their run knows them no more, it has the fields of these alone."""
+    """A hash of the networks' numbers, for a file: its run has the fields of these networks alone, and no `ids`."""
     return codec.digest("ids", {"ids": ids})[:16]
 
 
@@ -196,7 +196,7 @@ class Result:
         if isinstance(path, (str, Path)) and Path(path).suffix in tables.SUFFIXES:
             return tables.write(self, path)
         codec.require_readable(self.run, classes)
-        run = alone(self.run)
+        run = without_ids(self.run)
         stops = {name: getattr(self, name) for name in STOPS if run.stop}
         arrays = {name: getattr(self, name) for name in (*ARRAYS, *PERHAPS) if getattr(self, name) is not None} | stops
         archive.validate(run, self.lost, self.weights, self.records, self.saved_weights, t=self.run.steps,
@@ -224,8 +224,8 @@ class Result:
 def concat(results: Iterable[Result]) -> Result:
     """One Result of several, networks one after the other: shards of a population, or runs that differ by network.
 
-    results: Results of runs that differ in per-network fields, ids and keys alone, and have no network number twice,
-        or else are numbered anew
+    results: Results of runs that differ in per-network fields, ids and keys alone; where a number occurs twice, all
+        networks are numbered anew
     Raises PlanError where their runs differ in anything else, SpecError if there is none.
     """
     results = list(results)

@@ -199,7 +199,7 @@ class Running:
             if not np.array_equal(self.positions[places], positions):
                 return None
             positions = places
-        return place.measure_held(self.state, metric, positions)
+        return place.measure_state(self.state, metric, positions)
 
     def _read_and_measured(self, metric, positions, place, weights):
         """Values of a metric for networks at `positions` [M] of weights [M, P], by a kernel or its own definition."""

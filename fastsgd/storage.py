@@ -19,7 +19,7 @@ UNCHECKED = 1  # the format before, which has no checksum
 DESCRIPTION = re.compile(  # of an array of numbers or text, as NumPy writes it
     rb"\{ ?'descr': '([<>|=]?[fiuU]\d{1,9})', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\) ?,? ?\} *\n?")
 CHUNK, LONGEST = 1 << 20, 10_000  # bytes read at once; bytes of a description
-DEFLATED = 1032  # times smaller than its content is the most that deflate makes a file
+DEFLATED = 1032  # deflate makes a file at most so many times smaller than its content
 
 
 class Damaged(SpecError):

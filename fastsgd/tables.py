@@ -11,7 +11,7 @@ import numpy as np
 from .errors import BackendUnavailable, PlanError, SpecError
 from .files import writable
 from .spec import codec
-from .spec.fields import alone, chosen, joined, lengths, swept
+from .spec.fields import chosen, joined, lengths, swept, without_ids
 from .spec.record import described
 
 PER_NETWORK = ("model", "rule", "step_size", "init", "order", "keys", "stop", "loss")  # fields of a run that may be
@@ -141,16 +141,16 @@ def positions(result, mask, labels):
     return (mask % N)[chosen[mask % N]]
 
 
-def members(run, places):
-    """The Run of the networks at `places` of a run's own."""
+def members(run, positions):
+    """The Run of the networks at `positions` of a run's own."""
     population = next(iter(lengths(run).values()), 1)
     ids = np.arange(population) if run.ids is None else run.ids
-    return alone(run.replace(ids=ids[places]))
+    return without_ids(run.replace(ids=ids[positions]))
 
 
 def together(runs, counts):
     """One Run of the networks of several, which may differ in per-network fields alone. Raises PlanError."""
-    runs = [alone(run, bits=False) for run in runs]
+    runs = [without_ids(run, bits=False) for run in runs]
     runs = [run if run.keys is not None else run.replace(keys=np.arange(N), networks=None)
             for run, N in zip(runs, counts, strict=True)]
     fields = {}
@@ -214,8 +214,8 @@ def _data(values):
            for shape, data in zip(shapes, values, strict=True)):
         raise PlanError("concat: data differ between the results in more than their numbers; each needs sets "
                         "X [K, n, d] of the same n, d and test sets")
-    places = np.cumsum([0, *(data.sets for data in values)])
-    which = np.concatenate([data.numbers + place for data, place in zip(values, places[:-1], strict=True)])
+    begins = np.cumsum([0, *(data.sets for data in values)])
+    which = np.concatenate([data.numbers + begin for data, begin in zip(values, begins[:-1], strict=True)])
     arrays = {name: np.concatenate([getattr(data, name) for data in values]) for name in names}
     return type(first)(**arrays, which=which)
 

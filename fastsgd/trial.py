@@ -106,7 +106,7 @@ def _model(model, dtype, X, numpy):
 
 
 def _agree(what, torch_value, value, wanted):
-    """Refuse a function that is another one in NumPy."""
+    """Refuse a function that gives other values in NumPy than in torch."""
     _shape(what, value, wanted, "NumPy arrays")
     there, here = torch_value.detach().numpy(), np.asarray(value)
     known = there[np.isfinite(there)]

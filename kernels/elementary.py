@@ -1,4 +1,4 @@
-"""Owns log(1 + x) and exp(x) - 1, whose digits near zero log(1 + x) and exp(x) - 1 as they stand would lose.
+"""Owns log(1 + x) and exp(x) - 1 with all digits near zero, where the plain expressions lose them.
 
 With u the rounded 1 + x, log(u) / (u - 1) hardly depends on u, so that x log(u) / (u - 1) does not notice the rounding;
 likewise (u - 1) x / log(u) with u the rounded exp(x).

@@ -10,7 +10,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _place(net, WIDTH: tl.constexpr, AT: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
+def _offsets(net, WIDTH: tl.constexpr, AT: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
     at = net.to(tl.int64) * WIDTH + AT
     if B == 0:
         return at
@@ -60,7 +60,7 @@ def load(W, net, live, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, DTYPE: tl.cons
     """The parameters of networks `net` [BN] as DTYPE; zeros where not `live`."""
     w = ()
     for k in tl.static_range(len(LAYOUT)):
-        at = _place(net, WIDTH, LAYOUT[k][0], LAYOUT[k][1], LAYOUT[k][2])
+        at = _offsets(net, WIDTH, LAYOUT[k][0], LAYOUT[k][1], LAYOUT[k][2])
         w = w + (tl.load(W + at, mask=over(live, at), other=0.0).to(DTYPE),)
     return w
 
@@ -69,7 +69,7 @@ def load(W, net, live, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, DTYPE: tl.cons
 def store(W, w, net, live, LAYOUT: tl.constexpr, WIDTH: tl.constexpr):
     """The reverse of `load`."""
     for k in tl.static_range(len(LAYOUT)):
-        at = _place(net, WIDTH, LAYOUT[k][0], LAYOUT[k][1], LAYOUT[k][2])
+        at = _offsets(net, WIDTH, LAYOUT[k][0], LAYOUT[k][1], LAYOUT[k][2])
         tl.store(W + at, w[k], mask=over(live, at))
 
 
@@ -80,7 +80,7 @@ def load_carried(rows, net, live, COUNT: tl.constexpr, LAYOUT: tl.constexpr, WID
     for k in tl.static_range(len(LAYOUT)):
         buffers = ()
         for c in tl.static_range(COUNT):
-            at = _place(net, WIDTH * COUNT, LAYOUT[k][0] + c * WIDTH, LAYOUT[k][1], LAYOUT[k][2])
+            at = _offsets(net, WIDTH * COUNT, LAYOUT[k][0] + c * WIDTH, LAYOUT[k][1], LAYOUT[k][2])
             buffers = buffers + (tl.load(rows + at, mask=over(live, at), other=0.0),)
         carried = carried + (buffers,)
     return carried
@@ -91,7 +91,7 @@ def store_carried(rows, carried, net, live, COUNT: tl.constexpr, LAYOUT: tl.cons
     """The reverse of `load_carried`."""
     for k in tl.static_range(len(LAYOUT)):
         for c in tl.static_range(COUNT):
-            at = _place(net, WIDTH * COUNT, LAYOUT[k][0] + c * WIDTH, LAYOUT[k][1], LAYOUT[k][2])
+            at = _offsets(net, WIDTH * COUNT, LAYOUT[k][0] + c * WIDTH, LAYOUT[k][1], LAYOUT[k][2])
             tl.store(rows + at, carried[k][c], mask=over(live, at))
 
 

@@ -49,12 +49,12 @@ def begun(W, lost, ids, numbers, N, LAYOUT: tl.constexpr, WIDTH: tl.constexpr, L
 
 
 @triton.jit(do_not_specialize=SCALARS)
-def alone(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier, numbers,
-          N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
-          seed: tl.uint64,
-          INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
-          WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
-          COMMON: tl.constexpr, BN: tl.constexpr):
+def one_sample(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma, sigma_row, sigma_multiplier,
+               numbers, N: tl.int32, first: tl.uint32, skip: tl.int32, steps: tl.int32, batch: tl.int32, n: tl.uint32,
+               seed: tl.uint64,
+               INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr,
+               LAYOUT: tl.constexpr, WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr,
+               NOISE: tl.constexpr, DRAWS: tl.constexpr, COMMON: tl.constexpr, BN: tl.constexpr):
     """Batch-1 steps t0 = 4 first + skip .. t0 + steps - 1.
 
     W [N, WIDTH]: parameters as LAYOUT says; lost [N] int64: first bad step, -1 if none, UNSETTLED
@@ -84,14 +84,14 @@ def alone(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma, 
             if NOISE != "none":
                 scale = per_step(sigma, sigma_row, sigma_multiplier, net, live, steps, at)
                 label = labels.noisy(label, scale, z[q], LOSS)
-            f, kept = VALUE(w, x, SHAPE)
+            f, residuals = VALUE(w, x, SHAPE)
             g, bad = losses.dloss(f, label, terms, LOSS)
             inside = (s + q >= 0) & (s + q < steps)
             bad = bad & alive & inside
             gone = tl.where(bad, t0 + (s + q), gone)
             alive = alive & (bad == 0)
             rate = -per_step(base, row, multiplier, net, live, steps, at)
-            w = state.choose(alive & inside, VJP(w, w, x, kept, state.over(rate, g) * g, SHAPE), w)
+            w = state.choose(alive & inside, VJP(w, w, x, residuals, state.over(rate, g) * g, SHAPE), w)
         s += 4
         block += 1
     bad = state.broken(w)
@@ -105,14 +105,14 @@ def batches(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma
             seed: tl.uint64, buffers, hyper, gradient_noise, gradient_noise_row, gradient_noise_multiplier,
             INPUTS: tl.constexpr, VALUE: tl.constexpr, VJP: tl.constexpr, SHAPE: tl.constexpr, LAYOUT: tl.constexpr,
             WIDTH: tl.constexpr, STRIDE: tl.constexpr, LOSS: tl.constexpr, NOISE: tl.constexpr, DRAWS: tl.constexpr,
-            COMMON: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr, PLACES: tl.constexpr, PERTURB: tl.constexpr,
+            COMMON: tl.constexpr, ONE: tl.constexpr, RULE: tl.constexpr, BLOCKS: tl.constexpr, PERTURB: tl.constexpr,
             GRADIENT_NOISE: tl.constexpr, HYPERS: tl.constexpr, BUFFERS: tl.constexpr, BN: tl.constexpr):
-    """Steps on the mean of `batch` samples, and of a rule that is not plain; arguments as for `alone`, but for
+    """Steps on the mean of `batch` samples, and of a rule that is not plain; arguments as for `one_sample`, but for
 
     DRAWS: take all samples, 0 .. batch - 1, at every step; else indices [rows, steps, batch]
     ONE: noise is on one label a step, that of sample indices [rows, steps], and adds what it changes of its gradient;
         "own", or "common" with one row, or "none": it is on every label
-    RULE, PLACES: see rules; buffers [N, BUFFERS, WIDTH]; hyper [N, HYPERS]; PERTURB: SAM's, "batch", "sample" or "none"
+    RULE, BLOCKS: see rules; buffers [N, BUFFERS, WIDTH]; hyper [N, HYPERS]; PERTURB: SAM's, "batch", "sample" or "none"
     gradient_noise, gradient_noise_row, gradient_noise_multiplier: its amplitudes, like sigma's; GRADIENT_NOISE: its
         kind, or "none"
     """
@@ -132,10 +132,10 @@ def batches(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma
         point, gradient = w, w
         for turn in tl.static_range(2 if PERTURB == "batch" else 1):
             if turn == 1:
-                point = rules.perturbed(w, gradient, hypers, RULE, PLACES)
-            gradient, bad = gradients.gathered(
+                point = rules.perturbed(w, gradient, hypers, RULE, BLOCKS)
+            gradient, bad = gradients.accumulated(
                 bad, point, hypers, share, X, y, indices, rows, batch, scale, mine, t0 + s, seed, terms, INPUTS,
-                VALUE, VJP, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, PLACES, PERTURB == "sample")
+                VALUE, VJP, SHAPE, STRIDE, LOSS, NOISE, DRAWS, ONE, RULE, BLOCKS, PERTURB == "sample")
         if ONE != "none":
             if ONE == "common":
                 i = tl.load(indices + tl.arange(0, 1) + s)
@@ -152,8 +152,8 @@ def batches(W, lost, ids, order_ids, base, row, multiplier, X, y, indices, sigma
         else:
             if GRADIENT_NOISE != "none":
                 amplitude = per_step(gradient_noise, gradient_noise_row, gradient_noise_multiplier, net, live, steps, s)
-                gradient = rules.noisy(gradient, amplitude, hypers, seed, t0 + s, mine, RULE, PLACES, GRADIENT_NOISE)
-            w, carried = rules.update(alive, w, gradient, carried, hypers, rate, t0 + s, RULE, PLACES)
+                gradient = rules.noisy(gradient, amplitude, hypers, seed, t0 + s, mine, RULE, BLOCKS, GRADIENT_NOISE)
+            w, carried = rules.update(alive, w, gradient, carried, hypers, rate, t0 + s, RULE, BLOCKS)
         s += 1
     bad = state.broken(w)
     if BUFFERS > 0:

@@ -211,7 +211,7 @@ def test_what_a_plan_foresees_is_what_a_run_takes(fiber_card, name, memory, loca
         got = fs.train(plan)
     foreseen = budget(Work(run), 70, card)
     assert everything(got) == everything(fs.train(run.replace(backend="cpu")))
-    assert (foreseen.local > 0) == local and 0 < foreseen.once <= memory / 4
+    assert (foreseen.local > 0) == local and 0 < foreseen.at_once <= memory / 4
     assert card.most + foreseen.local <= memory and card.most > 0.1 * min(memory, 1 << 17)
 
 

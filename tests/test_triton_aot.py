@@ -60,14 +60,14 @@ def test_every_kernel_and_target_is_among_them(code):
     for case, counts in code.items():
         assert set(counts) == set(triton_aot.targets(case))
     found = {f"{module}.{function}" for module, function, *_ in triton_aot.OTHERS.values()}
-    assert found | {"metrics.losses.sums", "train.alone", "train.batches"} == launched()
+    assert found | {"metrics.losses.sums", "train.one_sample", "train.batches"} == launched()
 
 
 def test_launches_bind_the_types_that_are_compiled_here():
     """Everything Triton does for a launch but the launch itself, for every kernel, by the backend's own code."""
     ours = {"orders.drawn": "orders drawn", "orders.distinct": "orders distinct", "metrics.gram.add_layer": "gram",
             "metrics.sparsity.columns": "sparsity columns", "metrics.sparsity.merges": "sparsity merges",
-            "metrics.losses.sums": "losses diagonal 200", "train.alone": "diagonal 30",
+            "metrics.losses.sums": "losses diagonal 200", "train.one_sample": "diagonal 30",
             "train.batches": "diagonal 100 gd"}
     seen = printed("triton_launches.py")
     assert {name for name, _, _ in seen} == launched() == set(ours)

@@ -47,7 +47,7 @@ def test_weights_are_read_once_and_records_are_those_of_weights_at_home(name, dt
     want = fs.train(run.replace(backend="cpu"))
     np.testing.assert_array_equal(got.lost, want.lost)
     assert (want.lost >= 0).tolist() == [False, False, False, True, False]
-    monkeypatch.setattr(Tiles, "measure_held", lambda self, state, metric, positions: None)
+    monkeypatch.setattr(Tiles, "measure_state", lambda self, state, metric, positions: None)
     home = fs.train(run)
     assert len(reads) > 2
     np.testing.assert_array_equal(home.lost, got.lost)

@@ -29,7 +29,7 @@ def test_metrics_of_several_outputs_and_of_weights(name, dtype):
     state = BACKEND.load(plan, plan.start, np.full(NETWORKS, -1), plan.fresh_buffers())
     weights = run.model.unflatten(plan.start.astype("float64"))
     for metric in metrics:
-        got = place("triton", plan.work, plan.N).begin(plan).measure_held(state, metric, np.arange(NETWORKS))
+        got = place("triton", plan.work, plan.N).begin(plan).measure_state(state, metric, np.arange(NETWORKS))
         assert (got is None) == (run.model.outputs > 1 and metric in metrics[3:])
         if got is not None:
             want = metric.compute(run.model, weights, run.data, run.loss)

@@ -34,7 +34,7 @@ def ranks():
     run = ranked(sized(8000, 9))
     held = Held(run)
     measured = place("cuda", held.plan.work, held.plan.N).begin(held.plan)
-    return lambda: measured.measure_held(held.state, run.metrics[0], np.arange(run.networks))
+    return lambda: measured.measure_state(held.state, run.metrics[0], np.arange(run.networks))
 
 
 def _training(name):

@@ -43,7 +43,7 @@ struct KnownReLU2 : ReLU2<Tm, partials(h_)> {
   // A unit's weights `row` [D] and, behind them, its output weight.
   template <class X>
   FS_HD static V moved(V* row, X x, V g, V* residual, X next, V sum) {
-    const V old = once(row[D]), active = once(*residual), e = gate(active, g * old), a = fma(g, active, old);
+    const V old = loaded(row[D]), active = loaded(*residual), e = gate(active, g * old), a = fma(g, active, old);
     V z = V::set(0);
     row[D] = a;
     FS_UNROLL

@@ -4,14 +4,14 @@
 // The bits are those of core/general.h, which runs everything that this does not.
 #pragma once
 #include "../core/general.h"
-#include "../cpu/ahead.h"
+#include "../cpu/samples.h"
 
 namespace fs {
 
 // Spec: T, W lanes, LABELS (numbers in a row of y), model<Tm>() with forward and vjp, loss(given), whose
 // dloss(f, y, outputs, g) returns the lanes that are out of bounds, and update(), a rule that looks at each parameter
-// by itself (Update::each) or is plain. A rule that is not plain wants every derivative handed over once. KEPT: vectors
-// that a vector of networks keeps from step to step, for compiled/sweeps.h.
+// by itself (Update::each) or is plain. A rule that is not plain wants every derivative handed over once. RESIDUALS:
+// vectors of them that a vector of networks keeps from step to step, for compiled/sweeps.h.
 template <class Spec>
 class Steps {
  public:
@@ -21,8 +21,8 @@ class Steps {
   Steps(const GeneralJob<T>& all_, char* at) : all(all_), job(all_.job), keys(all_.job.seed) {
     for (int m = 0; m < side(all); ++m, at += group_bytes()) {
       group[m].w = reinterpret_cast<V*>(at), group[m].buffers = group[m].w + P;
-      group[m].kept = reinterpret_cast<V*>(at + line(ROWS * sizeof(V)));
-      group[m].ahead.place(at + line(ROWS * sizeof(V)) + line(Spec::KEPT * sizeof(V)), model().inputs());
+      group[m].residuals = reinterpret_cast<V*>(at + line(ROWS * sizeof(V)));
+      group[m].samples.lay_out(at + line(ROWS * sizeof(V)) + line(Spec::RESIDUALS * sizeof(V)), model().inputs());
     }
     residuals = reinterpret_cast<V*>(at);
   }
@@ -43,8 +43,8 @@ class Steps {
       part = steps_at_once(t, job.t1, most, 0);
       for (int m = 0; m < groups; ++m) {
         Group& q = group[m];
-        if (t == job.t0 || t % AHEAD == 0) draw_window<W>(job, keys, q.member, t, q.ahead.index);
-        step_sizes<W>(job, q.member, t, part, q.ahead.rate);
+        if (t == job.t0 || t % WINDOW == 0) draw_window<W>(job, keys, q.member, t, q.samples.index);
+        step_sizes<W>(job, q.member, t, part, q.samples.rate);
       }
       steps(t, part);
       FS_WORKED(work * part);
@@ -55,7 +55,7 @@ class Steps {
  protected:
   using Tm = Team<T, W, 1>;
   using V = typename Tm::V;
-  using A = Ahead<Tm, false>;
+  using A = Samples<Tm, false>;
   static constexpr auto model() { return Spec::template model<Tm>(); }
   static constexpr Update RULE = Spec::update();
   static constexpr int LABELS = Spec::LABELS, P = model().P(), OUTPUTS = model().outputs(),
@@ -71,9 +71,9 @@ class Steps {
     V *w, *buffers;  // [P], [RULE.buffers, P]
     u32 alive;       // bit per lane
     i64 member[W];   // position of each network in the job
-    A ahead;
+    A samples;
     V hyper[HYPERS];
-    V* kept;  // [Spec::KEPT], of a loop that needs them
+    V* residuals;  // [Spec::RESIDUALS], of a loop that needs them
   };
 
   const GeneralJob<T>& all;
@@ -85,7 +85,7 @@ class Steps {
 
   static constexpr i64 line(i64 bytes) { return (bytes + 63) / 64 * 64; }
   static i64 group_bytes() {
-    return line(ROWS * sizeof(V)) + line(Spec::KEPT * sizeof(V)) + line(A::bytes(model().inputs()));
+    return line(ROWS * sizeof(V)) + line(Spec::RESIDUALS * sizeof(V)) + line(A::bytes(model().inputs()));
   }
   static T* lane(V* rows, int g) { return reinterpret_cast<T*>(rows) + g; }
 
@@ -122,17 +122,17 @@ class Steps {
   }
 
   // Take the samples `which` [W] in hand as columns, and their labels.
-  FS_HD static void fetch(A& ahead, const Data<T>& data, const u32* which, V (&y)[LABELS]) {
+  FS_HD static void fetch(A& samples, const Data<T>& data, const u32* which, V (&y)[LABELS]) {
     constexpr int D = model().inputs();
     if constexpr (LABELS == 1 && D < 4) {  // where they may lie side by side
-      y[0] = ahead.fetch(data, which);
+      y[0] = samples.fetch(data, which);
       return;
     }
     const T* row[W];
     FS_UNROLL
     for (int g = 0; g < W; ++g) row[g] = data.X + which[g] * data.stride;
-    V* const to = ahead.spare;
-    ahead.spare = ahead.columns, ahead.columns = to;
+    V* const to = samples.spare;
+    samples.spare = samples.columns, samples.columns = to;
     FS_UNROLL
     for (int j = 0; j < D; j += W) {
       V r[W];
@@ -158,15 +158,15 @@ class Steps {
       bool died = false;
       for (Group *q = group, *end = group + groups; q < end; ++q) {
         V y[LABELS], out[OUTPUTS], g[OUTPUTS], *const w = q->w;
-        fetch(q->ahead, data, q->ahead.index + A::at(t + s), y);
-        const auto x = q->ahead.input();
+        fetch(q->samples, data, q->samples.index + A::at(t + s), y);
+        const auto x = q->samples.input();
         model().forward(w, x, residuals, out);
         const u32 bad = loss.dloss(out, y, OUTPUTS, g) & q->alive;
         if (__builtin_expect(bad != 0, 0)) {
           retire(*q, bad, t + s);
           died |= !q->alive;
         }
-        const V rate = q->ahead.rates(s);
+        const V rate = q->samples.rates(s);
         if constexpr (PLAIN) {
           for (int k = 0; k < OUTPUTS; ++k) g[k] = rate * g[k];
           model().vjp(w, x, g, residuals, Accumulate<V>{w});

@@ -8,7 +8,7 @@
 namespace fs {
 
 // Spec: as for Steps, and Sweep<Tm>::step(w, x, g, residuals, next, to, out): w += sum_j g_j dh_j/dw at x, of residuals
-// that the network left there; out = h(next), which leaves `to`. KEPT: twice the residuals.
+// that the network left there; out = h(next), which leaves `to`. RESIDUALS: of two samples.
 template <class Spec>
 class Sweeps : public Steps<Spec> {
   using Base = Steps<Spec>;
@@ -18,7 +18,7 @@ class Sweeps : public Steps<Spec> {
   using typename Base::T;
   using typename Base::Tm;
   using typename Base::V;
-  static constexpr int W = Base::W, OUTPUTS = Base::OUTPUTS, LABELS = Base::LABELS, R = Spec::KEPT / 2;
+  static constexpr int W = Base::W, OUTPUTS = Base::OUTPUTS, LABELS = Base::LABELS, R = Spec::RESIDUALS / 2;
 
   struct Hand {  // the sample in hand
     V out[OUTPUTS], y[LABELS];
@@ -36,17 +36,17 @@ class Sweeps : public Steps<Spec> {
     i64 t = job.t0;
     for (int m = 0; m < groups && t < job.t1; ++m) {
       Group& q = group[m];
-      draw_window<W>(job, keys, q.member, t, q.ahead.index);
-      Base::fetch(q.ahead, data, q.ahead.index + A::at(t), hand[m].y);
+      draw_window<W>(job, keys, q.member, t, q.samples.index);
+      Base::fetch(q.samples, data, q.samples.index + A::at(t), hand[m].y);
       hand[m].turn = 0;
-      model().forward(q.w, q.ahead.input(), q.kept, hand[m].out);
+      model().forward(q.w, q.samples.input(), q.residuals, hand[m].out);
     }
     for (int part; t < job.t1 && groups; t += part) {
       part = steps_at_once(t, job.t1, most, 1);
       for (int m = 0; m < groups; ++m) {
         Group& q = group[m];
-        if ((t + 1) % AHEAD == 0) draw_window<W>(job, keys, q.member, t + 1, q.ahead.index);
-        step_sizes<W>(job, q.member, t, part, q.ahead.rate);
+        if ((t + 1) % WINDOW == 0) draw_window<W>(job, keys, q.member, t + 1, q.samples.index);
+        step_sizes<W>(job, q.member, t, part, q.samples.rate);
       }
       steps(t, part);
       FS_WORKED(work * part);
@@ -55,7 +55,7 @@ class Sweeps : public Steps<Spec> {
   }
 
  private:
-  // Steps t .. t + count - 1; each begins with what the network says of its sample in hand.
+  // Steps t .. t + count - 1; each begins with the output at its sample in hand.
   __attribute__((noinline)) void steps(i64 t, int count) {
     const Data<T> data(job);
     const auto loss = Spec::loss(all.loss);
@@ -71,12 +71,12 @@ class Sweeps : public Steps<Spec> {
           this->retire(q, bad, t + s);
           died |= !q.alive;
         }
-        const V rate = q.ahead.rates(s);
+        const V rate = q.samples.rates(s);
         for (int k = 0; k < OUTPUTS; ++k) g[k] = rate * g[k];
-        const auto x = q.ahead.input();
-        Base::fetch(q.ahead, data, q.ahead.index + next, h.y);
-        V *const from = q.kept + h.turn * R, *const to = q.kept + (h.turn ^= 1) * R;
-        Spec::template Sweep<Tm>::step(q.w, x, g, from, q.ahead.input(), to, h.out);
+        const auto x = q.samples.input();
+        Base::fetch(q.samples, data, q.samples.index + next, h.y);
+        V *const from = q.residuals + h.turn * R, *const to = q.residuals + (h.turn ^= 1) * R;
+        Spec::template Sweep<Tm>::step(q.w, x, g, from, q.samples.input(), to, h.out);
       }
       if (__builtin_expect(died, 0)) close_up();
     }

@@ -1,4 +1,4 @@
-// Owns what gradient flow, dw/dt = -grad L(w), is told, and its Runge-Kutta pair: Dormand and Prince, orders 5 and 4.
+// Owns the parameters of gradient flow, dw/dt = -grad L(w), and its Runge-Kutta pair: Dormand and Prince, orders 5, 4.
 #pragma once
 #include "general.h"
 

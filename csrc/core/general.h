@@ -1,8 +1,8 @@
 // Owns the general training loop: any family, loss, rule and noise, one network a lane, a vector of networks at a time.
 //
 // Plain SGD and GD on squared losses of two families have loops of their own (cpu/fused.h, cuda/fused.h), which fuse
-// the step into the sweep; here a step is a gradient in rows of its own and what the rule makes of it. Who is parallel:
-// whoever holds the lanes; a GPU thread is one lane.
+// the step into the sweep; here a step is a gradient in rows of its own and what the rule makes of it. Parallel over
+// lanes; a GPU thread is one lane.
 #pragma once
 #include "job.h"
 #include "losses.h"
@@ -52,7 +52,7 @@ struct GeneralJob {
   const T* hyper[HYPERS];  // [N] each, or null
   int groups;              // named arrays of parameters, where they have numbers of their own
   const i32* ends;         // [2 groups + 1]
-  int room;                // numbers for the largest of the matrices
+  int scratch;             // numbers that Muon works in
   const T* each;           // [N, groups, EACH]
   const u32* counts;       // [count_rows, t1 - t0] samples of each step, of `batch` in a row; null if that many
   i64 count_rows;
@@ -73,12 +73,12 @@ template <class V>
 struct GeneralRows {
   V *w, *gradient, *point, *own;
   V* buffers;          // [buffers, P]
-  V *each, *room;      // [groups, EACH] and [room]
+  V *each, *scratch;   // [groups, EACH] and [scratch]
   V *numbers, *loss;   // [own.numbers] and [loss_numbers]
   V *residuals, *out;  // [model.residuals] and [o]
   V* dloss;            // [o] derivative of the loss
   V *y, *noisy;        // [labels] of the sample in hand, and with noise on them
-  V* drawn;            // [KEPT, 4] label noise of items 0 .. KEPT - 1 at this step and those that share its draws
+  V* drawn;            // [BLOCKS, 4] label noise of items 0 .. BLOCKS - 1 at this step and those that share its draws
   V *teacher_w, *teacher_residuals;  // the teacher's, if there is one
 };
 
@@ -110,7 +110,7 @@ class General {
   u32 alive;
 
  public:
-  static constexpr int KEPT = 64;
+  static constexpr int BLOCKS = 64;
 
   FS_HD General(const GeneralJob<T>& a, const Model& m, const Teacher* t, Feed& f, const GeneralRows<V>& rows)
       : all(a), job(a.job), rule(a.update), model(m), teacher(t), feed(f), r(rows) {
@@ -211,7 +211,7 @@ class General {
   // Draw t of the labels' noise for one item: a block serves some steps, and what is left of it is kept.
   FS_HD V label_noise(i64 t, u32 item) {
     const int steps = draws_of_block(all.label_noise.kind);
-    const bool keeps = item < KEPT;
+    const bool keeps = item < BLOCKS;
     V own[4], *z = keeps ? r.drawn + 4 * item : own;
     if (!keeps || t % steps == 0 || t == job.t0) block(all.label_noise, u32(t / steps), LABEL_NOISE, item, z);
     return z[t % steps];
@@ -268,7 +268,7 @@ class General {
     }
     return there;
   }
-  // What has no sample here has no derivative.
+  // Lanes without a sample here get no derivative.
   FS_HD void silence(u32 there) {
     for (int k = 0; k < model.outputs; ++k)
       for (int g = 0; g < G; ++g)
@@ -332,7 +332,7 @@ class General {
     if (__builtin_expect(bad != 0, 0)) retire(bad, t);
     add_noise(t);
     model.penalise(all.penalty, r.w, r.residuals, r.gradient);
-    const Groups<V> groups{all.groups, all.ends, r.each, r.room};
+    const Groups<V> groups{all.groups, all.ends, r.each, r.scratch};
     if constexpr (Model::STEPS)
       update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t, groups, [&](int begin, int end, V along) {
         r.numbers[0] = V::set(0) - along, r.numbers[1] = V::set(T(t));

@@ -14,7 +14,7 @@ struct Shape {
 // Layout: `lanes` networks side by side in a vector, or `team` lanes on one network. (1, 1) is scalar code.
 struct Layout {
   int lanes, team;
-  constexpr bool alone() const { return lanes == 1 && team == 1; }
+  constexpr bool scalar() const { return lanes == 1 && team == 1; }
 };
 
 // What `lost` says of a network that has a number that is not finite: it is lost at a step before the launch's end, or

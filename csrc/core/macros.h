@@ -30,7 +30,7 @@
 #define FS_UNROLL_ROWS FS_UNROLL
 #endif
 #else
-#if !defined(FS_HD)  // whoever wants quick compiles instead of quick code defines it as plain inline
+#if !defined(FS_HD)  // defined as plain inline where quick compiles count more than quick code
 #define FS_HD inline __attribute__((always_inline))
 #endif
 #define FS_HD_CALL __attribute__((noinline))
@@ -55,7 +55,7 @@ using i64 = long long;
 static_assert(sizeof(u32) == 4 && sizeof(u64) == 8, "fixed-width integers");
 
 // FS_WORKED(amount) says that about so many vectors were multiplied and added: on a CPU, where a call can be stopped,
-// somebody looks now and then whether it is to be (cpu/threads.h). Elsewhere it is nothing.
+// each thread looks now and then whether it was (cpu/threads.h). Elsewhere it is nothing.
 #if defined(FS_MODULE)
 extern __thread __attribute__((tls_model("initial-exec"))) i64 patience;  // work until the next look
 void look();
@@ -63,9 +63,9 @@ inline void worked(i64 amount) {
   if (__builtin_expect((patience -= amount) < 0, 0)) look();
 }
 #define FS_WORKED(amount) fs::worked(amount)
-#elif defined(FS_LIBRARY)  // a loop compiled at run time: the module says where to tell of its work
-static void (*told)(i64);
-#define FS_WORKED(amount) fs::told(amount)
+#elif defined(FS_LIBRARY)  // a loop compiled at run time: the module gives a function that is told of its work
+static void (*report_work)(i64);
+#define FS_WORKED(amount) fs::report_work(amount)
 #else
 #define FS_WORKED(amount)
 #endif

@@ -196,8 +196,8 @@ FS_HD Vec<T, W> split(Vec<T, W> x, Vec<T, W>& k) {
 // log x = k log 2 + log m.
 // float:  f = m - 1, log m = f - f^2 / 2 + f^3 p(f), p fitted on [sqrt(1/2) - 1, sqrt(2) - 1] to 2^-27.
 // double: log m = 2 atanh(s), s = (m - 1) / (m + 1), Taylor's series to s^25; no fma, so that
-// fastsgd/spec/elementary.py
-//         has the same bits, and with it every normal draw.
+//         fastsgd/spec/elementary.py has the same bits, and
+//         with it every normal draw.
 template <class T, int W>
 FS_HD Vec<T, W> log(Vec<T, W> x) {
   using V = Vec<T, W>;

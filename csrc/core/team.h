@@ -26,7 +26,7 @@ struct Team {
   }
   // In the general loop one lane works on a network alone: it takes every item of a loop, and waits for nobody.
   static constexpr bool COOPERATES = false;
-  using Alone = Team;
+  using OneLane = Team;
   FS_HD static constexpr int first() { return 0; }
   FS_HD static constexpr int step() { return 1; }
   FS_HD static void sync() {}

@@ -68,7 +68,7 @@ struct Vec<T, 1> {
 
 // x, read from memory once: GCC would fold the load into every instruction that uses x, and loads are what runs out.
 template <class T, int W>
-FS_HD Vec<T, W> once(Vec<T, W> x) {
+FS_HD Vec<T, W> loaded(Vec<T, W> x) {
 #if !defined(__CUDACC__)
   if constexpr (W > 1) asm("" : "+v"(x.a));
 #endif

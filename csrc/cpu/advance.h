@@ -48,12 +48,12 @@ constexpr bool tiles = false;
 template <class T, int W, int K>
 constexpr bool tiles<Diagonal<Team<T, W, 1>, K>> = W > 1;
 
-// Calls f(Block type, model) for the instance that fits. ALONE: of one network a lane of one number (alone.cpp).
+// Calls f(Block type, model) for the instance that fits. SCALAR: of one network a lane of one number (scalar.cpp).
 template <class Block>
 struct Of {
   using type = Block;
 };
-template <bool ALONE, class T, class F>
+template <bool SCALAR, class T, class F>
 void instance(const Job<T>& job, F f) {
   auto block = [&](auto team, auto one_row) {
     using Tm = decltype(team);
@@ -69,7 +69,7 @@ void instance(const Job<T>& job, F f) {
       f(Of<Block<Tm, M, ONE_ROW>>{}, m);
     });
   };
-  if constexpr (ALONE) {
+  if constexpr (SCALAR) {
     block(Team<T, 1, 1>{}, std::true_type{});
   } else {
     const bool shared = !job.first && (job.full || job.common >= 0 || (job.indices && job.index_rows == 1));
@@ -81,10 +81,10 @@ void instance(const Job<T>& job, F f) {
   }
 }
 
-template <bool ALONE, class T>
+template <bool SCALAR, class T>
 i64 bytes_of(const Job<T>& job) {
   i64 bytes = 0;
-  instance<ALONE>(job, [&](auto block, auto model) { bytes = decltype(block)::type::bytes(job, model); });
+  instance<SCALAR>(job, [&](auto block, auto model) { bytes = decltype(block)::type::bytes(job, model); });
   return bytes;
 }
 
@@ -99,9 +99,9 @@ std::vector<T> quads(const Job<T>& job, int width) {
   return out;
 }
 
-template <bool ALONE, class T>
+template <bool SCALAR, class T>
 void advance_living(const Job<T>& job, const std::vector<i64>& living) {
-  instance<ALONE>(job, [&](auto type, auto model) {
+  instance<SCALAR>(job, [&](auto type, auto model) {
     using B = typename decltype(type)::type;
     // Groups side by side hide latencies, but never at the price of an idle thread.
     const i64 count = i64(living.size()), vectors = (count + B::G - 1) / B::G;
@@ -134,14 +134,15 @@ inline void advance_compiled(const CompiledLoop& loop, const void* given, int la
   });
 }
 
-template <class T>
-i64 bytes_alone(const Job<T>& job);
-template <class T>
-void advance_alone(const Job<T>& job, const std::vector<i64>& living);
+// Those of scalar layouts are compiled in scalar.cpp.
+extern template i64 bytes_of<true>(const Job<float>&);
+extern template i64 bytes_of<true>(const Job<double>&);
+extern template void advance_living<true>(const Job<float>&, const std::vector<i64>&);
+extern template void advance_living<true>(const Job<double>&, const std::vector<i64>&);
 
 template <class T>
 i64 block_bytes(const Job<T>& job) {
-  return job.layout.alone() ? bytes_alone(job) : bytes_of<false>(job);
+  return job.layout.scalar() ? bytes_of<true>(job) : bytes_of<false>(job);
 }
 
 template <class T>
@@ -155,7 +156,7 @@ void advance(const Job<T>& given) {
   const auto together = quads(job, columns ? job.shape.d + job.shape.hidden_bias : 4);
   job.quads = together.empty() ? nullptr : together.data();
   if (job.loop.run) advance_compiled(job.loop, &job, job.layout.lanes, job.threads, living);
-  else if (job.layout.alone()) advance_alone(job, living);
+  else if (job.layout.scalar()) advance_living<true>(job, living);
   else advance_living<false>(job, living);
 }
 

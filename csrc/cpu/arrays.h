@@ -36,7 +36,7 @@ inline CompiledLoop loop_of(const pybind11::object& from, size_t given) {
   if (reinterpret_cast<i64 (*)()>(at("given"))() != i64(given))
     throw std::invalid_argument(
         "internal: the module and the headers that loops are compiled from are not of one kind");
-  reinterpret_cast<void (*)(void (*)(i64))>(at("hear"))(&work_elsewhere);
+  reinterpret_cast<void (*)(void (*)(i64))>(at("report_to"))(&work_elsewhere);
   return {reinterpret_cast<decltype(CompiledLoop::bytes)>(at("bytes")),
           reinterpret_cast<decltype(CompiledLoop::side)>(at("side")),
           reinterpret_cast<decltype(CompiledLoop::run)>(at("run"))};

@@ -115,14 +115,14 @@ void bind_advance_general(const py::dict& d) {
       all.update.uses |= 1u << h, all.hyper[h] = data<const T>(hyper[names[h]].cast<py::array>(), names[h], job.N);
   if (!d["each"].is_none()) {
     const auto ends = d["ends"].cast<py::array>();
-    all.groups = int(ends.size()) / 2, all.room = d["room"].cast<int>();
+    all.groups = int(ends.size()) / 2, all.scratch = d["scratch"].cast<int>();
     all.ends = data<const i32>(ends, "ends", -1),
     all.each = read.template array<const T>("each", job.N * all.groups * EACH);
     if (ends.size() != 2 * all.groups + 1 || all.groups < 1 || all.ends[0] != 0 || all.ends[all.groups] != job.P)
       throw std::invalid_argument("ends: are off");
     for (int k = 0; k < all.groups; ++k) {
       const int size = all.ends[k + 1] - all.ends[k], rows = all.ends[all.groups + 1 + k];
-      if (size < 1 || rows < 0 || (rows && size % rows) || (rows && all.room < schulz_numbers(rows, size / rows)))
+      if (size < 1 || rows < 0 || (rows && size % rows) || (rows && all.scratch < schulz_numbers(rows, size / rows)))
         throw std::invalid_argument("ends: are off");
     }
   }
@@ -226,11 +226,11 @@ void bind_advance_general(const py::dict& d) {
 }
 
 template <class T>
-i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_kept, int groups,
-                       int room, int numbers, int loss_numbers) {
+i64 bind_general_bytes(const py::dict& shape, int buffers, int labels, i64 batch, int penalty_residuals, int groups,
+                       int scratch, int numbers, int loss_numbers) {
   GeneralJob<T> all{};
   all.shape = family_of(shape), all.update.buffers = buffers, all.labels = labels, all.job.batch = batch;
-  all.penalty.residuals = penalty_kept, all.groups = groups, all.room = room, all.own.numbers = numbers,
+  all.penalty.residuals = penalty_residuals, all.groups = groups, all.scratch = scratch, all.own.numbers = numbers,
   all.loss_numbers = loss_numbers;
   return general_bytes(all);
 }

@@ -1,8 +1,8 @@
 // Owns gradient flow of any family: steps of an adaptive Runge-Kutta pair, one network a lane.
 //
-// A vector holds W
-// networks, each with a step size of its own. A step of the run is a stretch of time: steps of the pair end where it
-// ends. A lane whose network has come to the end takes the next one. Who is parallel: threads over networks.
+// A vector holds W networks, each with a step size of its own. A step of the run is a stretch of time: steps of the
+// pair end where it ends. A lane whose network has come to the end takes the next one. Parallel: threads over networks,
+// one network a lane.
 #pragma once
 #include "../core/flow.h"
 #include "general.h"
@@ -284,8 +284,8 @@ void flow_lanes(const FlowJob<T>& flow, const std::vector<i64>& living) {
       at += many * sizeof(Vec<T, W>);
     });
     Flow<T, W>(flow, *model, own).run([&] {
-      const i64 place = pieces.take();
-      return place < 0 ? place : living[place];
+      const i64 next = pieces.take();
+      return next < 0 ? next : living[next];
     });
   });
 }

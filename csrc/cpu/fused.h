@@ -4,7 +4,7 @@
 // group's sums hides behind the sweeps of the others.
 #pragma once
 #include "../core/rules/step.h"
-#include "ahead.h"
+#include "samples.h"
 
 namespace fs {
 
@@ -20,7 +20,7 @@ struct Block {
     V residual;         // h - y at the sample in hand
     u32 alive;          // bit per lane
     const i64* member;  // [G] position of each network in the job
-    Ahead<Tm, ONE_ROW> ahead;
+    Samples<Tm, ONE_ROW> samples;
   };
 
   const Job<T>& job;
@@ -29,7 +29,7 @@ struct Block {
   V *folded, *sum;         // [folds] and [sums], batches only
   V *residuals, *columns;  // [SIDE, residuals], and the samples [SIDE, inputs] where they are no rows, batches only
   u32* index;              // [4, batch, OWN], batches only: draws of four steps
-  int* place;              // [P] where a canonical parameter lives in a group's rows; ~place if it lives in every lane
+  int* slot;               // [P] where a canonical parameter lives in a group's rows; ~slot if it lives in every lane
   i64 member[MOST][G];
   u32 start[G];  // row at which the data set of a network begins, full batches only
   Group group[MOST];
@@ -44,10 +44,10 @@ struct Block {
     return most < 2 ? 2 : int(most);
   }
   static i64 group_bytes(const Model& model) {
-    return line((model.rows() + model.residuals()) * sizeof(V)) + line(Ahead<Tm, ONE_ROW>::bytes(model.inputs()));
+    return line((model.rows() + model.residuals()) * sizeof(V)) + line(Samples<Tm, ONE_ROW>::bytes(model.inputs()));
   }
   static i64 draws(const Job<T>& job) {
-    return batches(job) && !job.full ? 4 * job.batch * Ahead<Tm, ONE_ROW>::OWN : 0;
+    return batches(job) && !job.full ? 4 * job.batch * Samples<Tm, ONE_ROW>::OWN : 0;
   }
   static i64 batch_bytes(const Job<T>& job, const Model& model) {
     const i64 sample = model.residuals() + (ONE_ROW ? 0 : model.inputs());
@@ -62,16 +62,16 @@ struct Block {
     const int many = side(job, model);
     for (int m = 0; m < many; ++m, at += group_bytes(model)) {
       group[m].w = reinterpret_cast<V*>(at), group[m].residuals = group[m].w + model.rows();
-      group[m].ahead.place(at + line((model.rows() + model.residuals()) * sizeof(V)), model.inputs());
+      group[m].samples.lay_out(at + line((model.rows() + model.residuals()) * sizeof(V)), model.inputs());
     }
     folded = reinterpret_cast<V*>(at), sum = folded + model.folds(), residuals = sum + model.sums();
     columns = residuals + Model::SIDE * model.residuals(), at += batch_bytes(job, model);
     index = reinterpret_cast<u32*>(at), at += line((draws(job) + 8) * sizeof(u32));
-    place = reinterpret_cast<int*>(at);
+    slot = reinterpret_cast<int*>(at);
     for (int row = 0; row < model.rows(); ++row)
       for (int lane = 0; lane < Tm::L; ++lane) {
         const int p = model.at(row, lane);
-        if (p >= 0) place[p] = lane > 0 && p == model.at(row, 0) ? ~(row * Tm::W) : row * Tm::W + lane;
+        if (p >= 0) slot[p] = lane > 0 && p == model.at(row, 0) ? ~(row * Tm::W) : row * Tm::W + lane;
       }
   }
 
@@ -80,15 +80,15 @@ struct Block {
     const T* from = job.W + q.member[g] * job.P;
     T* to = reinterpret_cast<T*>(q.w) + g * Tm::L;
     for (int p = 0; p < model.P(); ++p) {
-      if (place[p] >= 0) to[place[p]] = from[p];
+      if (slot[p] >= 0) to[slot[p]] = from[p];
       else
-        for (int k = 0; k < Tm::L; ++k) to[~place[p] + k] = from[p];
+        for (int k = 0; k < Tm::L; ++k) to[~slot[p] + k] = from[p];
     }
   }
   void unpack(const Group& q, int g) {
     T* to = job.W + q.member[g] * job.P;
     const T* from = reinterpret_cast<const T*>(q.w) + g * Tm::L;
-    for (int p = 0; p < model.P(); ++p) to[p] = from[place[p] >= 0 ? place[p] : ~place[p]];
+    for (int p = 0; p < model.P(); ++p) to[p] = from[slot[p] >= 0 ? slot[p] : ~slot[p]];
   }
 
   // Pack `count` networks; network k of the block is at position(k) of the job.
@@ -114,7 +114,7 @@ struct Block {
   bool broken(const Group& q, int g) const {
     const T* from = reinterpret_cast<const T*>(q.w) + g * Tm::L;
     for (int p = 0; p < model.P(); ++p)
-      if (!finite(from[place[p] >= 0 ? place[p] : ~place[p]])) return true;
+      if (!finite(from[slot[p] >= 0 ? slot[p] : ~slot[p]])) return true;
     return false;
   }
   // Write back the living networks that have a lane in `which`, lost at step t or alive (-1); the broken ones stay as
@@ -139,7 +139,7 @@ struct Block {
     const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     for (int s = 0; s < count && groups; ++s) {
-      const int next = Ahead<Tm, ONE_ROW>::at(t + s + 1);
+      const int next = Samples<Tm, ONE_ROW>::at(t + s + 1);
       bool died = false;
       for (Group *q = group, *end = group + groups; q < end; ++q) {
         const u32 bad = beyond(q->residual, bound) & q->alive;
@@ -147,9 +147,10 @@ struct Block {
           retire(*q, bad, t + s);
           died |= !q->alive;
         }
-        const auto x = q->ahead.input();
-        const V y = q->ahead.fetch(data, q->ahead.index + next);
-        q->residual = sgd(model, q->w, x, q->residual, q->ahead.rates(s), dloss, q->residuals, q->ahead.input()) - y;
+        const auto x = q->samples.input();
+        const V y = q->samples.fetch(data, q->samples.index + next);
+        q->residual =
+            sgd(model, q->w, x, q->residual, q->samples.rates(s), dloss, q->residuals, q->samples.input()) - y;
       }
       if (__builtin_expect(died, 0)) compress();
     }
@@ -159,17 +160,17 @@ struct Block {
     const Data<T> data(job);
     for (int a = 0; a < groups && t < job.t1; ++a) {
       Group& q = group[a];
-      draw_window<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, q.ahead.index);
-      const V y = q.ahead.fetch(data, q.ahead.index + q.ahead.at(t));
-      q.residual = model.value(q.w, q.ahead.input(), q.residuals) - y;
+      draw_window<Samples<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, q.samples.index);
+      const V y = q.samples.fetch(data, q.samples.index + q.samples.at(t));
+      q.residual = model.value(q.w, q.samples.input(), q.residuals) - y;
     }
     const i64 work = i64(model.rows()) * MOST, most = work < LONG ? LONG / work : 1;
     for (int part; t < job.t1 && groups; t += part) {
       part = steps_at_once(t, job.t1, most, 1);
       for (int a = 0; a < groups; ++a) {
         Group& q = group[a];
-        if ((t + 1) % AHEAD == 0) draw_window<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t + 1, q.ahead.index);
-        step_sizes<G>(job, q.member, t, part, q.ahead.rate);
+        if ((t + 1) % WINDOW == 0) draw_window<Samples<Tm, ONE_ROW>::OWN>(job, keys, q.member, t + 1, q.samples.index);
+        step_sizes<G>(job, q.member, t, part, q.samples.rate);
       }
       steps(t, part);
       FS_WORKED(work * part);
@@ -180,16 +181,16 @@ struct Block {
   template <int R>
   u32 accumulate(const Model& model, const Data<T>& data, i64 t, i64 b, V dloss, T bound) {
     Group& q = group[0];
-    decltype(q.ahead.input()) x[R];
+    decltype(q.samples.input()) x[R];
     V y[R];
     FS_UNROLL
     for (int i = 0; i < R; ++i) {
-      constexpr int OWN = Ahead<Tm, ONE_ROW>::OWN;
+      constexpr int OWN = Samples<Tm, ONE_ROW>::OWN;
       u32 all[OWN];
       for (int g = 0; g < OWN; ++g) all[g] = u32(b + i) + start[g];
-      if constexpr (!ONE_ROW) q.ahead.spare = columns + i * q.ahead.width;
-      y[i] = q.ahead.fetch(data, job.full ? all : index + (t % 4 * job.batch + b + i) * OWN);
-      x[i] = q.ahead.input();
+      if constexpr (!ONE_ROW) q.samples.spare = columns + i * q.samples.width;
+      y[i] = q.samples.fetch(data, job.full ? all : index + (t % 4 * job.batch + b + i) * OWN);
+      x[i] = q.samples.input();
     }
     return accumulate_gradient(model, q.w, folded, x, y, dloss, bound, residuals, sum);
   }
@@ -206,8 +207,9 @@ struct Block {
     const i64 rows = model.rows(), most = R * (R * rows < LONG ? LONG / (R * rows) : 1);
     for (int g = 0; g < G; ++g) start[g] = begin(job, q.member[g]);
     for (i64 t = job.t0; t < job.t1 && q.alive; ++t) {
-      if (!job.full && (t == job.t0 || t % 4 == 0)) draw_batch<Ahead<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, index);
-      step_sizes<G>(job, q.member, t, 1, q.ahead.rate);
+      if (!job.full && (t == job.t0 || t % 4 == 0))
+        draw_batch<Samples<Tm, ONE_ROW>::OWN>(job, keys, q.member, t, index);
+      step_sizes<G>(job, q.member, t, 1, q.samples.rate);
       model.fold(q.w, folded);
       for (int r = 0; r < sums; ++r) sum[r] = V::set(0);
       u32 bad = 0;
@@ -220,7 +222,7 @@ struct Block {
       for (; b < job.batch; ++b) bad |= accumulate<1>(model, data, t, b, dloss, bound);
       if (__builtin_expect((bad & q.alive) != 0, 0)) retire(q, bad & q.alive, t);
       alignas(64) T rate[G];
-      for (int g = 0; g < G; ++g) rate[g] = q.ahead.rate[g] / T(job.batch);
+      for (int g = 0; g < G; ++g) rate[g] = q.samples.rate[g] / T(job.batch);
       if constexpr (G == 1) model.move(q.w, sum, V::set(*rate));
       else model.move(q.w, sum, V::load(rate));
       FS_WORKED(rows * (job.batch < most ? job.batch : most));

@@ -10,10 +10,10 @@ namespace fs {
 template <class T, int W>
 struct Feed {
   using V = Vec<T, W>;
-  using A = Ahead<Team<T, W, 1>, false>;
+  using A = Samples<Team<T, W, 1>, false>;
   const GeneralJob<T>& all;
   const Keys keys;
-  A ahead;
+  A samples;
   u32* index;  // [4, draws, W]
 
   static i64 line(i64 bytes) { return (bytes + 63) / 64 * 64; }
@@ -21,11 +21,11 @@ struct Feed {
     return line(A::bytes(inputs)) + line(4 * all.draws() * W * sizeof(u32));
   }
   Feed(const GeneralJob<T>& a, int inputs, char* at) : all(a), keys(a.job.seed) {
-    ahead.place(at, inputs);
+    samples.lay_out(at, inputs);
     index = reinterpret_cast<u32*>(at + line(A::bytes(inputs)));
   }
-  V* buffer() const { return ahead.columns; }
-  const V* inputs() const { return ahead.columns; }
+  V* buffer() const { return samples.columns; }
+  const V* inputs() const { return samples.columns; }
   void draw(const i64* positions, i64 t) {
     Job<T> plan = all.job;
     plan.batch = all.draws();
@@ -33,7 +33,7 @@ struct Feed {
   }
   const u32* which(i64 t, i64 b) const { return index + (t % 4 * all.draws() + b) * W; }
   void take(const u32* which, int labels, V* y) {
-    ahead.fetch_columns(Data<T>(all.job), which);
+    samples.fetch_columns(Data<T>(all.job), which);
     for (int k = 0; k < labels; ++k)
       for (int g = 0; g < W; ++g) reinterpret_cast<T*>(y + k)[g] = all.job.y[i64(which[g]) * labels + k];
   }
@@ -48,12 +48,12 @@ void each_row(const GeneralJob<T>& all, const Family<T, W>& m, const Family<T, W
               F f) {
   for (auto* one : {&rows.w, &rows.gradient, &rows.point, &rows.own}) f(m.P, *one);
   f(m.P * i64(all.update.buffers), rows.buffers);
-  f(all.groups * i64(EACH), rows.each), f(i64(all.room), rows.room), f(all.own.numbers, rows.numbers),
+  f(all.groups * i64(EACH), rows.each), f(i64(all.scratch), rows.scratch), f(all.own.numbers, rows.numbers),
       f(all.loss_numbers, rows.loss);
   f(m.residuals > all.penalty.residuals ? m.residuals : all.penalty.residuals, rows.residuals);
   for (auto* one : {&rows.out, &rows.dloss}) f(m.outputs, *one);
   for (auto* one : {&rows.y, &rows.noisy}) f(all.labels, *one);
-  f(all.label_noise.amplitude.base ? 4 * Loop<T, W>::KEPT : 0, rows.drawn);
+  f(all.label_noise.amplitude.base ? 4 * Loop<T, W>::BLOCKS : 0, rows.drawn);
   f(t ? t->P : 0, rows.teacher_w);
   f(t ? t->residuals : 0, rows.teacher_residuals);
 }

@@ -35,7 +35,7 @@ int rank_of(const Stack& A, const double* a, double rtol, double* scratch) {
   const int n = A.shorter(), K = A.longer();
   const size_t ld = tile::padded(n);
   double *B = scratch, *G = B + K * ld, *rest = G + ld * ld;  // B [K, ld]
-  const double most = jacobi::largest(jacobi::Alone{}, a, int(i64(A.m) * A.n));
+  const double most = jacobi::largest(jacobi::OneThread{}, a, int(i64(A.m) * A.n));
   if (most == 0) return 0;
   int exponent;
   (void)__builtin_frexp(most, &exponent);
@@ -43,7 +43,7 @@ int rank_of(const Stack& A, const double* a, double rtol, double* scratch) {
   else
     for (int i = 0; i < K; ++i)
       for (size_t j = 0; j < ld; ++j) B[i * ld + j] = j < size_t(n) ? a[i64(i) * n + j] : 0.0;
-  jacobi::scale(jacobi::Alone{}, B, int(K * ld), -exponent);
+  jacobi::scale(jacobi::OneThread{}, B, int(K * ld), -exponent);
   gram_matrix(B, K, n, G);
   return gram_rank(G, n, rtol, rest);
 }
@@ -93,7 +93,7 @@ void jacobi_values(const Stack& s, int threads, const Spectra& out) {
   for_all(s.N, threads, s.n * ld + 2 * most + jacobi_scratch_size(s.m, s.n), [&](i64 k, double* scratch) {
     double *sigma = scratch + s.n * ld, *rest = sigma + 2 * most;
     transpose(s.data + k * s.m * s.n, s.m, s.n, ld, scratch);
-    jacobi_singular_values(jacobi::Alone{}, scratch, nullptr, s.m, s.n, sigma, rest);
+    jacobi_singular_values(jacobi::OneThread{}, scratch, nullptr, s.m, s.n, sigma, rest);
     out.put(k, sigma, most);
   });
 }
@@ -130,7 +130,7 @@ void dense_values(const DenseShape& s, int m, const double* X, i64 N, const doub
   for_all(N, threads, dense_values_doubles(s, m) + 2 * k_all, [&](i64 k, double* scratch) {
     double *sigma = scratch + jacobian, *rest = sigma + 2 * k_all;
     dense_rows(at.points, W + k * P, scratch, rest);
-    jacobi_singular_values(jacobi::Alone{}, scratch, nullptr, rows, P, sigma, rest);
+    jacobi_singular_values(jacobi::OneThread{}, scratch, nullptr, rows, P, sigma, rest);
     out.put(k, sigma, k_all);
   });
 }

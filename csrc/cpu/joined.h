@@ -38,7 +38,7 @@ class Joined {
     for (int row = 0; row < rows; ++row)
       for (int lane = 0; lane < W; ++lane) {
         const int p = model.at(row, lane);
-        if (p >= 0) place[p] = row * W + lane;
+        if (p >= 0) slot[p] = row * W + lane;
       }
   }
 
@@ -59,16 +59,16 @@ class Joined {
       Bundle& q = bundle[m];
       draw(q, t);
       for (int n = 0; n < W; ++n) {
-        const u32 at = u32(t) % AHEAD;
+        const u32 at = u32(t) % WINDOW;
         const Row<Tm> x{job.X + q.row[n][1 + at]};
         lane(q.residual, n) = model.value(q.w + n * rows, x, nullptr)[0] - q.label[at][n];
       }
     }
     for (int part; t < job.t1 && bundles; t += part) {
-      part = steps_at_once(t, job.t1, AHEAD, 1);
+      part = steps_at_once(t, job.t1, WINDOW, 1);
       for (int m = 0; m < bundles; ++m) {
         Bundle& q = bundle[m];
-        if ((t + 1) % AHEAD == 0) draw(q, t + 1);
+        if ((t + 1) % WINDOW == 0) draw(q, t + 1);
         step_sizes<W>(job, q.member, t, part, q.rate[0]);
       }
       (this->*steps)(t, part);
@@ -79,13 +79,13 @@ class Joined {
   }
 
   struct Bundle {
-    V residual;                     // h - y at the sample in hand
-    alignas(64) T label[AHEAD][W];  // of the window's samples
-    alignas(64) T rate[AHEAD][W];   // -eta of the steps to come
-    u32 row[W][1 + AHEAD];          // where a sample's row begins in X: the one before the window, and the window's
-    i64 member[W];                  // position in the job
-    u32 alive;                      // bit per network
-    V* w;                           // [W, rows]
+    V residual;                      // h - y at the sample in hand
+    alignas(64) T label[WINDOW][W];  // of the window's samples
+    alignas(64) T rate[WINDOW][W];   // -eta of the steps to come
+    u32 row[W][1 + WINDOW];          // where a sample's row begins in X: the one before the window, and the window's
+    i64 member[W];                   // position in the job
+    u32 alive;                       // bit per network
+    V* w;                            // [W, rows]
   };
 
   const Job<T>& job;
@@ -97,7 +97,7 @@ class Joined {
   Rest rest;
   Bundle* bundle;
   int bundles = 0;
-  int place[VECTORS * 2 * W];  // [P] where a canonical parameter lives in a network's rows
+  int slot[VECTORS * 2 * W];  // [P] where a canonical parameter lives in a network's rows
 
   static i64 own_bytes(const Model& model) { return MOST * (sizeof(Bundle) + W * model.rows() * sizeof(V)); }
   static T& lane(V& v, int n) { return reinterpret_cast<T*>(&v)[n]; }
@@ -113,9 +113,9 @@ class Joined {
         q.member[n] = positions[k < count ? k : m * W];  // spare lanes shadow the bundle's first network
         const T* from = job.W + q.member[n] * job.P;
         T* to = reinterpret_cast<T*>(q.w + n * rows);
-        for (int p = 0; p < model.P(); ++p) to[place[p]] = from[p];
+        for (int p = 0; p < model.P(); ++p) to[slot[p]] = from[p];
         if (k < count) q.alive |= 1u << n;
-        q.row[n][AHEAD] = 0;
+        q.row[n][WINDOW] = 0;
       }
     }
   }
@@ -129,8 +129,8 @@ class Joined {
       const T* from = reinterpret_cast<const T*>(q.w + n * rows);
       T* to = job.W + q.member[n] * job.P;
       bool bad = false;
-      for (int p = 0; p < model.P(); ++p) bad |= !finite(from[place[p]]);
-      for (int p = 0; p < model.P() && !bad; ++p) to[p] = from[place[p]];
+      for (int p = 0; p < model.P(); ++p) bad |= !finite(from[slot[p]]);
+      for (int p = 0; p < model.P() && !bad; ++p) to[p] = from[slot[p]];
       job.lost[q.member[n]] = bad ? UNSETTLED : t;
     }
     q.alive &= ~which;
@@ -150,7 +150,7 @@ class Joined {
       __builtin_memcpy(b.w + n * rows, a.w + k * rows, rows * sizeof(V));
       __builtin_memcpy(b.row[n], a.row[k], sizeof b.row[n]);
       lane(b.residual, n) = lane(a.residual, k), b.member[n] = a.member[k];
-      for (int s = 0; s < AHEAD; ++s) b.label[s][n] = a.label[s][k];
+      for (int s = 0; s < WINDOW; ++s) b.label[s][n] = a.label[s][k];
       a.alive &= ~(1u << k), b.alive |= 1u << n;
     }
     bundles = (living + W - 1) / W;
@@ -160,10 +160,10 @@ class Joined {
   void draw(Bundle& q, i64 t) {
     for (int n = 0; n < W; ++n) {
       u32* row = q.row[n];
-      row[0] = row[AHEAD];
-      for (int s = 0; job.indices && s < AHEAD; ++s) row[1 + s] = 0;  // outside a replay any sample will do
+      row[0] = row[WINDOW];
+      for (int s = 0; job.indices && s < WINDOW; ++s) row[1 + s] = 0;  // outside a replay any sample will do
       draw_window<1>(job, keys, q.member + n, t, row + 1);
-      for (int s = 0; s < AHEAD; ++s) q.label[s][n] = job.y[row[1 + s]], row[1 + s] *= u32(job.stride);
+      for (int s = 0; s < WINDOW; ++s) q.label[s][n] = job.y[row[1 + s]], row[1 + s] *= u32(job.stride);
     }
   }
 
@@ -175,20 +175,20 @@ class Joined {
     const V dloss = V::set(job.dloss);
     const T bound = job.bound;
     const bool far = this->far;
-    alignas(64) T vjp[W];
+    alignas(64) T step[W];
     for (int s = 0; s < count; ++s) {
-      const int next = int(u32(t + s + 1) % AHEAD);
+      const int next = int(u32(t + s + 1) % WINDOW);
       for (Bundle *q = bundle, *end = bundle + bundles; q < end; ++q) {
         const u32 bad = beyond(q->residual, bound) & q->alive;
         if (__builtin_expect(bad != 0, 0)) retire(*q, bad, t + s);
         if (far) fetch(*q, next);
-        (V::load(q->rate[s]) * (dloss * q->residual)).store(vjp);
-        asm("" : "+m"(vjp));  // broadcasts are loads then, of which there are enough
+        (V::load(q->rate[s]) * (dloss * q->residual)).store(step);
+        asm("" : "+m"(step));  // broadcasts are loads then, of which there are enough
         V* const w = q->w;
-        const u32(*row)[1 + AHEAD] = q->row;
+        const u32(*row)[1 + WINDOW] = q->row;
         const V value = joined<V>([&](int n) {
           const Row<Tm> x{X + row[n][next]}, to{X + row[n][next + 1]};
-          return model.template pull_value_parts<C>(w + n * 2 * C, x, V::set(vjp[n]), to);
+          return model.template vjp_value_parts<C>(w + n * 2 * C, x, V::set(step[n]), to);
         });
         q->residual = value - V::load(q->label[next]);
       }
@@ -196,7 +196,7 @@ class Joined {
   }
   // Ask for the rows after the next.
   void fetch(const Bundle& q, int next) const {
-    if (next + 1 >= AHEAD) return;
+    if (next + 1 >= WINDOW) return;
     for (int n = 0; n < W; ++n) ask_for(job.X + q.row[n][next + 2], job.stride);
   }
 

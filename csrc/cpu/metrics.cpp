@@ -39,7 +39,7 @@ void scaled_values(const double* R, int m, int d, i64 N, int K, const double* pa
       diagonal_sizes(parts + k * K * d, K, d, d, s);
       for (int j = 0; j < d; ++j)
         for (size_t i = 0; i < ld; ++i) columns[j * ld + i] = i < size_t(m) ? R[i * d + j] : 0.0;
-      jacobi_singular_values(jacobi::Alone{}, columns, s, m, d, sigma, s);
+      jacobi_singular_values(jacobi::OneThread{}, columns, s, m, d, sigma, s);
       out.put(k, sigma, most);
     });
   });

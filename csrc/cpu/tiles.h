@@ -101,8 +101,8 @@ class Tiles {
     for (; i + R <= some; i += R) values<R>(i, y, bad);
     for (; i < some; ++i) values<1>(i, y, bad);
     int j = 0;
-    for (; j + M <= d; j += M) gather<M>(j, some);
-    for (; j < d; ++j) gather<1>(j, some);
+    for (; j + M <= d; j += M) accumulate<M>(j, some);
+    for (; j < d; ++j) accumulate<1>(j, some);
   }
 
   // A tile of values, by the tree of tree_sum: partial sums FIRST, FIRST + STEP, ...
@@ -114,11 +114,11 @@ class Tiles {
       for (int i = 0; i < S; ++i)
         for (int b = 0; b < B; ++b) s[i][b] = V::set(0);
       for (int c = FIRST; c < d; c += K) {
-        const V w0 = once(beta[c * B]), w1 = once(beta[c * B + 1]);
+        const V w0 = loaded(beta[c * B]), w1 = loaded(beta[c * B + 1]);
         FS_UNROLL
         for (int i = 0; i < S; ++i) {
-          const V xi = once(V::set(row[i][c]));
-          s[i][0] = once(fma(w0, xi, s[i][0])), s[i][1] = once(fma(w1, xi, s[i][1]));
+          const V xi = loaded(V::set(row[i][c]));
+          s[i][0] = loaded(fma(w0, xi, s[i][0])), s[i][1] = loaded(fma(w1, xi, s[i][1]));
         }
       }
       FS_UNROLL
@@ -151,17 +151,17 @@ class Tiles {
   }
   // sum += e x for S inputs from j on, samples in order.
   template <int S>
-  __attribute__((noinline)) void gather(int j, int some) {
+  __attribute__((noinline)) void accumulate(int j, int some) {
     V s[S][B];
     FS_UNROLL
     for (int m = 0; m < S; ++m)
       for (int b = 0; b < B; ++b) s[m][b] = sum[(j + m) * B + b];
     for (int i = 0; i < some; ++i) {
       const T* row = x[i] + j;
-      const V e0 = once(e[i * B]), e1 = once(e[i * B + 1]);
+      const V e0 = loaded(e[i * B]), e1 = loaded(e[i * B + 1]);
       FS_UNROLL
       for (int m = 0; m < S; ++m) {
-        const V xm = once(V::set(row[m]));
+        const V xm = loaded(V::set(row[m]));
         s[m][0] = fma(e0, xm, s[m][0]), s[m][1] = fma(e1, xm, s[m][1]);
       }
     }

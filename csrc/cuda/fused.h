@@ -17,7 +17,7 @@
 #include "../core/models/relu2.h"
 #include "../core/rules/step.h"
 #include "../core/rules/update.h"
-#include "ahead.h"
+#include "samples.h"
 
 namespace fs {
 
@@ -28,7 +28,7 @@ struct Fused {
   using Tm = Lanes<T, L>;
   using V = typename Tm::V;
   FS_HD static constexpr auto model() { return Spec::template model<Tm>(); }
-  static constexpr int ROWS = model().rows(), KEPT = model().residuals() + 1, INPUTS = model().inputs(),
+  static constexpr int ROWS = model().rows(), RESIDUALS = model().residuals() + 1, INPUTS = model().inputs(),
                        SIZE = Spec::SPREADS ? Tm::vectors(INPUTS) : INPUTS;
   // Column of a row's label; where inputs are spread, each lane has one of its own from here on.
   static constexpr int LABEL = Spec::SPREADS ? L * SIZE : INPUTS;
@@ -37,9 +37,9 @@ struct Fused {
   struct alignas(PACK * sizeof(T)) Pack {
     T a[PACK];
   };
-  using X = Either<Spec::HOLDS, Held<Tm, SIZE>, Lying<Tm>>;
+  using X = Either<Spec::HOLDS, InRegisters<Tm, SIZE>, InMemory<Tm>>;
   using Order = Either<Spec::TABLE, Listed<T>, Drawn<T, L>>;
-  using Alone = Team<T, 1, 1>;  // a rule works on each parameter by itself
+  using OneLane = Team<T, 1, 1>;  // a rule works on each parameter by itself
   static constexpr int CARRIED = Spec::CARRIES ? Spec::BUFFERS * ROWS : 0;
   using Items = Either<Spec::FULL, All, Either<Spec::TABLE, ListedItems<T>, DrawnItems<T, L>>>;
   template <int ODD>
@@ -52,7 +52,7 @@ struct Fused {
   i64 k;
   int lane;
   bool alive;
-  V w[ROWS], residuals[KEPT], carried[CARRIED + 1], hyper[Spec::CARRIES ? HYPERS : 1];
+  V w[ROWS], residuals[RESIDUALS], carried[CARRIED + 1], hyper[Spec::CARRIES ? HYPERS : 1];
 
   FS_DEVICE explicit Fused(const Launch<T>& job_) : job(job_) {
     x = job.X;
@@ -119,16 +119,16 @@ struct Fused {
 
   FS_DEVICE X input(const T* row) const {
     if constexpr (Spec::HOLDS) {
-      X held;
+      X in;
       FS_UNROLL_ROWS
       for (int c = 0; c < PACKED; c += PACK) {
         const Pack pack = *reinterpret_cast<const Pack*>(row + lane * (PACK - 1) + c * L);
         FS_UNROLL
-        for (int i = 0; i < PACK; ++i) held.x[c + i] = V::set(pack.a[i]);
+        for (int i = 0; i < PACK; ++i) in.x[c + i] = V::set(pack.a[i]);
       }
       FS_UNROLL_ROWS
-      for (int c = PACKED; c < SIZE; ++c) held.x[c] = V::set(row[Spec::SPREADS ? c * L : c]);
-      return held;
+      for (int c = PACKED; c < SIZE; ++c) in.x[c] = V::set(row[Spec::SPREADS ? c * L : c]);
+      return in;
     } else {
       return X{row};
     }
@@ -188,7 +188,8 @@ struct Fused {
       const i64 now = job.t0 + (t - u32(job.t0));
       if (any_team<L>(bad)) retire(bad, now);
       model().derivative(w, in, dloss * r, residuals, gradient);
-      update<Alone>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now, Groups<V>{});
+      update<OneLane>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now,
+                      Groups<V>{});
     };
     u32 t = u32(job.t0);
     if constexpr (Spec::update().divides()) {  // too long a step to stand in the code twice

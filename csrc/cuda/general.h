@@ -11,9 +11,9 @@
 // (each a `Whole`), has_teacher, update(), loss (kind), LABELS, BUFFERS, PLAIN (steps go
 // straight into the parameters), FULL, TABLE, STAGED, SETS, FRESH, inputs(), OWN_INPUTS (whether inputs or teachers
 // differ between networks), LABEL_NOISE and GRADIENT_NOISE (0 none, else 1 + the kind), ONE, GROUPS (arrays of
-// parameters that have numbers of their own, or 0), ROOM (numbers for the largest matrix), RAGGED (whether steps have
-// samples of different number), OWN (numbers that a rule which was traced takes, or 0), LOSSES (numbers of a network's
-// own loss, or 0).
+// parameters that have numbers of their own, or 0), SCRATCH (numbers that Muon works in), RAGGED (whether
+// steps have samples of different number), OWN (numbers that a rule which was traced takes, or 0), LOSSES (numbers of a
+// network's own loss, or 0).
 #pragma once
 #include "../core/functions.h"
 #include "../core/general.h"
@@ -30,7 +30,7 @@ using Work = Either<LANES == 1, Team<T, 1, 1>, Together<T, LANES>>;
 // What a program has of traced losses and penalties, unless it says otherwise.
 struct NothingOwn {
   static constexpr bool OWN_LOSS = false, OWN_PENALTY = false, OWN_RULE = false;
-  static constexpr int KEPT = 0;  // rows that a penalty needs
+  static constexpr int PENALTY_ROWS = 0;  // rows that a penalty needs
 };
 
 // A model as the general loop sees it; Made::model() is its shape, known to the compiler. OWN_LOSS, OWN_PENALTY,
@@ -41,7 +41,7 @@ struct Whole {
   using V = typename Tm::V;
   FS_HD static constexpr auto model() { return Made::template model<Tm>(); }
   static constexpr int P = model().P(), inputs = model().inputs(), outputs = model().outputs();
-  static constexpr int residuals = model().residuals() > Made::KEPT ? model().residuals() : Made::KEPT;
+  static constexpr int residuals = model().residuals() > Made::PENALTY_ROWS ? model().residuals() : Made::PENALTY_ROWS;
   static constexpr bool MOVES = false, STEPS = Made::OWN_RULE;
   FS_DEVICE static constexpr bool moves() { return MOVES; }
 
@@ -152,13 +152,13 @@ FS_DEVICE void general_network(const Launch<typename Spec::T>& job, i64 k, const
   r.w = take(M::P);
   r.gradient = take(Spec::PLAIN ? 0 : M::P), r.point = take(rule.perturb == Update::NONE ? 0 : M::P);
   r.own = take(rule.perturb == Update::SAMPLE ? M::P : 0), r.buffers = take(Spec::BUFFERS * M::P);
-  r.each = take(Spec::GROUPS * EACH), r.room = take(Spec::ROOM), r.numbers = take(Spec::OWN),
+  r.each = take(Spec::GROUPS * EACH), r.scratch = take(Spec::SCRATCH), r.numbers = take(Spec::OWN),
   r.loss = take(Spec::LOSSES);
   r.residuals = take(M::residuals), r.teacher_w = take(Spec::has_teacher ? G::P : 0),
   r.teacher_residuals = take(Spec::has_teacher ? G::residuals : 0);
   V* const x = take(M::inputs);
   V out[M::outputs], dloss[M::outputs], labels[Spec::LABELS], noisy[Spec::LABELS];
-  V drawn[Spec::LABEL_NOISE ? 4 * Loop::KEPT : 1];
+  V drawn[Spec::LABEL_NOISE ? 4 * Loop::BLOCKS : 1];
   r.out = out, r.dloss = dloss, r.y = labels, r.noisy = noisy, r.drawn = drawn;
   const auto all = general_job<Spec>(job);
   if constexpr (Spec::SETS) X += job.first[k] * job.stride, y += job.first[k] * Spec::LABELS;

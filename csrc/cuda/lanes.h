@@ -38,14 +38,15 @@ FS_DEVICE bool any_team(bool yes) {
   else return __any_sync(WARP, yes);
 }
 
-// All B threads of a block on one network, in the general loop: rows lie in memory that they share, and who is first()
-// takes every step()-th item of a loop. A sum's partials are formed by the first lanes, then halved across them.
+// All B threads of a block on one network, in the general loop: rows lie in memory that they share, and a thread
+// takes every step()-th item of a loop from first() on. A sum's partials are formed by the first lanes, then halved
+// across them.
 template <class T_, int B>
 struct Together {
   static_assert(B % 32 == 0, "whole warps");
   using T = T_;
   using V = Vec<T, 1>;
-  using Alone = Team<T, 1, 1>;
+  using OneLane = Team<T, 1, 1>;
   static constexpr int W = 1, L = 1, networks = 1;
   static constexpr bool COOPERATES = true;
   static constexpr int SLOT = 16 / sizeof(T);  // numbers of shared memory through which a sum reaches all warps
@@ -89,7 +90,7 @@ FS_DEVICE T* stage(T* shared, const T*& x, i64 count) {
 
 // An input in registers: the team's share of it where the family spreads inputs, else all of it.
 template <class Tm, int SIZE>
-struct Held {
+struct InRegisters {
   using V = typename Tm::V;
   V x[SIZE];
   FS_DEVICE V own(int c) const { return x[c]; }
@@ -98,7 +99,7 @@ struct Held {
 
 // An input where it lies, for what has too many to hold: from the lane's first on where the family spreads inputs.
 template <class Tm>
-struct Lying {
+struct InMemory {
   using V = typename Tm::V;
   const typename Tm::T* x;
   FS_DEVICE V own(int c) const { return V::set(x[c * Tm::L]); }

@@ -42,7 +42,7 @@ struct Launch {
   i64 count_rows;
   const T* losses;        // [N, LOSSES] where networks have losses of their own
   const T* constants;     // [N, OWN - 2] of a rule that was traced
-  T* scratch;             // [blocks, ROWS] where blocks keep rows that shared memory has no room for
+  T* scratch;             // [blocks, ROWS] where blocks keep rows that do not fit in shared memory
   Number<T> factor;       // of the loss
   const double* density;  // [N] of inputs made here, their scale [N], and teachers [N, P of the teacher], in programs
   const T *scale, *teachers;  // with OWN_INPUTS; null where networks have them in common

@@ -14,11 +14,11 @@ class Backend:
     choose(work, N, tuning, reserved): (Tuning with every choice made, {what: bytes}, reasons); PlanError for a choice
         that it lacks. reserved: what measuring takes of its memory, as its measure.Place says
     quicken(work, N, tuning, seconds): (Tuning, reasons) of a run that may have a time loop of its own, compiled before
-        it begins; seconds: function () -> those that training is expected to take, None where nobody knows
+        it begins; seconds: function () -> expected seconds of training, None where they are unknown
     load(plan, weights, lost, buffers, reserved): a state holding weights [N, P], lost [N] and the rule's buffers
         [N, K, P]
-    table_bytes(plan): what `advance` has to be given, or makes, of tables for one step before it begins; the kernels
-        draw what is not there
+    table_bytes(plan): bytes of the tables that `advance` needs for one step; the kernels draw what is in no
+        table
     advance(state, segment): move the networks that are not lost over a Segment; one that gets a weight or a buffer
         that is not finite stays as it was at the segment's start, and is UNSETTLED (see fastsgd/settle.py).
         KeyboardInterrupt may come in the middle: then the state is worth nothing
@@ -40,7 +40,7 @@ class Backend:
         raise NotImplementedError
 
     def refuse(self, tuning, names, hint=""):
-        """Raise PlanError for a choice that this backend has not."""
+        """Raise PlanError for a choice that this backend does not have."""
         for name in names:
             given = getattr(tuning, name)
             if given not in (None, False):

@@ -33,7 +33,7 @@ def _hidden_bias(form):
 
 
 def shape(work, module, dtype=None):
-    """The model as the general loop is told of it: its form, or addresses of what was traced."""
+    """The model for the general loop: its form, or addresses of its traced functions."""
     return own.shape(work.run, module, "model", dtype or work.dtype) if work.form is None else work.form.described()
 
 
@@ -135,7 +135,7 @@ class CPU(Backend):
         words = why or "as asked for"
         try:
             if tuning.compiled is None:
-                long = not why and N * work.run.steps * (work.P + 10) > SHORT * tuning.threads  # looked at for nothing
+                long = not why and N * work.run.steps * (work.P + 10) > SHORT * tuning.threads  # else not worth a look
                 pays, words = (compiled.pays(work, module, seconds() or 0.0) if long else
                                (False, why or "too short a run"))
                 if not pays:
@@ -226,13 +226,13 @@ def _general_bytes(work, module):
     penalty = _penalty(work, module)
     most = getattr(module, f"general_bytes_{work.dtype}")(
         shape(work, module), len(work.buffers), work.labels, batch, penalty["residuals"] if penalty else 0,
-        work.groups, work.room, 2 + len(work.constants) if work.traits["function"] else 0,
+        work.groups, work.scratch, 2 + len(work.constants) if work.traits["function"] else 0,
         work.losses)
     return most + (8 * work.P * work.item * module.lanes[work.dtype] if work.flows else 0)  # rows of the pair's stages
 
 
 def _penalty(work, module):
-    """The run's penalty as the loop is told of it, None without one."""
+    """The run's penalty for the general loop, None without one."""
     if work.run.rule.penalty is None:
         return None
     program, library = own.libraries(work.run, module)["penalty", work.dtype]
@@ -240,7 +240,7 @@ def _penalty(work, module):
 
 
 def _own_rule(plan, module):
-    """A rule of one's own as the loop is told of it, None without one."""
+    """A user's own rule for the general loop, None without one."""
     work = plan.work
     if not work.traits["function"]:
         return None
@@ -261,7 +261,7 @@ def _fresh(plan, module):
 
 
 def _noises(plan, segment):
-    """{name: the noise as the loop is told of it, None without it}."""
+    """{name: noise for the general loop, None without it}."""
     out = {}
     for name in ("label_noise", "gradient_noise"):
         record = plan.work.noises.get(name)
@@ -275,7 +275,7 @@ def _noises(plan, segment):
 
 
 def _flow(state):
-    """What gradient flow is told besides, None for other rules."""
+    """More for gradient flow, None for other rules."""
     plan, work = state.plan, state.plan.work
     if not work.flows:
         return None
@@ -290,9 +290,9 @@ def _advance_general(state, segment):
     each = None if plan.each is None else plan.each.astype(dtype)
     buffers = state.buffers[:, :0] if work.flows else state.buffers  # what flow carries is no row of the rule's
     getattr(module, f"advance_general_{dtype}")({
-        **_told(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes, "threads": plan.tuning.threads,
-        "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights, "buffers": buffers,
-        "flow": _flow(state), "fresh": _fresh(plan, module),
+        **_every_launch(work, module), **_noises(plan, segment), "lanes": plan.tuning.lanes,
+        "threads": plan.tuning.threads, "t0": segment.t0, "t1": segment.t1, "ids": plan.keys, "W": state.weights,
+        "buffers": buffers, "flow": _flow(state), "fresh": _fresh(plan, module),
         "lost": state.lost, "rate": (plan.base.astype(dtype), plan.row, segment.multiplier),
         "hyper": {name: plan.numbers[name].astype(dtype) for name in work.hyper}, "bound": work.bound,
         "own": _own_rule(plan, module), "losses": None if plan.losses is None else plan.losses.astype(dtype),
@@ -302,11 +302,11 @@ def _advance_general(state, segment):
         "common": work.common, "seed": work.run.seed, "loop": state.loop if plan.tuning.compiled else None})
 
 
-def _told(work, module):
-    """What the general loop is told of a run at every launch alike."""
+def _every_launch(work, module):
+    """Arguments of the general loop that are the same at every launch of a run."""
     traced = own.libraries(work.run, module)["loss", work.dtype][1].entries if work.loss == "traced" else {}
     return {"shape": shape(work, module), "buffer_count": 0 if work.flows else len(work.buffers), **work.traits,
-            "fixed": work.fixed, "ends": work.ends, "room": work.room, "loss": work.loss, **traced,
+            "fixed": work.fixed, "ends": work.ends, "scratch": work.scratch, "loss": work.loss, **traced,
             "labels": work.labels, "penalty": _penalty(work, module), "factor": work.factor,
             "loss_weights": work.loss_weights}
 
@@ -336,7 +336,7 @@ def _compare(work, module, library):
                 multiplier=multiplier, dloss=2 * work.factor, loop=loop)
         else:
             getattr(module, f"advance_general_{dtype}")(
-                {**shared, **_told(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
+                {**shared, **_every_launch(work, module), "lanes": module.lanes[dtype], "W": W, "buffers": buffers,
                  "lost": lost, "rate": (base, row, multiplier), "label_noise": None, "gradient_noise": None,
                  "hyper": {name: np.full(N, HYPER.get(name, 0.5), dtype) for name in work.hyper}, "each": None,
                  "own": None, "losses": None, "counts": None, "flow": None, "fresh": None, "loop": loop})

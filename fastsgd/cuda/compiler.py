@@ -26,7 +26,7 @@ def built(program):
 def compiled(program, arch):
     """Machine code of a program for an architecture, e.g. "sm_90", from the cache or by NVRTC.
 
-    Raises BackendUnavailable where it is not kept and NVRTC is not to be had.
+    Raises BackendUnavailable where it is not in the cache and there is no NVRTC.
     """
     kept = cache_folder() / "cuda" / f"{program.key}.{arch}.cubin"
     code = _read(kept)

@@ -71,7 +71,7 @@ class Driver:
     def launch(self, kernel, blocks, threads, shared, stream, job):
         """Launch a Kernel that takes the struct `job` by value.
 
-        Its context is made current: in a thread of its own, torch's choice of a device alone does not do that.
+        Makes the kernel's context current, which torch's choice of a device alone does not do in a new thread.
         """
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(job))
         self("cuCtxSetCurrent", kernel.context)

@@ -96,7 +96,7 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
 
 
 def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels, buffers, plain, full, table, staged,
-            sets, inputs, label_noise, gradient_noise, one, own_inputs=False, groups=0, room=0, ragged=False, own="",
+            sets, inputs, label_noise, gradient_noise, one, own_inputs=False, groups=0, scratch=0, ragged=False, own="",
             own_loss=False, penalty_rows=None, rule_numbers=0, losses=0):
     """The general loop of csrc/cuda/general.h, everything about the run but its numbers built in.
 
@@ -105,7 +105,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     model, teacher: C++ of a family's shape, `teacher` None without one; update: C++ of a fs::Update's fields
     inputs: None or C++ of a fs::Inputs; own_inputs: whether these or teachers differ between networks
     label_noise, gradient_noise: 0 none, else 1 + its number in the contract
-    groups: named arrays of parameters that have numbers of their own; room: numbers for the largest of the matrices
+    groups: named arrays of parameters that have numbers of their own; scratch: numbers that Muon works in
     ragged: steps have samples of different number
     own: C++ of what was traced, structs in namespace fs::own; own_loss: whether the loss is one; penalty_rows: rows
         that a penalty needs, None without one; rule_numbers: that a rule takes, 0 without one
@@ -115,7 +115,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
     shapes = {"Made": model} | ({"Teaching": teacher} if teacher else {})
     owns = {"OWN_LOSS": own_loss, "OWN_PENALTY": penalty_rows is not None, "OWN_RULE": rule_numbers > 0}
     traced = (f"  {constants('bool', **{name: boolean(there) for name, there in owns.items()})}\n"
-              f"  {constants('int', KEPT=penalty_rows or 0)}\n"
+              f"  {constants('int', PENALTY_ROWS=penalty_rows or 0)}\n"
               + "".join(f"  template <class Tm>\n  using {name} = fs::own::{name}<Tm>;\n" for name, there in (
                   ("Loss", own_loss), ("Penalty", penalty_rows is not None), ("Rule", rule_numbers > 0)) if there))
     made = f"namespace fs {{\nnamespace own {{\n{own}}}\n}}\n" if own else ""
@@ -126,7 +126,7 @@ def general(model, dtype, *, lanes, rows, shares, teacher, update, loss, labels,
              "STAGED": staged, "SETS": sets, "FRESH": inputs is not None, "OWN_INPUTS": own_inputs, "ONE": one,
              "RAGGED": ragged}
     numbers = {"LANES": lanes, "ROWS": rows, "LABELS": labels, "BUFFERS": buffers, "LABEL_NOISE": label_noise,
-               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "ROOM": room, "OWN": rule_numbers,
+               "GRADIENT_NOISE": gradient_noise, "GROUPS": groups, "SCRATCH": scratch, "OWN": rule_numbers,
                "LOSSES": losses}
     spec = (f"{made}struct Spec {{\n  using T = {T};\n  using Tm = fs::Work<T, {lanes}>;\n"
             f"  using Model = fs::Whole<Tm, Made>;\n"
@@ -151,8 +151,8 @@ def orders():
 def common():
     """The programs that are built ahead of time: plain SGD on the systems that people sweep, with N >= 1e5 networks.
 
-    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name; `fastsgd.backends.cuda.layout` chooses
-    the rest of what is spelled here, and a test holds the two together.
+    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name; The other choices are
+    those that `fastsgd.backends.cuda.layout` makes; a test compares them.
     """
     plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
     out = [orders()]

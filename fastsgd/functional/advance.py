@@ -1,4 +1,4 @@
-"""Owns the step without a plan of the user's: networks in an array are moved where they lie."""
+"""Owns steps without a plan: networks in a user's array are moved in place."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +47,7 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     buffers [N, K, P]: what the rule carries from step to step, also changed in place; `fresh_buffers` makes them
     threads: 1 .. 4096
     Returns lost [N] int64. Keep `model`, `rule` and `loss` from call to call: a call with new ones plans anew, which
-    takes a millisecond. Ctrl-C in the middle leaves params of no worth.
+    takes a millisecond. After Ctrl-C in the middle params are worth nothing.
     Raises SpecError, PlanError or BackendUnavailable before anything is moved.
     """
     W = in_place(params, "params", (None, model.P))

@@ -20,7 +20,7 @@ from .arrays import alike
 
 
 def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None) -> Any:
-    """Values [...] of a metric of networks with parameters [..., P], as `fs.train` records them: from them, in float64.
+    """Values [...] of a metric of networks with parameters [..., P], as `fs.train` records them, in float64.
 
     metric: from fs.metrics, or a function of (params, data); not one that compares with a run's start
     params: {name: [..., *shape]} or flat [..., P], float32 or float64; networks that are not finite get NaN

@@ -5,7 +5,7 @@ from ..trace import compiler
 from . import own
 
 FOLDERS = ("core", "cpu", "compiled")  # of headers that a loop may include
-NAMES = {name: f"fs_{name}" for name in ("given", "hear", "bytes", "side", "run")}
+NAMES = {name: f"fs_{name}" for name in ("given", "report_to", "bytes", "side", "run")}
 SMALL = 600  # parameters up to which loops over them are written out, and a loop of ours gains
 FEW_INPUTS = 3  # of a two-layer ReLU network's fused loop, hidden bias included, up to which it gains
 # The time of the prebuilt loop over that of the compiled one, on the side of caution. Measured on Zen 3, AVX2, float32:
@@ -47,17 +47,17 @@ def gains(work):
 
 
 def pays(work, module, seconds):
-    """Whether a compiled loop saves more of so many expected seconds than it takes to come by; and why, in words."""
+    """Whether a compiled loop saves more of the expected seconds than making it takes; and why, in words."""
     gain = gains(work)
     saved = seconds * (1 - 1 / gain)
     if gain == 1:
         return False, "nothing was measured to gain by it"
     if saved <= CHECK_SECONDS:
         return False, "too short a run to gain by it"
-    kept = compiler.is_kept(unit(work, module), module.isa, FOLDERS)
-    cost = CHECK_SECONDS if kept else SECONDS[kind(work)]
+    ready = compiler.is_kept(unit(work, module), module.isa, FOLDERS)
+    cost = CHECK_SECONDS if ready else SECONDS[kind(work)]
     words = f"it would save about {saved:.2g} s of {seconds:.2g}, " + (
-        "and is compiled already" if kept else f"compiling takes about {cost:.2g}")
+        "and is compiled already" if ready else f"compiling takes about {cost:.2g}")
     return saved > cost, words
 
 
@@ -83,17 +83,17 @@ def _relu2(work, T, W):
 
 def _steps(work, T, W):
     parts = {what: part.program for what, part in own.parts(work.run).items() if what in ("model", "loss")}
-    texts, kept, loop, sweep = {what: program.text for what, program in parts.items()}, 0, "Steps", ""
+    texts, residuals, loop, sweep = {what: program.text for what, program in parts.items()}, 0, "Steps", ""
     if "model" in parts and work.plain:
         texts["model"] += parts["model"].sweep
-        kept, loop = 2 * parts["model"].rows, "Sweeps"
+        residuals, loop = 2 * parts["model"].rows, "Sweeps"
         sweep = "  template <class Tm>\n  using Sweep = model::Sweep<Tm>;\n"
     structs = "".join(f"namespace {what} {{\nusing namespace fs;\n{text}}}\n" for what, text in texts.items())
     network = "model::Model<Tm>{}" if work.form is None else work.form.text()
     loss = ("fs::KnownTraced<T, loss::Loss<fs::Team<T, W, 1>>>{given.bound}" if work.loss == "traced" else
             f"fs::known_loss<T, fs::Loss<T>::{work.loss.upper()}>(given)")
     return (f"namespace {{\n{structs}struct Spec {{\n  using T = {T};\n"
-            f"  static constexpr int W = {W}, LABELS = {work.labels}, KEPT = {kept};\n{sweep}"
+            f"  static constexpr int W = {W}, LABELS = {work.labels}, RESIDUALS = {residuals};\n{sweep}"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n    return {network};\n  }}\n"
             f"  FS_HD static constexpr fs::Update update() {{ return {{{work.update_text}}}; }}\n"
             f"  FS_HD static auto loss(const fs::Loss<T>& given) {{ return {loss}; }}\n}};\n"

@@ -1,4 +1,4 @@
-"""Owns the words that cross languages, each said once: `make contract` tells them to the kernels.
+"""Owns the words that cross languages, each written once: `make contract` makes the kernels' files of them.
 
 A word belongs to the class that means it: a hyper-parameter to its rule, a loss to its record, a form to its family.
 Here they are collected and numbered. csrc/core/contract.h, csrc/core/models/forms.h and kernels/contract.py are written
@@ -17,15 +17,15 @@ ROOT = Path(__file__).resolve().parents[2]
 ALIVE, UNSETTLED = -1, -2  # of `lost`, where it is no step
 
 
-def _said(what):
+def _words(what):
     """Words that the rules have under a name, in the order of the shelf, each once."""
     named = (word for rule in rules.KINDS for kind in reversed(rule.__mro__) for word in vars(kind).get(what, ()))
     return tuple(dict.fromkeys(named))
 
 
-HYPERS = _said("hypers")
-BUFFERS = _said("carries")
-FLAGS = _said("flags")
+HYPERS = _words("hypers")
+BUFFERS = _words("carries")
+FLAGS = _words("flags")
 LOSSES = (*(kind.name for kind in loss.KINDS), "traced")
 NOISES = noise.KINDS
 WORDS = {"FORM": (*(form.name for form in models.FORMS), "traced"), "LOSS": LOSSES, "ACTIVATION": tuple(ACTIVATIONS),

@@ -59,7 +59,7 @@ class Work:
 
     @property
     def fused_form(self):
-        """What the fused loops are told of the form, None where they have no loop for it."""
+        """What the fused loops know of the form, None where they have no loop for it."""
         return None if self.form is None else self.form.fused
 
     @cached_property
@@ -202,7 +202,7 @@ class Work:
         return {shape for shape in shapes if len(shape) == 2}
 
     @property
-    def room(self):
+    def scratch(self):
         """Numbers that a network needs beside its rows for the largest of its matrices; orthogonal.h says what for."""
         return max((2 * min(shape)**2 + shape[0] * shape[1] for shape in self.matrices), default=0)
 

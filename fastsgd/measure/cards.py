@@ -12,10 +12,10 @@ import numpy as np
 
 from ..backends.cuda.backend import CUDA, Reserved
 from ..backends.cuda.layout import RESIDENT, local_bytes
-from ..backends.cuda.structs import HeldLaunch, MetricLaunch
+from ..backends.cuda.structs import MetricLaunch, ReadLaunch
 from ..cuda import card as cards
 from .host import Place, on_host
-from .programs import held
+from .programs import reader
 from .registry import kernels_of
 
 SHARE = 0.25  # of a card's free memory, for measuring
@@ -28,18 +28,18 @@ class Budget:
     """What measuring takes of a card's memory, in bytes.
 
     tasks {metric: Task}: what is measured there; refused {metric: why it is not}
-    local: for the local memory of threads; points: for what networks share; once: for what is measured at once
+    local: for the local memory of threads; points: for what networks share; at_once: for what is measured at once
     """
 
     tasks: dict
     refused: dict
     local: int
     points: int
-    once: int
+    at_once: int
 
     @property
     def reserved(self):
-        return Reserved(self.local, self.points + self.once)
+        return Reserved(self.local, self.points + self.at_once)
 
 
 def budget(work, N, card, host=None):
@@ -72,8 +72,8 @@ def _bytes(found, blocks, M):
 def _blocks(found, M, card):
     """Blocks that M networks and the card have work and a place for."""
     program = found.program
-    places = SCRATCHED if program.each and not program.whole else min(RESIDENT // program.threads, BLOCKS)
-    return min(M if program.whole else -(-M * program.lanes // program.threads), card.processors * places)
+    resident = SCRATCHED if program.each and not program.whole else min(RESIDENT // program.threads, BLOCKS)
+    return min(M if program.whole else -(-M * program.lanes // program.threads), card.processors * resident)
 
 
 def _explain(metric, here, host):
@@ -95,7 +95,7 @@ def _explain(metric, here, host):
 
 
 class Cards(Place):
-    """On the cards of a run, and on the host what they cannot."""
+    """Measures on the cards of a run, and on the host what cards cannot."""
 
     def __init__(self, work, N):
         super().__init__(work, N)
@@ -139,7 +139,7 @@ class Cards(Place):
             works.append((one, len(mine), lambda first, last, one=one, mine=mine: one.put(mine[first:last])))
         return self._run(metric, works, lambda some: weights[some])
 
-    def measure_held(self, state, metric, positions):
+    def measure_state(self, state, metric, positions):
         shares = CUDA.shares(state, positions)  # None where one of them is on the host
         tasks = [self.budgets[one].tasks.get(metric) for one, _, _ in shares or ()]
         if not tasks or any(found is None or found.given.factors is None for found in tasks):
@@ -147,8 +147,8 @@ class Cards(Place):
         works = []
         for (one, W, at), found in zip(shares, tasks, strict=True):
             where = one.put(at)
-            works.append((one, len(at), lambda first, last, one=one, W=W, where=where, given=found.given: _held(
-                one, held(W.dtype.name, given.factors), W, where, first, last, given.reads,
+            works.append((one, len(at), lambda first, last, one=one, W=W, where=where, given=found.given: _read(
+                one, reader(W.dtype.name, given.factors), W, where, first, last, given.reads,
                 one.empty((last - first, given.reads), "float64"))))
         return self._run(metric, works, lambda some: CUDA.rows(state, positions[some]))
 
@@ -157,36 +157,36 @@ class Cards(Place):
         width = self.budgets[works[0][0]].tasks[metric].width
         out, at, running = np.empty((sum(M for _, M, _ in works), width)), 0, []
         for one, M, bring in works:
-            found, once = self.budgets[one].tasks[metric], self.budgets[one].once
-            if (metric, one) not in self.kept:
-                self.kept[metric, one] = one.put(found.points)
-            running.append(_launches(found, one, self.kept[metric, one], bring, out[at:at + M], once))
+            found, at_once = self.budgets[one].tasks[metric], self.budgets[one].at_once
+            if (metric, one) not in self.cache:
+                self.cache[metric, one] = one.put(found.points)
+            running.append(_launches(found, one, self.cache[metric, one], bring, out[at:at + M], at_once))
             at += M
         while running:  # a launch on each card, then what each has answered
             running = [work for work in running if next(work, None) is not None]
         return found.finish(out, read)
 
 
-def _held(card, program, W, positions, first, last, reads, out):
-    """Launch a program of csrc/cuda/metrics/held.h on networks positions[first:last]; returns `out`."""
+def _read(card, program, W, positions, first, last, reads, out):
+    """Launch a program of csrc/cuda/metrics/read.h on networks positions[first:last]; returns `out`."""
     count = last - first
-    card.launch(program, count * reads, 0, HeldLaunch(
+    card.launch(program, count * reads, 0, ReadLaunch(
         W=W.pointer, positions=positions.pointer + positions.dtype.itemsize * first, N=count, reads=reads,
         out=out.pointer))
     return out
 
 
-def _launches(found, card, points, bring, out, once):
+def _launches(found, card, points, bring, out, at_once):
     """Fill answers `out` [M, width]; yields after every launch, so that other cards can begin.
 
     bring: function of (first, last) that gives what the kernel reads of those networks as an Array on the card
-    once: bytes of the card for a launch, at least as many as one network needs
+    at_once: bytes of the card for a launch, at least as many as one network needs
     """
     program, networks = found.program, len(out)
     blocks = _blocks(found, networks, card)
     if program.each:
-        blocks = max(1, min(blocks, once // 2 // (8 * _scratch(found))))
-    most = max(1, (once // 8 - blocks * _scratch(found)) // (found.given.reads + found.width + 1))
+        blocks = max(1, min(blocks, at_once // 2 // (8 * _scratch(found))))
+    most = max(1, (at_once // 8 - blocks * _scratch(found)) // (found.given.reads + found.width + 1))
     for first in range(0, networks, most):
         M = min(most, networks - first)
         part = bring(first, first + M)

@@ -19,13 +19,13 @@ class Place:
     """Where the metrics of N networks of a run are measured. This one has no kernels: definitions serve.
 
     reserved: what that takes of the backend's memory, for its `choose` and `load`
-    kept: what outlives a call, such as points that all networks share
+    cache: what outlives a call, such as points that all networks share
     """
 
     reserved = None
 
     def __init__(self, work, N):
-        self.work, self.N, self.kept = work, N, {}
+        self.work, self.N, self.cache = work, N, {}
 
     def explain(self):
         """Sentences for the plan; PlanError for a method that the place lacks."""
@@ -34,8 +34,8 @@ class Place:
     def explain_metric(self, metric):
         """A sentence, or None where there is nothing to say."""
         if isinstance(metric, JacobianMetric) and metric.method not in ("auto", "svd"):
-            raise PlanError(f"metrics: {metric.name} by method={metric.method!r} needs a kernel that this backend has "
-                            f"not for {type(self.work.run.model).__name__}; legal here are 'auto' and 'svd'")
+            raise PlanError(f"metrics: {metric.name} by method={metric.method!r} needs a kernel, which this backend "
+                            f"lacks for {type(self.work.run.model).__name__}; legal here are 'auto' and 'svd'")
         return None
 
     def begin(self, plan):
@@ -50,7 +50,7 @@ class Place:
         """Records [M, ...] float64 of networks with weights [M, P], None without a kernel."""
         return None
 
-    def measure_held(self, state, metric, positions):
+    def measure_state(self, state, metric, positions):
         """The same of the networks at `positions` [M], ascending, of a backend's state, where they lie; None where
         their weights have to be read first.
         """
@@ -63,11 +63,11 @@ class Place:
             values = metric.compute(run.model, float64_params(run.model, weights), run.data, run.loss)
         return values
 
-    def once(self, metric, make):
+    def cached(self, metric, make):
         """make(), the first time that a metric asks for it."""
-        if metric not in self.kept:
-            self.kept[metric] = make()
-        return self.kept[metric]
+        if metric not in self.cache:
+            self.cache[metric] = make()
+        return self.cache[metric]
 
 
 class Host(Place):

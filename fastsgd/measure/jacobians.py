@@ -56,7 +56,7 @@ class Jacobians(Kernels):
 
     def on_host(self, metric, host, weights):
         work, module, threads = host.work, host.module, host.threads
-        method, X, shared = host.once(metric, lambda: _prepared(module, metric, work))
+        method, X, shared = host.cached(metric, lambda: _prepared(module, metric, work))
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         if method == "svd":
             return None
@@ -195,14 +195,14 @@ def _stacked(module, metric, work, method, shape, X, weights, threads):
 
 
 def _of_values(metric, work, sigma, exponents):
-    """A rank [M] or spectrum [M, k] of singular values of a Jacobian that lacks columns of zeros, or has some more."""
+    """A rank [M] or spectrum [M, k] from singular values of a Jacobian with fewer or more columns of zeros."""
     most = metric.most(work.run.model, work.run.data)  # with a column for each trained parameter
     sigma, exponents = (np.pad(a, ((0, 0), (0, max(0, most - a.shape[1]))))[:, :most] for a in (sigma, exponents))
     return metric.of(sigma, exponents)
 
 
 def _gram(module, metric, shape, X, weights, threads):
-    """Ranks [M] from Gram matrices; of singular values where a Gram matrix is not finite, zero, or has lost digits."""
+    """Ranks [M] from Gram matrices, or from singular values where a Gram matrix is not finite, zero, or lost digits."""
     count = module.dense_ranks(shape, X, weights, metric.rtol, threads).astype(np.float64)
     for k in np.flatnonzero(count < 0):
         count[k] = metric.of(*module.dense_values(shape, X, weights[k:k + 1], threads))[0]
@@ -270,7 +270,7 @@ def dense_values(form, P, points, most_shared):
     sizes, o = form.sizes, form.outputs
     return _values(f"spectra, dense {'-'.join(map(str, sizes))} at {points} points", "dense_values",
                    o * programs.padded(points), P, P + _passes(sizes, points),
-                   {"POINTS": points, "KEPT": min(o * points, P)}, most_shared, programs.shaped(form))
+                   {"POINTS": points, "VALUES": min(o * points, P)}, most_shared, programs.shaped(form))
 
 
 def _values(name, call, length, columns, making, ints, most_shared, *lines):

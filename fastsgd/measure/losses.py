@@ -25,11 +25,11 @@ class MeanLosses(Kernels):
         work, module, threads = host.work, host.module, host.threads
         X, y = _points(metric, work)
         if work.linear and work.squared:
-            R, z, rest = host.once(metric, lambda: reduced(np.array(X, "float64"), np.array(y, "float64")))
+            R, z, rest = host.cached(metric, lambda: reduced(np.array(X, "float64"), np.array(y, "float64")))
             beta = np.ascontiguousarray(work.form.beta(np.asarray(weights, np.float64)))
             short = len(R) == work.d and len(X) > work.d
             return work.factor / len(X) * (module.linear_losses(R, z, beta, short, threads) + rest)
-        X, y = host.once(metric, lambda: (cpu.padded(work.form, X, "float64"), np.array(y, dtype="float64")))
+        X, y = host.cached(metric, lambda: (cpu.padded(work.form, X, "float64"), np.array(y, dtype="float64")))
         weights = np.ascontiguousarray(weights, dtype="float64")
         if _fused(work):
             return module.losses(work.form.fused, threads, weights, X, y, work.factor)
@@ -163,7 +163,7 @@ def _by_tiles(tiles, metric, rows):
     from ..backends.triton import launches
 
     work, plan = tiles.work, tiles.plan
-    X, y = tiles.once(metric, lambda: tuple(tiles.put(padded(a), "float64") for a in _points(metric, work)))
+    X, y = tiles.cached(metric, lambda: tuple(tiles.put(padded(a), "float64") for a in _points(metric, work)))
     networks = min(plan.tuning.networks, power_of_two(len(rows)))
     chunks = 1 if launches.interpreted() else min(32, power_of_two(len(X)))
     out = torch.empty((len(rows), chunks), dtype=torch.float64, device=tiles.device)

@@ -1,7 +1,7 @@
 """Owns what the text of metric kernels has in common: templates of csrc/cuda/metrics with all that a compiler may know.
 
-Sizes of memory that the templates state in doubles are computed beside the programs as well, for the host sets it
-aside; the templates refuse to compile where the two differ.
+Sizes of memory, which templates state in doubles, are computed here too, since the host sets it aside; a template
+does not compile where the two differ.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ def spec(ints, flags, *lines):
     return "struct Spec {\n" + "".join(f"  {line}\n" for line in (*fields, *lines)) + "};\n"
 
 
-def held(dtype, factors):
+def reader(dtype, factors):
     """What metrics read of weights on the card: products of `factors` parts of a network's, in float64."""
     made = spec({}, {}, f"using T = {C_TYPES[dtype]};", constants("int", K=factors))
-    return Program(f"held, {dtype}", entry("metrics/held", made, "fs::HeldLaunch", "fs::held<Spec>(job)", 1))
+    return Program(f"read, {dtype}", entry("metrics/read", made, "fs::ReadLaunch", "fs::read_weights<Spec>(job)", 1))
 
 
 def padded(count):

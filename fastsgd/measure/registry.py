@@ -8,27 +8,21 @@ class Kernels:
 
     def on_host(self, metric, host, weights):
         """Records [M, ...] float64 of networks with weights [M, P], by the CPU's module; host: a `host.Host`."""
-        return None
 
     def on_card(self, metric, work, card, host):
         """The `task.Task` of a metric on a card; host: a Host or, to ask for sizes and words alone, None."""
-        return None
 
     def on_tiles(self, metric, work):
         """A function of (`tiles.Tiles`, metric, rows [M, width] of the Triton backend) that gives the records."""
-        return None
 
     def explain(self, metric, work, module):
         """A sentence for the plan, None where there is nothing to say; PlanError for a method that it lacks."""
-        return None
 
     def explain_tiles(self, metric, work):
         """The same of the Triton backend; None leaves it to the host's sentence."""
-        return None
 
     def units(self, metric, work):
         """(line of the cost table, {unit: how many} a network) of the host's kernel."""
-        return None
 
 
 _KERNELS = {}  # {class of a metric: Kernels}

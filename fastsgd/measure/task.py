@@ -10,8 +10,8 @@ class Given:
     """What a kernel reads of networks: `reads` doubles each.
 
     made: function of weights [M, P] that makes them on the host, [M, ...]
-    factors: of how many parts of a network's weights [factors, reads] they are the product, 1 for weights as they are;
-        None where only the host makes them
+    factors: they are the product of so many parts of a network's weights [factors, reads], 1 for the weights
+        themselves; None where only the host can make them
     """
 
     made: object
@@ -57,18 +57,18 @@ def staged(program, count, stages):
 
 
 def weights(work):
-    """What a kernel reads that takes weights as they are."""
+    """Given of a kernel that reads weights as they are."""
     return Given(lambda weights: weights, work.P, 1)
 
 
 def parts(work):
-    """What a kernel reads that takes `parts` of a linear form; those of two factors are its weights."""
+    """Given of a kernel that reads `parts` of a linear form; those of two factors are its weights."""
     return Given(lambda weights: work.form.parts(np.asarray(weights, np.float64)), scales(work) * work.d,
                  1 if work.form.factors == 2 else None)
 
 
 def beta(work):
-    """What a kernel reads that takes beta [d]: a product of vectors, or powers of them, which only the host makes."""
+    """Given of a kernel that reads beta [d]: a product of vectors, or powers of them, which only the host makes."""
     return Given(lambda weights: work.form.beta(np.asarray(weights, np.float64)), work.d, work.form.factors)
 
 

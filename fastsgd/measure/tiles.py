@@ -10,7 +10,7 @@ PART = 64 << 20  # bytes of activations or Gram matrices at a time
 
 
 class Tiles(Place):
-    """On the run's device, and on the host what has no kernel there. device, plan, slots: of the state in hand."""
+    """Measures on the run's device, or on the host without a kernel. device, plan, slots: of the state in hand."""
 
     def __init__(self, work, N):
         super().__init__(work, N)
@@ -27,7 +27,7 @@ class Tiles(Place):
         self.slots = torch.from_numpy(self.work.packing.slots.copy()).to(self.device)
         return self
 
-    def measure_held(self, state, metric, positions):
+    def measure_state(self, state, metric, positions):
         import torch
 
         return self._measured(metric, lambda: state.W[torch.from_numpy(positions).to(self.device)])

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..linalg import count_above
-from ..models import DiagonalLinear, DiagonalPower, DiagonalProduct
+from ..models.base import form_of
 from ..spec.check import BELOW_ONE, one_of, real, whole
 from .base import Metric
 from .points import as_points, refuse_test_points, test_points
 
-SCALED_POINTS = (DiagonalLinear, DiagonalProduct, DiagonalPower)  # families whose J is the points with columns scaled
 DEPENDENT = 1e-12  # of columns of length one, what rounding leaves of a singular value that is zero
 
 
@@ -114,7 +113,8 @@ class JacobianRank(JacobianMetric):
         self._check(("auto", "count", "gram", "jacobi", "svd"))
 
     def refuse(self, model: Any, data: Any) -> str | None:
-        if self.rtol == 0 and type(model) not in SCALED_POINTS:
+        form = form_of(model)
+        if self.rtol == 0 and not (form and form.linear):  # else J is the points, columns scaled
             return (f"rtol is 0, and rounding leaves no singular value of {type(model).__name__}'s Jacobian at zero; "
                     "give rtol=1e-12 to count what is above rounding (diagonal networks take 0)")
         return super().refuse(model, data)

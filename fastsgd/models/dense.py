@@ -85,7 +85,7 @@ class Dense(Form):
         lane has a unit of its own with all its inputs, and no sum over inputs crosses lanes. A matrix between hidden
         layers is aligned to four, as a last one [width, fan] is: its rows lie on few lanes, and few sums cross them.
         """
-        layout, slots, layers, places, at, p = [], [], [], [], 0, 0
+        layout, slots, layers, blocks, at, p = [], [], [], [], 0, 0
         for k, (fan, width) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             last, (trains_weights, trains_biases) = k == self.layers - 1, self.trained[k]
             vector = last and width == 1
@@ -99,7 +99,7 @@ class Dense(Form):
             place = len(layout)
             layout.append((at, *block))
             slots.append(at + slot.ravel())
-            places.append((trains_weights, p, *((0, fan, 0, 1) if vector else (fan, width, 1, fan) if k % 2 == 0 else
+            blocks.append((trains_weights, p, *((0, fan, 0, 1) if vector else (fan, width, 1, fan) if k % 2 == 0 else
                                                 (width, fan, fan, 1))))
             at += max(1, block[0]) * block[1]
             p += fan * width
@@ -107,10 +107,10 @@ class Dense(Form):
                 at += 1 - at % 2
                 layout.append((at, 0, 0 if vector else rows))
                 slots.append(at + np.arange(width))
-                places.append((trains_biases, p, 0, width, 0, 1))
+                blocks.append((trains_biases, p, 0, width, 0, 1))
                 at += rows
                 p += width
             layers.append((place, place + 1 if self.bias[k] else -1, float(self.multipliers[k]), trains_weights,
                            trains_biases, width))
         shape = (tuple(ACTIVATIONS).index(self.activation), *layers, float(self.slope))
-        return Packing(self.name, shape, tuple(layout), at + -at % 4, np.concatenate(slots), tuple(places))
+        return Packing(self.name, shape, tuple(layout), at + -at % 4, np.concatenate(slots), tuple(blocks))

@@ -1,4 +1,4 @@
-"""Owns what kernels are told of a family: a Form, plain sizes and the places of its parameters."""
+"""Owns what kernels know of a family: a Form, plain sizes and where its parameters lie."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ class Form:
     A subclass is a frozen dataclass of sizes. Several families may have one form: a two-layer ReLU network is a dense
     one.
 
-    name: the form in the kernels' words; core/models/NAME.h has the struct `struct`, a template over who cooperates
+    name: the form in the kernels' words; core/models/NAME.h has the struct `struct`, a template over threads
     fields: names of the whole numbers that the struct is made of, in its order
     residuals: numbers that a network keeps between a forward pass and its derivatives, as that header says
     longest: items of the longest axis that threads can share
     fused: (family, d, h, hidden_bias, output_bias) of the CPU's and the cards' fused loops, None without one
-    costs: (line of the cost table, parameters), where it takes as long as another form of so many; None for its own
+    costs: (line of the cost table, parameters) of another form that takes as long; None for a line of its own
     smooth: whether an activation takes an elementary function; units: of all hidden layers
     """
 
@@ -42,7 +42,7 @@ class Form:
         return {"form": self.name, "numbers": self.numbers()}
 
     def text(self):
-        """C++ of the struct, for programs; Tm is who cooperates."""
+        """C++ of the struct, for programs; Tm says which threads cooperate."""
         return f"fs::{self.struct}<Tm>{{{', '.join(map(str, self.numbers()))}}}"
 
     def packing(self):
@@ -55,7 +55,7 @@ class Packing:
     """A form in kernels/: arguments of the driver, and the way there and back.
 
     module: of kernels/models; shape, layout: its SHAPE and LAYOUT; width: WIDTH, numbers in a row
-    slots [P]: where canonical parameter p lies in a row; places: PLACES, the way from a row to p, see kernels/rules.py
+    slots [P]: where canonical parameter p lies in a row; blocks: BLOCKS, the way from a row to p, see kernels/rules.py
     """
 
     module: str
@@ -63,7 +63,7 @@ class Packing:
     layout: tuple
     width: int
     slots: np.ndarray
-    places: tuple
+    blocks: tuple
 
     def pack(self, weights):
         """Rows [N, width] of weights [N, P], zeros between; NumPy."""
@@ -85,8 +85,8 @@ def vectors(module, d, count, shape=()):
     """The Packing of `count` vectors [d]."""
     padded = power_of_two(d)
     slots = (np.arange(count)[:, None] * padded + np.arange(d)).ravel()
-    places = tuple((True, k * d, 0, d, 0, 1) for k in range(count))
-    return Packing(module, shape, tuple((k * padded, 0, padded) for k in range(count)), count * padded, slots, places)
+    blocks = tuple((True, k * d, 0, d, 0, 1) for k in range(count))
+    return Packing(module, shape, tuple((k * padded, 0, padded) for k in range(count)), count * padded, slots, blocks)
 
 
 def product(factors):

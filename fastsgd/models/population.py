@@ -14,7 +14,7 @@ from .dense import Dense
 from .form import Form
 from .gaussian import KNOWN, expected, slope_of
 
-TOLD = 3  # numbers of a row before the teacher's weights
+LEADING = 3  # numbers of a row before the teacher's weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Expected(Model):
     def d(self) -> int:
         """Numbers of a row."""
         form = form_of(self.student)
-        return TOLD + self.units * (form.sizes[0] + form.outputs)
+        return LEADING + self.units * (form.sizes[0] + form.outputs)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return self.student.shapes()
@@ -91,8 +91,8 @@ class Expected(Model):
         form, m = form_of(self.student), self.units
         (d, _, o), (first, last) = form.sizes, form.multipliers
         w, a = first * params["W1"], last * params["W2"]
-        t = first * X[:, TOLD:TOLD + m * d].reshape((len(X), m, d))
-        v = last * X[:, TOLD + m * d:].reshape((len(X), o, m)).swapaxes(-1, -2)
+        t = first * X[:, LEADING:LEADING + m * d].reshape((len(X), m, d))
+        v = last * X[:, LEADING + m * d:].reshape((len(X), o, m)).swapaxes(-1, -2)
         own = (a.swapaxes(-1, -2) @ a) * expected(form.activation, form.slope, w, w, same=True)
         return own.sum() - 2 * ((v @ a) * expected(form.activation, form.slope, w, t)).sum((-1, -2)) + X[:, 1]
 
@@ -104,19 +104,17 @@ def rows(student, teacher, weights):
     form, theirs = form_of(student), form_of(teacher)
     (first, last), (c1, c2) = form.multipliers, theirs.multipliers
     t, v = c1 * np.asarray(weights["W1"], np.float64), c2 * np.asarray(weights["W2"], np.float64)
-    alone = ((v.swapaxes(-1, -2) @ v) * expected(form.activation, form.slope, t, t, same=True)).sum((-1, -2))
+    teacher_part = ((v.swapaxes(-1, -2) @ v) * expected(form.activation, form.slope, t, t, same=True)).sum((-1, -2))
     slope = slope_of(form.activation, form.slope)
     number = {"erf": first**-2.0, "square": 0.0}.get(form.activation, slope)
     power = {"erf": 0, "square": 4}.get(form.activation, 2)
-    told = np.broadcast_to([number, 0.0, last**2 * first**power], (len(t), TOLD)).copy()
-    told[:, 1] = alone
-    return np.concatenate([told, t.reshape(len(t), -1) / first, v.reshape(len(v), -1) / last], axis=1)
+    leading = np.broadcast_to([number, 0.0, last**2 * first**power], (len(t), LEADING)).copy()
+    leading[:, 1] = teacher_part
+    return np.concatenate([leading, t.reshape(len(t), -1) / first, v.reshape(len(v), -1) / last], axis=1)
 
 
 def exact(model, data, loss):
-    """(model, data, loss) of which the training loss is the mean: for a population a network of one sample, else what
-    is given.
-    """
+    """(model, data, loss) whose mean is the training loss: of a population a network of one sample, else as given."""
     if not isinstance(data, asked.Population):
         return model, data, loss
     made = rows(model, data.teacher, data.stacked())

@@ -9,7 +9,7 @@ import torch
 from ..errors import PlanError, SpecError
 from ..spec.check import flag, real, whole
 from ..spec.constant import constant_within
-from .passes import checked_module, device_of, evaluating, home, inputs, known
+from .passes import checked_module, device_of, evaluating, float64_device, inputs, known
 
 STRIDE, LOWEST = 256, -1024.0  # of exponents of columns' scales
 UNFINISHED = "FeatureSparsity: a forward did not finish, so some layers lack its samples; reset() and count again"
@@ -253,14 +253,14 @@ class _Counts:
         self.U = features.shape[1]
         K = self.U if units is None else min(units, self.U)
         sample = np.sort(np.random.default_rng(seed).choice(self.U, K, replace=False))
-        place = home(features.device)
+        sums = {"dtype": torch.float64, "device": float64_device(features.device)}
         self.sample = torch.from_numpy(sample).to(features.device)
         self.normalise = normalise
         self.n = 0
         self.positive = torch.zeros(self.U, dtype=torch.int64, device=features.device)
         self.eps = torch.finfo(features.dtype).eps
-        self.mean = torch.zeros(K, dtype=torch.float64, device=place)
-        self.comoment = torch.zeros(K, K, dtype=torch.float64, device=place)
+        self.mean = torch.zeros(K, **sums)
+        self.comoment = torch.zeros(K, K, **sums)
         self.power = torch.full_like(self.mean, LOWEST)  # sums are of columns over 2^power
 
     @torch.inference_mode(False)
@@ -313,7 +313,7 @@ class _Counts:
         """The counts of a `state`, on a device."""
         made = cls.__new__(cls)
         for name, value in state.items():
-            place = device if name in ("sample", "positive") else home(device)
+            place = device if name in ("sample", "positive") else float64_device(device)
             setattr(made, name, value.to(place, copy=True) if name in cls.TENSORS else value)
         return made
 

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import PlanError, SpecError
 from ..spec.check import one_of, real, whole
-from .passes import checked_module, device_of, evaluating, full_precision, home, inputs, known
+from .passes import checked_module, device_of, evaluating, float64_device, full_precision, inputs, known
 
 BELOW_ONE = 1 - 2.0**-53
 CHUNK = {"cpu": 48 << 20}  # bytes of per-sample gradients held at a time: what stays near the caches of a CPU,
@@ -225,7 +225,7 @@ class JacobianRank:
         parts = [gradients[name].flatten(1)[:, index.to(gradients[name].device)]
                  for name, index in self._coordinates.items()]
         part = torch.cat(parts, dim=1)
-        return part.to(home(part.device)).double()
+        return part.to(float64_device(part.device)).double()
 
 
 class _Stack:

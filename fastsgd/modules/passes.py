@@ -87,7 +87,7 @@ def full_precision(device):
             setattr(knob, name, value)
 
 
-def home(device):
+def float64_device(device):
     """Where float64 sums of tensors on `device` live: there, or on the CPU if the device has no float64 (MPS)."""
     return torch.device("cpu") if device.type == "mps" else device
 

@@ -1,4 +1,4 @@
-"""Owns arrays with named axes, what a report asks of them; xarray has more, and takes a second to come."""
+"""Owns arrays with named axes for reports; xarray can do more, but takes a second to import."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Labelled:
         return dict(zip(self.dims, self.values.shape, strict=True))
 
     def at(self, **places):
-        """Without the axes named, at these places on them."""
+        """The values at these places on the named axes, which are dropped."""
         index = tuple(places.get(dim, slice(None)) for dim in self.dims)
         return Labelled(tuple(dim for dim in self.dims if dim not in places), self.values[index])
 

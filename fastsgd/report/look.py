@@ -81,7 +81,7 @@ def shrunk(figure):
 
 
 def width(k, count):
-    """Width of curve k of `count`, of which later ones are drawn on top: what lies under another shows beside it."""
+    """Width of curve k of `count`: later ones are drawn on top, and are thinner, so that those below show."""
     return 1.4 + 0.8 * (count - 1 - k)
 
 

@@ -37,7 +37,7 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
 
 
 def _taken(value, field):
-    """What is no plain array as one."""
+    """A plain array of what is none."""
     if np.ma.is_masked(value):
         raise SpecError(f"{field}: has masked entries, expected an array with none missing")
     try:
@@ -51,7 +51,7 @@ def _taken(value, field):
 
 
 def shown(value, text=repr):
-    """A value as a message shows it, whatever it is: short, and of what has no text the class."""
+    """A value as a message shows it: short, or its class where it has no text."""
     try:
         out = " ".join(text(value).split())
     except Exception:  # integers of thousands of digits, objects without a text
@@ -60,7 +60,7 @@ def shown(value, text=repr):
 
 
 def as_float(array, field):
-    """A copy of `array` in float64, or in float32 if it is that: what it was given in is the plan's to judge."""
+    """A copy of `array` in float64, or in float32 if it is that; the plan judges the dtype that was given."""
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
         raise SpecError(f"{field}: holds {array.dtype}, expected float32, float64 or whole numbers")
     return array.astype(np.float32 if array.dtype.kind == "f" and array.dtype.itemsize == 4 else np.float64)

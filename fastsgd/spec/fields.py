@@ -56,7 +56,7 @@ def lengths(run):
 
 
 def start_lengths(run):
-    """The same of its starting weights alone: where they are given, the model's scales have no part."""
+    """The same of the starting weights alone: the model's scales do not count where weights are given."""
     if run.init is None:
         return run.model.lengths()
     shapes = run.model.shapes()
@@ -99,7 +99,7 @@ def chosen(value, ids, population):
 def shares(run, ids, population):
     """{field: what the networks `ids` have of it} of the fields of a run that may hold arrays for its networks.
 
-    The model, the data and the order are not among them: who takes some networks has to see whether these can be cut.
+    The model, the data and the order are not among them: the caller has to see whether these can be cut.
     """
     shapes = run.model.shapes()
     init = run.init and {name: a[ids] if a.ndim > len(shapes.get(name, a.shape)) else a for name, a in run.init.items()}
@@ -107,11 +107,11 @@ def shares(run, ids, population):
         name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")}
 
 
-def alone(run, bits=True):
-    """The Run of the networks `run.ids` and no others, of the same bits: fields hold their values, `keys` their draws.
+def without_ids(run, bits=True):
+    """The Run of the networks `run.ids` and no others: fields hold their values, `keys` say whose draws they have.
 
-    bits: whether it must have them; it has others where a rule's number is 0 for these networks and not for all
-    It is `run` itself where that says nothing of ids, or has a model or a rule that cannot be cut.
+    bits: whether bits must be the same; they are not where a rule's number is 0 for these networks and not for all
+    Returns `run` itself if it has no ids, or a model or a rule that cannot be cut.
     """
     if run.ids is None:
         return run

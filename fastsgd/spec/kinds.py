@@ -47,7 +47,7 @@ def _ours(parent):
 
 
 def _computes(value):
-    """Whether a class attribute by the name of a field would answer in the place of the record's own value."""
+    """Whether a class attribute with the name of a field hides the record's own value."""
     return hasattr(value, "__get__") and not isinstance(value, MemberDescriptorType)
 
 

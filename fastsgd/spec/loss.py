@@ -36,7 +36,7 @@ class Loss(Record):
         return np.shape(self.numbers()[name])[-axes:] if axes else ()
 
     def having(self, numbers: dict) -> "Loss":
-        """The same loss with other numbers {name: number or tensor}, which nobody checks."""
+        """The same loss with other numbers {name: number or tensor}, unchecked."""
         return copied(self, **numbers)
 
     def lengths(self) -> dict[str, int]:
@@ -44,7 +44,7 @@ class Loss(Record):
         return {f"loss.{name}": len(a) for name, a in self.numbers().items() if np.ndim(a) > self.axes.get(name, 0)}
 
     def own(self) -> tuple:
-        """Names of the numbers that kernels take from network to network; the others are part of their text."""
+        """Names of the numbers that kernels read for each network; the others are part of their text."""
         numbers, lengths = self.numbers(), self.lengths()
         own = [name for name in numbers if f"loss.{name}" in lengths or name.startswith(CONSTANT)]
         return tuple(numbers) if own else ()

@@ -31,7 +31,7 @@ def softplus(z):
 
 
 def choose(yes, a, b):
-    """a where `yes`, else b, an array or a number; neither is felt where the other is taken, infinite or not."""
+    """a where `yes`, else b, an array or a number; what is not taken has no effect, even if it is infinite."""
     return np.where(yes, a, b) if isinstance(a, (np.ndarray, np.generic)) else a.where(yes, b)
 
 

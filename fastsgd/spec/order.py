@@ -37,7 +37,7 @@ class PerNetwork:
         return draws.permuted(run_seed, ids, *np.broadcast_arrays(np.arange(t0, t1)[:, None], np.arange(batch)), n)
 
     def counts(self, t0: int, t1: int, n: int, batch: int) -> None:
-        """Samples of each step [1 or N, t1 - t0], None where all have `batch`: here they have."""
+        """Samples of each step [1 or N, t1 - t0], None where all have `batch`, as here."""
 
 
 @dataclass(frozen=True)

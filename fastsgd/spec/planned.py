@@ -129,7 +129,7 @@ class Plan(Record):
 
     @staticmethod
     def _door(*given: Any) -> Any:
-        """fastsgd/train.py, which stands above and puts itself here."""
+        """The function of fastsgd/train.py, which that module puts here: it stands above this one."""
         raise NotImplementedError
 
     def train(self, *, step_size: Any = None, seed: int | None = None, init: dict | None = None, progress: Any = None,

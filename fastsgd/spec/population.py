@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import SpecError
 from .check import one_of, whole
-from .problem import Data, taught, teachers_of
+from .problem import Data, teacher_weights, teachers_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Population(Data):
         object.__setattr__(self, "d", whole(self.d, "data.d", 1))
         if self.teacher is None or self.weights is None:
             raise SpecError("data.teacher and data.weights: one is missing, give both")
-        object.__setattr__(self, "weights", taught(self))
+        object.__setattr__(self, "weights", teacher_weights(self))
 
     @property
     def outputs(self) -> int:

@@ -15,13 +15,13 @@ D = TypeVar("D", bound="Data")
 
 
 class Data(Record):
-    """What all kinds of data say: how many sets there are of which each network has one, and what stands for all."""
+    """What all kinds of data share. sets: how many there are, of which each network has one; 0 if all share one."""
 
     sets = 0
 
     @property
     def numbers(self) -> np.ndarray:
-        """[N] which set each network has: its own."""
+        """[N] which set each network has; by default network k has set k."""
         return np.arange(self.sets)
 
     def of(self: D, k: int) -> D:
@@ -30,7 +30,7 @@ class Data(Record):
 
     @property
     def one(self: D) -> D:
-        """What stands for a network's data, where only sizes count."""
+        """The data of one network, where only sizes count."""
         return self.of(0) if self.sets else self
 
     @property
@@ -199,7 +199,7 @@ def teachers_of(data: Any) -> int:
     return len(data.weights[name]) if data.weights[name].ndim > len(shape) else 0
 
 
-def taught(data: Any) -> dict[str, np.ndarray]:
+def teacher_weights(data: Any) -> dict[str, np.ndarray]:
     """The checked weights of the teacher of `data`, {name: array} or {name: [N, ...]} with the same N in all."""
     teacher, given = data.teacher, data.weights
     if not all(hasattr(teacher, name) for name in ("flatten", "forward", "outputs", "d")):
@@ -261,7 +261,7 @@ class Fresh(Data):
         if (self.teacher is None) != (self.weights is None):
             raise SpecError("data.teacher and data.weights: one is missing, give both or neither")
         if self.teacher is not None:
-            put(self, "weights", taught(self))
+            put(self, "weights", teacher_weights(self))
         given = self.lengths()
         if len(set(given.values())) > 1:
             raise SpecError("data: " + ", ".join(f"{name} is for {N} networks" for name, N in given.items())

@@ -30,7 +30,7 @@ class Record:
 
 
 def like(record: Any, **changes: Any) -> Any:
-    """A copy of a frozen record with some fields changed, which nobody checks again."""
+    """A copy of a frozen record with some fields changed, unchecked."""
     own = object.__new__(type(record))
     own.__dict__.update(vars(record), **changes)
     return own

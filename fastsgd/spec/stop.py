@@ -44,7 +44,7 @@ class Stop(Record, ABC):
 
     @abstractmethod
     def reached(self, values: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Whether values [M] of the metric are where networks with these levels [] or [M] stop; NaN is not."""
+        """Whether networks with these values [M] of the metric and levels [] or [M] stop; NaN never stops one."""
 
     def lengths(self) -> dict[str, int]:
         """{field: number of networks it was given for}."""

@@ -29,7 +29,7 @@ class Axis(Record):
         return len(next(iter(self.columns.values())))
 
     def text(self, k):
-        """Value k as text: what the same value has in any sweep, and no other."""
+        """Value k as text: the same in every sweep, and another for every other value."""
         return "; ".join(f"{name}={_text(column[k])}" for name, column in self.columns.items())
 
 
@@ -122,9 +122,9 @@ def _near(word, legal):
 
 
 def _given(record):
-    """Fields that a record may be made from anew when one of them changes: what follows from others is left to them.
+    """Fields to make a record from anew when one of them changes; fields that follow from others are left out.
 
-    Such are a field that is None by default, if it holds what None becomes (an MLP's W_scale follows from its widths),
+    Left out are: a field that is None by default, if it holds what None becomes (an MLP's W_scale follows from widths),
     and a tuple of one value for each of some parts, if that value was given once for all.
     """
     given = {f.name: getattr(record, f.name) for f in fields(record) if f.init}
@@ -140,7 +140,7 @@ def _given(record):
 
 
 def _without(record, given, name):
-    """What a field becomes that is not given; None where it must be."""
+    """What a field becomes if it is not given; None where it must be given."""
     try:
         return getattr(type(record)(**{**given, name: None}), name)
     except SpecError:

@@ -1,8 +1,8 @@
 """Owns who works on which range: a file for each claim, made exclusively, with no scheduler and no locks.
 
-The claim of a range is the file RANGE.g of the highest generation g. Whoever makes generation 0, which only one can,
-works on the range. A claim of a dead process, or one whose file has not changed for `stale` seconds on the reader's own
-clock, is taken over by making generation g + 1; no file is renamed or removed, no clock of another machine is believed.
+The claim of a range is the file RANGE.g of the highest generation g. Only one worker can make generation 0; it works on
+the range. A claim of a dead process, or one whose file has not changed for `stale` seconds on the reader's own clock,
+is taken over by making generation g + 1; no file is renamed or removed, no clock of another machine is believed.
 A worker that was only slow does its range a second time, to the same bytes.
 """
 
@@ -160,7 +160,7 @@ class Claims:
         return None
 
     def force(self, name):
-        """Claim a range whoever has it, since a scheduler says that it is ours; returns its generation."""
+        """Claim a range even if another has it: a scheduler gave it to us. Returns its generation."""
         generation = self.held().get(name, -1) + 1
         while not self._make(name, generation):
             generation += 1
@@ -204,14 +204,14 @@ def gone(text):
 
 
 def _machine():
-    """This machine since it was started, and the space in which its processes are numbered; "" if it does not say."""
+    """This machine's start, and the namespace in which its processes are numbered; "" if it does not say."""
     with suppress(OSError):
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
 def _started(pid):
-    """When a process started, in ticks since the machine did; None if there is none, or if it has ended unmourned."""
+    """When a process started, in ticks since the machine did; None if there is none, or if it is a zombie."""
     with suppress(OSError, IndexError):
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if words[0] in "ZX" else words[19]

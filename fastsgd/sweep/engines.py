@@ -40,7 +40,7 @@ def _local(store, workers, tuning, progress, stale):
         raise SpecError("engine: 'local' starts processes that do not know classes of your own; take None, or a "
                         "concurrent.futures.ProcessPoolExecutor")
     threads = max(1, processors() // workers) if tuning is None or tuning.threads is None else tuning.threads
-    tries, left, told = 0, store.missing(), set(store.done())
+    tries, left, reported = 0, store.missing(), set(store.done())
     while left:
         code = f"from fastsgd.sweep.engines import worker; worker({str(store.path.resolve())!r}, {threads}, {stale})"
         team = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL)
@@ -48,13 +48,13 @@ def _local(store, workers, tuning, progress, stale):
         try:
             while any(one.poll() is None for one in team):
                 time.sleep(0.1)
-                _report(store, told, progress)
+                _report(store, reported, progress)
         finally:
             for one in team:
                 one.terminate()
             codes = [one.wait() for one in team]
         now = store.missing()
-        _report(store, told, progress)
+        _report(store, reported, progress)
         tries = tries + 1 if len(now) == len(left) else 0
         if now and (tries >= TRIES or any(code > 0 for code in codes)):
             raise SpecError(f"sweep: workers failed (exit codes {codes}, messages above); {len(now)} of "
@@ -74,12 +74,12 @@ def worker(path, threads, stale):
         sys.exit(130)
 
 
-def _report(store, told, progress):
+def _report(store, reported, progress):
     """Tell of ranges that were done since the last time."""
     if progress is None or progress is False:
         return
-    for name in sorted(store.done() - told):
-        told.add(name)
+    for name in sorted(store.done() - reported):
+        reported.add(name)
         (work._tell if progress is True else progress)(store, name)
 
 

@@ -131,7 +131,7 @@ class Layout(Record):
         return out
 
     def grow(self, shape):
-        """Add the blocks that make of the box so far one of `shape` (replicas last). SpecError if it would shrink."""
+        """Add the blocks by which the box grows to `shape` (replicas last). SpecError if it would shrink."""
         shape = tuple(map(int, shape))
         old = tuple(map(max, zip(*(block.high for block in self.blocks), strict=True))) if self.blocks else (0,) * len(
             shape)

@@ -25,7 +25,7 @@ def text(sweep, size=None):
         seconds = None if seconds is None or each is None else seconds + networks * each
         lines.append(f"{group.name}  {networks} networks, {one.ranges} ranges of {one.size}"
                      + (f" (about {in_words(one.size * each)} each)" if each is not None else "")
-                     + f", {in_bytes(stored)}: " + (_told(sweep, group) or "all cells"))
+                     + f", {in_bytes(stored)}: " + (_in_common(sweep, group) or "all cells"))
     ranges = sum(one.ranges for one, _ in made)
     files = sum(one.ranges * (len(store.arrays(one.name)) + 3) for one, _ in made)
     lines += [f"store     {ranges} ranges, about {files} files, {in_bytes(total)} before compression, and reductions: "
@@ -34,7 +34,7 @@ def text(sweep, size=None):
     return "\n".join(lines)
 
 
-def _told(sweep, group):
+def _in_common(sweep, group):
     """What the cells of a group have in common, in words."""
     out = []
     for axis, members in zip(sweep.axes, group.members, strict=True):

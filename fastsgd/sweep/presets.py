@@ -16,7 +16,7 @@ def phase(replicas=256):
     """Step size x decay time x start scale of row S7 of arXiv 2210.05337, with drawn starts and orders.
 
     The paper's data (15 points of a ReLU teacher in the plane), width and length; the step is divided by 4 at the
-    decay; a network starts from Gaussian weights, those of the hidden layer of the deviation that is the start scale.
+    decay; a network starts from Gaussian weights; the start scale is the deviation of those of the hidden layer.
     """
     system = paper("S7")
     width, hidden_bias, output_bias = len(system.init["W1"]), "b1" in system.init, "b2" in system.init

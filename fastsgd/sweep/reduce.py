@@ -1,4 +1,4 @@
-"""Owns reductions: what a worker makes of a range's records, of the same bits whoever made it and on which machine.
+"""Owns reductions: what a worker makes of a range's records, with the same bits on every machine.
 
 Sums are formed by halves, entry by entry, so that no instruction set has its own order; parts of a cell are put
 together in the order of ranges; what counts is whole numbers. Records of lost networks are NaN and are left out.

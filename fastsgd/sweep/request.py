@@ -283,7 +283,7 @@ class Sweep(Record):
         return (np.array(first, np.int64)[:, None] + replicas) % 2**32
 
     def fingerprint(self) -> str:
-        """What sweeps have in common of which one may grow to the other: all but values, replicas and reductions."""
+        """A hash of what a sweep keeps when it grows: all but values, replicas and reductions."""
         names = [sorted(axis.columns) for axis in self.axes]
         random = self.random and Random(self.random.fields, 1, self.random.seed)
         text = [codec.digest(*codec.encode(part)) for part in (self.base, random, self.keep)]

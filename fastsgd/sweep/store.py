@@ -159,7 +159,7 @@ class Store:
         for name in bad:
             (self.path / "done" / f"{name}.json").unlink(missing_ok=True)
             for claim in (self.path / "claims").glob(f"{name}.*"):
-                claim.unlink(missing_ok=True)  # whoever had them is done with them
+                claim.unlink(missing_ok=True)  # nobody works on them any more
         return bad
 
     def part(self, name: str) -> Any:

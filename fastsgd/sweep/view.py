@@ -17,9 +17,9 @@ MOST_SAVED = 10_000_000  # steps that a replay saves unasked
 def open(store, allow_incomplete=False):
     """An xarray.Dataset of a store's records, read from disk when they are asked for.
 
-    Dims are the sweep's axes, `replica`, `step`, and those of each metric; what one network in `stride` is kept of has
-    `network` in the place of the axes, with their values as coordinates. `lost` is -1 for survivors and -2 for networks
-    that are not done yet.
+    Dims are the sweep's axes, `replica`, `step`, and those of each metric. Where only some networks are kept, the dim
+    `network` replaces the axes, whose values are coordinates then. `lost` is -1 for survivors and -2 for networks that
+    are not done yet.
     allow_incomplete: whether ranges may be missing; their records are NaN
     Raises SpecError if ranges are missing or damaged, or if groups have records of different shapes.
     """
@@ -132,7 +132,7 @@ class Kept:
         self.shape, self.dtype = (at, *array.shape), np.dtype(array.dtype)
 
     def read(self, index):
-        """Numbers at an outer index: an array of places for each axis."""
+        """Numbers at an outer index: an array of positions for each axis."""
         out, at = np.full(tuple(map(len, index)), np.nan, self.dtype), 0
         for path, rows in self.parts:
             inside = (index[0] >= at) & (index[0] < at + len(rows))
@@ -152,25 +152,25 @@ class Unfolded:
         self.shape = (*store.sweep.shape, *array.shape)
 
     @cached_property
-    def places(self):
+    def positions(self):
         """For each group and axis, where in the group a value of the sweep is, -1 for elsewhere."""
         out = {}
         for name, group in self.store.groups.items():
             out[name] = []
             for size, members in zip(self.store.sweep.shape[:-1], group.members, strict=True):
-                place = np.full(size, -1)
-                place[members] = np.arange(len(members))
-                out[name].append(place)
+                position = np.full(size, -1)
+                position[members] = np.arange(len(members))
+                out[name].append(position)
         return out
 
     def read(self, index):
-        """Numbers at an outer index: an array of places for each axis."""
+        """Numbers at an outer index: an array of positions for each axis."""
         lead, rest = index[:self.lead], index[self.lead:]
         shape = tuple(map(len, lead))
         fill = -2 if self.dtype.kind == "i" else np.nan
         out = np.full((prod(shape), *map(len, rest)), fill, self.dtype)
         for name, one in self.store.layouts.items():
-            own = [place[k] for place, k in zip(self.places[name], lead[:-1], strict=True)] + [lead[-1]]
+            own = [position[k] for position, k in zip(self.positions[name], lead[:-1], strict=True)] + [lead[-1]]
             grid = np.stack([a.reshape(-1) for a in np.meshgrid(*own, indexing="ij")], axis=-1)
             here = np.flatnonzero((grid >= 0).all(axis=1))
             rows = one.rows(grid[here])
@@ -181,7 +181,7 @@ class Unfolded:
 
 
 def _rows(path, rows, rest):
-    """Rows [M] of a zarr array, at places of its other axes."""
+    """Rows [M] of a zarr array, at positions of its other axes."""
     import zarr
 
     array = zarr.open_array(path, mode="r")
@@ -193,11 +193,11 @@ def _rows(path, rows, rest):
     return values if len(wanted) == len(rows) and (np.diff(rows) > 0).all() else values[back.reshape(-1)]
 
 
-def _slice(places):
-    """Places as a slice, where they are one."""
-    if len(places) and np.array_equal(places, np.arange(places[0], places[0] + len(places))):
-        return slice(int(places[0]), int(places[0]) + len(places))
-    return places
+def _slice(positions):
+    """Positions as a slice, where they are one."""
+    if len(positions) and np.array_equal(positions, np.arange(positions[0], positions[0] + len(positions))):
+        return slice(int(positions[0]), int(positions[0]) + len(positions))
+    return positions
 
 
 def _lazy(source):
@@ -212,10 +212,10 @@ def _lazy(source):
             return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._get)
 
         def _get(self, key):
-            places = [np.arange(n)[k] if isinstance(k, slice) else np.atleast_1d(k) for n, k in zip(
+            positions = [np.arange(n)[k] if isinstance(k, slice) else np.atleast_1d(k) for n, k in zip(
                 self.shape, key, strict=True)]
             gone = tuple(axis for axis, k in enumerate(key) if not isinstance(k, slice) and np.ndim(k) == 0)
-            return source.read(places).squeeze(gone)
+            return source.read(positions).squeeze(gone)
 
     return indexing.LazilyIndexedArray(Array())
 
@@ -232,9 +232,8 @@ def run_of_one(store, replica, values):
     cell = []
     for axis in sweep.axes:
         fits = np.ones(len(axis), bool)
-        if len(axis.columns) > 1 or axis.dim not in label.values():
-            if axis.dim in values:
-                fits &= np.arange(len(axis)) == values[axis.dim]
+        if axis.dim in values and (len(axis.columns) > 1 or axis.dim not in label.values()):
+            fits &= np.arange(len(axis)) == values[axis.dim]
         for name, column in axis.columns.items():
             for word in {name, label[name]} & set(values):
                 fits &= np.array([_same(value, values[word]) for value in column])

@@ -44,43 +44,17 @@ def against_torch(program, function, points=(), count=POINTS):
     points: {leaf: array} each, besides `count` at random and as many positive ones
     Raises BackendUnavailable with both numbers and the name of what differs.
     """
-    import torch
-
     rng, worst, compared = np.random.default_rng(7), 0.0, 0
-    names = list(program.wanted)
-
-    def judged(point):
-        """None where a point is not finite, else [(what, difference, got, want)]."""
-        fixed = {name: torch.from_numpy(np.array(a)) for name, a in point.items() if name not in program.wanted}
-
-        def of(*tensors):
-            return function(dict(zip(names, tensors, strict=True)) | fixed).reshape(program.value.shape)
-
-        g = rng.standard_normal(program.value.shape) if program.value.shape else np.array(1.0)
-        if names:
-            value, back = torch.func.vjp(of, *(torch.from_numpy(np.array(point[name])) for name in names))
-        want = {"value": (value if names else of()).detach().numpy()} | {
-            name: a.detach().numpy() for name, a in zip(names, back(torch.from_numpy(g)) if names else (), strict=True)}
-        got, grads = program.evaluate({name: np.asarray(a) for name, a in point.items()}, g)
-        got = {"value": got} | grads
-        if not all(np.isfinite(a).all() for a in want.values()):
-            return None
-        out = []
-        for name, a in want.items():
-            gap, at = _difference(got[name], a)
-            out.append((name, gap if gap == gap else np.inf, np.reshape(got[name], -1)[at], a.reshape(-1)[at]))
-        return out
-
     given = [dict(point) for point in points]
     for positive in (False, True):
         more = _points(program.leaves, rng, count, positive)
         given += [{name: a[k] for name, a in more.items()} for k in range(count)]
     for point in given:
-        found = judged(point)
+        found = _judged(program, function, point, rng)
         if found is not None and any(gap > AGREED for _, gap, _, _ in found):
             moved = {name: a * (1 + NUDGE * rng.standard_normal(np.shape(a))) + NUDGE * rng.standard_normal(np.shape(a))
                      for name, a in point.items()}  # off a kink
-            found = judged(moved)
+            found = _judged(program, function, moved, rng)
         if found is None:
             continue
         compared += 1
@@ -96,6 +70,32 @@ def against_torch(program, function, points=(), count=POINTS):
         raise BackendUnavailable(f"{program.kind.lower()}: was finite at none of {len(given)} points, so that nothing "
                                  "could be compared with torch.func")
     return Outcome(compared, worst)
+
+
+def _judged(program, function, point, rng):
+    """None where a point is not finite, else [(what, difference, got, want)]; derivatives are of a random direction."""
+    import torch
+
+    names = list(program.wanted)
+    fixed = {name: torch.from_numpy(np.array(a)) for name, a in point.items() if name not in program.wanted}
+
+    def of(*tensors):
+        return function(dict(zip(names, tensors, strict=True)) | fixed).reshape(program.value.shape)
+
+    g = rng.standard_normal(program.value.shape) if program.value.shape else np.array(1.0)
+    if names:
+        value, back = torch.func.vjp(of, *(torch.from_numpy(np.array(point[name])) for name in names))
+    want = {"value": (value if names else of()).detach().numpy()} | {
+        name: a.detach().numpy() for name, a in zip(names, back(torch.from_numpy(g)) if names else (), strict=True)}
+    got, grads = program.evaluate({name: np.asarray(a) for name, a in point.items()}, g)
+    got = {"value": got} | grads
+    if not all(np.isfinite(a).all() for a in want.values()):
+        return None
+    out = []
+    for name, a in want.items():
+        gap, at = _difference(got[name], a)
+        out.append((name, gap if gap == gap else np.inf, np.reshape(got[name], -1)[at], a.reshape(-1)[at]))
+    return out
 
 
 # ---- compiled code

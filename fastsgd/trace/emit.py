@@ -37,7 +37,7 @@ class Part:
             self.loops.arrays.update(loops.arrays)
 
     def keep(self, node, padded, rows):
-        """Compute a node into an array of its own: in `kept` from row `rows` on, local if that is None."""
+        """Compute a node into an array of its own: in `residuals` from row `rows` on, local if that is None."""
         size, name = node.size + padded, f"a{len(self.loops.arrays)}"
         self.heads.append(f"V {name}[{size}];" if rows is None else f"V *const {name} = residuals + {rows};")
         self.loops.keep(node, name, padded)
@@ -45,9 +45,14 @@ class Part:
 
     def text(self, more=()):
         """The statements of the function."""
-        unroll = "FS_UNROLL" if self.loops.work <= UNROLLED else "FS_UNROLL_ROWS"
         lines = [*self.loops.declarations(), *self.heads, *more, *self.loops.lines]
-        return "\n".join("    " + part for line in lines for part in line.split("\n")).replace("FS_TRACED_LOOP", unroll)
+        return body(lines, self.loops.work <= UNROLLED)
+
+
+def body(lines, unrolled):
+    """The text of a function's lines, its loops written out or not."""
+    text = "\n".join("    " + part for line in lines for part in line.split("\n"))
+    return text.replace("FS_TRACED_LOOP", "FS_UNROLL" if unrolled else "FS_UNROLL_ROWS")
 
 
 def model(f, layout, trained, d):
@@ -201,7 +206,7 @@ def _one(value):
 
 
 def penalty(value, layout, trained):
-    """(C++ of `struct Penalty` with vjp(w, kept, sink), rows that it needs) of a number that depends on parameters."""
+    """(C++ of `struct Penalty` with vjp(w, residuals, sink), rows that it needs) of a function of the parameters."""
     _, grads = differentiated(value, layout, trained, _one(value))
     kept, padded = kept_nodes(list(grads.values()))
     part = Part(layout.reads())
@@ -238,7 +243,7 @@ def rule(outputs, names, numbers):
         return [f"const V {values};", *(f"{place} = e{k};" for k, place in enumerate(("w[p]", *rows)))]
 
     part.loops.loop((), [(node, positions(node)) for node in ends], statements)
-    body = part.text().replace("\n    ", "\n      ")
+    text = part.text().replace("\n    ", "\n      ")
     return f"""template <class Tm>
 struct Rule {{
   using T = typename Tm::T;
@@ -247,7 +252,7 @@ struct Rule {{
     FS_NO_UNROLL
     for (int p = begin; p < end; p += Tm::step()) {{
       if (fixed && fixed[p]) continue;
-  {body}
+  {text}
     }}
   }}
 }};

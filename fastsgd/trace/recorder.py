@@ -176,7 +176,7 @@ def _recorder_class():
             return out
 
         def made_beside(self, func, args, kwargs):
-            """What depends on no argument: computed, and where it is wanted beside them, a constant."""
+            """The result of an operator that no argument enters: it is computed, and is a constant of the graph."""
             if str(kwargs.get("device")) != "meta":
                 return func(*args, **kwargs)
             with _quiet():
@@ -186,7 +186,7 @@ def _recorder_class():
             return out
 
         def taken_apart(self, func, name, args, kwargs):
-            """An operator that torch itself writes in others."""
+            """The result of an operator that torch writes in terms of others."""
             if name not in NEVER:
                 with self:
                     out = func.decompose(*args, **kwargs)

@@ -1,5 +1,5 @@
-"""Owns how a torch function of one parameter becomes the graph of an update rule: traced on a few, it must treat each
-alone and alike.
+"""Owns how a torch function of one parameter becomes the graph of an update rule. It is traced on a few parameters,
+and must treat each by itself and all alike.
 """
 
 import inspect

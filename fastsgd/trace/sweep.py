@@ -7,7 +7,7 @@ sums and their order are those of `forward` and `vjp`, and so are the bits.
 
 import numpy as np
 
-from .emit import UNROLLED, Part, beside, differentiated, name_of, sinks
+from .emit import UNROLLED, Part, beside, body, differentiated, name_of, sinks
 from .graph import INPUT, SEED, order, positions
 from .loops import Loops, kept_nodes
 
@@ -72,7 +72,7 @@ def step(f, layout, trained, d):
         if id(node) in first:
             rows += forward.keep(node, id(node) in padded, rows)
 
-    def ahead(together):
+    def at_next(together):
         """The network at the next sample, and where its arrays are."""
         loops, heads, at = Moving(behind, old.loops, layout, grads, together), [], 0
         loops.count = 1000  # names of its own
@@ -89,16 +89,15 @@ def step(f, layout, trained, d):
     old = Part(read, forward.loops)
     for node in later:  # so that derivatives know what is kept
         old.loops.arrays[id(node)] = "kept"
-    together = _together(grads, layout, old.loops, ahead({})[0].seen)
+    together = _together(grads, layout, old.loops, at_next({})[0].seen)
     old = Part(read, forward.loops)
     sinks(old, later, padded, {name: grad for name, grad in grads.items() if name not in together}, layout, rows,
           in_place=True)
-    loops, heads = ahead(together)
+    loops, heads = at_next(together)
     lines = [*old.loops.lines, *loops.lines]
     used = [head for head in forward.heads if any(f"{name_of(head)}[" in line for line in lines)]
-    unroll = "FS_UNROLL" if old.loops.work + loops.work <= 2 * UNROLLED else "FS_UNROLL_ROWS"
-    text = "\n".join("    " + part for line in (*old.loops.declarations(), *used, *old.heads, *heads, *lines)
-                     for part in line.split("\n")).replace("FS_TRACED_LOOP", unroll)
+    text = body([*old.loops.declarations(), *used, *old.heads, *heads, *lines],
+                old.loops.work + loops.work <= 2 * UNROLLED)
     return f"""template <class Tm>
 struct Sweep {{
   using T = typename Tm::T;

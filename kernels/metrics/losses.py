@@ -23,7 +23,7 @@ def sums(W, X, y, out, numbers, N: tl.int32, n: tl.int32, INPUTS: tl.constexpr, 
     i = tl.program_id(1)
     while i < n:
         which = tl.arange(0, 1) + i
-        f, _kept = VALUE(w, INPUTS(X, which, SHAPE, STRIDE), SHAPE)
+        f, _ = VALUE(w, INPUTS(X, which, SHAPE, STRIDE), SHAPE)
         total += losses.value(f, labels.load(y, which, LOSS), terms, LOSS)
         i += CHUNKS
     tl.store(out + net.to(tl.int64) * CHUNKS + tl.program_id(1), total, mask=live)

@@ -23,7 +23,7 @@ def raised(w, D: tl.constexpr):
 
 @triton.jit
 def value(w, x, SHAPE: tl.constexpr):
-    """(h(x) [BN], nothing residuals)."""
+    """(h(x) [BN], no residuals)."""
     beta = raised(w[0], SHAPE[0])
     if len(w) == 2:
         beta = beta - raised(w[1], SHAPE[0])

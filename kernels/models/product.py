@@ -16,7 +16,7 @@ def inputs(X, i, SHAPE: tl.constexpr, STRIDE: tl.constexpr):
 
 @triton.jit
 def value(w, x, SHAPE: tl.constexpr):
-    """(h(x) [BN], nothing residuals)."""
+    """(h(x) [BN], no residuals)."""
     beta = w[0]
     for k in tl.static_range(1, len(w)):
         beta = beta * w[k]

@@ -5,7 +5,7 @@
 //   derivatives dh_o(x_i) / dz_l:
 //   J J^T = sum_l (c_l^2 A_{l-1}^T A_{l-1} + 1 if biases) o (D_l^T D_l),  without what is not trained
 // All points go at once through small matrix products; the parameters' axis P is never formed for the Gram matrix.
-// Who is parallel: nothing here; one call is one network on one thread.
+// Parallel: nothing here; one call is one network on one thread.
 #pragma once
 
 #include "../models/dense_shape.h"
@@ -86,23 +86,23 @@ FS_FN Layers sweep(const DensePoints& p, const double* w, double* block) {
   Layers z;
   z.pack = block;
   block += (size_t)largest_size(s) * ROWS;
-  double* slope[DenseShape::MOST];  // act' of layers 1 .. L-1
+  double* derivative[DenseShape::MOST];  // act' of layers 1 .. L-1
   z.A[0] = p.X;
   for (int l = 1; l < L; ++l) {
     const size_t size = tile::padded(s.size[l]) * mp;
     double* a = block;
-    slope[l] = a + size;
-    z.D[l - 1] = slope[l] + size;
+    derivative[l] = a + size;
+    z.D[l - 1] = derivative[l] + size;
     block = z.D[l - 1] + o * size;
     const double *W = w + s.weights(l - 1), *b = w + s.biases(l - 1);
     const int fan = s.size[l - 1];
     multiply(
-        s.size[l], fan, s.multiplier[l - 1], [=](int i, int k) { return W[i * fan + k]; }, z.A[l - 1], slope[l], mp,
-        p.mp, z.pack);
+        s.size[l], fan, s.multiplier[l - 1], [=](int i, int k) { return W[i * fan + k]; }, z.A[l - 1], derivative[l],
+        mp, p.mp, z.pack);
     if (s.bias[l - 1])
       for (int i = 0; i < s.size[l]; ++i)
-        for (size_t j = 0; j < mp; ++j) slope[l][i * mp + j] += b[i];
-    activate(s, slope[l], a, s.size[l] * mp);
+        for (size_t j = 0; j < mp; ++j) derivative[l][i * mp + j] += b[i];
+    activate(s, derivative[l], a, s.size[l] * mp);
     z.A[l] = a;
   }
   const size_t ld = p.rows();
@@ -116,7 +116,7 @@ FS_FN Layers sweep(const DensePoints& p, const double* w, double* block) {
     for (int i = 0; i < h; ++i)
       for (int q = 0; q < o; ++q) {
         double* d = D + i * ld + q * mp;
-        const double *g = slope[l] + i * mp, own = c * W[q * h + i];
+        const double *g = derivative[l] + i * mp, own = c * W[q * h + i];
         if (l < L - 1)
           for (size_t j = 0; j < mp; ++j) d[j] *= g[j];
         else

@@ -8,7 +8,7 @@
 // C [d,d] is G with its diagonal scaled to one. The grading of s (hundreds of decades) sits on a diagonal, so nothing
 // is squared away: errors are relative to cond(C), which is a property of the evaluation points alone.
 //
-// Who is parallel: nothing here; one call counts one network on one thread, inner loops are over coordinates.
+// Parallel: nothing here; one call counts one network on one thread, inner loops are over coordinates.
 // Order of work, each stage only if the one before left a doubt:
 //   1. certificates: H_jj / W_jj summed over the large coordinates < 1 (they all count), W_jj summed over the small
 //      ones < 1 (none counts), or Weyl's inequality; sigma_1 only enclosed in an interval;                     O(d)

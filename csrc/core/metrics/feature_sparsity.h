@@ -336,7 +336,7 @@ struct FeatureSparsityLanes {
       for (int a = 0; a < J; ++a) x[a] = own[size_t(a) * n + i];
       FS_UNROLL
       for (int q = 0; q < K; ++q) {
-        const V y = once(others[size_t(q) * n + i]);
+        const V y = loaded(others[size_t(q) * n + i]);
         FS_UNROLL
         for (int a = 0; a < J; ++a) rho[a][q] = fma(x[a], y, rho[a][q]);
       }

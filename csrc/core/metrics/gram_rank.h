@@ -6,7 +6,7 @@
 //   2. otherwise lambda_1 by Lanczos and one LDL^T of G - tau.                                               n^3 / 3
 // Right wherever no singular value lies within a relative factor(rtol) of the threshold: G is known to some 1e-16
 // lambda_1, and 1e-14 lambda_1 is allowed for; the factorisation's own errors are measured against the same allowance.
-// Who is parallel: nothing here; one call counts one matrix on one thread.
+// Parallel: nothing here; one call counts one matrix on one thread.
 #pragma once
 
 #include "inertia.h"

@@ -3,7 +3,7 @@
 // H = U^T D^-1 U without pivoting, the rows of U in whole tiles, each tile summed over all rows above it at once. What
 // pivoting would have prevented is measured instead: the rounding errors of the factorisation are those of a matrix
 // H + E, |E| <= eps * growth, growth = max_i sum_k U_ki^2 / |d_k|; where that is too much for the caller (a pivot near
-// zero, in particular), Bunch-Kaufman counts a copy again. Who is parallel: nothing here, one call is one matrix.
+// zero, in particular), Bunch-Kaufman counts a copy again. Parallel: nothing here, one call is one matrix.
 #pragma once
 
 #include "symmetric.h"

@@ -5,7 +5,7 @@
 // multiple of eps cond(B), however graded the scales are (Demmel and Veselic 1992; the QR first: Drmac and Veselic
 // 2008; largest column first: de Rijk 1989). LAPACK's other methods are accurate relative to sigma_1 alone. A sum over
 // a row has 16 partial sums, entry j in partial j % 16 from where it begins, halved at the end: the bits are those of
-// any vector width. Who is parallel: nothing here, one call is one matrix on one thread (`Alone`);
+// any vector width. Parallel: nothing here, one call is one matrix on one thread (`OneThread`);
 // csrc/cuda/metrics/jacobi.h has a block of warps on one matrix, a warp a row.
 #pragma once
 
@@ -27,7 +27,7 @@ FS_HD double larger(double most, double x) { return x <= most || most != most ? 
 // rows(first, end, f): f(j) for rows j, shared out among all who work, then a barrier;  barrier(): of all who work
 // sweep(from, to, f): f(j, k) for the vectors of a row and k < COUNT partial sums;  entries(from, to, f): f(j) one by
 // one;  one(f): f() by one of those who share a row, seen by all of them;  total, greatest, first_best: over the same
-struct Alone {
+struct OneThread {
   using V = tile::V;
   static constexpr int W = tile::W, COUNT = PARTIALS / W;
 

@@ -2,7 +2,7 @@
 //
 //   sum_i (<beta, x_i> - y_i)^2. Each residual is formed on its own, over inputs in order; their squares go into eight
 //   partial sums, point i into partial i % 8: bits depend neither on the vector width nor on who is measured together.
-// Who is parallel: nothing here; one call is ROWS networks on one thread.
+// Parallel: nothing here; one call is ROWS networks on one thread.
 #pragma once
 
 #include "symmetric.h"

@@ -1,5 +1,5 @@
 // Owns norm, imbalance and support of a pair of vectors, each summed in eight partial sums: what the measures of a
-// diagonal network's parameters are made of. Who is parallel: nothing here; one call is one network on one thread.
+// diagonal network's parameters are made of. Parallel: nothing here; one call is one network on one thread.
 #pragma once
 #include "../math.h"
 

@@ -10,7 +10,7 @@
 // Rows: at points at which the same units are on (a "cell") the rows of B are one matrix times x~. So of c points with
 // X~ = Q T the d + 1 rows of T say all: a product with an orthogonal matrix changes no singular value of B.
 // Trained networks have many equal units and few cells: what is left is much smaller than J.
-// Who is parallel: nothing here; one call is one network on one thread.
+// Parallel: nothing here; one call is one network on one thread.
 #pragma once
 
 #include "dense_jacobian.h"

@@ -2,7 +2,7 @@
 //
 // C[i, j] (+)= sum_k Q[k, i] P[k, j]: both operands have the summed index k outside, so a tile of R rows by C vectors
 // is an outer product a k, with C loads and R broadcasts for R C fused multiply-adds. Every entry is summed in the
-// order of k alone: results do not depend on the width of the machine's vectors. Who is parallel: nothing here.
+// order of k alone: results do not depend on the width of the machine's vectors. Parallel: nothing here.
 #pragma once
 #include "../vec.h"
 

@@ -23,7 +23,7 @@ struct Autoencoder {
     V *code = residuals, *decoded = residuals + h;
     Tm::sync();
     for (int k = Tm::first(); k < h; k += Tm::step())
-      code[k] = tree_sum<typename Tm::Alone>(d, [&](int i, V sum) { return fma(w[k * d + i], x.shared(i), sum); });
+      code[k] = tree_sum<typename Tm::OneLane>(d, [&](int i, V sum) { return fma(w[k * d + i], x.shared(i), sum); });
     Tm::sync();
     for (int i = Tm::first(); i < d; i += Tm::step()) {
       V z = V::set(0);
@@ -42,7 +42,7 @@ struct Autoencoder {
     for (int i = Tm::first(); i < d; i += Tm::step()) delta[i] = gate(decoded[i], g[i]);
     Tm::sync();
     for (int k = Tm::first(); k < h; k += Tm::step()) {
-      const V e = tree_sum<typename Tm::Alone>(d, [&](int i, V sum) { return fma(w[k * d + i], delta[i], sum); });
+      const V e = tree_sum<typename Tm::OneLane>(d, [&](int i, V sum) { return fma(w[k * d + i], delta[i], sum); });
       for (int i = 0; i < d; ++i) {
         sink(k * d + i, code[k], delta[i]);
         sink(k * d + i, e, x.shared(i));

@@ -85,7 +85,7 @@ struct Dense {
       for (int i = Tm::first(); i < fan; i += Tm::step()) {
         const auto term = [&](int j, V sum) { return fma(delta[top + j], weight[j * fan + i], sum); };
         const V none = V::set(0);
-        const V back = width == 1 ? term(0, none) + none : tree_sum<typename Tm::Alone>(width, term);
+        const V back = width == 1 ? term(0, none) + none : tree_sum<typename Tm::OneLane>(width, term);
         delta[top - fan + i] = residuals[U + top - fan + i] * (c * back);
       }
       Tm::sync();
@@ -97,7 +97,7 @@ struct Dense {
       const int fan = s.size[l], width = s.size[l + 1];
       const V* a = residuals + top - fan;
       const V c = V::set(T(s.multiplier[l]));
-      const bool by_unit = width > fan;  // who cooperates takes the longer axis
+      const bool by_unit = width > fan;  // threads share the longer axis
       const int j0 = by_unit ? Tm::first() : 0, dj = by_unit ? Tm::step() : 1;
       const int i0 = by_unit ? 0 : Tm::first(), di = by_unit ? 1 : Tm::step();
       auto weights = [&](auto source) {

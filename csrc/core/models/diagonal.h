@@ -102,19 +102,19 @@ struct Diagonal {
   template <class X>
   FS_HD V vjp_value(V* w, X x, V g, V*, X next) const {
     V *u = w, *v = w + C();
-    return tree_sum<Tm, K>(C(), [&](int c, V s) { return pulled(u[c], v[c], g, x, next, c, s); });
+    return tree_sum<Tm, K>(C(), [&](int c, V s) { return moved(u[c], v[c], g, x, next, c, s); });
   }
   // The same, of VECTORS = C() vectors, but for the sum over the team's lanes.
   template <int VECTORS, class X>
-  FS_HD V pull_value_parts(V* w, X x, V g, X next) const {
+  FS_HD V vjp_value_parts(V* w, X x, V g, X next) const {
     V *u = w, *v = w + VECTORS;
-    return tree_parts<Tm, K, VECTORS>([&](int c, V s) { return pulled(u[c], v[c], g, x, next, c, s); });
+    return tree_parts<Tm, K, VECTORS>([&](int c, V s) { return moved(u[c], v[c], g, x, next, c, s); });
   }
 
  private:
   template <class X>
-  FS_HD static V pulled(V& u, V& v, V g, X x, X next, int c, V s) {
-    const V e = g * x.own(c), uc = once(u), vc = once(v), u1 = fma(e, vc, uc), v1 = fma(e, uc, vc);
+  FS_HD static V moved(V& u, V& v, V g, X x, X next, int c, V s) {
+    const V e = g * x.own(c), uc = loaded(u), vc = loaded(v), u1 = fma(e, vc, uc), v1 = fma(e, uc, vc);
     u = u1, v = v1;
     return fma(u1 * v1, next.own(c), s);  // read here, so that it is an operand in memory
   }

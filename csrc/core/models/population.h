@@ -15,16 +15,16 @@ template <class Tm>
 struct Population {
   static_assert(Tm::L == 1, "one lane a network");
   enum Kind { ERF, LINEAR, SQUARE };  // LINEAR: in two pieces, relu, leaky, abs and the identity
-  static constexpr int TOLD = 3;
+  static constexpr int LEADING = 3;
   using T = typename Tm::T;
   using V = typename Tm::V;
-  using Alone = typename Tm::Alone;
+  using OneLane = typename Tm::OneLane;
   int d, h, m, o, kind, inner, outer;  // inner, outer: whether W and A are trained
 
   FS_HD constexpr int all() const { return h + m; }
   FS_HD constexpr int pairs() const { return h * all(); }
   FS_HD constexpr int P() const { return h * (d + o); }
-  FS_HD constexpr int inputs() const { return TOLD + m * (d + o); }
+  FS_HD constexpr int inputs() const { return LEADING + m * (d + o); }
   FS_HD constexpr int outputs() const { return 1; }
   // E of each pair, what the derivative by w_i has of the other's weights and of its own, |w|^2 of all units, the
   // derivatives by W and A
@@ -82,15 +82,15 @@ struct Population {
   // Weight t of unit j, and its outer weight in output k, the teacher's with a minus.
   template <class X>
   FS_HD V unit(const V* w, X x, int j, int t) const {
-    return j < h ? w[j * d + t] : x.shared(TOLD + (j - h) * d + t);
+    return j < h ? w[j * d + t] : x.shared(LEADING + (j - h) * d + t);
   }
   template <class X>
   FS_HD V outer_weight(const V* w, X x, int k, int j) const {
-    return j < h ? w[h * d + k * h + j] : V::set(0) - x.shared(TOLD + m * d + k * m + j - h);
+    return j < h ? w[h * d + k * h + j] : V::set(0) - x.shared(LEADING + m * d + k * m + j - h);
   }
   template <class X>
   FS_HD V dot(const V* w, X x, int i, int j) const {
-    return tree_sum<Alone>(d, [&](int t, V sum) { return fma(unit(w, x, i, t), unit(w, x, j, t), sum); });
+    return tree_sum<OneLane>(d, [&](int t, V sum) { return fma(unit(w, x, i, t), unit(w, x, j, t), sum); });
   }
   template <class X>
   FS_HD V outers(const V* w, X x, int i, int j) const {
@@ -126,7 +126,7 @@ struct Population {
     // parallel
     const auto there = c.a > zero.a;
     const V along = b / choose(there, c, one), length = sqrt(c);
-    const V apart = sqrt(tree_sum<Alone>(d, [&](int t, V sum) {
+    const V apart = sqrt(tree_sum<OneLane>(d, [&](int t, V sum) {
       const V r = fma(zero - along, unit(w, x, i, t), unit(w, x, j, t));
       return fma(r, r, sum);
     }));

@@ -6,7 +6,7 @@
 namespace fs {
 
 // A sum of squares between LOW and MOST has all its digits. Numbers whose squares sum to less are multiplied by
-// RESCALE, those whose squares sum to more are divided by it: then theirs has, too.
+// RESCALE, those whose squares sum to more are divided by it: then their sum has all digits too.
 template <class T>
 struct Squares;
 template <>

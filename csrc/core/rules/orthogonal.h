@@ -16,7 +16,7 @@ FS_HD constexpr i64 schulz_numbers(int rows, int columns) {
 }
 
 // G [rows, columns] in place, times sqrt(max(1, rows / columns)). X is G, or its transpose if G is tall: of its m rows
-// there are no more than columns k. Whoever cooperates takes every step-th number from first() on.
+// there are no more than columns k. Threads that cooperate each take every step-th number from first() on.
 template <class Tm, class V>
 FS_HD void orthogonalise(V* G, int rows, int columns, V* work) {
   using T = typename Tm::T;

@@ -1,7 +1,7 @@
 // Owns what a step does with a gradient: clipping, penalties, normalisation, momentum, Adam, averaging.
 //
-// w, g [P] and the buffers [P] are rows of vectors, one network a lane; `hyper` holds each network's numbers. Who
-// cooperates on a network takes every step-th row from first() on.
+// w, g [P] and the buffers [P] are rows of vectors, one network a lane; `hyper` holds each network's numbers. Threads
+// that cooperate on a network each take every step-th row from first() on.
 #pragma once
 #include "../contract.h"
 #include "../math.h"
@@ -15,7 +15,7 @@ enum Hyper { FS_HYPER_WORDS, HYPERS };
 enum Flag { FS_FLAG_WORDS };
 
 // Numbers that differ from one named array of parameters to the next: `each` [groups, EACH], array k being parameters
-// ends[k] .. ends[k + 1] - 1. Muon takes arrays for matrices of rows[k] rows, and has room beside them; rows 0: no
+// ends[k] .. ends[k + 1] - 1. Muon takes arrays for matrices of rows[k] rows, and works in `scratch`; rows 0: no
 // matrix.
 enum { STEP_SCALE, EACH_DECAY, EACH_LOCALISATION, EACH };
 template <class V>
@@ -23,7 +23,7 @@ struct Groups {
   int count;
   const i32* ends;  // [2 count + 1], the rows behind
   const V* each;
-  V* room;
+  V* scratch;
   FS_HD int rows(int k) const { return ends[count + 1 + k]; }
 };
 
@@ -165,7 +165,7 @@ FS_HD void clip_norm(V* g, int P, V most) {
   for (int p = Tm::first(); p < P; p += Tm::step()) g[p] = by * g[p];
 }
 
-// The first row from `begin` on of whoever asks: it has the rows that it has in any other loop.
+// The first row from `begin` on of this thread, which has the same rows in every loop.
 template <class Tm>
 FS_HD int mine(int begin) {
   return begin + (Tm::first() - begin % Tm::step() + Tm::step()) % Tm::step();
@@ -262,10 +262,10 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
   if (u.has(CLIP_NORM)) clip_norm<Tm>(g, P, hyper[CLIP_NORM]);
   if (u.has(LOCALISATION)) {
     const V* point = buffer + (u.buffers - 1 - u.has(AVERAGE)) * P;
-    each_array(u, n, hyper, P, groups, [&](const Numbers<V>&, V pull, int begin, int end) {
+    each_array(u, n, hyper, P, groups, [&](const Numbers<V>&, V gamma, int begin, int end) {
       FS_UNROLL_ROWS
       for (int p = mine<Tm>(begin); p < end; p += Tm::step())
-        if (u.free(p)) g[p] = fma(pull, w[p] - point[p], g[p]);
+        if (u.free(p)) g[p] = fma(gamma, w[p] - point[p], g[p]);
     });
   }
   if (u.has(WEIGHT_DECAY) && !u.is(DECOUPLED))
@@ -298,7 +298,7 @@ FS_HD void update(const Update& u, int P, V* w, V* g, V* buffer, const V* hyper,
     FS_NO_UNROLL
     for (int k = 0; k < groups.count; ++k)
       if (const int rows = groups.rows(k))
-        orthogonalise<Tm>(g + groups.ends[k], rows, (groups.ends[k + 1] - groups.ends[k]) / rows, groups.room);
+        orthogonalise<Tm>(g + groups.ends[k], rows, (groups.ends[k + 1] - groups.ends[k]) / rows, groups.scratch);
   }
   if (!u.is(GROUPED)) return descend<Tm>(u, n, 0, P, P, w, g, buffer, hyper, t, own);
   each_array(u, n, hyper, P, groups, [&](const Numbers<V>& each, V, int begin, int end) {

@@ -37,7 +37,7 @@ struct DensePasses {
     return at;
   }
   FS_HD static constexpr int derivatives(int l) { return activations(l) + shape().size[l] * POINTS; }
-  FS_HD static constexpr int slopes(int l) {  // of one output, D_l in the making
+  FS_HD static constexpr int activation_derivatives(int l) {  // of one output, D_l in the making
     return derivatives(l) + (OUTPUTS > 1 ? shape().size[l] * ROWS : 0);
   }
   static constexpr int SIZE = activations(LAYERS);
@@ -48,7 +48,7 @@ struct DensePasses {
       const double* from = l > 1 ? work + activations(l - 1) + point : X + point;
       forward_layer(shape(), l, work, from, POINTS, [&](int u, double, double a, double derivative) {
         work[activations(l) + u * POINTS + point] = a;
-        work[slopes(l) + u * POINTS + point] = derivative;
+        work[activation_derivatives(l) + u * POINTS + point] = derivative;
       });
     }
   }
@@ -66,8 +66,8 @@ struct DensePasses {
         else
           for (int v = 0; v < s.size[l + 1]; ++v)
             back = fma1(c * W[v * h + u], work[derivatives(l + 1) + v * ROWS + row], back);
-        const double slope = work[slopes(l) + u * POINTS + point];
-        work[derivatives(l) + u * ROWS + row] = back * slope;
+        const double own = work[activation_derivatives(l) + u * POINTS + point];
+        work[derivatives(l) + u * ROWS + row] = back * own;
       }
     }
   }

@@ -76,9 +76,9 @@ struct Warps {
   FS_DEVICE V behind(V x, int i, int k) const { return V::set(i > k ? x.a : 0.0); }
 };
 
-// out [N, 2, KEPT]: the KEPT largest singular values of a matrix [LENGTH, COLUMNS] over powers of two, their exponents.
-// Matrix: LENGTH, COLUMNS, KEPT, SIZED; fill(job, k, work, columns) makes the columns of network k in work [SIZE], and
-// leaves their sizes there if they are SIZED.
+// out [N, 2, VALUES]: the VALUES largest singular values of a matrix [LENGTH, COLUMNS] over powers of two, their
+// exponents. Matrix: LENGTH, COLUMNS, VALUES, SIZED; fill(job, k, work, columns) makes the columns of network k in work
+// [SIZE], and leaves their sizes there if they are SIZED.
 template <class Spec, class Matrix>
 struct Values {
   static constexpr int N = Matrix::COLUMNS, LD = tile::padded(Matrix::LENGTH),
@@ -96,9 +96,9 @@ struct Values {
       __syncthreads();
       jacobi_singular_values(Warps<Spec::THREADS / 32>(), columns, Matrix::SIZED ? rest : nullptr, Matrix::LENGTH, N,
                              sigma, rest);
-      double* to = job.out + k * 2 * Matrix::KEPT;
-      for (int i = threadIdx.x; i < Matrix::KEPT; i += Spec::THREADS)
-        to[i] = sigma[i], to[Matrix::KEPT + i] = sigma[MOST + i];
+      double* to = job.out + k * 2 * Matrix::VALUES;
+      for (int i = threadIdx.x; i < Matrix::VALUES; i += Spec::THREADS)
+        to[i] = sigma[i], to[Matrix::VALUES + i] = sigma[MOST + i];
       __syncthreads();
     }
   }
@@ -107,7 +107,7 @@ struct Values {
 // X diag(s) of diagonal networks, of parts W [N, K, D]; X [POINTS, D].   Spec: D, K, POINTS.
 template <class Spec>
 struct Scaled {
-  static constexpr int LENGTH = Spec::POINTS, COLUMNS = Spec::D, KEPT = LENGTH < COLUMNS ? LENGTH : COLUMNS,
+  static constexpr int LENGTH = Spec::POINTS, COLUMNS = Spec::D, VALUES = LENGTH < COLUMNS ? LENGTH : COLUMNS,
                        SIZE = Spec::D;
   static constexpr bool SIZED = true;
   FS_DEVICE static void fill(const MetricLaunch& job, i64 k, double* s, double* columns) {
@@ -122,12 +122,12 @@ struct Scaled {
 };
 
 // J^T of dense networks W [N, P]; X [d, POINTS]. Rows (o, i) stand as in core/metrics/dense_jacobian.h.
-// Spec: shape(), POINTS, KEPT.
+// Spec: shape(), POINTS, VALUES.
 template <class Spec>
 struct DenseColumns {
   using Passes = DensePasses<Spec>;
   static constexpr int MP = tile::padded(Spec::POINTS), LENGTH = Passes::OUTPUTS * MP, COLUMNS = Passes::P,
-                       KEPT = Spec::KEPT, SIZE = Passes::SIZE;
+                       VALUES = Spec::VALUES, SIZE = Passes::SIZE;
   static constexpr bool SIZED = false;
 
   // Derivatives by parameter k of unit i in layer l + 1, which is its bias if there are no more inputs.

@@ -68,7 +68,7 @@ FS_DEVICE void mean_losses(const MetricLaunch& job) {
   V sum = V::set(0);
   FS_NO_UNROLL
   for (i64 i = 0; i < job.n; ++i) {
-    const V r = model.value(w, Lying<Tm>{X + i * job.stride}, residuals) - V::set(y[i]);
+    const V r = model.value(w, InMemory<Tm>{X + i * job.stride}, residuals) - V::set(y[i]);
     sum = fma(r, r, sum);
   }
   if (lane == 0 && team < job.N) job.out[k] = job.number * sum.a / double(job.n);

@@ -119,7 +119,7 @@ class CUDA(Backend):
 
     @staticmethod
     def _counted(chunk):
-        """Wait for a launch and take over how many networks are left; the card counts, whatever their number."""
+        """Wait for a launch and take over how many networks are left, which the card counts."""
         before = chunk.alive
         chunk.alive, chunk.unsettled = chunk.card.tally(chunk.arrays["lost"], (ALIVE, UNSETTLED))
         if chunk.alive != before:
@@ -254,7 +254,7 @@ class CUDA(Backend):
 
 
 def _chunks(N, here, chosen, reserved):
-    """Waves of N networks over the cards `here`: ranges of equal length a card, in as few chunks as its memory allows.
+    """Chunks of N networks: ranges of equal length for the cards `here`, each in as few chunks as its memory allows.
 
     reserved {card: Reserved}: what metrics take. Programs run one after another, and the largest local memory counts.
     Raises PlanError for a card that has no room for one network.

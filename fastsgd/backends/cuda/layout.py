@@ -82,9 +82,9 @@ def choose(work, N, card, tuning):
 
 
 def in_fused_loop(work):
-    """Whether the fused loop runs it: what the CPU fuses, and one sample a step with a rule that keeps to a parameter.
+    """Whether the card's fused loop runs it: as the CPU's does, or one sample a step, each parameter moved by itself.
 
-    The CPU has the general loop for those rules; the bits are the same.
+    The CPU has its general loop for the latter; the bits are the same.
     """
     return work.fused or work.carries
 
@@ -126,7 +126,7 @@ class Layout:
         axis = -(-(d if self.spreads else h) // lanes)
         self.rows = 2 * axis if self.spreads else axis * (self.inputs + 1) + 1
         self.size = axis if self.spreads else self.inputs
-        self.kept = 0 if self.spreads else axis
+        self.residuals = 0 if self.spreads else axis
         self.partials = programs.partials(d if self.spreads else h)
         self.batches = work.full or work.batch > 1
         self.words = work.item // 4
@@ -136,7 +136,7 @@ class Layout:
         sums = min(8, self.partials // lanes)
         more = len(work.buffers) + (self.batches or not work.plain)  # arrays beside the parameters
         spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
-        self.registers = (self.rows * (1 + more) + self.kept + held + sums) * self.words + spare
+        self.registers = (self.rows * (1 + more) + self.residuals + held + sums) * self.words + spare
 
     @property
     def label(self):
@@ -186,7 +186,7 @@ def _fused(work, N, card, tuning):
 
 
 def _carried(work):
-    """What the program of a rule that is not plain is told besides."""
+    """More arguments of a program whose rule is not plain."""
     return {} if work.plain else {"update": work.update_text, "buffers": len(work.buffers)}
 
 
@@ -220,13 +220,14 @@ def _general_rows(work):
     arrays = 1 + (not work.straight) + (perturb != "none") + (perturb == "sample") + len(work.buffers)
     teacher = 0 if work.teacher is None else work.run.data.teacher.P + work.teacher.residuals
     traced = _own(work)
-    kept = traced["model"].rows if work.form is None else work.form.residuals
-    kept = max(kept, traced["penalty"].rows if "penalty" in traced else 0)
-    return arrays * work.P + kept + work.d + teacher + 3 * work.groups + work.room + _rule_numbers(work) + work.losses
+    residuals = traced["model"].rows if work.form is None else work.form.residuals
+    residuals = max(residuals, traced["penalty"].rows if "penalty" in traced else 0)
+    own = 3 * work.groups + work.scratch + _rule_numbers(work) + work.losses
+    return arrays * work.P + residuals + work.d + teacher + own
 
 
 def _rule_numbers(work):
-    """Numbers that a rule which was traced takes, 0 without one: step size, step, and its constants."""
+    """Numbers that a traced rule takes, 0 without one: step size, step, and its constants."""
     return 2 + len(work.constants) if work.traits["function"] else 0
 
 
@@ -262,8 +263,8 @@ def _general(work, N, card, tuning):
 def _blocks(size, card):
     """Blocks that a multiprocessor has at a time, of threads whose rows and data take `size` bytes.
 
-    So many as its first-level cache holds, which is one memory with what blocks can share: beyond, every row would come
-    from the card's memory at every step. Where it holds none, many hide the latency of that.
+    As many as its first-level cache has rows for; cache and shared memory are one. With more, every row would come from
+    the card's memory at every step. Where the cache holds not one, many blocks hide that latency.
     """
     return min(card.shared // size or RESIDENT, RESIDENT // programs.THREADS)
 
@@ -302,7 +303,7 @@ def _general_program(work, lanes, rows, shares, staged):
         inputs=f"fs::Inputs::{data.inputs.upper()}, {work.density!r}" if work.fresh else None,
         own_inputs=bool(work.fresh_each),
         label_noise=kinds.get("label_noise", 0), gradient_noise=kinds.get("gradient_noise", 0),
-        one=work.noise_on_one_label, groups=work.groups, room=work.room, ragged=work.ragged,
+        one=work.noise_on_one_label, groups=work.groups, scratch=work.scratch, ragged=work.ragged,
         own="".join(program.text for program in traced.values()),
         own_loss="loss" in traced, penalty_rows=traced["penalty"].rows if "penalty" in traced else None,
         rule_numbers=_rule_numbers(work), losses=work.losses)

@@ -29,8 +29,8 @@ Launch = _struct("Launch", """
 # csrc/cuda/metrics/launch.h
 MetricLaunch = _struct("MetricLaunch", "W N out X n stride scratch each number", doubles=("number",))
 
-# csrc/cuda/metrics/held.h
-HeldLaunch = _struct("HeldLaunch", "W positions N reads out")
+# csrc/cuda/metrics/read.h
+ReadLaunch = _struct("ReadLaunch", "W positions N reads out")
 
 # csrc/cuda/orders.h
 OrderLaunch = _struct("OrderLaunch", "ids N t0 t1 batch n epoch seed out", unsigned=("seed",))

@@ -57,7 +57,8 @@ def warps_of(numbers):
 def rule_of_thumb(work):
     """(networks, warps): the fewest warps that hold a network, and more networks where one would leave lanes idle.
 
-    Not of N: a network's sums run alike in any company. A network of several outputs spreads over lanes by itself.
+    It does not depend on N, so that a network's sums are the same in any company. A network of several outputs spreads
+    over lanes by itself.
     """
     packed = work.packing
     warps = warps_of(registers(work))
@@ -100,8 +101,8 @@ def constants(work, tuning, common):
     """(kernel, {its constexpr arguments}) of a work, of which `common`: one sample order serves all networks."""
     packed, module, one = work.packing, kernel("train"), _one_sample(work)
     form, noise = kernel(f"models.{packed.module}"), work.noises.get("label_noise")
-    more = {} if one else {"ONE": _one(work), "PLACES": layout.places(work), **layout.rule(work)}
-    return module.alone if one else module.batches, more | {
+    more = {} if one else {"ONE": _one(work), "BLOCKS": layout.blocks(work), **layout.rule(work)}
+    return module.one_sample if one else module.batches, more | {
         "INPUTS": form.inputs, "VALUE": form.value, "VJP": form.vjp, "SHAPE": packed.shape,
         "LAYOUT": packed.layout, "WIDTH": packed.width, "STRIDE": power_of_two(work.d), "LOSS": layout.loss(work),
         "NOISE": noise.kind if noise else "none", "DRAWS": _draws(work), "COMMON": common, "BN": tuning.networks}
@@ -139,7 +140,7 @@ def _one_sample(work):
 
 
 def _one(work):
-    """Whose sample has noise on its label, of a full step: ONE of kernels/train.batches."""
+    """ONE of kernels/train.batches: whose sample has noise on its label, in a full step."""
     if not work.noise_on_one_label:
         return "none"
     return "own" if work.network is None else "common"

@@ -31,19 +31,19 @@ def padded(rows):
 
 def rule(work):
     """{constexpr argument: value} of the rule in kernels/train.batches."""
-    places = tuple(work.hyper.index(name) if name in work.hyper else -1 for name in HYPERS)
+    found = tuple(work.hyper.index(name) if name in work.hyper else -1 for name in HYPERS)
     noise = work.noises.get("gradient_noise")
-    return {"RULE": () if work.plain_but_for_labels else places + tuple(work.traits[name] for name in FLAGS),
+    return {"RULE": () if work.plain_but_for_labels else found + tuple(work.traits[name] for name in FLAGS),
             "PERTURB": work.traits["perturb"], "GRADIENT_NOISE": noise.kind if noise else "none",
             "HYPERS": len(work.hyper) + 3 * work.groups, "BUFFERS": len(work.buffers)}
 
 
-def places(work):
-    """PLACES of kernels/rules: those of the packing, and where among the numbers those of a block's array begin."""
+def blocks(work):
+    """BLOCKS of kernels/rules: those of the packing, and where among the numbers those of a block's array begin."""
     if not work.groups:
-        return tuple((*place, -1) for place in work.packing.places)
-    arrays = np.searchsorted(np.cumsum(work.sizes), [place[1] for place in work.packing.places], "right")
-    return tuple((*place, len(work.hyper) + 3 * int(k)) for place, k in zip(work.packing.places, arrays, strict=True))
+        return tuple((*block, -1) for block in work.packing.blocks)
+    arrays = np.searchsorted(np.cumsum(work.sizes), [block[1] for block in work.packing.blocks], "right")
+    return tuple((*block, len(work.hyper) + 3 * int(k)) for block, k in zip(work.packing.blocks, arrays, strict=True))
 
 
 def hyper(plan):

@@ -50,11 +50,11 @@ def potential(X, y, alpha):
     nu = np.zeros(len(X))
     for _ in range(500):
         t = X.T @ nu
-        slope = X @ (2 * alpha**2 * np.sinh(t)) - y
-        if np.abs(slope).max() < 1e-11:
+        gradient = X @ (2 * alpha**2 * np.sinh(t)) - y
+        if np.abs(gradient).max() < 1e-11:
             break
-        step, size = np.linalg.solve((X * (2 * alpha**2 * np.cosh(t))) @ X.T, slope), 1.0
-        while dual(nu - size * step) > dual(nu) - 1e-4 * size * (slope @ step) and size > 1e-10:
+        step, size = np.linalg.solve((X * (2 * alpha**2 * np.cosh(t))) @ X.T, gradient), 1.0
+        while dual(nu - size * step) > dual(nu) - 1e-4 * size * (gradient @ step) and size > 1e-10:
             size /= 2
         nu = nu - size * step
     return 2 * alpha**2 * np.sinh(X.T @ nu)

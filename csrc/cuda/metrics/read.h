@@ -4,7 +4,7 @@
 
 namespace fs {
 
-struct HeldLaunch {
+struct ReadLaunch {
   const void* W;         // [..., K * reads] in the run's dtype
   const i64* positions;  // [N] which of them
   i64 N, reads;
@@ -13,7 +13,7 @@ struct HeldLaunch {
 
 // out [N, reads] = prod_k w_k in float64, for a network's weights w [K, reads].   Spec: T, K.
 template <class Spec>
-FS_DEVICE void held(const HeldLaunch& job) {
+FS_DEVICE void read_weights(const ReadLaunch& job) {
   const i64 i = thread_number();
   if (i >= job.N * job.reads) return;
   const auto* w = static_cast<const typename Spec::T*>(job.W) + job.positions[i / job.reads] * Spec::K * job.reads;

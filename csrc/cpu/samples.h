@@ -6,7 +6,7 @@
 
 namespace fs {
 
-constexpr int AHEAD = 64;  // steps prepared at once: draws for the window of steps t / AHEAD, step sizes from any t on
+constexpr int WINDOW = 64;  // steps prepared at once: draws of the window t / WINDOW, step sizes from any t on
 
 template <class T>
 struct Data {  // copied out of the job, so that stores to parameters cannot seem to change it
@@ -20,7 +20,7 @@ struct Data {  // copied out of the job, so that stores to parameters cannot see
 // So many of the steps from t on are done at once: to where draws of the next window are needed, which is `early` steps
 // before its first, and at most `most`.
 inline int steps_at_once(i64 t, i64 t1, i64 most, int early) {
-  int part = int(AHEAD - (t + early) % AHEAD);
+  int part = int(WINDOW - (t + early) % WINDOW);
   if (part > t1 - t) part = int(t1 - t);
   return part > most ? int(most) : part;
 }
@@ -89,12 +89,12 @@ void begun(const Job<T>& job, const i64* positions, i64 count, u32* to) {
   }
 }
 
-// Draws of the window of steps that t is in, for the networks at `positions` [OWN]: to [AHEAD, OWN].
+// Draws of the window of steps that t is in, for the networks at `positions` [OWN]: to [WINDOW, OWN].
 template <int OWN, class T>
 void draw_window(const Job<T>& job, const Keys& keys, const i64* positions, i64 t, u32* to) {
-  const i64 first = t / AHEAD * AHEAD;
+  const i64 first = t / WINDOW * WINDOW;
   if (job.indices) {
-    for (i64 step = t; step < first + AHEAD && step < job.t1; ++step)
+    for (i64 step = t; step < first + WINDOW && step < job.t1; ++step)
       for (int g = 0; g < OWN; ++g)
         to[(step - first) * OWN + g] = replayed(job, positions[g], step, 0) + begin(job, positions[g]);
     return;
@@ -102,10 +102,10 @@ void draw_window(const Job<T>& job, const Keys& keys, const i64* positions, i64 
   u32 network[OWN];
   for (int g = 0; g < OWN; ++g) network[g] = id(job, positions[g]);
   const u32 block = u32(first / 4), n = u32(job.n);
-  if constexpr (OWN == 1) draw_steps(keys, block, AHEAD / 4, *network, n, to);
+  if constexpr (OWN == 1) draw_steps(keys, block, WINDOW / 4, *network, n, to);
   else
-    for (int k = 0; k < AHEAD / 4; ++k) draw_networks<OWN>(keys, block + k, network, 0, n, to + 4 * k * OWN, OWN);
-  begun<OWN>(job, positions, AHEAD, to);
+    for (int k = 0; k < WINDOW / 4; ++k) draw_networks<OWN>(keys, block + k, network, 0, n, to + 4 * k * OWN, OWN);
+  begun<OWN>(job, positions, WINDOW, to);
 }
 
 // Draws of the block of four steps that t is in, for every item of a batch: to [4, batch, OWN].
@@ -176,26 +176,26 @@ bool finite(const T& x) {
 
 // ONE_ROW: all networks of a vector see the same sample, so that a row of X is read where it lies.
 template <class Tm, bool ONE_ROW>
-struct Ahead {
+struct Samples {
   using T = typename Tm::T;
   using V = typename Tm::V;
   static constexpr int G = Tm::networks, OWN = ONE_ROW ? 1 : G;  // networks, and samples a step
 
-  T* rate;             // [AHEAD, G] -eta
-  u32* index;          // [AHEAD, OWN] row of a step as `at` says
+  T* rate;             // [WINDOW, G] -eta
+  u32* index;          // [WINDOW, OWN] row of a step as `at` says
   const T* row;        // the sample in hand, if it is one row,
   V *columns, *spare;  // or one sample a network as columns [width], and room for the next
   int width;           // inputs that the model reads
 
   static i64 bytes(int width) {
-    return (ONE_ROW ? 0 : 2 * width * sizeof(V)) + AHEAD * (G * sizeof(T) + OWN * sizeof(u32));
+    return (ONE_ROW ? 0 : 2 * width * sizeof(V)) + WINDOW * (G * sizeof(T) + OWN * sizeof(u32));
   }
-  void place(char* p, int width_) {
+  void lay_out(char* p, int width_) {
     width = width_;
     columns = reinterpret_cast<V*>(p), spare = columns + width;
     rate = reinterpret_cast<T*>(ONE_ROW ? columns : spare + width);
-    index = reinterpret_cast<u32*>(rate + AHEAD * G);
-    for (int k = 0; k < AHEAD * OWN; ++k) index[k] = 0;  // past the end of a replay any sample will do, if it exists
+    index = reinterpret_cast<u32*>(rate + WINDOW * G);
+    for (int k = 0; k < WINDOW * OWN; ++k) index[k] = 0;  // past the end of a replay any sample will do, if it exists
   }
 
   auto input() const {
@@ -253,7 +253,7 @@ struct Ahead {
   }
 
   // Where the draws of a step lie in `index`.
-  static int at(i64 t) { return int(u32(t) % AHEAD) * OWN; }
+  static int at(i64 t) { return int(u32(t) % WINDOW) * OWN; }
 };
 
 }  // namespace fs
