@@ -5,6 +5,7 @@ import numpy as np
 from . import losses, metrics, models, orders, rules, stops, storage
 from .errors import SpecError
 from .spec import codec, noise, population, problem, run, save, schedule
+from .spec.fields import by_batch_size
 
 RECORDS = (run.Run, problem.Dataset, problem.Fresh, population.Population, problem.Stream, save.SaveAt,
            save.Floor, noise.LabelNoise, noise.GradientNoise)
@@ -63,10 +64,12 @@ def validate(request, lost, weights, records, saved_weights, *, t, taken, ids=No
              buffers=None, stopped=None, stopped_by=None):
     """Raise SpecError unless arrays are what a run can have computed; see `Result` and `Progress` for their meaning.
 
-    t, taken: steps and saved steps done
+    t, taken: steps and saved steps done; of a checkpoint lists where networks have batch sizes of their own
     ids, steps, base: of a result; buffers: of a checkpoint, or of a result that has them
     """
     try:
+        if isinstance(t, list) or (steps is None and request.rule.batches is not None):
+            return _groups(request, lost, weights, records, saved_weights, t, taken, buffers, stopped, stopped_by)
         _validate(request, lost, weights, records, saved_weights, t, taken, ids, steps, base, buffers)
         if request.stop:
             _stopped(request, lost, t, stopped, stopped_by)
@@ -108,6 +111,23 @@ def _validate(request, lost, weights, records, saved_weights, t, taken, ids, ste
         axes = asked[name].axes(request.model, request.data.one)
         shape = record.shape[2:] if axes is None else tuple(len(labels) for labels in axes.values())
         _expect(f"record {name}", record, "float64", (N, S, *shape))
+
+
+def _groups(request, lost, weights, records, saved_weights, t, taken, buffers, stopped, by):
+    """The same of each group of networks of one batch size; only then is the whole what it should be."""
+    sizes = by_batch_size(request)
+    if sizes is None or not (isinstance(t, list) and isinstance(taken, list)) or not len(t) == len(taken) == len(sizes):
+        raise SpecError(f"file: holds steps {t!r:.50} and {taken!r:.50} saved steps, which are not those of its groups")
+    N = sum(len(at) for _, at in sizes)
+    for name, a in {"lost": lost, "weights": weights, "buffers": buffers, **records}.items():
+        if len(a) != N:
+            raise SpecError(f"file: {name} is of {len(a)} networks, its run has {N}")
+
+    def of(array, at):
+        return None if array is None else array[at]
+    for k, (one, at) in enumerate(sizes):
+        validate(one, lost[at], weights[at], {name: a[at] for name, a in records.items()}, of(saved_weights, at),
+                 t=t[k], taken=taken[k], buffers=of(buffers, at), stopped=of(stopped, at), stopped_by=of(by, at))
 
 
 def _stopped(request, lost, t, stopped, by):

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from . import archive
 from .errors import SpecError
-from .execute import Progress, execute
+from .execute import execute
 from .files import writable
-from .plan import one as make_plan
+from .plan import plan as make_plan
+from .progress import Progress, Together, begun, fresh
 from .result import STOPS, Result
 from .spec import codec
 from .spec.check import real
+from .spec.fields import by_batch_size
 from .spec.metric import Custom
 from .spec.planned import Tuning
 from .storage import Damaged, require_ours
@@ -89,15 +91,15 @@ class Writer:
     def write(self):
         """Write the latest progress now, if it is not there. A system that refuses is warned of."""
         done, path = self.latest, self.checkpoint.path
-        if done is None or (done.t, done.taken) == self.written:
+        if done is None or done.place == self.written:
             return
-        header = {"kind": "checkpoint", "t": done.t, "taken": done.taken, "seconds": done.seconds}
+        header = {"kind": "checkpoint", **done.place, "seconds": done.seconds}
         previous = os.path.basename(self.checkpoint.previous) if self.rotates else None
         try:
             names = (*LIVE, *STOPS) if self.run.stop else LIVE
             archive.write(path, header, self.run, {name: getattr(done, name) for name in names}, done.records,
                           done.saved_weights, previous)
-            self.saved, self.written, self.rotates = done.t, (done.t, done.taken), True
+            self.saved, self.written, self.rotates = done.t, done.place, True
         except (OSError, SpecError) as error:
             if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
                 raise error.__context__ from None  # it came in the middle of a write that then failed as well
@@ -144,7 +146,7 @@ def _run(plan, checkpoint, saved, watch):
         if len(progress.lost) != plan.N:
             raise SpecError(f"checkpoint: {checkpoint.path!r} has {len(progress.lost)} networks, the run has {plan.N}")
     else:
-        progress = Progress.fresh(plan)
+        progress = fresh(plan)
         writer.latest = progress.copy()  # an interrupt may come in the first launch
 
     def on_launch(done):
@@ -190,7 +192,7 @@ class Saved:
     """What the file of a checkpoint holds: a Run and its Progress; newest: whether it is not the previous file's."""
 
     run: object
-    progress: Progress
+    progress: Progress | Together
     newest: bool = True
 
 
@@ -233,8 +235,9 @@ def _read(path, classes):
     archive.validate(run, records=records, saved_weights=saved_weights, t=header.get("t"), taken=header.get("taken"),
                      **live)
     _say_version(path, header.get("version"))
-    return Saved(run, Progress(t=header["t"], taken=header["taken"], records=records, saved_weights=saved_weights,
-                              seconds=seconds, **live))
+    sizes = by_batch_size(run)
+    return Saved(run, begun(sizes and [at for _, at in sizes], header["t"], header["taken"], records=records,
+                           saved_weights=saved_weights, seconds=seconds, **live))
 
 
 def _say_version(path, version):

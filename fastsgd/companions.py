@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from .errors import PlanError, SpecError
-from .execute import Progress, finished, stages
+from .execute import finished, stages
 from .metrics.base import norm
 from .plan import one as make_plan
+from .progress import fresh
 from .spec.check import whole
 from .spec.fields import without_ids
 from .spec.planned import Tuning
@@ -87,7 +88,7 @@ def companions(runs: Run | Iterable[Run] | Mapping[str, Run], *, each: int = 1,
     C, M, S = len(plans) * each, plans[0].N // each, len(plans[0].saves)
     distance, overlap = np.zeros((C, C, M, S)), np.ones((C, C, M, S))
     length = np.full((C, M, S), np.nan)
-    done = [Progress.fresh(plan) for plan in plans]
+    done = [fresh(plan) for plan in plans]
     with watcher(plans[0], progress) as watch:
         going = [stages(plan, one, watch if plan is plans[0] else None) for plan, one in zip(plans, done, strict=True)]
         for s in range(S):

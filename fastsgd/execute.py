@@ -10,101 +10,43 @@ import numpy as np
 from . import backends, measure, origin
 from .errors import SpecError
 from .plan import one as make_plan
-from .result import Result
+from .progress import Progress, fresh, unset
+from .result import Result, gathered
 from .rules import GD
 from .running import LAUNCH_SECONDS, Running, Taken
 from .settle import settle
-from .spec.planned import Tuning
+from .spec.planned import Groups, Tuning
 
 SURELY_SHORT = 1e8  # parameters moved in a launch that is short on any machine
 
 
-def unset(N):
-    """[N] of -1: lost at no step, stopped after none."""
-    out = np.empty(N, np.int64)
-    out.fill(-1)
-    return out
-
-
-class Progress:
-    """Everything that changes during an execution, and all that a checkpoint needs besides the run.
-
-    t: steps done; taken: saved steps done; seconds: spent so far, by what
-    weights [N, P]; lost [N]; buffers [N, K, P]: what the rule carries from step to step
-    stopped, stopped_by [N] int64: after how many steps, and by which of the run's stops; -1 if it has not
-    records {metric: [N, S, ...]}; saved_weights [N, S, P] or None
-    alive: networks that still move; gone: that are lost
-    After a launch weights, buffers and `lost` are read from the backend when somebody asks, since they may be far away.
-    """
-
-    def __init__(self, t, taken, weights, lost, buffers, records, saved_weights, seconds, stopped=None,
-                 stopped_by=None, alive=None):
-        self.t, self.taken, self.seconds = t, taken, seconds
-        self.halted = 0 if stopped is None else int(np.count_nonzero(stopped >= 0))
-        if stopped is None:
-            stopped, stopped_by = unset(len(lost)), unset(len(lost))
-        self.stopped, self.stopped_by = stopped, stopped_by
-        self.alive = int(np.count_nonzero(lost < 0)) - self.halted if alive is None else alive
-        self.records, self.saved_weights = records, saved_weights
-        self._state, self._read, self._lost, self._flags = (weights, buffers), None, lost, None
-
-    @classmethod
-    def fresh(cls, plan):
-        """The progress of a plan that has not begun."""
-        kept = None
-        if plan.run.save.params:
-            kept = np.full((plan.N, len(plan.saves), plan.work.P), np.nan, plan.run.dtype)
-        return cls(0, 0, plan.start, unset(plan.N), plan.fresh_buffers(), {}, kept,
-                   {"training": 0.0, "metrics": 0.0}, alive=plan.N)
-
-    @property
-    def gone(self):
-        return len(self.stopped) - self.alive - self.halted
-
-    @property
-    def lost(self):
-        if self._lost is None:
-            self._lost = self._flags()
-        return self._lost
-
-    @property
-    def weights(self):
-        return self._now()[0]
-
-    @property
-    def buffers(self):
-        return self._now()[1]
-
-    def _now(self):
-        if self._state is None:
-            self._state = self._read()
-        return self._state
-
-    def moved(self, running):
-        """The state has changed: take note of how many are left, and of how to read the rest."""
-        self._state, self._read = None, running.read
-        self._lost, self._flags = None, running.lost
-        self.alive, self.halted = running.alive, running.halted
-
-    def copy(self):
-        """A Progress that no launch changes."""
-        return Progress(self.t, self.taken, self.weights.copy(), self.lost.copy(), self.buffers.copy(), self.records,
-                        self.saved_weights, self.seconds, self.stopped.copy(), self.stopped_by.copy())
-
-
 def execute(plan, progress=None, on_launch=None):
-    """Run a plan from `progress` (by default its beginning) to its end.
+    """Run a plan, or Groups, from `progress` (by default its beginning) to its end.
 
     on_launch: called with the Progress after every launch, e.g. to draw a bar or write a checkpoint; what it
         reads of the live state is not to be written to
     Returns a Result.
     """
+    if isinstance(plan, Groups):
+        return _in_turn(plan, progress, on_launch)
     if progress is None and on_launch is None and _is_one_launch(plan):
         return finished(plan, _launched(plan))
-    done = Progress.fresh(plan) if progress is None else progress
+    done = fresh(plan) if progress is None else progress
     for _ in stages(plan, done, on_launch):
         pass
     return finished(plan, done)
+
+
+def _in_turn(plan, progress, on_launch):
+    """The Result of Groups, run one after the other."""
+    if progress is None and on_launch is None:
+        return gathered(plan.run, plan.ids, plan.where, [execute(one) for one in plan.plans])
+    done, results = fresh(plan) if progress is None else progress, []
+    for k, one in enumerate(plan.plans):
+        part = done.begin(k)
+        results.append(execute(one, part, on_launch and (lambda _: on_launch(done))))
+        part.settle()
+    return gathered(plan.run, plan.ids, plan.where, results)
 
 
 def _is_one_launch(plan):

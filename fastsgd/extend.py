@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from .errors import PlanError, SpecError
-from .execute import Progress, execute, stages
+from .execute import execute, stages
+from .plan import in_groups, prepared
 from .plan import plan as make_plan
-from .plan import prepared
+from .progress import begun, fresh
 from .result import Result
 from .spec.check import whole
 from .spec.fields import chosen, without_ids
@@ -46,13 +47,14 @@ def extend(result: Result, steps: int, *, step_size: Any = None, order: Any = No
     later = run.save.resolve(max(steps, int(result.steps[-1])))
     save = replace(run.save, steps=np.concatenate([result.steps, later[later > done]]), linear=None, log=None, first=0)
     plan = _going_on(run.replace(steps=steps, save=save, **changes), tuning)
-    _same_so_far(plan, prepared(run)[0], done)
+    for now, before in zip(plan.plans, in_groups(run, lambda one: prepared(one)[0]).plans, strict=True):
+        _same_so_far(now, before, done)
     records = {name: _longer(a, len(plan.saves)) for name, a in result.records.items()}
     saved = None if result.saved_weights is None else _longer(result.saved_weights, len(plan.saves))
     again = result.stopped == done  # at which the longer run looks anew, if a look is due there
     stopped, by = (np.where(again, -1, a) for a in (result.stopped, result.stopped_by))
-    start = Progress(done, len(result.steps), result.weights, result.lost, buffers, records, saved,
-                     {"training": 0.0, "metrics": 0.0}, stopped, by)
+    start = begun(plan.where, done, len(result.steps), result.weights, result.lost, buffers, records, saved,
+                  {"training": 0.0, "metrics": 0.0}, stopped, by)
     with watcher(plan, progress) as watch:
         return _forked(replace(execute(plan, start, watch), ids=result.ids), result)
 
@@ -103,7 +105,7 @@ def fork(result: Result, at: int | None = None, *, seed: int | None = None, copi
     for name in set(names) & set(before):
         carried[:, names.index(name)] = buffers[:, before.index(name)]
     saved = np.full((plan.N, len(plan.saves), run.model.P), np.nan, run.dtype) if run.save.params else None
-    start = Progress(at, 0, weights, lost, carried, {}, saved, {"training": 0.0, "metrics": 0.0}, *stops)
+    start = begun(plan.where, at, 0, weights, lost, carried, {}, saved, {"training": 0.0, "metrics": 0.0}, *stops)
     with watcher(plan, progress) as watch:
         made = execute(plan, start, watch)
         if copies == 1:
@@ -117,11 +119,13 @@ def _need_result(result):
 
 
 def _going_on(run, tuning):
-    """The Plan of a run that has begun: starting weights are made if a metric looks at them."""
-    plan, start = prepared(run, tuning)
-    if any(metric.needs_start for metric in plan.work.metrics):
-        object.__setattr__(plan, "start", start())
-    return plan
+    """The Plan, or Groups, of a run that has begun: starting weights are made if a metric looks at them."""
+    def make(one):
+        plan, start = prepared(one, tuning)
+        if any(metric.needs_start for metric in plan.work.metrics):
+            object.__setattr__(plan, "start", start())
+        return plan
+    return in_groups(run, make)
 
 
 def _forked(result, before, more=None):
@@ -154,8 +158,9 @@ def _state(result, at):
         raise SpecError(f"at: {at} given; this result was forked itself, and has the states of its end, {run.steps}, "
                         "and of saved steps if it kept their parameters and its rule carries nothing")
     plan = make_plan(run.replace(save=SaveAt(steps=[at]), metrics=()))
-    done = Progress.fresh(plan)
-    next(stages(plan, done))
+    done = fresh(plan)
+    for one, part in zip(plan.plans, done.parts, strict=True):
+        next(stages(one, part))
     return done.weights, done.lost, done.buffers
 
 
@@ -177,7 +182,7 @@ def _copied(result, copies):
         raise SpecError("result: its networks cannot be taken out of their run: the model has arrays that cannot be "
                         "cut, or a number of the rule is 0 for these networks and not for all; fork all, and select "
                         "then")
-    start = run.model.unflatten(prepared(run)[1]())
+    start = run.model.unflatten(fresh(make_plan(run.replace(save=None, metrics=(), stop=()))).weights)
     if copies == 1:
         return run.replace(init=start)
     N = len(result.ids)

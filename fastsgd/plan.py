@@ -15,7 +15,7 @@ from .models.base import Model, started
 from .models.population import refuse_population
 from .spec import draws
 from .spec.check import all_finite, other_dtype
-from .spec.fields import arrays, chosen, lengths, shares
+from .spec.fields import arrays, by_batch_size, chosen, lengths, shares
 from .spec.planned import Groups, Plan, Tuning
 from .spec.record import like
 from .spec.run import Run
@@ -36,18 +36,18 @@ def plan(run: Run, tuning: Tuning | None = None) -> Plan | Groups:
     Returns a Plan, or the Groups of those of a run with batch sizes [N]. Raises PlanError where fields disagree,
     BackendUnavailable if a named backend cannot run here.
     """
+    return in_groups(run, lambda each: one(each, tuning))
+
+
+def in_groups(run, make):
+    """The Plan that `make` makes of a run; where networks have batch sizes of their own, the Groups of each size's."""
     if not isinstance(run, Run) or getattr(run.rule, "batches", None) is None:
-        return one(run, tuning)
+        return make(run)
     run = bound(run)
     _, population = count(run)
     ids = np.arange(population, dtype=np.int64) if run.ids is None else run.ids
-    sizes, where = run.rule.batches[ids], []
-    plans = []
-    for size in np.unique(sizes):
-        where.append(np.flatnonzero(sizes == size))
-        plans.append(one(run.replace(rule=run.rule.of_batch(int(size)), ids=ids[where[-1]], networks=population),
-                         tuning))
-    return Groups(run, ids, tuple(plans), tuple(where))
+    runs, where = zip(*by_batch_size(run), strict=True)
+    return Groups(run, ids, tuple(map(make, runs)), where)
 
 
 def one(run: Run, tuning: Tuning | None = None) -> Plan:

@@ -12,7 +12,7 @@ from .errors import SpecError
 from .models.function import Function, to_module
 from .spec import codec
 from .spec.check import whole
-from .spec.fields import without_ids
+from .spec.fields import spread, without_ids
 from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
@@ -251,17 +251,8 @@ def concat(results: Iterable[Result]) -> Result:
 
 def gathered(run, ids, where, parts):
     """The Result of a run whose networks, at positions `where` [M] each, were those of several Results."""
-    def put(arrays):
-        arrays = list(arrays)
-        if any(a is None for a in arrays):
-            return None
-        out = np.empty((len(ids), *arrays[0].shape[1:]), arrays[0].dtype)
-        for at, a in zip(where, arrays, strict=True):
-            out[at] = a
-        return out
-
-    made = {name: put(getattr(part, name) for part in parts)
+    made = {name: spread([getattr(part, name) for part in parts], where)
             for name in ("base", "lost", "weights", "saved_weights", "buffers", "stopped", "stopped_by")}
     return Result(run=run, steps=parts[0].steps, ids=ids, provenance=parts[0].provenance | {
         "parts": [part.provenance for part in parts]}, **made, records={
-            name: put(part.records[name] for part in parts) for name in parts[0].records})
+            name: spread([part.records[name] for part in parts], where) for name in parts[0].records})

@@ -8,7 +8,7 @@ from .checkpoint import Checkpoint, run_with
 from .errors import SpecError
 from .kept import again, ready
 from .plan import plan as plan
-from .result import Result, gathered
+from .result import Result
 from .spec.loss import Loss
 from .spec.planned import Groups, Plan, Tuning
 from .spec.run import Run
@@ -29,7 +29,7 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
     data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend, device, seed, ids, keys,
         stop: as in fs.Run
     progress: None (silent), True (a bar on stderr), a name to stand before the bar, or a function called with
-        (t, T, number lost) after each launch
+        (t, T, number lost) after each launch; where networks have batch sizes of their own, t is the mean over networks
     checkpoint: path or fs.Checkpoint. A file that holds this very run is gone on with, and a warning says from which
         step; any other file is refused. Ctrl-C, SIGTERM and SIGHUP leave the progress there
     tuning: fs.Tuning - speed choices of your own
@@ -49,21 +49,12 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
                 raise SpecError(f"{name}: missing")
         made = ready((model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend,
                       device, seed, ids, keys, stop), tuning)
-    return _trained(made, checkpoint, progress)
-
-
-def _trained(made, checkpoint, progress):
-    if isinstance(made, Plan):
-        return run_with(made, checkpoint, progress)
-    if checkpoint is not None:
-        raise SpecError("checkpoint: given, but rule.batch_size has one of each network, and each size is a run of its "
-                        "own; train those of one size at a time, with ids= and one batch_size")
-    return gathered(made.run, made.ids, made.where, [run_with(one, None, progress) for one in made.plans])
+    return run_with(made, checkpoint, progress)
 
 
 def _once_more(made: Any, step_size: Any, seed: int | None, init: dict | None, progress: Any, checkpoint: Any
                ) -> Result:
-    return _trained(again(made, step_size, seed, init), checkpoint, progress)
+    return run_with(again(made, step_size, seed, init), checkpoint, progress)
 
 
 Plan._door = Groups._door = staticmethod(_once_more)  # type: ignore[method-assign]

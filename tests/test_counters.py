@@ -8,8 +8,9 @@ import pytest
 from cases import problem
 
 import fastsgd as fs
-from fastsgd.execute import Progress, execute
+from fastsgd.execute import execute
 from fastsgd.native import native
+from fastsgd.progress import fresh
 from fastsgd.spec import draws
 
 M, R, ORDERS = fs.models, fs.rules, fs.orders
@@ -50,7 +51,7 @@ def request(name, steps, **changes):
 def last_steps(run, count):
     """The weights after the last `count` steps of a run, from its start."""
     plan = fs.plan(run)
-    done = Progress.fresh(plan)
+    done = fresh(plan)
     done.t = run.steps - count
     return execute(plan, done).weights
 

@@ -55,8 +55,8 @@ struct KnownReLU2 : ReLU2<Tm, partials(h_)> {
   }
 };
 
-// The fused loop where a step takes one sample.
-template <class Model>
+// The fused loop where a step takes one sample. OWN: networks have losses of their own.
+template <class Model, bool OWN>
 struct OneSample {
   using Loop = Block<typename Model::Lanes, Model, false>;
   using T = typename Model::T;
@@ -67,7 +67,7 @@ struct OneSample {
   static i64 side(const Job<T>& job) { return Loop::side(job, Model()); }
   void run(const i64* positions, int count) {
     block.load(count, [&](int k) { return positions[k]; });
-    block.run_sgd();
+    block.template run_sgd<OWN>();
     for (int a = 0; a < block.groups; ++a) block.retire(block.group[a], block.group[a].alive, -1);
   }
 };

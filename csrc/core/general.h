@@ -85,7 +85,8 @@ struct GeneralRows {
 // Model: forward(w, x, residuals, out), vjp(w, x, g, residuals, to), P, inputs, outputs; moves(), and if MOVES
 // move(rule, w, x, g, residuals, buffers, numbers), which differentiates and updates in one; dloss(loss, f, y, g),
 // also with a last argument `own`, penalised(penalty), penalise(penalty, w, residuals, to) and, if STEPS, step(own,
-// begin, end, fixed, w, g, state, numbers), since these may have been traced with it.  Teacher: the same; null if there is none.
+// begin, end, fixed, w, g, state, numbers), since these may have been traced with it.
+// Teacher: as Model; null if there is none.
 // Feed: draw(positions, t), which(t, b) [W], take(which, labels, y), inputs() [d], buffer() [d] for inputs made here.
 // Tm: one lane alone on each network, or all lanes of a block on one.
 template <class Tm, class Model, class Teacher, class Feed>

@@ -59,7 +59,8 @@ struct Job {
   u64 seed;
   // step: w += -(base * multiplier) * mean over the batch of dloss * residual * grad h
   T dloss, bound;
-  const T* quads;  // [n, 4] inputs and label side by side, where a sample has so few; or null
+  const T* losses;  // [N, 2] bound and factor c of each network, where these are its own: dloss is 2 c then; or null
+  const T* quads;   // [n, 4] inputs and label side by side, where a sample has so few; or null
 };
 
 }  // namespace fs

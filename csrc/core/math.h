@@ -112,12 +112,6 @@ FS_HD Vec<T, W> abs(Vec<T, W> x) {
   return number_of<T, W>(bits_of(x) & ~Format<T>::SIGN);
 }
 
-// As `beyond` of vec.h, by a bound of each lane.
-template <class T, int W>
-FS_HD u32 beyond(Vec<T, W> x, Vec<T, W> bound) {
-  return beyond(choose(abs(x).a <= bound.a, Vec<T, W>::set(0), Vec<T, W>::set(1)), T(0));
-}
-
 // `size` >= 0 with the sign of x.
 template <class T, int W>
 FS_HD Vec<T, W> signed_like(Vec<T, W> size, Vec<T, W> x) {

@@ -127,17 +127,25 @@ FS_HD u32 above(Vec<T, 1> x) {
   return x.a > 0;
 }
 
-// Bit k is set where |x_k| > bound or x_k is NaN.
+// Bit k is set where |x_k| > bound or x_k is NaN; the bound is one, or one of each lane.
+template <class T, int W>
+FS_HD u32 beyond(Vec<T, W> x, Vec<T, W> bound) {
+  u32 bits = 0;
+  for (int k = 0; k < W; ++k) bits |= u32(!(x.a[k] <= bound.a[k] && x.a[k] >= -bound.a[k])) << k;
+  return bits;
+}
 template <class T, int W>
 FS_HD u32 beyond(Vec<T, W> x, T bound) {
-  u32 bits = 0;
-  for (int k = 0; k < W; ++k) bits |= u32(!(x.a[k] <= bound && x.a[k] >= -bound)) << k;
-  return bits;
+  return beyond(x, Vec<T, W>::set(bound));
 }
 template <class T>
 FS_HD u32 beyond(Vec<T, 1> x, T bound) {
   if constexpr (sizeof(T) == 4) return !(__builtin_fabsf(x.a) <= bound);
   else return !(__builtin_fabs(x.a) <= bound);
+}
+template <class T>
+FS_HD u32 beyond(Vec<T, 1> x, Vec<T, 1> bound) {
+  return beyond(x, bound.a);
 }
 
 // Lane k receives lane k ^ Stride.
@@ -237,14 +245,16 @@ FS_HD Vec<double, 4> gate(Vec<double, 4> h, Vec<double, 4> y) {
   return {__builtin_ia32_andpd256(y.a, __builtin_ia32_cmppd256(h.a, D4{}, GREATER))};
 }
 FS_HD u32 above(Vec<double, 4> x) { return __builtin_ia32_movmskpd256(__builtin_ia32_cmppd256(x.a, D4{}, GREATER)); }
-FS_HD u32 beyond(Vec<float, 8> x, float b) {
+FS_HD u32 beyond(Vec<float, 8> x, Vec<float, 8> b) {
   F8 size = __builtin_ia32_andnps256(F8{-0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f, -0.f}, x.a);
-  return __builtin_ia32_movmskps256(__builtin_ia32_cmpps256(size, F8{b, b, b, b, b, b, b, b}, NOT_BELOW));
+  return __builtin_ia32_movmskps256(__builtin_ia32_cmpps256(size, b.a, NOT_BELOW));
 }
-FS_HD u32 beyond(Vec<double, 4> x, double b) {
+FS_HD u32 beyond(Vec<double, 4> x, Vec<double, 4> b) {
   D4 size = __builtin_ia32_andnpd256(D4{-0.0, -0.0, -0.0, -0.0}, x.a);
-  return __builtin_ia32_movmskpd256(__builtin_ia32_cmppd256(size, D4{b, b, b, b}, NOT_BELOW));
+  return __builtin_ia32_movmskpd256(__builtin_ia32_cmppd256(size, b.a, NOT_BELOW));
 }
+FS_HD u32 beyond(Vec<float, 8> x, float b) { return beyond(x, Vec<float, 8>::set(b)); }
+FS_HD u32 beyond(Vec<double, 4> x, double b) { return beyond(x, Vec<double, 4>::set(b)); }
 #endif
 
 #if defined(__AVX512F__)
@@ -275,14 +285,16 @@ FS_HD Vec<double, 8> gate(Vec<double, 8> h, Vec<double, 8> y) {
 FS_HD u32 above(Vec<double, 8> x) {
   return (unsigned char)__builtin_ia32_cmppd512_mask(x.a, D8{}, GREATER, ALL8, ROUND);
 }
-FS_HD u32 beyond(Vec<float, 16> x, float b) {
-  F16 size = (F16)((I16)x.a & 0x7fffffff), most = {b, b, b, b, b, b, b, b, b, b, b, b, b, b, b, b};
-  return (unsigned short)__builtin_ia32_cmpps512_mask(size, most, NOT_BELOW, ALL16, ROUND);
+FS_HD u32 beyond(Vec<float, 16> x, Vec<float, 16> b) {
+  F16 size = (F16)((I16)x.a & 0x7fffffff);
+  return (unsigned short)__builtin_ia32_cmpps512_mask(size, b.a, NOT_BELOW, ALL16, ROUND);
 }
-FS_HD u32 beyond(Vec<double, 8> x, double b) {
-  D8 size = (D8)((L8)x.a & 0x7fffffffffffffffLL), most = {b, b, b, b, b, b, b, b};
-  return (unsigned char)__builtin_ia32_cmppd512_mask(size, most, NOT_BELOW, ALL8, ROUND);
+FS_HD u32 beyond(Vec<double, 8> x, Vec<double, 8> b) {
+  D8 size = (D8)((L8)x.a & 0x7fffffffffffffffLL);
+  return (unsigned char)__builtin_ia32_cmppd512_mask(size, b.a, NOT_BELOW, ALL8, ROUND);
 }
+FS_HD u32 beyond(Vec<float, 16> x, float b) { return beyond(x, Vec<float, 16>::set(b)); }
+FS_HD u32 beyond(Vec<double, 8> x, double b) { return beyond(x, Vec<double, 8>::set(b)); }
 #endif
 
 }  // namespace fs

@@ -45,7 +45,7 @@ void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, 
                   const py::object& first, i64 points, u64 seed, double dloss, double bound, const py::array& ids,
                   py::array W, py::array lost, const py::array& base, const py::array& row, i64 t0, i64 t1,
                   const py::array& multiplier, const py::array& X, const py::array& y, const py::object& indices,
-                  const py::object& loop) {
+                  const py::object& losses, const py::object& loop) {
   Job<T> job{};
   job.shape = shape_of(shape);
   job.layout = {layout[0].cast<int>(), layout[1].cast<int>()};
@@ -78,6 +78,7 @@ void bind_advance(const py::tuple& shape, const py::tuple& layout, int threads, 
   job.dloss = T(dloss);
   const double most = sizeof(T) == 4 ? 3.402823466e38 : 1.7976931348623157e308;
   job.bound = T(bound < most ? bound : most);
+  if (!losses.is_none()) job.losses = data<const T>(losses.cast<py::array>(), "losses", job.N * 2);
   job.loop = loop_of(loop, sizeof(Job<T>));
   py::gil_scoped_release release;
   advance(job);
@@ -141,7 +142,8 @@ PYBIND11_MODULE(FS_MODULE, m) {
   py::arg("shape"), py::arg("layout"), py::arg("threads"), py::arg("batch"), py::arg("full"), py::arg("common"), \
       py::arg("first"), py::arg("points"), py::arg("seed"), py::arg("dloss"), py::arg("bound"), py::arg("ids"),  \
       py::arg("W"), py::arg("lost"), py::arg("base"), py::arg("row"), py::arg("t0"), py::arg("t1"),              \
-      py::arg("multiplier"), py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("loop") = py::none()
+      py::arg("multiplier"), py::arg("X"), py::arg("y"), py::arg("indices"), py::arg("losses") = py::none(),     \
+                                                                             py::arg("loop") = py::none()
   m.def("advance_float32", &bind_advance<float>, FS_ARGS);
   m.def("advance_float64", &bind_advance<double>, FS_ARGS);
 #undef FS_ARGS

@@ -18,6 +18,7 @@ struct Block {
   struct Group {
     V *w, *residuals;   // [rows], [residuals]
     V residual;         // h - y at the sample in hand
+    V dloss, bound;     // of each network's loss
     u32 alive;          // bit per lane
     const i64* member;  // [G] position of each network in the job
     Samples<Tm, ONE_ROW> samples;
@@ -103,6 +104,10 @@ struct Block {
         const int k = m * G + g;
         member[m][g] = position(k < count ? k : m * G);  // spare lanes shadow the group's first network
         pack(q, g);
+        for (int lane = g * Tm::L; lane < (g + 1) * Tm::L; ++lane) {
+          reinterpret_cast<T*>(&q.dloss)[lane] = dloss_of(job, member[m][g]);
+          reinterpret_cast<T*>(&q.bound)[lane] = bound_of(job, member[m][g]);
+        }
         if (k < count) q.alive |= lanes_of(g);
       }
     }
@@ -132,7 +137,9 @@ struct Block {
     groups = living_first(group, groups, [](int, int) {});
   }
 
-  // Steps t .. t + count - 1 of batch-1 SGD; each begins with the residual at its sample in hand.
+  // Steps t .. t + count - 1 of batch-1 SGD; each begins with the residual at its sample in hand. OWN: networks have
+  // losses of their own.
+  template <bool OWN>
   __attribute__((noinline)) void steps(i64 t, int count) {  // on its own: its registers are not shared with run_sgd
     const Model model = this->model;                        // copies of its own let the compiler keep them in registers
     const Data<T> data(job);
@@ -142,19 +149,23 @@ struct Block {
       const int next = Samples<Tm, ONE_ROW>::at(t + s + 1);
       bool died = false;
       for (Group *q = group, *end = group + groups; q < end; ++q) {
-        const u32 bad = beyond(q->residual, bound) & q->alive;
+        u32 bad;
+        if constexpr (OWN) bad = beyond(q->residual, q->bound) & q->alive;
+        else bad = beyond(q->residual, bound) & q->alive;
         if (__builtin_expect(bad != 0, 0)) {
           retire(*q, bad, t + s);
           died |= !q->alive;
         }
         const auto x = q->samples.input();
         const V y = q->samples.fetch(data, q->samples.index + next);
-        q->residual =
-            sgd(model, q->w, x, q->residual, q->samples.rates(s), dloss, q->residuals, q->samples.input()) - y;
+        q->residual = sgd(model, q->w, x, q->residual, q->samples.rates(s), OWN ? q->dloss : dloss, q->residuals,
+                          q->samples.input()) -
+                      y;
       }
       if (__builtin_expect(died, 0)) compress();
     }
   }
+  template <bool OWN>
   void run_sgd() {
     i64 t = job.t0;
     const Data<T> data(job);
@@ -172,14 +183,14 @@ struct Block {
         if ((t + 1) % WINDOW == 0) draw_window<Samples<Tm, ONE_ROW>::OWN>(job, keys, q.member, t + 1, q.samples.index);
         step_sizes<G>(job, q.member, t, part, q.samples.rate);
       }
-      steps(t, part);
+      steps<OWN>(t, part);
       FS_WORKED(work * part);
     }
   }
 
   // Samples b, .. b + R - 1 of step t into the sums of the block's only group.
   template <int R>
-  u32 accumulate(const Model& model, const Data<T>& data, i64 t, i64 b, V dloss, T bound) {
+  u32 accumulate(const Model& model, const Data<T>& data, i64 t, i64 b, V dloss, V bound) {
     Group& q = group[0];
     decltype(q.samples.input()) x[R];
     V y[R];
@@ -201,8 +212,7 @@ struct Block {
     Group& q = group[0];
     const Model model = this->model;
     const Data<T> data(job);
-    const V dloss = V::set(job.dloss);
-    const T bound = job.bound;
+    const V dloss = q.dloss, bound = q.bound;
     const int sums = model.sums();
     const i64 rows = model.rows(), most = R * (R * rows < LONG ? LONG / (R * rows) : 1);
     for (int g = 0; g < G; ++g) start[g] = begin(job, q.member[g]);
@@ -233,7 +243,8 @@ struct Block {
   void run(const i64* positions, int count) {
     load(count, [&](int k) { return positions[k]; });
     if (batches(job)) run_batch();
-    else run_sgd();
+    else if (job.losses) run_sgd<true>();
+    else run_sgd<false>();
     for (int a = 0; a < groups; ++a) retire(group[a], group[a].alive, -1);
   }
 };

@@ -80,6 +80,7 @@ class Joined {
 
   struct Bundle {
     V residual;                      // h - y at the sample in hand
+    V dloss, bound;                  // of each network's loss
     alignas(64) T label[WINDOW][W];  // of the window's samples
     alignas(64) T rate[WINDOW][W];   // -eta of the steps to come
     u32 row[W][1 + WINDOW];          // where a sample's row begins in X: the one before the window, and the window's
@@ -115,6 +116,7 @@ class Joined {
         T* to = reinterpret_cast<T*>(q.w + n * rows);
         for (int p = 0; p < model.P(); ++p) to[slot[p]] = from[p];
         if (k < count) q.alive |= 1u << n;
+        lane(q.dloss, n) = dloss_of(job, q.member[n]), lane(q.bound, n) = bound_of(job, q.member[n]);
         q.row[n][WINDOW] = 0;
       }
     }
@@ -149,6 +151,7 @@ class Joined {
       if (&a == &b && k == n) continue;
       __builtin_memcpy(b.w + n * rows, a.w + k * rows, rows * sizeof(V));
       __builtin_memcpy(b.row[n], a.row[k], sizeof b.row[n]);
+      lane(b.dloss, n) = lane(a.dloss, k), lane(b.bound, n) = lane(a.bound, k);
       lane(b.residual, n) = lane(a.residual, k), b.member[n] = a.member[k];
       for (int s = 0; s < WINDOW; ++s) b.label[s][n] = a.label[s][k];
       a.alive &= ~(1u << k), b.alive |= 1u << n;
@@ -172,17 +175,15 @@ class Joined {
   __attribute__((noinline)) void run_steps(i64 t, int count) {
     const Model model = this->model;
     const T* X = job.X;
-    const V dloss = V::set(job.dloss);
-    const T bound = job.bound;
     const bool far = this->far;
     alignas(64) T step[W];
     for (int s = 0; s < count; ++s) {
       const int next = int(u32(t + s + 1) % WINDOW);
       for (Bundle *q = bundle, *end = bundle + bundles; q < end; ++q) {
-        const u32 bad = beyond(q->residual, bound) & q->alive;
+        const u32 bad = beyond(q->residual, q->bound) & q->alive;
         if (__builtin_expect(bad != 0, 0)) retire(*q, bad, t + s);
         if (far) fetch(*q, next);
-        (V::load(q->rate[s]) * (dloss * q->residual)).store(step);
+        (V::load(q->rate[s]) * (q->dloss * q->residual)).store(step);
         asm("" : "+m"(step));  // broadcasts are loads then, of which there are enough
         V* const w = q->w;
         const u32(*row)[1 + WINDOW] = q->row;

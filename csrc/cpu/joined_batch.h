@@ -51,7 +51,7 @@ class JoinedBatch {
   __attribute__((noinline)) void run_steps(const i64 position) {
     const int d = model.inputs();
     const i64 B = job.batch;
-    const V dloss = V::set(job.dloss);
+    const V dloss = V::set(dloss_of(job, position)), bound = V::set(bound_of(job, position));
     T *const canonical = job.W + position * job.P, *const u = canonical, *const v = canonical + d;
     const i64 first = job.full ? begin(job, position) : 0;  // draws know it
     const T *const X = job.X + first * job.stride, *const labels = job.y + first;
@@ -71,8 +71,8 @@ class JoinedBatch {
       for (int c = 0; c < C; ++c) beta[c] = w[c] * w[C + c], sum[c] = V::set(0);
       i64 b = 0;
       for (; b + W <= B; b += W)
-        bad |= accumulate<C>(beta, sum, X, sample, y, b, std::integral_constant<int, W>{}, dloss);
-      if (b < B) bad |= accumulate<C>(beta, sum, X, sample, y, b, int(B - b), dloss);
+        bad |= accumulate<C>(beta, sum, X, sample, y, b, std::integral_constant<int, W>{}, dloss, bound);
+      if (b < B) bad |= accumulate<C>(beta, sum, X, sample, y, b, int(B - b), dloss, bound);
       if (__builtin_expect(bad != 0, 0)) break;
       Model::template move_by<C>(w, sum, V::set(base * multiplier[t - job.t0] / T(B)));
       FS_WORKED(C * (B + 3));
@@ -87,7 +87,7 @@ class JoinedBatch {
   // Samples b .. b + count - 1 of a step into its sum; whether one is out of bounds.
   template <int C, class Count>
   FS_HD u32 accumulate(const V (&beta)[C], V (&sum)[C], const T* X, const u32* sample, const T* y, i64 b, Count count,
-                       V dloss) const {
+                       V dloss, V bound) const {
     constexpr bool WHOLE = !std::is_same<Count, int>::value;
     const T* x[W];
     FS_UNROLL
@@ -106,7 +106,7 @@ class JoinedBatch {
         FS_UNROLL
         for (int c = 0; c < C; ++c) sum[c] = fma(V::set(e[i]), Row<Tm>{x[i]}.own(c), sum[c]);
       }
-    return beyond(r, job.bound) & ((1u << count) - 1u);
+    return beyond(r, bound) & ((1u << count) - 1u);
   }
 
   // Draws of the block of four steps that t is in.

@@ -74,6 +74,15 @@ template <class T>
 u32 replayed(const Job<T>& job, i64 k, i64 t, i64 b) {
   return job.indices[((job.index_rows > 1 ? k : 0) * (job.t1 - job.t0) + t - job.t0) * job.batch + b];
 }
+// 2 c of a network's squared loss, and beyond which a residual makes it lost.
+template <class T>
+T dloss_of(const Job<T>& job, i64 k) {
+  return job.losses ? job.losses[2 * k + 1] + job.losses[2 * k + 1] : job.dloss;
+}
+template <class T>
+T bound_of(const Job<T>& job, i64 k) {
+  return job.losses ? job.losses[2 * k] : job.bound;
+}
 // The row at which a network's own data set begins.
 template <class T>
 u32 begin(const Job<T>& job, i64 k) {

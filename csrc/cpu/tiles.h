@@ -47,6 +47,7 @@ class Tiles {
   const T* x[SAMPLES];    // rows of a pass
   i64 member[B * G];      // position of each network in the job
   u32 alive[B];           // bit per lane
+  V dloss[B], bound[B];   // of each network's loss
 
   static i64 own_bytes(const Job<T>& job, const Model& model) {
     const i64 draws = job.full ? 0 : 4 * job.batch;
@@ -63,6 +64,7 @@ class Tiles {
       const T* from = job.W + member[k] * job.P;
       for (int j = 0; j < d; ++j) lane(u[j * B + b], g) = from[j], lane(v[j * B + b], g) = from[d + j];
       lane(base[b], g) = -job.base[member[k]];
+      lane(dloss[b], g) = dloss_of(job, member[k]), lane(bound[b], g) = bound_of(job, member[k]);
     }
     for (int k = 0; k < B * d; ++k) beta[k] = u[k] * v[k];
     for (i64 t = job.t0; t < job.t1 && (alive[0] || alive[1]); ++t) {
@@ -140,13 +142,12 @@ class Tiles {
     for (int i = 0; i < S; ++i) row[i] = x[first + i];
     V h[S][B];
     tile<S, 0, 1>(row, h);
-    const V dloss = V::set(job.dloss);
     FS_UNROLL
     for (int i = 0; i < S; ++i)
       for (int b = 0; b < B; ++b) {
         const V r = h[i][b] - V::set(y[first + i]);
-        bad[b] |= beyond(r, job.bound);
-        e[(first + i) * B + b] = dloss * r;
+        bad[b] |= beyond(r, bound[b]);
+        e[(first + i) * B + b] = dloss[b] * r;
       }
   }
   // sum += e x for S inputs from j on, samples in order.

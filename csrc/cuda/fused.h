@@ -11,7 +11,8 @@
 //
 // Spec: T, L, model(), SPREADS (whether inputs are spread over the team), HOLDS (whether they are held in registers),
 // PACKS (whether a lane's inputs lie in packs of 16 bytes), BATCHES, FULL, TABLE (order from a table), STAGED (data in
-// shared memory), SETS (each network has a data set), CARRIES, and then update() and BUFFERS.
+// shared memory), SETS (each network has a data set), LOSSES (numbers of each network's own loss, 0 where all share
+// one), CARRIES, and then update() and BUFFERS.
 #pragma once
 #include "../core/models/diagonal.h"
 #include "../core/models/relu2.h"
@@ -133,6 +134,18 @@ struct Fused {
       return X{row};
     }
   }
+  FS_DEVICE V dloss() const {
+    if constexpr (Spec::LOSSES == 0) {
+      return V::set(job.dloss);
+    } else {
+      const T c = job.losses[k * Spec::LOSSES + OWN_FACTOR];
+      return V::set(c + c);
+    }
+  }
+  FS_DEVICE T bound() const {
+    if constexpr (Spec::LOSSES == 0) return job.bound;
+    else return job.losses[k * Spec::LOSSES + OWN_BOUND];
+  }
   FS_DEVICE V rate(i64 t) const {
     return V::set(-job.base[k] * job.multiplier[job.row[k] * (job.t1 - job.t0) + t - job.t0]);
   }
@@ -140,8 +153,8 @@ struct Fused {
   // Batch 1: the update at the sample in hand and the value at the next in one sweep.
   FS_DEVICE void steps() {
     if (job.t0 == job.t1) return;
-    const V dloss = V::set(job.dloss);
-    const T bound = job.bound, base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
+    const V dloss = this->dloss();
+    const T bound = this->bound(), base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
     Order order(job, k, lane);
     X even, odd;  // samples of even and of odd steps
@@ -176,8 +189,8 @@ struct Fused {
 
   // Batch 1, with a rule that carries something: the gradient, then what the rule makes of it.
   FS_DEVICE void ruled() {
-    const V dloss = V::set(job.dloss);
-    const T bound = job.bound, base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
+    const V dloss = this->dloss();
+    const T bound = this->bound(), base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
     Order order(job, k, lane);
     V gradient[ROWS];
@@ -215,8 +228,8 @@ struct Fused {
 
   // Minibatches and full batches: the mean gradient, then one step.
   FS_DEVICE void batches() {
-    const V dloss = V::set(job.dloss);
-    const T bound = job.bound;
+    const V dloss = this->dloss();
+    const T bound = this->bound();
     Items order(job, k, lane);
     const u32 batch = u32(job.batch);
     V folded[model().folds() + 1], sum[model().sums()];

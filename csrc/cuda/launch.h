@@ -31,7 +31,7 @@ struct Launch {
   i64 index_rows, common;
   u64 seed;
   Number<T> dloss, bound;  // of the squared loss of fused loops: 2 c; of every loss: what is lost beyond
-  // of the general loop only
+  // of the general loop only, but for `losses`
   const T* hyper[HYPERS];                   // [N] each, or null
   Amplitude<T> label, gradient;             // base null if there is no such noise
   const T *loss_weights, *teacher_weights;  // [o], and [P] of the teacher; or null

@@ -171,7 +171,8 @@ class CPU(Backend):
         advance(work.form.fused, (plan.tuning.lanes, plan.tuning.team), plan.tuning.threads, work.batch, work.full,
                 work.common, plan.first, work.n, work.run.seed, 2 * work.factor, work.bound, plan.keys, state.weights,
                 state.lost, plan.base.astype(work.dtype), plan.row, segment.t0, segment.t1, segment.multiplier, X, y,
-                indices, state.loop if plan.tuning.compiled else None)
+                indices, None if plan.losses is None else plan.losses[:, :2].astype(work.dtype, "C"),
+                state.loop if plan.tuning.compiled else None)
 
     def lost(self, state):
         return state.lost

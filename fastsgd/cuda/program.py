@@ -70,7 +70,7 @@ def partials(count):
 
 
 def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches, full, table, rolled, sets=False,
-          update=None, buffers=0):
+          update=None, buffers=0, losses=0):
     """The fused loop of csrc/cuda/fused.h.
 
     family: "diagonal" with sizes (d,), or "relu2" with (d, h, hidden_bias, output_bias)
@@ -79,19 +79,20 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
     rolled: parameters in local memory
     batches, full, table: more than a sample a step; all of them; an order from a table; sets: a data set each
     update: C++ of a fs::Update's fields where the rule is not plain; buffers: arrays that it carries
+    losses: numbers of a network's own loss, 0 where all share one
     """
     kind, spread = ("Diagonal", sizes[0]) if family == "diagonal" else ("ReLU2", sizes[1])
     T = C_TYPES[dtype]
     flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "PACKS": packs, "BATCHES": batches, "FULL": full,
              "TABLE": table, "STAGED": staged, "SETS": sets, "CARRIES": update is not None}
     rule = "" if update is None else f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
-    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes, BUFFERS=buffers)}\n{rule}"
+    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes, BUFFERS=buffers, LOSSES=losses)}\n{rule}"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
             f"    return fs::{kind}<Tm, {partials(spread)}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
     name = (f"{family} {'-'.join(map(str, sizes))} {dtype}, {lanes} lane(s)"
             + "".join(f", {name.lower()}" for name, value in flags.items() if value and name != "SPREADS")
-            + (", rolled" if rolled else ""))
+            + (", own losses" if losses else "") + (", rolled" if rolled else ""))
     return Program(name, entry("fused", spec, f"fs::Launch<{T}>", "fs::fused<Spec>(job)", blocks, rolled))
 
 

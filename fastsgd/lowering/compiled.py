@@ -78,7 +78,8 @@ def unit(work, module):
 def _relu2(work, T, W):
     _, *sizes = work.fused_form
     numbers = ", ".join(str(int(size)) for size in sizes)
-    return f"using Made = fs::OneSample<fs::KnownReLU2<fs::Team<{T}, {W}, 1>, {numbers}>>;\n", "Job"
+    own = "true" if work.losses else "false"
+    return f"using Made = fs::OneSample<fs::KnownReLU2<fs::Team<{T}, {W}, 1>, {numbers}>, {own}>;\n", "Job"
 
 
 def _steps(work, T, W):

@@ -388,7 +388,7 @@ class Work:
         """Whether the loss is plain and the data are given, which the fused loops want, and the form has one."""
         return (self.fused_form is not None and self.squared and self.order is not None
                 and kind_of(self.run.rule) is not None and kind_of(self.run.data) is not None and not self.fresh
-                and not self.ragged and not self.losses)
+                and not self.ragged)
 
     @cached_property
     def fused(self):

@@ -119,8 +119,9 @@ class Rule(Record, ABC):
     def _one_size(self):
         """The one number of samples a step. Raises PlanError where networks have numbers of their own."""
         if self.batches is not None:
-            raise PlanError("rule.batch_size: one of each network given, which fs.train and fs.plan take, networks of "
-                            "a size together; here it is one number")
+            raise PlanError("rule.batch_size: one of each network given, which fs.train, fs.plan, fs.extend and "
+                            "fs.fork take, networks of a size together; here it is one number: take the networks of "
+                            "one size at a time, with ids= and their batch_size")
         return self.batch_size
 
     whole_run = False  # whether its noise can only be made of the whole run

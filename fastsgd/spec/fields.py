@@ -107,8 +107,31 @@ def shares(run, ids, population):
         name: chosen(getattr(run, name), ids, population) for name in ("step_size", "rule", "stop")}
 
 
+def by_batch_size(run):
+    """[(the Run of the networks of one batch size, their positions among the run's)], small sizes first.
+
+    None of a run whose networks share one.
+    """
+    sizes = getattr(run.rule, "batches", None)
+    if sizes is None:
+        return None
+    population, ids = len(sizes), np.arange(len(sizes), dtype=np.int64) if run.ids is None else run.ids
+    where = [(int(size), np.flatnonzero(sizes[ids] == size)) for size in np.unique(sizes[ids])]
+    return [(run.replace(rule=run.rule.of_batch(size), ids=ids[at], networks=population), at) for size, at in where]
+
+
+def spread(parts, where):
+    """One array [N, ...] of parts [M, ...] whose networks are at the positions `where` [M]; None where a part is."""
+    if any(part is None for part in parts):
+        return None
+    out = np.empty((sum(map(len, where)), *parts[0].shape[1:]), parts[0].dtype)
+    for at, part in zip(where, parts, strict=True):
+        out[at] = part
+    return out
+
+
 def without_ids(run, bits=True):
-    """The Run of the networks `run.ids` and no others: fields hold their values, `keys` say whose draws they have.
+    """The Run of the networks `run.ids` and no others, of the same bits: fields hold their values, `keys` their draws.
 
     bits: whether bits must be the same; they are not where a rule's number is 0 for these networks and not for all
     Returns `run` itself if it has no ids, or a model or a rule that cannot be cut.

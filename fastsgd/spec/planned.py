@@ -144,6 +144,16 @@ class Plan(Record):
         return self._door(self, step_size, seed, init, progress, checkpoint)
 
     @property
+    def plans(self) -> tuple:
+        """Itself alone: Groups have several."""
+        return (self,)
+
+    @property
+    def where(self) -> None:
+        """None: its networks are all of the run's, in their order."""
+        return None
+
+    @property
     def expected(self) -> dict[str, float]:
         """{what: seconds} that the run is expected to take; {} where nobody has calibrated its backend."""
         return self.cost()[0]
@@ -292,11 +302,31 @@ class Groups(Record):
         """Number of networks that run."""
         return len(self.ids)
 
+    @property
+    def saves(self) -> np.ndarray:
+        """[S] int64: saved steps."""
+        return self.plans[0].saves
+
+    @property
+    def expected(self) -> dict[str, float]:
+        """{what: seconds} that all groups together are expected to take; {} where that of one is not known."""
+        return _summed([one.expected for one in self.plans])
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """{what: bytes} of all groups together: an upper bound, since they run one after the other."""
+        return _summed([one.memory for one in self.plans])
+
     def explain(self) -> str:
         """A plain text: the groups, then each as a Plan explains itself."""
         sizes = ", ".join(f"{len(at)} with {one.batch} a step" for one, at in zip(self.plans, self.where, strict=True))
         return "\n".join([f"{self.N} networks in {len(self.plans)} groups, run one after the other: {sizes}",
                           *(one.explain() for one in self.plans)])
+
+
+def _summed(parts):
+    """{what: sum} of some {what: number}; {} where one of them is empty."""
+    return {what: sum(part.get(what, 0) for part in parts) for part in parts for what in part} if all(parts) else {}
 
 
 def _range(values):

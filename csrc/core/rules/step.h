@@ -12,9 +12,9 @@ FS_HD V sgd(const Model& model, V* w, X x, V r, V rate, V dloss, V* residuals, X
 
 // R samples of a batch:  sum += dloss * (h(x) - y) * grad h(x), as the family keeps it. Returns the lanes in which a
 // residual is beyond `bound`.
-template <int R, class Model, class X, class V, class T>
+template <int R, class Model, class X, class V, class Bound>
 FS_HD u32 accumulate_gradient(const Model& model, const V* w, const V* folded, const X (&x)[R], const V (&y)[R],
-                              V dloss, T bound, V* residuals, V* sum) {
+                              V dloss, Bound bound, V* residuals, V* sum) {
   V h[R];
   u32 bad = 0;
   model.values(w, folded, x, residuals, h);

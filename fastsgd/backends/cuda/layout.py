@@ -177,7 +177,8 @@ def _fused(work, N, card, tuning):
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, work.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           packs=layout.packs, staged=staged, batches=layout.batches, full=work.full,
-                          table=work.tabled, rolled=rolled, sets=work.sets > 0, **_carried(work))
+                          table=work.tabled, rolled=rolled, sets=work.sets > 0, losses=work.losses,
+                          **_carried(work))
     local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
     why = f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(work, size, staged)}"
