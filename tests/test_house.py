@@ -24,6 +24,11 @@ def test_the_words_of_kernels_are_fresh(name):
     assert (ROOT / name).read_text() == contract.FILES[name](), "make contract writes it"
 
 
+def named(node):
+    """Names and attributes that a piece of Python mentions."""
+    return {part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", None) for part in ast.walk(node)}
+
+
 def test_kinds_are_asked_for_in_one_place():
     """No `kind_of`, no `type(x) is` and no isinstance of a model, rule, loss, order or kind of data elsewhere."""
     kinds = {name for shelf in ("models", "rules", "losses", "orders", "metrics")
@@ -35,13 +40,15 @@ def test_kinds_are_asked_for_in_one_place():
         if name.startswith(("reproduce/", "report/", "modules/", "sweep/presets", "kernels", "csrc")):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and name not in ASKS:
+                found += [f"{name}:{node.lineno}" for part in (node.left, *node.comparators)
+                          if isinstance(part, ast.Call) and named(part.func) == {"type"}
+                          and named(part) & {"model", "rule", "loss", "order", "data", "metric"}]
             called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
             if called == "kind_of" and name not in ASKS and not name.startswith(SHELVES):
                 found.append(f"{name}:{node.lineno}")
-            if called == "isinstance" and not name.startswith((*SHELVES, *DOORS, *ASKS)) and kinds & {
-                    part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", None)
-                    for part in ast.walk(node.args[1])}:
-                found.append(f"{name}:{node.lineno}")
+            if called == "isinstance" and not name.startswith((*SHELVES, *DOORS, *ASKS)):
+                found += [f"{name}:{node.lineno}"] * bool(named(node.args[1]) & kinds)
     assert not found, found
 
 

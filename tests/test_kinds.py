@@ -66,6 +66,24 @@ def test_metrics_of_empty_subclasses_have_their_parents_kernels(model, metrics, 
     same(run)
 
 
+def test_the_rank_at_rtol_0_goes_by_what_a_model_computes():
+    """It is for models that are linear in their inputs, as an empty subclass of one is; another forward may not be."""
+
+    class Mine(M.DiagonalLinear):
+        pass
+
+    class Bent(M.DiagonalLinear):
+        def forward(self, params, X):
+            return abs(super().forward(params, X))
+
+    fields = {"rule": R.SGD(), "step_size": 0.05, "steps": 20, "networks": 5, "dtype": "float64",
+              "metrics": [Q.JacobianRank(0)]}
+    want, got = (fs.train(model(3, u0=0.5), problem(3), **fields).numpy("rank") for model in (M.DiagonalLinear, Mine))
+    np.testing.assert_array_equal(got, want)
+    with pytest.raises(fs.PlanError, match="rtol is 0"):
+        fs.plan(fs.Run(Bent(3, u0=0.5), problem(3), **fields))
+
+
 @pytest.mark.parametrize("name", ("momentum_relu2", "distinct_net", "replay_relu2"))
 def test_empty_subclasses_on_a_card_and_in_triton(name, a_card):
     same(general(name, backend="cuda"))
