@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from . import own, ranks, sparsity
+from . import flows, own, ranks, sparsity
 from .cases import CASES, GOAL_CASES, GOALS, OPPONENTS, SHORT
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -66,7 +66,7 @@ def whole(rows):
     parts = (("Against opponents", opponents(rows)), ("Where we are slower", slower(rows)),
              ("One network", "\n\n".join(filter(None, (first(rows), calls(rows), alone(rows))))),
              ("Rates, ceilings and answers", rates(rows)), ("Ranks and feature sparsity", metrics(rows)),
-             ("Networks and losses of your own", traced(rows)),
+             ("Gradient flow", flow(rows)), ("Networks and losses of your own", traced(rows)),
              ("The paper's systems", systems(rows)), ("Scaling", curves(rows)),
              ("What plans expect", expected(rows)), ("Goals", claims(rows)), ("Not measured", gaps(rows)))
     text = [f"### {title}\n\n{part}" for title, part in parts if part]
@@ -95,7 +95,7 @@ def slower(rows):
     lines = []
     for row in [*rows, *_curve_ratios(rows)]:
         against = row["metric"] in ("speed ratio", "one network ratio", "rank ratio", "diagonal rank ratio",
-                                    "sparsity ratio", "curve ratio")
+                                    "sparsity ratio", "curve ratio", "flow ratio")
         if against and float(row["high"]) < 1:
             lines.append((_title(row), row["cores"], NAMES.get(row["provider"], row["provider"]), row["T"],
                           _band(row), _cause(row)))
@@ -183,6 +183,20 @@ def metrics(rows):
               json.loads(row["versions"]).get("variant", ""))
              for row in rows if row["metric"] == "rate" and row["case"] not in CASES]
     return _table(("case", "cores", "what", "measured (band)", "checked"), lines) if lines else ""
+
+
+def flow(rows):
+    """A line a case of gradient flow: our rate, and how many times that of each way to call scipy."""
+    ratios = {(row["case"], row["cores"], row["provider"]): row for row in rows if row["metric"] == "flow ratio"}
+    seen = list(dict.fromkeys(provider for *_, provider in ratios))
+    lines = [(_title(row), row["cores"], row["N"], _band(row), row["answer_error"],
+              *("" if (found := ratios.get((row["case"], row["cores"], side))) is None else _ratio(found)
+                for side in seen))
+             for row in rows if row["metric"] == "flow rate" and row["provider"] == "fastsgd"]
+    head = ("case", "cores", "N", "fs.flow, networks/s (band)", "answer error", *seen)
+    return (_table(head, lines) + f"\n\nTimes the speed of scipy.integrate at the same tolerances, rtol {flows.RTOL:g} "
+            f"and atol {flows.ATOL:g}, float64, with the gradient in NumPy: a network after the other, or stacked as "
+            "one system." if lines else "")
 
 
 def traced(rows):
@@ -274,7 +288,7 @@ def _claim(row):
 
 
 def _title(row):
-    known = {name: case.title for name, case in (CASES | ranks.CASES).items()}
+    known = {name: case.title for name, case in (CASES | ranks.CASES | flows.CASES).items()}
     return (known | {name: case[3] for name, case in sparsity.CASES.items()}).get(row["case"], row["case"])
 
 

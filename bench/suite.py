@@ -5,7 +5,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from . import cases, curves, energy, own, ranks, rows, sparsity
+from . import cases, curves, energy, flows, own, ranks, rows, sparsity
 from .harness import Band, Gap, Side, Starter, WrongAnswer, admit, fresh, interleave, ratio
 
 ALL_CASES, ALL_OPPONENTS = tuple(cases.CASES), tuple(cases.OPPONENTS)
@@ -40,7 +40,8 @@ class Settings:
 QUICK = Settings(rounds=2, best_of=1, target=0.02, budget=85.0, cases=("diagonal", "relu2", "S2", "S9"),
                  opponents=cases.QUICK_OPPONENTS, memory=(8192, 100, 3), memory_repeats=1, orders=16, share=0.05,
                  rank_rounds=2, curve_rounds=2, curve_target=0.01, curves=("N",))
-PARTS = ("speed", "rank", "sparsity", "systems", "one", "lost", "curves", "memory", "own")  # what matters most first
+PARTS = (  # what matters most first
+    "speed", "rank", "sparsity", "systems", "flow", "one", "lost", "curves", "memory", "own")
 
 
 class Clock:
@@ -80,6 +81,8 @@ def whole(settings, say=print, only=PARTS):
         if count == top and "systems" in only:
             for name in ("S1", "S2", "S4", "S7", "S9"):
                 yield from timely(name, "systems", lambda n=name: paper_system(n, top, settings, say))
+        for case in flows.CASES if "flow" in only else ():
+            yield from timely(case, "flow", lambda c=case, n=count: gradient_flow(c, n, settings, say))
         if count == top and "one" in only:
             yield from timely("diagonal", "one", lambda: curves.first_results(settings, say))
             yield from timely("diagonal", "one", lambda: curves.calls(settings, say))
@@ -245,6 +248,31 @@ def feature_sparsity(case, cores, settings, say):
     goal = cases.GOALS["sparsity ratio", "numpy"]
     say(f"  ratio: {band.median:.4g} [{band.low:.4g} .. {band.high:.4g}], goal {goal}")
     yield rows.row(cores, case, "numpy", "sparsity ratio", "x", band, sparsity.NETWORKS, "", "float64")
+
+
+def gradient_flow(case, cores, settings, say):
+    """Networks a second of gradient flow by fs.flow and by scipy at the same tolerance, and their ratios."""
+    say(f"\n{flows.CASES[case].title}: gradient flow, rtol {flows.RTOL:g}, float64, {cores} core(s)")
+    try:
+        out = fresh(cores, "flows", case, settings.rank_rounds, settings.target)
+    except Gap as reason:
+        say(f"  not timed. {reason}")
+        yield rows.gap(cores, case, "fastsgd", str(reason), dtype="float64")
+        return
+    ours = out["fastsgd"]["seconds"]
+    for side, seen in out.items():
+        band = Band.of([1 / spent for spent in seen["seconds"]])
+        say(f"  {side:24s} {1e6 / band.median:10.1f} us a network, error {seen['error']:.0e}")
+        yield rows.row(cores, case, side, "flow rate", "networks/s", band, seen["networks"], "", "float64",
+                       seen["error"])
+        if side != "fastsgd":
+            band = Band.of([a / b for a, b in zip(seen["seconds"], ours, strict=True)])
+            say(f"    flow ratio: {band.median:.4g} [{band.low:.4g} .. {band.high:.4g}]")
+            yield rows.row(cores, case, side, "flow ratio", "x", band, flows.NETWORKS, "", "float64")
+    off = Band.of([out["fastsgd"]["expected"] / spent for spent in ours])
+    say(f"  expected / measured: {off.median:.3g} [{off.low:.3g} .. {off.high:.3g}]")
+    yield rows.row(cores, case, "fastsgd", "expected / measured", "1", off, flows.NETWORKS, "", "float64",
+                   versions={"table": out["fastsgd"]["table"].partition(";")[0], "variant": "gradient flow"})
 
 
 def memory(cores, settings, say):

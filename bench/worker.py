@@ -99,9 +99,9 @@ class Worker:
 
     def call(self, function, *arguments):
         """A function of one of these files, in this process."""
-        from . import ranks, sparsity, studies
+        from . import flows, ranks, sparsity, studies
 
-        home = next(module for module in (studies, ranks, sparsity) if hasattr(module, function))
+        home = next(module for module in (studies, ranks, sparsity, flows) if hasattr(module, function))
         return getattr(home, function)(*arguments)
 
 

@@ -19,7 +19,7 @@ from .models import MLP, DiagonalLinear, DiagonalPower, DiagonalProduct, ReLU2, 
 from .native import cpu_name, default_threads, native
 from .orders import PerNetwork, Reshuffle
 from .plan import plan
-from .rules import GD, SAM, SGD, Adam
+from .rules import GD, SAM, SGD, Adam, Flow
 from .spec.planned import Tuning
 from .spec.problem import Dataset
 from .spec.run import Run
@@ -115,8 +115,14 @@ def _step(run, tuning, vectors, fixed):
         made = plan(run.replace(networks=N, steps=T), tuning)
         spent = _best(partial(execute, made)) - fixed
         if spent > 1e9 * TARGET / 2 or T >= 2**22:
-            return max(spent, 1.0) / T / vectors
+            return max(spent, 1.0) / (_pairs(execute(made), vectors) if run.rule.flows else T) / vectors
         T = int(min(2**22, T * min(64, max(2, 1e9 * TARGET / max(spent, 1e4)))))
+
+
+def _pairs(result, vectors):
+    """Steps of the pair that a lane took: where there is one vector it waits for its slowest network."""
+    steps = result.buffers[:, 1:3, 0].sum(axis=1, dtype=np.float64)
+    return float(steps.mean() if vectors > 1 else steps.max())
 
 
 def _fixed():
@@ -149,6 +155,7 @@ def _kernels():
                        [(_run(model, rule, dtype), tuning) for model in models for rule in rules])
         for layout, tuning in (("lanes", lanes), ("scalar", scalar)):
             yield f"general.{layout}.{dtype}", [(run, tuning) for run in _general(dtype)]
+            yield f"flow.{layout}.{dtype}", [(run, tuning) for run in _flows(dtype)]
 
 
 def _general(dtype):
@@ -165,6 +172,14 @@ DiagonalPower(10, 2), DiagonalPower(100, 2), TiedAutoencoder(5, 2),
     for activation in ("tanh", "erf"):
         yield from (_run(MLP(5, (10, 10), activation=activation), rule, dtype) for rule in (SGD(batch_size=8), GD()))
     yield _run(TiedAutoencoder(5, 2), SGD(batch_size=4), dtype, data=Fresh(5))
+
+
+def _flows(dtype):
+    """Stretches of gradient flow in which the pair takes some steps: small networks and large, few points and many."""
+    models = (DiagonalLinear(10), DiagonalLinear(100), ReLU2(2, 20), MLP(5, (10, 10), activation="tanh"),
+              MLP(10, (60,), activation="erf"), DiagonalProduct(30, 3))
+    for model in models:
+        yield from (_run(model, Flow(rtol=1e-5, atol=1e-7), dtype, n=n).replace(step_size=0.5) for n in (10, 60))
 
 
 def _metrics():

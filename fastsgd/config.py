@@ -191,7 +191,7 @@ def _run(table, path):
     if "data" in table:
         fields["data"] = _data(_table(table.pop("data"), "data"), Path(path).parent, dtype)
     if "init" in table:  # numbers in a text have no dtype of their own
-        fields["init"] = {name: as_array(a, f"init['{name}']").astype(dtype)
+        fields["init"] = {name: as_array(a, f"init.{name}").astype(dtype)
                           for name, a in _table(table.pop("init"), "init").items()}
     if "step_size" in table:
         fields["step_size"] = _schedule(table.pop("step_size"), "step_size")

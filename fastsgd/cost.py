@@ -1,9 +1,10 @@
 """Owns what a run is expected to take: its work, counted, times the nanoseconds of a calibrated table.
 
-A table is one JSON file: where it was measured, and for every kernel the nanoseconds of each unit of its work. The one
-of the package says on which machine it was measured; `fastsgd bench --calibrate` measures this machine and keeps the
-outcome in the user's cache, which then comes first. Estimates are for survivors: lost runs take less. How many steps
-gradient flow needs for a tolerance is not known: the estimate is for the fewest.
+A table is one JSON file: where it was measured, and for every kernel the nanoseconds of each unit of its work; lines
+that were measured elsewhere say so. The one of the package says on which machine it was measured; `fastsgd bench
+--calibrate` measures this machine and keeps the outcome in the user's cache, which then comes first. Estimates are for
+survivors: lost runs take less. Of gradient flow the table knows what a step of the pair takes; how many a tolerance
+wants is counted on a few networks, see probe.py.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from .files import cache_folder, keep
 from .measure.registry import kernels_of
 from .native import cpu_name
+from .probe import counted
 
 VERSION = 1
 STAGES = 6  # gradients that a step of the pair takes
@@ -20,9 +22,10 @@ ROWS = 27  # and how often it reads or writes a parameter between them
 SHIPPED = Path(__file__).with_name("data") / "cost.json"
 
 
-def expected(work, backend, N, saves, tuning, table=None):
+def expected(work, backend, N, saves, tuning, plan=None, table=None):
     """({what: seconds}, in words what they rest on, names of metrics without an estimate) of executing a run.
 
+    plan: with its start, of which networks of a flow may be sent ahead; without it a flow's seconds are the least
     table: as `read` gives it; by default the user's own, else the package's
     Seconds are {} where nothing is known of the backend.
     """
@@ -35,11 +38,19 @@ def expected(work, backend, N, saves, tuning, table=None):
     vectors = -(-N // tuning.lanes)  # of networks, or networks that have one to themselves
     threads = min(tuning.threads, vectors)
     each = -(-vectors // threads)  # vectors of the thread that has most
-    step = max(total(unit["alone"], step_work(work, tuning)), each * total(unit["many"], step_work(work, tuning)))
+    mean = most = work.run.steps
+    words = ""
+    if work.flows:
+        looks = None if plan is None or plan.start is None else counted(plan)
+        mean, most = (mean, most) if looks is None else (looks.mean, looks.most)
+        words = "; for one step of the pair in each stretch, the least that a flow takes" if looks is None else (
+            looks.words)
+    steps = max(most * total(unit["alone"], step_work(work, tuning)),
+                mean * each * total(unit["many"], step_work(work, tuning)))
     across = table["ns"]["threads"]["each"] if threads > 1 else 1.0
     outside = total(table["ns"]["outside"], outside_work(work, N))
     seconds = {"fixed": 1e-9 * table["ns"]["fixed"]["call"],
-               "training": 1e-9 * work.run.steps * (step * across + outside / (threads if outside else 1))}
+               "training": 1e-9 * (steps * across + work.run.steps * outside / (threads if outside else 1))}
     unknown = []
     looks = [(metric, work.run.steps // stop.every + 1) for stop, metric in work.stops]
     for metric, times in [*((metric, len(saves)) for metric in work.run.metrics), *looks]:
@@ -49,8 +60,8 @@ def expected(work, backend, N, saves, tuning, table=None):
             continue
         spent = 1e-9 * times * (table["ns"]["fixed"]["metric"] + total(table["ns"][name], units))
         seconds[metric.name] = seconds.get(metric.name, 0.0) + spent
-    least = "; for one step of the pair in each stretch, the least that a flow takes" if work.flows else ""
-    return seconds, table["from"] + least, tuple(unknown)
+    return seconds, table.get("lines", {}).get(kernel(work, tuning).partition(".")[0], table["from"]) + words, tuple(
+        unknown)
 
 
 def total(ns, work):
@@ -61,6 +72,8 @@ def total(ns, work):
 def kernel(work, tuning):
     """Which line of the table is about this run's training loop."""
     layout = "lanes" if tuning.lanes > 1 else "team" if tuning.team > 1 else "scalar"
+    if work.flows:
+        return f"flow.{layout}.{work.dtype}"
     if not work.fused:
         return f"general.{layout}.{work.dtype}"
     return f"{work.form.fused[0]}.{'sample' if work.batch == 1 else 'batch'}.{layout}.{work.dtype}"
@@ -115,7 +128,10 @@ def kept():
 
 
 def read():
-    """The table in force: {"from": where it was measured, in words, "ns": {line: {unit: nanoseconds}}}."""
+    """The table in force: {"from": where it was measured, in words, "ns": {line: {unit: nanoseconds}}}.
+
+    "lines" {first word of lines: where these were measured}, of those that were not
+    """
     path = kept()
     try:
         return _parsed(path, path.stat().st_mtime_ns)
@@ -132,7 +148,8 @@ def _parsed(path, changed):
     if own and table["machine"] != cpu_name():
         raise ValueError(f"{path} was measured on {table['machine']}")
     whose = "the table of this machine" if own else "the package's table"
-    return {"from": f"{whose}, measured on {table['machine']} ({table['isa']})", "ns": table["ns"]}
+    lines = {word: f"{whose}, measured on {where}" for word, where in table.get("elsewhere", {}).items()}
+    return {"from": f"{whose}, measured on {table['machine']} ({table['isa']})", "ns": table["ns"], "lines": lines}
 
 
 def write(table, path=None):

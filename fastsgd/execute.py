@@ -123,7 +123,7 @@ class _Pace:
     def _first(self, plan):
         """Steps of the first launch: a guess that is safe anywhere, or what the plan expects, with room for error."""
         safe, T = max(self.least, int(SURELY_SHORT // (plan.N * plan.work.P * plan.batch))), plan.run.steps
-        expected = plan.expected.get("training") if safe < T else None  # costs as much as a short run
+        expected = plan.cost()[0].get("training") if safe < T else None  # costs as much as a short run
         return max(safe, int(T * LAUNCH_SECONDS / 3 / expected)) if expected else safe
 
     def learn(self, steps, spent):

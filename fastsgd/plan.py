@@ -352,7 +352,7 @@ def _hypers(work, base, numbers, noises, each):
     run, given = work.run, {"step_size": base, "rule, of single parameters": each}
     given |= {f"rule.{name}": a for name, a in numbers.items()}
     given |= {f"rule.{name}": base for name, (base, _, _) in noises.items()}
-    given |= {f"rule.state.{name}": a for name, a in getattr(run.rule, "state", {}).items()}
+    given |= {f"rule.state.{name}": a for name, a in run.rule.starts().items()}
     given |= {f"loss.{name}": np.asarray(a, np.float64) for name, a in run.loss.numbers().items()}
     given["loss.factor"] = 2 * given["loss.factor"]
     given["data.scale"] = getattr(run.data, "scale", None)
@@ -362,7 +362,7 @@ def _hypers(work, base, numbers, noises, each):
     given |= {f"model.{word}": told.get(name) for name, word in (("multipliers", "scaling"), ("slope", "slope"))}
     for name, point in ({} if run.rule.localisation is None else run.rule.localisation.at or {}).items():
         if len(large := point[np.abs(point) > np.finfo(run.dtype).max]):
-            raise PlanError(f"rule.localisation.at[{name!r}]: {large[0]:g} is too large for {run.dtype}; choose a "
+            raise PlanError(f"rule.localisation.at.{name}: {large[0]:g} is too large for {run.dtype}; choose a "
                             "nearer point, or pass dtype='float64'")
     return given
 

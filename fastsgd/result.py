@@ -146,10 +146,10 @@ class Result:
         times, along step, or along net and step where networks have their own.
 
         Hyper-parameters that were given per network are coordinates by their dotted names, such as rule.weight_decay,
-        model.W_scale or step_size.decay_at, and so are keys. Attributes: `request`, the Run as JSON (large arrays by
-        dtype and shape), `seed`, and the provenance: host, date, commit of the checkout, versions. Records and final
-        parameters have their names, parameters at the saved steps a `saved_` before it. Records of more than a number
-        have the axes and labels that their metric gives them.
+        rule.weight_decay.W1, loss.constants.delta, stop.0.level or step_size.decay_at, and so are keys. Attributes:
+        `request`, the Run as JSON (large arrays by dtype and shape), `seed`, and the provenance: host, date, commit of
+        the checkout, versions. Records and final parameters have their names, parameters at the saved steps a `saved_`
+        before it. Records of more than a number have the axes and labels that their metric gives them.
         """
         return tables.to_xarray(self)
 
@@ -166,7 +166,7 @@ class Result:
 
         mask: [N] true or false, or places [M], e.g. result.survived
         labels: values of the networks' labels, one or several: net=3, step_size=[0.1, 0.2], momentum=0.9 (by the last
-            word of a dotted name, or all of it in **{"rule.momentum": 0.9})
+            words of a dotted name, or all of it in **{"rule.momentum": 0.9})
         Its run is that of these networks alone: no `ids`, and `keys` that say whose draws each has.
         Raises SpecError for a label that there is not, or if no network is left.
         """

@@ -122,7 +122,7 @@ def positions(result, mask, labels):
     known = swept(result.run) | {"net": result.ids, "step_size": result.base, "lost": result.lost}
     known |= stops(result)
     for name, wanted in labels.items():
-        match = [full for full in known if full == name or full.rpartition(".")[2] == name]
+        match = [full for full in known if full == name] or [full for full in known if full.endswith(f".{name}")]
         if len(match) != 1:
             raise SpecError(f"select: {name!r} given, the networks' labels are {', '.join(sorted(known))}")
         values = known[match[0]]

@@ -6,10 +6,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from tiers import some
 
 import fastsgd as fs
-from bench import cases, energy, harness, load, own, plots, report, rows, suite
+from bench import cases, energy, flows, harness, load, own, plots, report, rows, suite
 from bench.__main__ import measure
 from bench.peak import Absent
 from bench.worker import Worker
@@ -305,3 +306,43 @@ def test_rows_have_a_commit_where_there_is_no_git(monkeypatch, tmp_path):
     assert rows.conditions()["commit"] == "none"
     monkeypatch.setenv("FASTSGD_COMMIT", "abcdef1")
     assert rows.conditions()["commit"] == "abcdef1"
+
+
+def test_gradient_flow_is_held_against_scipy(monkeypatch):
+    """Answers are checked first; every side solves the same networks to the same tolerance."""
+    monkeypatch.setattr(flows, "NETWORKS", 8)
+    monkeypatch.setitem(flows.CASES, "flow-diagonal", replace(flows.CASES["flow-diagonal"], time=0.5))
+    case = flows.CASES["flow-diagonal"]
+    out = flows.flows("flow-diagonal", 2, 1e-4)
+    assert list(out) == ["fastsgd", "solve_ivp DOP853", "solve_ivp RK45", "solve_ivp RK45, stacked"]
+    assert all(seen["error"] < 1e-4 and len(seen["seconds"]) == 2 for seen in out.values())
+    monkeypatch.setattr(suite, "fresh", lambda cores, function, *given: out)
+    said = []
+    made = list(suite.gradient_flow("flow-diagonal", 1, suite.QUICK, said.append))
+    assert [row["metric"] for row in made] == ["flow rate"] + 3 * ["flow rate", "flow ratio"] + ["expected / measured"]
+    assert any("flow ratio" in text for text in said)
+    text = report.flow([row | {"cores": "1"} for row in made])
+    assert case.title in text and "solve_ivp DOP853" in text and "rtol 1e-06" in text
+
+
+@pytest.mark.parametrize("name", flows.CASES)
+def test_gradients_for_scipy_are_those_of_the_mean_loss(name):
+    case = flows.CASES[name]
+    w = case.starts[:3] + 0.1
+    want = []
+    for one in w:
+        params = {part: torch.tensor(a[0], requires_grad=True) for part, a in case.model.unflatten(one[None]).items()}
+        h = case.model.forward(params, torch.tensor(case.data.X))
+        (0.5 * (h - torch.tensor(case.data.y)) ** 2).mean().backward()
+        want.append(np.concatenate([a.grad.numpy().ravel() for a in params.values()]))
+    np.testing.assert_allclose(case.gradient(w), want, rtol=1e-10, atol=1e-12)
+
+
+def test_wrong_flows_are_not_timed(monkeypatch):
+    monkeypatch.setattr(flows, "NETWORKS", 8)
+    case = replace(flows.CASES["flow-diagonal"], time=0.5)
+    monkeypatch.setitem(flows.CASES, "flow-diagonal", case)
+    right = flows.FlowCase.gradient
+    monkeypatch.setattr(flows.FlowCase, "gradient", lambda self, w: 1.01 * right(self, w))
+    with pytest.raises(harness.WrongAnswer, match="relative error"):
+        flows.flows("flow-diagonal", 1, 1e-4)

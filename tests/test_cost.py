@@ -34,6 +34,12 @@ def test_the_packages_table_says_where_it_was_measured():
     assert "training" in text and "rank" in text and "no estimate" not in text
 
 
+def test_lines_from_elsewhere_say_so():
+    table = {"from": "here", "ns": cost.read()["ns"], "lines": {"diagonal": "there"}}
+    for made, where in ((plan(), "there"), (plan(rule=fs.rules.SGD(momentum=0.5)), "here")):
+        assert cost.expected(made.work, "cpu", 8, made.saves, made.tuning, table=table)[1] == where
+
+
 def test_expected_seconds_follow_the_work():
     def training(*arguments, **fields):
         return plan(*arguments, **fields).expected["training"]

@@ -339,10 +339,40 @@ def test_saved_times_are_a_coordinate():
     assert "time" not in fs.train(run.replace(rule=R.GD(), metrics=(), step_size=0.01)).to_xarray()
 
 
-def test_a_plan_expects_the_fewest_steps_that_a_flow_can_take():
-    run, again = (flow_of(FAMILIES["mlp"], steps=steps, step_size=0.1, networks=300) for steps in (10, 20))
-    text = fs.plan(run).explain()
-    assert "for one step of the pair in each stretch, the least that a flow takes" in text
-    flow, twice = (fs.plan(one).expected["training"] for one in (run, again))
-    descent = fs.plan(run.replace(rule=R.GD(momentum=0.5), metrics=())).expected["training"]
-    assert twice == pytest.approx(2 * flow) and 3 < flow / descent < 9
+def test_a_plan_counts_the_steps_of_a_few_networks(monkeypatch):
+    """They are what explain() and expected rest on, and the run does not notice."""
+    from fastsgd import probe
+
+    monkeypatch.setattr(probe, "BUDGET", 1e9)
+    for steps, time, rtol in ((1, 20.0, 1e-6), (10, 0.5, 1e-4), (400, 0.01, 1e-4)):
+        run = flow_of(FAMILIES["mlp"], steps=steps, step_size=time, networks=12, rule=R.Flow(rtol=rtol), metrics=())
+        plan = fs.plan(run)
+        look = probe.counted(plan)
+        text = plan.explain()
+        result = fs.train(plan)
+        each = result.buffers[:, 1:3, 0].sum(axis=1)
+        assert look.share == 1 and look.members == 12 and 0.6 < look.mean / each.mean() < 1.6
+        assert 0.5 < look.most / each.max() < 1.6
+        assert f"for {look.mean:.4g} steps of the pair a network, counted on 12, " in text + ", "
+        assert result.weights.tobytes() == fs.train(run).weights.tobytes()
+
+
+def test_a_look_ends_after_a_while_and_goes_on_as_it_went(monkeypatch):
+    from fastsgd import probe
+
+    monkeypatch.setattr(probe, "BUDGET", 0.0)
+    run = flow_of(FAMILIES["mlp"], steps=3, step_size=[5.0, 10.0], networks=None)
+    look = probe.counted(fs.plan(run))
+    assert look.share < 0.01 and look.members == 2 and look.mean >= 3 and "% of the time" in look.words
+
+
+def test_expected_seconds_of_a_flow_are_for_its_steps():
+    run = flow_of(FAMILIES["mlp"], steps=1, step_size=5.0, networks=300, rule=R.Flow(rtol=1e-4))
+    plan = fs.plan(run)
+    least, words, _ = plan.cost()
+    assert "the least that a flow takes" in words and 2 * least["training"] < plan.expected["training"]
+    more = fs.plan(run.replace(networks=1200), plan.tuning).expected["training"]
+    assert more / plan.expected["training"] == pytest.approx(4, rel=0.3)
+    fine = fs.plan(run.replace(rule=R.Flow(rtol=1e-10, atol=1e-12))).expected["training"]
+    assert fine > 2 * plan.expected["training"]
+    assert "measured on" in plan.explain().splitlines()[-1]

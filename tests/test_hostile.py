@@ -75,7 +75,7 @@ ARRAY_FIELDS = {
     "y_test": lambda a: fs.Dataset(X, Y, XT, a),
     "step_size": fs.StepSize, "step_size.decay_by": lambda a: fs.StepSize(0.1, 0.5, a),
     "warmup.factor": fs.Warmup, "warmup.power": lambda a: fs.Warmup(2.0, a),
-    "order": fs.orders.Replay, "init['u']": lambda a: request(init={"u": a, "v": np.zeros(3)}),
+    "order": fs.orders.Replay, "init.u": lambda a: request(init={"u": a, "v": np.zeros(3)}),
     "model.u0": lambda a: fs.models.DiagonalLinear(3, a), "model.v0": lambda a: fs.models.DiagonalLinear(3, 0.1, a),
     "model.b1_scale": lambda a: fs.models.ReLU2(3, 4, b1_scale=a),
 }
@@ -99,7 +99,7 @@ def test_what_is_no_array_of_numbers(field, kind):
 @pytest.mark.parametrize("bad", (np.nan, np.inf, -np.inf))
 @pytest.mark.parametrize("field", [*ARRAY_FIELDS, *OPTIONAL_ARRAY_FIELDS])
 def test_entries_that_are_not_finite(field, bad):
-    good = {"X": X, "y": Y, "X_test": XT, "y_test": YT, "init['u']": np.ones(3)}.get(field, np.full(4, 0.5))
+    good = {"X": X, "y": Y, "X_test": XT, "y_test": YT, "init.u": np.ones(3)}.get(field, np.full(4, 0.5))
     array = np.array(good)
     array[(-1,) * array.ndim] = bad
     make = (ARRAY_FIELDS | OPTIONAL_ARRAY_FIELDS)[field]
@@ -220,7 +220,7 @@ LONG = {  # per-network fields of length 3
     "warmup.power": {"step_size": fs.StepSize(0.1, warmup=fs.Warmup(2.0, [2.0] * 3))},
     "warmup.until": {"step_size": fs.StepSize(0.1, warmup=fs.Warmup(2.0, 1.0, [0.5] * 3))},
     "step_size table": {"step_size": np.full((3, T), 0.1)},
-    "init['v']": {"init": {"u": np.ones(3), "v": np.zeros((3, 3))}},
+    "init.v": {"init": {"u": np.ones(3), "v": np.zeros((3, 3))}},
     "order": {"order": fs.orders.Replay(np.zeros((3, T), int))},
     "starting u": {"model": fs.models.DiagonalLinear(3, u0=[0.1] * 3)},
     "starting v": {"model": fs.models.DiagonalLinear(3, v0=[0.1] * 3)}, "networks": {"networks": 3},
@@ -416,10 +416,10 @@ def test_starting_weights(nothing_runs):
     start(fs.PlanError, ("init", "W1", "b2"), {"u": u, "v": v}, model=RELU)
     for shape in ((), (2,), (4,), (3, 1), (1, 3, 3), (2, 4), (0, 3)):
         start(fs.PlanError, ("init", "u"), {"u": np.ones(shape), "v": v}, networks=5)
-    start(fs.PlanError, ("init['u']", "float32", "float64"), {"u": u.astype("float32"), "v": v})
-    start(fs.PlanError, ("init['v']", "float64", "float32"), {"u": u.astype("float32"), "v": v}, dtype="float32",
+    start(fs.PlanError, ("init.u", "float32", "float64"), {"u": u.astype("float32"), "v": v})
+    start(fs.PlanError, ("init.v", "float64", "float32"), {"u": u.astype("float32"), "v": v}, dtype="float32",
           data=DATA.astype("float32"))
-    start(fs.PlanError, ("init['u']", "float16"), {"u": u.astype("float16"), "v": v})
+    start(fs.PlanError, ("init.u", "float16"), {"u": u.astype("float16"), "v": v})
     refuses(fs.PlanError, ("model", "overflow", "float32"), lambda: train(
         model=fs.models.DiagonalLinear(3, u0=1e300), dtype="float32", data=DATA.astype("float32")))
 

@@ -87,6 +87,13 @@ def test_lost_networks_leave_their_lanes_to_others_with_their_losses(backend):
         np.testing.assert_allclose(ours.weights, whole.weights, rtol=1e-9)
 
 
+def test_the_plan_says_why_no_loop_is_compiled():
+    run = run_of("relu2", "float32", rule=R.SGD(momentum=0.5, lost_above=BOUNDS))
+    assert "each network has a loss of its own, which the general loop reads" in fs.plan(run).explain()
+    with pytest.raises(fs.PlanError, match="each network has a loss of its own"):
+        fs.plan(run, fs.Tuning(compiled=True))
+
+
 def test_a_loop_of_the_runs_own_takes_them_too():
     run = run_of("relu2", "float32", rule=R.SGD(lost_above=BOUNDS))
     try:

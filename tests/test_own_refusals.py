@@ -103,7 +103,7 @@ SPOILT = [
     ({"function": None}, "function"), ({"function": 3}, "function"), ({"d": 0}, "model.d"), ({"shapes": {}}, "shapes"),
     ({"shapes": {"W": (0, 4)}}, "shapes"), ({"shapes": {"W": "3"}}, "shapes"), ({"shapes": [("W", 3)]}, "shapes"),
     ({"shapes": {"(x)": 3}}, "taken"), ({"start": {"Q": (0, 1)}}, "start: names"), ({"start": {"W": 1.0}}, "start"),
-    ({"start": {"W": (0, -1)}}, r"start\['W'\]"), ({"constants": {"c": 3.0}}, "constants"),
+    ({"start": {"W": (0, -1)}}, r"model\.start\.W"), ({"constants": {"c": 3.0}}, "constants"),
     ({"at": {"W": np.ones(3)}}, "at"), ({"graph": "{}"}, "graph"),
     ({"function": lambda p, x: None}, "function"), ({"function": lambda p, x: p["Q"] @ x}, "raised KeyError"),
     ({"function": lambda p, x: p["W"].T @ x}, "raised RuntimeError.*test_own_refusals"),

@@ -23,7 +23,7 @@ SWEPT = {  # {coordinate: fields of a Run that hold SWEEP}
     "rule.gradient_noise.sigma.base": {"rule": R.SGD(gradient_noise=fs.StepSize(SWEEP))},
     "rule.loss_level": {"rule": R.SDE(sgd_step=0.1, loss_level=SWEEP)},
     "model.W_scale": {"model": M.MLP(3, (4, 4), W_scale=SWEEP)},
-    "model.b_scale[0]": {"model": M.MLP(3, 4, b_scale=(SWEEP, 0.1))},
+    "model.b_scale.0": {"model": M.MLP(3, 4, b_scale=(SWEEP, 0.1))},
     "model.u0": {"model": M.DiagonalLinear(3, u0=SWEEP)},
     "model.start_at": {"model": M.DiagonalProduct(3, 3, SWEEP)},
 }

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
     ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["stops"],
-    ["lowering"], ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["cost"], ["trial"],
-    ["plan"], ["kept"], ["settle"], ["running"], ["progress"], ["execute"], ["watch"], ["checkpoint"],
-    ["train", "functional", "extend", "companions", "polish"], ["sweep", "sklearn", "flow"], ["calibrate"],
-    ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
+    ["lowering"], ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["probe"],
+    ["cost"], ["trial"], ["plan"], ["kept"], ["settle"], ["running"], ["progress"], ["execute"], ["watch"],
+    ["checkpoint"], ["train", "functional", "extend", "companions", "polish"], ["sweep", "sklearn", "flow"],
+    ["calibrate"], ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
 ]
 LEVEL = {name: k for k, layer in enumerate(LAYERS) for name in layer}
 

@@ -166,7 +166,7 @@ def test_files_tables_and_choices_have_what_stopped(tmp_path):
     assert set(stopped.stopped) == {result.stopped.max()}
     labelled = result.to_xarray()
     assert labelled.stopped.values.tolist() == result.stopped.tolist()
-    assert labelled["stop[0].level"].values.tolist() == LEVELS.tolist()
+    assert labelled["stop.0.level"].values.tolist() == LEVELS.tolist()
     assert labelled.stopped_by.dims == ("net",)
     table = result.to_pandas()
     assert table[table.step == T].stopped.tolist() == result.stopped.tolist()
@@ -285,7 +285,7 @@ def test_bad_stops_are_refused(make, why):
     (Below("spectrum", 1), "'spectrum' is .* numbers a network, expected a metric of one number"),
     (Below("beta", 1), "numbers a network"), (Below(fs.metrics.Predictions(), 1), "numbers a network"),
     (Below("neuron_balance", 1), "'neuron_balance' is not possible here"),
-    (Below("norm", [1.0, 2.0]), r"stop\[0\].level has 2"), (Below("norm", np.ones(N, "float32")), "stop.level: holds"),
+    (Below("norm", [1.0, 2.0]), r"stop\.0\.level has 2"), (Below("norm", np.ones(N, "float32")), "stop.level: holds"),
     (Below(fs.metrics.JacobianRank(method="gram", rtol=1e-9), 1), "method")])
 def test_plans_refuse_stops_that_are_not_possible(stop, why, nothing_runs):
     with pytest.raises((fs.PlanError, fs.SpecError), match=why):

@@ -33,6 +33,8 @@ def why_none(work, lanes, width):
     if kind(work) is None:
         if work.fused and work.batch == 1 and not work.full:
             return "all that matters of a diagonal network is known to the prebuilt loop"
+        if work.stepwise_but_for_losses and work.losses:
+            return "each network has a loss of its own, which the general loop reads; a loop is compiled for one loss"
         return ("a loop is compiled for one given sample a step, without noise, and a rule that moves each parameter "
                 "alone")
     return None

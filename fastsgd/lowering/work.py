@@ -403,16 +403,21 @@ class Work:
                 and not {"balance_penalty", "clip_norm"} & set(self.hyper) and not self.run.rule.penalty
                 and not self.traits["function"])
 
-    @cached_property
+    @property
     def stepwise(self):
-        """Whether a step is one given sample's derivatives, and each parameter moves by its own alone."""
+        """Whether a step is one given sample's derivatives of one loss, and each parameter moves by its own alone."""
+        return self.stepwise_but_for_losses and not self.losses
+
+    @cached_property
+    def stepwise_but_for_losses(self):
+        """The same, but that networks may have losses of their own."""
         traced = own.parts(self.run).get("model")
         each = self.plain or (
             set(self.hyper) <= EACH and {name for name in contract.FLAGS if self.traits[name]} <= EACH_SO
             and self.traits["perturb"] == "none" and self.fixed is None
             and (traced is None or not traced.program.unused))  # every derivative is handed over
         return (each and self.batch == 1 and not self.full and self.n > 0 and not self.fresh and not self.streamed
-                and not self.ragged and not self.noises and self.run.rule.penalty is None and not self.losses)
+                and not self.ragged and not self.noises and self.run.rule.penalty is None)
 
     @cached_property
     def unknown(self):

@@ -81,7 +81,7 @@ class Model(Record, ABC):
         for name, shape in shapes.items():
             array = params[name]
             if array.shape not in (shape, (N, *shape)):
-                raise SpecError(f"{field}['{name}']: has shape {array.shape}, expected {shape} or {(N, *shape)}")
+                raise SpecError(f"{field}.{name}: has shape {array.shape}, expected {shape} or {(N, *shape)}")
             rows.append(array.reshape(-1, prod(shape)))
         out, at = np.empty((N, sum(a.shape[1] for a in rows)), np.result_type(*rows)), 0
         for a in rows:
@@ -158,7 +158,7 @@ def as_rows(model, params):
         return flat.reshape(-1, model.P), flat.shape[:-1]
     if set(params) != set(shapes):
         raise SpecError(f"params: has {sorted(params)}, expected {list(shapes)}")
-    given = {name: as_float(as_array(params[name], f"params[{name!r}]"), f"params[{name!r}]") for name in shapes}
+    given = {name: as_float(as_array(params[name], f"params.{name}"), f"params.{name}") for name in shapes}
     try:
         lead = np.broadcast_shapes(*(a.shape[:a.ndim - len(shapes[name])] for name, a in given.items()))
         flat = [np.broadcast_to(a, (*lead, *shapes[name])).reshape(prod(lead), -1) for name, a in given.items()]

@@ -49,7 +49,7 @@ class Function(Model):
         put(self, "module", module)
         put(self, "d", whole(d, "model.d", 1))
         constants = {} if constants is None else _named(constants, "constants")
-        put(self, "constants", {name: _constant(a, f"model.constants[{name!r}]") for name, a in constants.items()})
+        put(self, "constants", {name: _constant(a, f"model.constants.{name}") for name, a in constants.items()})
         if any(a.ndim == 0 or a.size == 0 for a in self.constants.values()):
             raise SpecError("model.constants: expected arrays [N, ...], an entry for each network; what all share "
                             "may stand in the function")
@@ -74,15 +74,15 @@ class Function(Model):
         for name, shape in self.parameters.items():
             pair = start.get(name, (0.0, 1 / sqrt(shape[-1]) if len(shape) > 1 else 0.0))
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise SpecError(f"model.start[{name!r}]: expected (mean, deviation), each a number or [N]")
-            out[name] = (per_network(pair[0], f"model.start[{name!r}][0]"),
-                         per_network(pair[1], f"model.start[{name!r}][1]", 0))
+                raise SpecError(f"model.start.{name}: expected (mean, deviation), each a number or [N]")
+            out[name] = (per_network(pair[0], f"model.start.{name}.0"),
+                         per_network(pair[1], f"model.start.{name}.1", 0))
         return out
 
     def _value(self, name, a):
-        a = finite(as_array(a, f"model.at[{name!r}]"), f"model.at[{name!r}]")
+        a = finite(as_array(a, f"model.at.{name}"), f"model.at.{name}")
         if name not in self.parameters or a.shape != self.parameters[name]:
-            raise SpecError(f"model.at[{name!r}]: has shape {a.shape}, expected that of a parameter, as in "
+            raise SpecError(f"model.at.{name}: has shape {a.shape}, expected that of a parameter, as in "
                             f"{self.parameters}")
         return frozen(a.astype(np.float64))
 
@@ -155,7 +155,7 @@ class Function(Model):
         return name not in self.constants
 
     def lengths(self) -> dict[str, int]:
-        own = {f"model.constants[{name!r}]": len(a) for name, a in self.constants.items()}
+        own = {f"model.constants.{name}": len(a) for name, a in self.constants.items()}
         return super().lengths() | own
 
     def start(self, seed: int, ids: Any, keys: Any = None) -> np.ndarray:
@@ -222,7 +222,7 @@ def _constant(given, field):
 
 def _shape(name, given):
     given = given if isinstance(given, (tuple, list)) else (given,)
-    return tuple(whole(size, f"model.shapes[{name!r}]", 1) for size in given)
+    return tuple(whole(size, f"model.shapes.{name}", 1) for size in given)
 
 
 def from_module(module: object, d: int | None = None, start: dict | None = None) -> Function:

@@ -177,6 +177,10 @@ class Rule(Record, ABC):
             buffers[:, names.index("average")] = start
         return buffers
 
+    def starts(self) -> dict:
+        """{buffer: number [] or [N]} of those that begin at a number that the user gives."""
+        return {}
+
     def traits(self) -> dict:
         """{flag: whether the rule is so}, of its `flags`; and "perturb", one of PERTURBS, where it is not "none"."""
         return {"normalised": self.normalised, "decoupled": self.decoupled and used(largest(self.weight_decay)),
@@ -218,7 +222,7 @@ class Rule(Record, ABC):
         given = {f"rule.{field.name}": getattr(self, field.name) for field in fields(self)}
         if self.localisation is not None:
             given["rule.localisation.gamma"] = self.localisation.gamma
-        given |= {f"{name}[{key!r}]": a for name, value in given.items() if isinstance(value, dict)
+        given |= {f"{name}.{key}": a for name, value in given.items() if isinstance(value, dict)
                   for key, a in value.items()}
         long = {name: len(a) for name, a in given.items() if isinstance(a, np.ndarray) and a.ndim}
         for name, record in self.noises().items():

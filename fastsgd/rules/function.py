@@ -67,6 +67,9 @@ class Function(Batched):
     def numbers(self) -> dict:
         return super().numbers() | {f"{rule.CONSTANT}{name}": a for name, a in self.constants.items()}
 
+    def starts(self) -> dict:
+        return self.state
+
     def buffers(self) -> tuple:
         return (*self.state, *super().buffers())
 

@@ -30,7 +30,7 @@ class Localisation(Record):
             raise SpecError("rule.localisation.at: expected {name of a parameter: array}")
         arrays = {}
         for name, value in self.at.items():
-            what = f"rule.localisation.at[{name!r}]"
+            what = f"rule.localisation.at.{name}"
             arrays[name] = frozen(as_float(finite(as_array(value, what), what), what))
         object.__setattr__(self, "at", arrays)
 
@@ -42,7 +42,7 @@ class Localisation(Record):
             return f"localisation.at has {sorted(self.at)}, the model's parameters are {list(shapes)}"
         for name, shape in shapes.items():
             if self.at[name].shape != tuple(shape):
-                return f"localisation.at[{name!r}] has shape {self.at[name].shape}, expected {tuple(shape)}"
+                return f"localisation.at.{name} has shape {self.at[name].shape}, expected {tuple(shape)}"
         return None
 
     def point(self, shapes: dict) -> np.ndarray | None:

@@ -118,7 +118,7 @@ def per_parameter(value, field, low=None):
         return per_network(value, field, low)
     if not value or not all(isinstance(name, str) for name in value):
         raise SpecError(f"{field}: {shown(value)} given, expected {{name of a parameter: number or [N]}}")
-    return {name: per_network(one, f"{field}[{name!r}]", low) for name, one in value.items()}
+    return {name: per_network(one, f"{field}.{name}", low) for name, one in value.items()}
 
 
 def named_numbers(given, field, taken):
@@ -127,7 +127,7 @@ def named_numbers(given, field, taken):
         raise SpecError(f"{field}: expected {{name: number or [N]}}, names as Python has them")
     if set(taken) & set(given):
         raise SpecError(f"{field}: the names {sorted(set(taken) & set(given))} are taken")
-    return {name: per_network(value, f"{field}[{name!r}]") for name, value in given.items()}
+    return {name: per_network(value, f"{field}.{name}") for name, value in given.items()}
 
 
 def per_layer(values, field, low=None):

@@ -17,7 +17,7 @@ def _shared(record, name):
 def arrays(value, name, shared=True):
     """Yield (dotted name, array) of every array in a tree of records, dicts and tuples that is called `name`.
 
-    Entries of a tuple are called name[0], name[1], ..., or name alone where all are one array.
+    An entry of a dict or a tuple is a word more: init.W1, stop.0.level. A tuple of one array alone has its own name.
     shared: also of fields that are the same for all networks
     """
     if isinstance(value, np.ndarray):
@@ -30,20 +30,20 @@ def arrays(value, name, shared=True):
                 yield from arrays(inner, name if field in ("value", "values") else f"{name}.{field}", shared)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from arrays(item, f"{name}['{key}']", shared)
+            yield from arrays(item, f"{name}.{key}", shared)
     elif isinstance(value, tuple) and value:
         if all(item is value[0] for item in value):
             yield from arrays(value[0], name, shared)
         else:
             for k, item in enumerate(value):
-                yield from arrays(item, f"{name}[{k}]", shared)
+                yield from arrays(item, f"{name}.{k}", shared)
 
 
 def lengths(run):
     """{field: number of networks it was given for} of a Run, fields given once left out."""
     given = run.step_size.lengths() | run.rule.lengths()
     given |= run.data.lengths() | run.loss.lengths()
-    given |= {f"stop[{k}].{name}": N for k, stop in enumerate(run.stop) for name, N in stop.lengths().items()}
+    given |= {f"stop.{k}.{name}": N for k, stop in enumerate(run.stop) for name, N in stop.lengths().items()}
     given |= start_lengths(run)
     table = getattr(run.order, "table", ())
     if len(table) > 1:
@@ -60,7 +60,7 @@ def start_lengths(run):
     if run.init is None:
         return run.model.lengths()
     shapes = run.model.shapes()
-    return {f"init['{name}']": len(array) for name, array in run.init.items()
+    return {f"init.{name}": len(array) for name, array in run.init.items()
             if name in shapes and array.ndim == len(shapes[name]) + 1}
 
 
@@ -199,9 +199,9 @@ def joined(values, counts, name, may=None):
                            joined(parts, counts, f"{name}.{field}", may))
         return like(first, **made)
     elif kinds == {dict} and all(set(value) == set(first) for value in values):
-        return {key: joined([value[key] for value in values], counts, f"{name}['{key}']", may) for key in first}
+        return {key: joined([value[key] for value in values], counts, f"{name}.{key}", may) for key in first}
     elif kinds == {tuple} and len({len(value) for value in values}) == 1:
-        return tuple(joined(items, counts, f"{name}[{k}]", may) for k, items in enumerate(zip(*values, strict=True)))
+        return tuple(joined(items, counts, f"{name}.{k}", may) for k, items in enumerate(zip(*values, strict=True)))
     elif all(value is first or (type(value) is type(first) and value == first) for value in values):
         return first
     raise SpecError(f"{name} differs between the results, and is not for each network")

@@ -102,7 +102,7 @@ class Plan(Record):
     memory: {what: bytes}
     work: the run in the words of kernels, a lowering.work.Work
     most: steps whose tables a launch may have
-    cost: function () -> ({what: seconds}, what they rest on, metrics without an estimate); see fastsgd/cost.py
+    cost: function (plan=None) -> ({what: seconds}, what they rest on, metrics without an estimate); see fastsgd/cost.py
     """
 
     run: Any
@@ -155,8 +155,11 @@ class Plan(Record):
 
     @property
     def expected(self) -> dict[str, float]:
-        """{what: seconds} that the run is expected to take; {} where nobody has calibrated its backend."""
-        return self.cost()[0]
+        """{what: seconds} that the run is expected to take; {} where nobody has calibrated its backend.
+
+        Of gradient flow a few networks are sent ahead for a moment, to count the steps that their tolerance wants.
+        """
+        return self.cost(self)[0]
 
     @property
     def N(self) -> int:
@@ -278,7 +281,7 @@ class Plan(Record):
                                                " and so that a launch takes about a quarter of a second"),
             "memory: " + ", ".join(f"{name} {_size(size)}" for name, size in self.memory.items())
             + f"; {_size(sum(self.memory.values()))} in all",
-            _seconds(*self.cost()),
+            _seconds(*self.cost(self)),
         ]
         return "\n".join(lines)
 

@@ -208,10 +208,10 @@ def teacher_weights(data: Any) -> dict[str, np.ndarray]:
         raise SpecError(f"data.teacher: has d={teacher.d} inputs, the data have d={data.d}")
     if not isinstance(given, dict):
         raise SpecError(f"data.weights: {type(given).__name__} given, expected a dict of named arrays")
-    weights = {str(k): finite(as_array(a, f"data.weights['{k}']"), f"data.weights['{k}']") for k, a in given.items()}
+    weights = {str(k): finite(as_array(a, f"data.weights.{k}"), f"data.weights.{k}") for k, a in given.items()}
     for k, a in weights.items():
-        _exact(a, f"data.weights['{k}']")
-    weights = {k: a if a.dtype.kind in "iu" else as_float(a, f"data.weights['{k}']") for k, a in weights.items()}
+        _exact(a, f"data.weights.{k}")
+    weights = {k: a if a.dtype.kind in "iu" else as_float(a, f"data.weights.{k}") for k, a in weights.items()}
     shapes = teacher.shapes()
     N = {len(a) for k, a in weights.items() if a.ndim == len(shapes.get(k, a.shape)) + 1}
     if len(N) > 1 or 0 in N:

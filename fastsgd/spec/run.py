@@ -146,7 +146,7 @@ def initial(init):
     """Starting weights {name: array}, finite and owned by nobody else."""
     if not isinstance(init, dict) or not init:
         raise SpecError(f"init: {type(init).__name__} given, expected a dict of named arrays")
-    arrays = {str(name): finite(as_array(a, f"init['{name}']"), f"init['{name}']") for name, a in init.items()}
+    arrays = {str(name): finite(as_array(a, f"init.{name}"), f"init.{name}") for name, a in init.items()}
     return {name: frozen(a) for name, a in arrays.items()}
 
 

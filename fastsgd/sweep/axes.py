@@ -101,6 +101,8 @@ def _put(record, path, value, name):
         return value
     first, _, rest = path.partition(".")
     if isinstance(record, dict):
+        first = next((key for key in record if path == key or path.startswith(f"{key}.")), first)  # which may have dots
+        rest = path[len(first) + 1:]
         if first not in record:
             raise UnknownField(f"sweep: {name!r}: {_near(first, list(record))}", first)
         return record | {first: _put(record[first], rest, value, name)}
