@@ -11,7 +11,7 @@ import fastsgd as fs
 from .harness import calls_within, check, round_of
 
 RTOL, ATOL = 1e-6, 1e-9  # of every side
-NETWORKS, ALONE, CHECKED = 256, 4, 4  # of fs.flow; of scipy one after the other; whose answers are compared
+NETWORKS, ALONE, CHECKED = 64, 2, 2  # of fs.flow; of scipy one after the other; whose answers are compared
 TOLERANCE = 1e-3  # of an answer: tolerances are of each step, so that errors of a whole flow are larger
 
 
@@ -61,8 +61,8 @@ def _cases():
                    sparse, 20.0)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((50, 5))
-    yield FlowCase("flow-tanh", "MLP 5-10-10-1 tanh with biases, n=50, time 20", fs.models.MLP(
-        5, (10, 10), activation="tanh"), fs.Dataset(X, np.sin(X[:, 0]) + X[:, 1] * X[:, 2]), 20.0)
+    yield FlowCase("flow-tanh", "MLP 5-10-10-1 tanh with biases, n=50, time 5", fs.models.MLP(
+        5, (10, 10), activation="tanh"), fs.Dataset(X, np.sin(X[:, 0]) + X[:, 1] * X[:, 2]), 5.0)
 
 
 CASES = {case.name: case for case in _cases()}

@@ -41,7 +41,7 @@ QUICK = Settings(rounds=2, best_of=1, target=0.02, budget=85.0, cases=("diagonal
                  opponents=cases.QUICK_OPPONENTS, memory=(8192, 100, 3), memory_repeats=1, orders=16, share=0.05,
                  rank_rounds=2, curve_rounds=2, curve_target=0.01, curves=("N",))
 PARTS = (  # what matters most first
-    "speed", "rank", "sparsity", "systems", "flow", "one", "lost", "curves", "memory", "own")
+    "speed", "rank", "sparsity", "systems", "one", "lost", "curves", "flow", "memory", "own")
 
 
 class Clock:
@@ -81,8 +81,6 @@ def whole(settings, say=print, only=PARTS):
         if count == top and "systems" in only:
             for name in ("S1", "S2", "S4", "S7", "S9"):
                 yield from timely(name, "systems", lambda n=name: paper_system(n, top, settings, say))
-        for case in flows.CASES if "flow" in only else ():
-            yield from timely(case, "flow", lambda c=case, n=count: gradient_flow(c, n, settings, say))
         if count == top and "one" in only:
             yield from timely("diagonal", "one", lambda: curves.first_results(settings, say))
             yield from timely("diagonal", "one", lambda: curves.calls(settings, say))
@@ -91,6 +89,8 @@ def whole(settings, say=print, only=PARTS):
         if count == top and "curves" in only:
             for name in settings.curves:
                 yield from timely(name, "curves", lambda n=name: curves.curve(n, top, settings, say))
+    for case in flows.CASES if "flow" in only else ():
+        yield from timely(case, "flow", lambda c=case: gradient_flow(c, top, settings, say))
     if "memory" in only:
         yield from timely("diagonal", "memory", lambda: memory(top, settings, say))
     with ExitStack() as stack:
