@@ -79,9 +79,8 @@ def plan(config: Config, changes: Set = None, seed: Seed = None, backend: Backen
     from ..plan import plan as make_plan
 
     made = make_plan(configs.read(config, changed(changes, seed, backend)))
-    groups = getattr(made, "plans", None)
-    say(made.explain(), _planned(made) if groups is None else {
-        "networks": made.N, "groups": [{"batch_size": one.batch} | _planned(one) for one in groups]}, as_json)
+    say(made.explain(), _planned(made) if made.where is None else {
+        "networks": made.N, "groups": [{"batch_size": one.batch} | _planned(one) for one in made.plans]}, as_json)
 
 
 def _planned(made: Any) -> dict:
