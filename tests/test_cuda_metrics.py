@@ -241,8 +241,8 @@ def test_singular_values_of_dense_networks_have_the_bits_of_the_cpu(a_card, name
     [(warps, budget) for warps in (5, 1, 2) for budget in (4 << 10, 227 << 10)], 3))
 def test_singular_values_do_not_depend_on_warps_or_memory(a_card, monkeypatch, warps, budget):
     monkeypatch.setattr(jacobian_kernels, "MOST_WARPS", warps)
+    monkeypatch.setattr(a_card, "shared", budget)  # first, for it is given back what it had
     monkeypatch.setattr(FiberCard, "shared", budget)  # of those that are made below
-    monkeypatch.setattr(a_card, "shared", budget)
     X = np.random.default_rng(3).standard_normal((21, 4))
     for model in (MLP(4, (9, 3), outputs=2, activation="tanh"), fs.models.DiagonalLinear(4)):
         metric = m.JacobianSpectrum(points=X)

@@ -13,6 +13,8 @@ import fastsgd as fs
 
 def of_two(rank, meet):
     """What each of two processes does: it counts its half of the samples, and joins both counts."""
+    if dist.is_initialized():  # by another test, before the fork
+        dist.destroy_process_group()
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2)), torch.randn(50, 5)
