@@ -70,7 +70,7 @@ def test_the_shelf_is_complete():
                                                                                          "test_accuracy", *OF_RULES}
 
 
-@pytest.mark.parametrize(("family", "metric"), CASES, ids=IDS)
+@pytest.mark.parametrize(("family", "metric"), some(CASES, 2, 1), ids=IDS)
 def test_shapes_axes_and_what_is_not_finite(family, metric):
     model = FAMILIES[family]
     params = weights(model)

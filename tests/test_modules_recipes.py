@@ -1,46 +1,49 @@
 """The recipes of docs/modules.md run: several processes, averaged weights, Lightning where it is installed."""
 
-import multiprocessing
+import subprocess
+import sys
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastsgd as fs
 
+TWO_PROCESSES = """
+import sys, torch
+import torch.distributed as dist
+import fastsgd as fs
+from torch import nn
 
-def of_two(rank, meet):
-    """What each of two processes does: it counts its half of the samples, and joins both counts."""
-    if dist.is_initialized():  # by another test, before the fork
-        dist.destroy_process_group()
-    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2)), torch.randn(50, 5)
-    ddp = nn.parallel.DistributedDataParallel(model)
-    meter = fs.modules.FeatureSparsity(ddp.module, ["1"])
-    with meter:
-        ddp(x[rank::2])
-    everyone = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, meter.counts())
-    joined = fs.modules.FeatureSparsity(model, ["1"])
-    for counts in everyone:
-        joined.merge(counts)
-    assert joined.compute() == fs.modules.FeatureSparsity(model, ["1"]).over(x), rank
-    dist.destroy_process_group()
+rank = int(sys.argv[1])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+torch.manual_seed(0)
+model, x = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2)), torch.randn(50, 5)
+ddp = nn.parallel.DistributedDataParallel(model)
+meter = fs.modules.FeatureSparsity(ddp.module, ["1"])
+with meter:
+    ddp(x[rank::2])
+everyone = [None] * dist.get_world_size()
+dist.all_gather_object(everyone, meter.counts())
+joined = fs.modules.FeatureSparsity(model, ["1"])
+for counts in everyone:
+    joined.merge(counts)
+assert joined.compute() == fs.modules.FeatureSparsity(model, ["1"]).over(x), rank
+dist.destroy_process_group()
+"""
 
 
 def test_two_processes_of_distributed_data_parallel(tmp_path):
-    if not dist.is_available() or not dist.is_gloo_available():
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
-    fork = multiprocessing.get_context("fork")  # others would import torch again
-    both = [fork.Process(target=of_two, args=(rank, tmp_path / "meet")) for rank in (0, 1)]
+    command = [sys.executable, "-c", TWO_PROCESSES]
+    both = [subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE, text=True)
+            for rank in (0, 1)]
     for process in both:
-        process.start()
-    for process in both:
-        process.join(500)
-    assert [process.exitcode for process in both] == [0, 0]
+        _, error = process.communicate(timeout=500)
+        assert process.returncode == 0, error
 
 
 def test_averaged_weights_need_batch_statistics_of_their_own():

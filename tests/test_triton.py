@@ -73,7 +73,7 @@ def distance(got, want):
     return (np.linalg.norm(got.saved_weights - want.saved_weights, axis=2).max(axis=1) / size).max()
 
 
-@pytest.mark.parametrize("name", [*ONLY, *some(served())])
+@pytest.mark.parametrize("name", [*ONLY, *some(served(), 3)])
 def test_agrees_with_the_truth_and_with_the_cpu(name):
     """One program with all networks, against autograd in float64, and against the CPU on the same draws."""
     want = fs.train(run_of(name, backend="reference"))
