@@ -197,14 +197,21 @@ def lost_runs(case, start, settings, say):
                      none.versions)
 
 
+def timed(function, case, cores, settings, say):
+    """(what a function of worker.py measured of a case in a process of its own, None), or (None, the row of a gap)."""
+    try:
+        return fresh(cores, function, case, settings.rank_rounds, settings.target), None
+    except Gap as reason:
+        say(f"  not timed. {reason}")
+        return None, rows.gap(cores, case, "fastsgd", str(reason), dtype="float64")
+
+
 def jacobian_ranks(case, cores, settings, say):
     """Ranks a second by every side on the same networks, ratios to ours, and our share of the FMA peak."""
     say(f"\n{case.title}: ranks at rtol {case.rtol:g}, float64, {cores} core(s)")
-    try:
-        out = fresh(cores, "ranks", case.name, settings.rank_rounds, settings.target)
-    except Gap as reason:
-        say(f"  not timed. {reason}")
-        yield rows.gap(cores, case.name, "fastsgd", str(reason), dtype="float64")
+    out, gap = timed("ranks", case.name, cores, settings, say)
+    if gap:
+        yield gap
         return
     N, peak = out["fastsgd"]["networks"], Band.of(out.pop("fma-peak")["rates"])
     ours = out["fastsgd"]["seconds"]
@@ -234,11 +241,9 @@ def jacobian_ranks(case, cores, settings, say):
 def feature_sparsity(case, cores, settings, say):
     """Coefficients a second by the kernel and by NumPy, and their ratio."""
     say(f"\n{sparsity.CASES[case][3]}, float64, {cores} core(s)")
-    try:
-        out = fresh(cores, "sparsities", case, settings.rank_rounds, settings.target)
-    except Gap as reason:
-        say(f"  not timed. {reason}")
-        yield rows.gap(cores, case, "fastsgd", str(reason), dtype="float64")
+    out, gap = timed("sparsities", case, cores, settings, say)
+    if gap:
+        yield gap
         return
     for side, spent in out.items():
         band = Band.of([1 / seconds for seconds in spent])
@@ -253,11 +258,9 @@ def feature_sparsity(case, cores, settings, say):
 def gradient_flow(case, cores, settings, say):
     """Networks a second of gradient flow by fs.flow and by scipy at the same tolerance, and their ratios."""
     say(f"\n{flows.CASES[case].title}: gradient flow, rtol {flows.RTOL:g}, float64, {cores} core(s)")
-    try:
-        out = fresh(cores, "flows", case, settings.rank_rounds, settings.target)
-    except Gap as reason:
-        say(f"  not timed. {reason}")
-        yield rows.gap(cores, case, "fastsgd", str(reason), dtype="float64")
+    out, gap = timed("flows", case, cores, settings, say)
+    if gap:
+        yield gap
         return
     ours = out["fastsgd"]["seconds"]
     for side, seen in out.items():

@@ -5,7 +5,7 @@ import numpy as np
 from . import losses, metrics, models, orders, rules, stops, storage
 from .errors import SpecError
 from .spec import codec, noise, population, problem, run, save, schedule
-from .spec.fields import by_batch_size
+from .spec.fields import by_batch_size, portion
 
 RECORDS = (run.Run, problem.Dataset, problem.Fresh, population.Population, problem.Stream, save.SaveAt,
            save.Floor, noise.LabelNoise, noise.GradientNoise)
@@ -122,12 +122,10 @@ def _groups(request, lost, weights, records, saved_weights, t, taken, buffers, s
     for name, a in {"lost": lost, "weights": weights, "buffers": buffers, **records}.items():
         if len(a) != N:
             raise SpecError(f"file: {name} is of {len(a)} networks, its run has {N}")
-
-    def of(array, at):
-        return None if array is None else array[at]
     for k, (one, at) in enumerate(sizes):
-        validate(one, lost[at], weights[at], {name: a[at] for name, a in records.items()}, of(saved_weights, at),
-                 t=t[k], taken=taken[k], buffers=of(buffers, at), stopped=of(stopped, at), stopped_by=of(by, at))
+        validate(one, lost[at], weights[at], {name: a[at] for name, a in records.items()}, portion(saved_weights, at),
+                 t=t[k], taken=taken[k], buffers=portion(buffers, at), stopped=portion(stopped, at),
+                 stopped_by=portion(by, at))
 
 
 def _stopped(request, lost, t, stopped, by):

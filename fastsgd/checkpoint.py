@@ -91,15 +91,15 @@ class Writer:
     def write(self):
         """Write the latest progress now, if it is not there. A system that refuses is warned of."""
         done, path = self.latest, self.checkpoint.path
-        if done is None or done.place == self.written:
+        if done is None or done.reached == self.written:
             return
-        header = {"kind": "checkpoint", **done.place, "seconds": done.seconds}
+        header = {"kind": "checkpoint", **done.reached, "seconds": done.seconds}
         previous = os.path.basename(self.checkpoint.previous) if self.rotates else None
         try:
             names = (*LIVE, *STOPS) if self.run.stop else LIVE
             archive.write(path, header, self.run, {name: getattr(done, name) for name in names}, done.records,
                           done.saved_weights, previous)
-            self.saved, self.written, self.rotates = done.t, done.place, True
+            self.saved, self.written, self.rotates = done.t, done.reached, True
         except (OSError, SpecError) as error:
             if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
                 raise error.__context__ from None  # it came in the middle of a write that then failed as well

@@ -38,13 +38,12 @@ def expected(work, backend, N, saves, tuning, plan=None, table=None):
     vectors = -(-N // tuning.lanes)  # of networks, or networks that have one to themselves
     threads = min(tuning.threads, vectors)
     each = -(-vectors // threads)  # vectors of the thread that has most
-    mean = most = work.run.steps
-    words = ""
-    if work.flows:
-        looks = None if plan is None or plan.start is None else counted(plan)
-        mean, most = (mean, most) if looks is None else (looks.mean, looks.most)
-        words = "; for one step of the pair in each stretch, the least that a flow takes" if looks is None else (
-            looks.words)
+    mean, most, words = work.run.steps, work.run.steps, ""
+    if work.flows and plan is not None and plan.start is not None:
+        ahead = counted(plan)
+        mean, most, words = ahead.mean, ahead.most, ahead.words
+    elif work.flows:
+        words = "; for one step of the pair in each stretch, the least that a flow takes"
     steps = max(most * total(unit["alone"], step_work(work, tuning)),
                 mean * each * total(unit["many"], step_work(work, tuning)))
     across = table["ns"]["threads"]["each"] if threads > 1 else 1.0
@@ -60,8 +59,8 @@ def expected(work, backend, N, saves, tuning, plan=None, table=None):
             continue
         spent = 1e-9 * times * (table["ns"]["fixed"]["metric"] + total(table["ns"][name], units))
         seconds[metric.name] = seconds.get(metric.name, 0.0) + spent
-    return seconds, table.get("lines", {}).get(kernel(work, tuning).partition(".")[0], table["from"]) + words, tuple(
-        unknown)
+    measured = table.get("lines", {}).get(kernel(work, tuning).partition(".")[0], table["from"])
+    return seconds, measured + words, tuple(unknown)
 
 
 def total(ns, work):

@@ -13,7 +13,7 @@ from .plan import plan as make_plan
 from .progress import begun, fresh
 from .result import Result
 from .spec.check import whole
-from .spec.fields import chosen, without_ids
+from .spec.fields import chosen, shares, without_ids
 from .spec.planned import Tuning
 from .spec.save import SaveAt
 from .watch import watcher
@@ -183,18 +183,17 @@ def _copied(result, copies):
                         "cut, or a number of the rule is 0 for these networks and not for all; fork all, and select "
                         "then")
     start = run.model.unflatten(fresh(make_plan(run.replace(save=None, metrics=(), stop=()))).weights)
+    run = run.replace(init=start)
     if copies == 1:
-        return run.replace(init=start)
+        return run
     N = len(result.ids)
     positions = np.repeat(np.arange(N), copies)
-    changes = {name: chosen(getattr(run, name), positions, N) for name in ("model", "step_size", "rule", "stop")}
-    changes["loss"] = run.loss.picked(positions)
+    changes = shares(run, positions, N) | {"model": chosen(run.model, positions, N)}
     if run.data.sets:
         changes["data"] = run.data.chosen(run.data.numbers[positions])
     if len(getattr(run.order, "table", ())) > 1:
         changes["order"] = type(run.order)(run.order.order[positions])
-    return run.replace(init={name: a[positions] for name, a in start.items()}, networks=None,
-                       keys=np.arange(N * copies), **changes)
+    return run.replace(networks=None, keys=np.arange(N * copies), **changes)
 
 
 def _longer(array, S):

@@ -15,7 +15,7 @@ from .models.base import Model, started
 from .models.population import refuse_population
 from .spec import draws
 from .spec.check import all_finite, other_dtype
-from .spec.fields import arrays, by_batch_size, chosen, lengths, shares
+from .spec.fields import arrays, by_batch_size, chosen, lengths, shares, spread
 from .spec.planned import Groups, Plan, Tuning
 from .spec.record import like
 from .spec.run import Run
@@ -44,10 +44,10 @@ def in_groups(run, make):
     if not isinstance(run, Run) or getattr(run.rule, "batches", None) is None:
         return make(run)
     run = bound(run)
-    _, population = count(run)
-    ids = np.arange(population, dtype=np.int64) if run.ids is None else run.ids
+    count(run)  # which refuses numbers of networks that differ
     runs, where = zip(*by_batch_size(run), strict=True)
-    return Groups(run, ids, tuple(map(make, runs)), where)
+    plans = tuple(map(make, runs))
+    return Groups(run, spread([one.ids for one in plans], where), plans, where)
 
 
 def one(run: Run, tuning: Tuning | None = None) -> Plan:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .spec.fields import spread
+from .spec.fields import portion, spread
 from .spec.planned import Groups
 
 
@@ -36,7 +36,7 @@ class Progress:
         self._state, self._read, self._lost, self._flags = (weights, buffers), None, lost, None
 
     @property
-    def place(self):
+    def reached(self):
         """How far it is, as files say it."""
         return {"t": self.t, "taken": self.taken}
 
@@ -101,8 +101,8 @@ class Together:
         return sum(part.t * N for part, N in zip(self.parts, each, strict=True)) // sum(each)
 
     @property
-    def place(self):
-        return {name: [part.place[name] for part in self.parts] for name in ("t", "taken")}
+    def reached(self):
+        return {name: [part.reached[name] for part in self.parts] for name in ("t", "taken")}
 
     @property
     def seconds(self):
@@ -156,10 +156,8 @@ def begun(where, t, taken, weights, lost, buffers, records, saved_weights, secon
     if where is None:
         return Progress(t, taken, weights, lost, buffers, records, saved_weights, seconds, stopped, stopped_by)
     ts, takens = (value if isinstance(value, list) else [value] * len(where) for value in (t, taken))
-
-    def of(array, at):
-        return None if array is None else array[at]
     return Together([Progress(
         ts[k], takens[k], weights[at], lost[at], buffers[at], {name: a[at] for name, a in records.items()},
-        of(saved_weights, at), seconds if k == 0 else dict.fromkeys(seconds, 0.0), of(stopped, at), of(stopped_by, at))
+        portion(saved_weights, at), seconds if k == 0 else dict.fromkeys(seconds, 0.0), portion(stopped, at),
+        portion(stopped_by, at))
         for k, at in enumerate(where)], where)

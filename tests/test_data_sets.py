@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import DTYPES, LANES
 from general_cases import general
-from tiers import long
+from tiers import turns
 
 import fastsgd as fs
 
@@ -72,8 +72,7 @@ LOOPS = {  # {name: (model, rule, order)}: every loop of the CPU, whatever the l
 }
 
 
-@pytest.mark.parametrize(("name", "dtype"), [case for k, name in enumerate(LOOPS) for case in (
-    (name, DTYPES[k % 2]), long((name, DTYPES[1 - k % 2])))])
+@pytest.mark.parametrize(("name", "dtype"), turns(LOOPS, DTYPES))
 def test_bits_are_those_of_runs_on_one_set_each(name, dtype):
     """For 1 to 2 W + 1 networks, so that lanes and teams are full or not; and by the reference to rounding."""
     model, rule, order = LOOPS[name]

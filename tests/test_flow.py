@@ -96,7 +96,7 @@ def test_the_reference_goes_the_same_steps(name):
     np.testing.assert_allclose(got.numpy("flow_steps"), want.numpy("flow_steps"), rtol=0, atol=2 * (name == "hinge"))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 6), st.sampled_from(("tanh", "erf", "softplus", "identity")),
        st.floats(0.1, 20.0), st.floats(-9, -4), st.integers(0, 99), st.booleans())
 def test_steps_are_scipys(N, width, activation, time, digits, seed, lanes):

@@ -5,7 +5,7 @@ import pytest
 from cases import BACKENDS, DTYPES, bits
 from general_cases import CASES, EACH, FAMILIES, NET, NETWORKS, RELU, TAUGHT, TEACHER, D, general
 from test_bits import layouts
-from tiers import long
+from tiers import turns
 
 import fastsgd as fs
 from fastsgd import checkpoint, storage
@@ -27,11 +27,7 @@ def everything(result):
     return bits(result), result.saved_weights.tobytes()
 
 
-# Each case in one dtype, and the other as a long one.
-TURNS = [turn for k, name in enumerate(CASES) for turn in ((name, DTYPES[k % 2]), long((name, DTYPES[1 - k % 2])))]
-
-
-@pytest.mark.parametrize(("name", "dtype"), TURNS)
+@pytest.mark.parametrize(("name", "dtype"), turns(CASES, DTYPES))
 def test_no_choice_moves_a_bit(name, dtype):
     run = general(name, dtype)
     want = everything(fs.train(run, tuning=fs.Tuning(threads=1)))
@@ -44,7 +40,7 @@ def test_no_choice_moves_a_bit(name, dtype):
         assert everything(fs.train(run, tuning=fs.Tuning(threads=3, lanes=1))) == want
 
 
-@pytest.mark.parametrize(("name", "dtype"), TURNS)
+@pytest.mark.parametrize(("name", "dtype"), turns(CASES, DTYPES))
 def test_members_alone_and_in_shards(name, dtype):
     run = general(name, dtype)
     whole = fs.train(run, tuning=fs.Tuning(threads=1))

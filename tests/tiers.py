@@ -12,6 +12,11 @@ def some(cases, every=2, first=0):
     return [case if k % every == first else long(case) for k, case in enumerate(cases)]
 
 
+def turns(names, others):
+    """(name, one of two others) of each name, which have their turns; with the second one the case is marked long."""
+    return [turn for k, name in enumerate(names) for turn in ((name, others[k % 2]), long((name, others[1 - k % 2])))]
+
+
 def long(case):
     """A case of a parametrization, marked long."""
     if not hasattr(case, "marks"):

@@ -152,8 +152,8 @@ def orders():
 def common():
     """The programs that are built ahead of time: plain SGD on the systems that people sweep, with N >= 1e5 networks.
 
-    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name; The other choices are
-    those that `fastsgd.backends.cuda.layout` makes; a test compares them.
+    Sizes as in the papers that docs/reproduce.md and docs/neighbours.md name. The other choices are those that
+    `fastsgd.backends.cuda.layout` makes; a test compares them.
     """
     plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
     out = [orders()]

@@ -130,6 +130,11 @@ def spread(parts, where):
     return out
 
 
+def portion(array, at):
+    """The part [M, ...] of an array [N, ...] at the positions `at` [M], which `spread` puts back; None where it is."""
+    return None if array is None else array[at]
+
+
 def without_ids(run, bits=True):
     """The Run of the networks `run.ids` and no others, of the same bits: fields hold their values, `keys` their draws.
 
