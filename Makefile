@@ -17,7 +17,7 @@ GPU_CPYTHON ?= python3.12
 , := ,
 
 .PHONY: contract demo test test-all bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses \
-  sanitize-threads lint docs build clean
+  sanitize-threads lint docs build libraries clean
 
 demo: $(VENV)/package
 	@echo "the main figure over 1024 runs (a quarter of a minute)"
@@ -108,7 +108,7 @@ docs: $(VENV)/ready
 needs: $(VENV)/ready build
 
 build: $(VENV)/base
-	@echo "compiling the kernels for this machine (at most a minute on two cores)"
+	@echo "compiling the kernels for this machine (about two minutes on two cores)"
 	@$(RUN)/python setup.py -q build_ext --inplace
 
 $(VENV)/base: pyproject.toml
@@ -124,17 +124,20 @@ $(VENV)/torch: $(VENV)/base
 	@$(PIP) "$(TORCH)"
 	@touch $@
 
-# What a run and a figure need. Units compile while torch is being installed.
-$(VENV)/package: $(VENV)/base
-	@$(MAKE) --no-print-directory -j 2 build $(VENV)/torch
-	@echo "installing NumPy, matplotlib and the like (about 15 s)"
-	@$(call INSTALL,--no-build-isolation -e ".[plots]")
+# package: what a run and a figure need; ready: what the tests need, too. All of it comes while units compile, if there is
+# uv, which reads pyproject.toml; by pip it comes with the package.
+EXTRAS_package = plots
+EXTRAS_ready = test,plots,labels,sweep
+
+$(VENV)/package $(VENV)/ready: $(VENV)/base
+	@$(MAKE) --no-print-directory -j 2 build libraries EXTRAS=$(EXTRAS_$(@F))
+	@$(call INSTALL,--no-build-isolation -e ".[$(EXTRAS_$(@F))]")
 	@touch $@
 
-$(VENV)/ready: $(VENV)/package
-	@echo "installing what the tests need (about a minute)"
-	@$(call INSTALL,--no-build-isolation -e ".[test$(,)plots$(,)labels$(,)sweep]")
-	@touch $@
+libraries: $(VENV)/torch
+	@echo "installing NumPy and the like, $(EXTRAS) (at most a minute)"
+	@[ ! -x $(RUN)/uv ] || $(RUN)/uv pip install -q --python $(RUN)/python -r pyproject.toml \
+	  $(addprefix --extra ,$(subst $(,), ,$(EXTRAS)))
 
 clean:
 	rm -rf build demo *.egg-info fastsgd/*.so fastsgd/_build_info.json
