@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import tiers
+
+# The suite's workers take all processors; threads of tiny problems wait for each other. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the first compiled module is loaded
+
 import torch
 
 from fastsgd.cuda import card as cards
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the first compiled module is loaded
-torch.set_num_threads(1)  # the suite's workers take all processors; threads of tiny problems wait for each other
+torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when triton is first imported
 gc.disable()  # while test files are imported, which leave no garbage
