@@ -50,15 +50,15 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     takes a millisecond. After Ctrl-C in the middle params are worth nothing.
     Raises SpecError, PlanError or BackendUnavailable before anything is moved.
     """
-    W = in_place(params, "params", (None, model.P))
-    N, dtype = len(W), NAMES[W.dtype]
+    W = in_place(params, "params", (None, None))
+    (N, P), dtype = W.shape, NAMES[W.dtype]
     X, y = plain(X, "X", dtype, (2,)), plain(y, "y", dtype, (1, 2))
     indices, order, T = _order(order, steps, N, len(X))
     base, multiplier = _step_size(step_size, N, T, dtype)
     t0 = t0 if type(t0) is int and 0 <= t0 < 2**34 else whole(t0, "t0", 0, 2**34 - 1)
     if rule is None:
         rule = _sgd(1 if indices is None else indices.shape[2])
-    made = _template(model, rule, _SQUARED if loss is None else loss, order, X, y, indices, N, dtype, t0 + T, seed,
+    made = _template(model, rule, _SQUARED if loss is None else loss, order, X, y, indices, W, dtype, t0 + T, seed,
                      threads)
     run = made.plan.run
     why = run.loss.refuse(run.model.outputs, y)
@@ -68,7 +68,7 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     if made.carried and buffers is None:
         raise SpecError(f"buffers: missing; {type(rule).__name__} carries {', '.join(made.carried)} from step to step; "
                         "make them once with fs.functional.fresh_buffers(rule, params), and give them at every call")
-    buffers = made.none if buffers is None else in_place(buffers, "buffers", (N, len(made.carried), model.P), (dtype,))
+    buffers = made.none if buffers is None else in_place(buffers, "buffers", (N, len(made.carried), P), (dtype,))
     keys = made.plan.ids if keys is None else _keys(keys, N)
     row = made.plan.row if len(multiplier) == 1 else np.arange(N, dtype=np.int32)
     state = made.state(like(made.plan, base=base, row=row, keys=keys), W, lost, buffers, X, y)
@@ -143,14 +143,15 @@ class _Made:
 _templates = {}
 
 
-def _template(model, rule, loss, order, X, y, indices, N, dtype, until, seed, threads):
+def _template(model, rule, loss, order, X, y, indices, W, dtype, until, seed, threads):
     """The _Made of a call, from the last one of its kind if there was one."""
     bits = (until - 1).bit_length()
-    key = (id(model), id(rule), id(loss), order, None if indices is None else indices.shape[::2], N, dtype, X.shape,
-           y.shape[1:], bits, seed, threads)
+    key = (id(model), id(rule), id(loss), order, None if indices is None else indices.shape[::2], W.shape, dtype,
+           X.shape, y.shape[1:], bits, seed, threads)
     made = _templates.get(key)
     if made is None:
-        made = _make(model, rule, loss, order, X, y, indices, N, dtype, 1 << bits, seed, threads)
+        in_place(W, "params", (None, model.P))  # a length that is legal is asked for once
+        made = _make(model, rule, loss, order, X, y, indices, len(W), dtype, 1 << bits, seed, threads)
         if len(_templates) >= MOST:
             _templates.clear()
         _templates[key] = made

@@ -317,17 +317,17 @@ class Work:
         """How samples are drawn: "replace", "permute", "epochs", or "table" where they are given."""
         return self.run.order.kind if kind_of(self.run.order) is not None else None
 
-    @property
+    @cached_property
     def network(self):
         """Whose order all networks share, None where each has its own."""
         return getattr(self.run.order, "network", None)
 
-    @property
+    @cached_property
     def common(self):
         """The same for draws with replacement, and -1."""
         return -1 if self.network is None or self.order == "epochs" else self.network
 
-    @property
+    @cached_property
     def draws(self):
         """Samples of a step that an order draws: none of a full step, but one for noise on one label."""
         return int(self.noise_on_one_label) if self.full else self.batch
@@ -343,7 +343,7 @@ class Work:
         """Samples of an epoch, 0 without epochs."""
         return self.run.order.epoch(self.n, self.draws) if self.order == "epochs" else 0
 
-    @property
+    @cached_property
     def permuted(self):
         """Whether the order is a table of permutations, made for a stretch of steps; kernels draw any other."""
         return self.draws > 0 and self.n > 0 and self.order in ("permute", "epochs")
