@@ -6,8 +6,8 @@ from typing import Any
 
 from .checkpoint import Checkpoint, run_with
 from .errors import SpecError
-from .kept import again, ready
 from .plan import plan as plan
+from .replan import again, ready
 from .result import Result
 from .spec.loss import Loss
 from .spec.planned import Groups, Plan, Tuning

@@ -14,7 +14,7 @@ LAYERS = [  # bottom to top; a module may import from layers below, and from its
     ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["stops"],
     ["lowering"], ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["probe"],
-    ["cost"], ["trial"], ["plan"], ["kept"], ["settle"], ["running"], ["progress"], ["execute"], ["watch"],
+    ["cost"], ["trial"], ["plan"], ["replan"], ["settle"], ["running"], ["progress"], ["execute"], ["watch"],
     ["checkpoint"], ["train", "functional", "extend", "companions", "polish"], ["sweep", "sklearn", "flow"],
     ["calibrate"], ["report", "config"], ["reproduce"], ["cli"], ["__main__"],
 ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastsgd as fs
-from fastsgd import kept
+from fastsgd import replan
 
 DATA = fs.data.sparse_regression(n=8, d=3, nonzero=2, n_test=5, seed=0)
 NET, N, T = fs.models.ReLU2(d=3, width=4), 5, 12
@@ -112,17 +112,17 @@ def test_a_second_call_has_the_bits_of_a_run(name):
 
 
 def test_records_that_say_the_same_share_a_plan_and_no_others():
-    kept._PLANS.clear()
+    replan._PLANS.clear()
     for k in range(3):
         fs.train(fs.models.ReLU2(d=3, width=4), DATA, **(FIELDS | {"rule": fs.rules.SGD(), "seed": k}))
-    assert len(kept._PLANS) == 1
+    assert len(replan._PLANS) == 1
     others = [{"rule": fs.rules.SGD(momentum=0.5)}, {"steps": T + 1}, {"step_size": [0.1, 0.2]}, {"networks": 2},
               {"loss": fs.losses.Squared.full()}, {"order": fs.orders.Common()}, {"init": INIT | {"b2": [0.0]}},
               {"metrics": [fs.metrics.TestLoss()]}, {"save": fs.SaveAt([0])}, {"tuning": fs.Tuning(threads=1)}]
     for count, more in enumerate(others, 2):
         same(fs.train(NET, DATA, **(FIELDS | more)), fs.train(fs.plan(fs.Run(NET, DATA, **{
             name: value for name, value in (FIELDS | more).items() if name != "tuning"}))))
-        assert len(kept._PLANS) == count
+        assert len(replan._PLANS) == count
 
 
 def test_fields_are_refused_as_a_run_refuses_them():
@@ -147,11 +147,11 @@ def test_own_classes_and_other_threads_are_planned_anew(monkeypatch):
 
 
 def test_what_is_kept_is_small():
-    kept._PLANS.clear()
-    large = fs.Dataset(np.zeros((kept.LARGEST // 16, 3)), np.zeros(kept.LARGEST // 16))
+    replan._PLANS.clear()
+    large = fs.Dataset(np.zeros((replan.LARGEST // 16, 3)), np.zeros(replan.LARGEST // 16))
     fs.train(NET, large, **FIELDS)
     fs.train(NET, DATA, **(FIELDS | {"steps": 10**7, "stop": fs.stops.Below("train_loss", 1e9)}))
-    assert not kept._PLANS
-    for steps in range(1, 2 * kept.MOST):
+    assert not replan._PLANS
+    for steps in range(1, 2 * replan.MOST):
         fs.train(NET, DATA, **(FIELDS | {"steps": steps}))
-    assert 0 < len(kept._PLANS) <= kept.MOST
+    assert 0 < len(replan._PLANS) <= replan.MOST
