@@ -132,7 +132,7 @@ EXTRAS_ready = test,plots,labels,sweep
 $(VENV)/package $(VENV)/ready: $(VENV)/base
 	@$(MAKE) --no-print-directory -j 2 build libraries EXTRAS=$(EXTRAS_$(@F))
 	@$(call INSTALL,--no-build-isolation -e ".[$(EXTRAS_$(@F))]")
-	@touch $@
+	@touch $(VENV)/package $@
 
 libraries: $(VENV)/torch
 	@echo "installing NumPy and the like, $(EXTRAS) (at most a minute)"
