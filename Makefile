@@ -137,7 +137,7 @@ $(VENV)/package $(VENV)/ready: $(VENV)/base
 libraries: $(VENV)/torch
 	@echo "installing NumPy and the like, $(EXTRAS) (at most a minute)"
 	@[ ! -x $(RUN)/uv ] || $(RUN)/uv pip install -q --python $(RUN)/python -r pyproject.toml \
-	  $(addprefix --extra ,$(subst $(,), ,$(EXTRAS)))
+	  $(addprefix --extra ,$(subst $(,), ,$(EXTRAS))) || echo "uv could not: pip will"
 
 clean:
 	rm -rf build demo *.egg-info fastsgd/*.so fastsgd/_build_info.json
