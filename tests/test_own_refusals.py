@@ -72,9 +72,9 @@ REFUSED = {  # name: (function, words of the error)
     "batch_norm": (lambda p, x: F.batch_norm((p["W"] @ x)[None], torch.zeros(3, dtype=x.dtype),
                                              torch.ones(3, dtype=x.dtype)).sum(), "batch norm"),
     "detach": (lambda p, x: (p["W"] @ x).detach().sum() * (p["W"] @ x).sum(),
-               r"derivative with respect to 'W' is \S+ by torch.func and \S+ by what was traced"),
+               r"derivative with respect to 'W' is \S+ by torch.autograd and \S+ by what was traced"),
     "straight_through": (lambda p, x: Sign.apply(p["W"] @ x).sum(),
-                         r"derivative with respect to 'W' is \S+ by torch.func and 0 by"),
+                         r"derivative with respect to 'W' is \S+ by torch.autograd and 0 by"),
     "nowhere_finite": (lambda p, x: (p["W"] @ x).sum() / 0, "finite at none"),
 }
 
@@ -87,7 +87,7 @@ def test_what_has_no_kernel_is_refused_and_said(name, nothing_runs):
     with pytest.raises(fs.BackendUnavailable, match="(?s)" + words) as error:
         fs.plan(run.replace(backend="cpu"))
     assert "backend='reference' runs" in str(error.value) or name == "nowhere_finite"
-    if "torch.func" not in words and name != "nowhere_finite":
+    if "torch.autograd" not in words and name != "nowhere_finite":
         assert __file__ in str(error.value)
     with pytest.warns(fs.SlowBackendWarning, match="(?s)" + words):
         assert fs.plan(run).backend == "reference"

@@ -69,7 +69,7 @@ def test_a_rule_written_out_is_the_built_in(name, dtype):
 
 def test_it_is_compared_with_torch_and_said():
     text = fs.plan(general({"model": NET, "rule": TWINS["adam"][0]})).explain()
-    assert "rule traced: " in text and "equal to torch.func at " in text and "constants.b1 0.1 .. 0.9" in text
+    assert "rule traced: " in text and "equal to torch.autograd at " in text and "constants.b1 0.1 .. 0.9" in text
 
 
 def test_no_choice_moves_a_bit():

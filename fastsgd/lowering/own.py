@@ -267,8 +267,8 @@ def explain(run, module):
         if dtype != run.dtype:
             continue
         outcome = known[what].outcome
-        torch = (f"equal to torch.func at {outcome.points} points (largest difference {outcome.worst:.0e})" if outcome
-                 else "its function is not here, the graph counts")
+        torch = (f"equal to torch.autograd at {outcome.points} points (largest difference {outcome.worst:.0e})"
+                 if outcome else "its function is not here, the graph counts")
         made = f"compiled in {library.seconds:.2f} s" if library.seconds else "compiled before"
         unused = f"; nothing depends on {', '.join(program.unused)}" if program.unused else ""
         out.append(f"{what} traced: {program.operations} operations, {torch}; {made}, checked against it{unused}")

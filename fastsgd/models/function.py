@@ -27,8 +27,8 @@ class Function(Model):
     constants: {name: [N, ...]}: parameters that keep the values that each network has here
     at: {name: array of its shape}: where every network starts, in the place of a mean
     graph: what was traced, as text; files keep it, and need neither the function nor torch
-    Training runs in compiled code (by g++), checked against torch.func before it is used. A function that has no kernel
-    runs on the reference backend, and `plan(run).explain()` says why.
+    Training runs in compiled code (by g++), checked against torch.autograd before it is used. A function that has no
+    kernel runs on the reference backend, and `plan(run).explain()` says why.
     Raises SpecError where the function fails, or returns something else.
     """
 

@@ -88,7 +88,7 @@ TABLE = {
     "neg": _unary(np.negative, "neg", "-{0}", lambda g, n, a: (-g,), 1),
     "abs": _unary(np.abs, "abs", "abs({0})", lambda g, n, a: (g * _f("sign", a),), 1),
     "sign": _unary(np.sign, "sign", "gate({0}, V::set(1)) - gate(-{0}, V::set(1))", None, 2),
-    "relu": _unary(lambda a: np.maximum(a, 0), "relu", "relu({0})", lambda g, n, a: (_f("gate", a, g),), 1),
+    "relu": _unary(lambda a: np.maximum(a, 0), "relu", "relu({0})", lambda g, n, a: (_f("gate", n, g),), 1),
     "gate": Function(2, lambda a, g: np.where(a > 0, g, 0.0), lambda a, g: g.where(a > 0, g.new_zeros(())),
                      "gate({0}, {1})", lambda g, n, a, b: (None, _f("gate", a, g))),
     "square": _unary(np.square, "square", "{0} * {0}", lambda g, n, a: (g * (a + a),), 1),

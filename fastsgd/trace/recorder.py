@@ -119,6 +119,11 @@ def _recorder_class():
             super().__init__()
             self.nodes, self.kept, self.watch = {}, [], watch
 
+        @classmethod
+        def _should_skip_dynamo(cls):
+            """Whether torch keeps its compiler away from us, for which it would import it, which takes seconds."""
+            return False
+
         def put(self, tensor, made):
             if tuple(tensor.shape) != made.shape:
                 raise AssertionError(f"shape {tuple(tensor.shape)} traced as {made.shape}")
@@ -154,11 +159,10 @@ def _recorder_class():
             dtypes = {kwargs.get("dtype")} | {a.dtype for a in traced if self.nodes[id(a)].op != "const"}
             if dtypes & {torch.float32, torch.float16, torch.bfloat16}:
                 refuse(f"torch.{name}", "it asks for a precision; kernels compute in the run's dtype")
-            empty = tree_map(lambda a: a.to("meta") if isinstance(a, torch.Tensor) and a.device.type != "meta" else a,
-                             (args, kwargs))
             rule, chosen = RULES.get(name), picks(self, name, args)
             with _quiet():
-                out = func(*empty[0], **empty[1]) if rule or chosen or moved(name) else None
+                out = tree_map(_empty, func(*tree_map(_zeros, args), **tree_map(_zeros, kwargs))) if (
+                    rule or chosen or moved(name)) else None
             if chosen:
                 made = chosen(self, args, out)
             elif moved(name):
@@ -207,6 +211,26 @@ NEVER = {"native_batch_norm": "batch norm couples samples and keeps running stat
          "_native_batch_norm_legit": "batch norm couples samples and keeps running statistics",
          "_native_batch_norm_legit_no_training": "batch norm keeps running statistics",
          "cudnn_batch_norm": "batch norm couples samples and keeps running statistics"}
+
+
+def _zeros(value):
+    """A tensor without numbers as zeros: torch's shapes of such tensors are Python, which takes seconds to import."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.device.type != "meta":
+        return value.cpu()
+    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype).zero_()
+
+
+def _empty(value):
+    """A tensor without its numbers."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return value
+    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="meta")
 
 
 def _quiet():

@@ -20,7 +20,9 @@ class Moving(Loops):
     """
 
     def __init__(self, read, old, layout, grads, together):
-        super().__init__(read)
+        super().__init__(read | {INPUT: lambda at: self._once(f"next.shared({at})")})
+        old.read = old.read | {INPUT: lambda at: self._once(f"x.shared({at})")}
+        self.inputs = None  # {an input: its name} in a loop over terms of sums side by side
         self.old, self.layout, self.grads, self.together = old, layout, grads, together
         self.tables, self.seen, self.moved, self.inside, self.turn = old.tables, {}, {}, None, 0
 
@@ -28,11 +30,17 @@ class Moving(Loops):
         self.turn += 1
         super().loop(*arguments, **more)
 
-    def _sum(self, node, *arguments):
-        self.inside = id(node)
-        lines = super()._sum(node, *arguments)
-        self.inside = None
+    def _sum(self, node, index, at, domain, in_order):
+        self.inside, self.inputs = id(node), {} if in_order else None
+        lines = super()._sum(node, index, at, domain, in_order)
+        if in_order:  # behind the loop's head
+            lines[2:2] = [f"const V {name} = {text};" for text, name in self.inputs.items()]
+        self.inside = self.inputs = None
         return lines
+
+    def _once(self, text):
+        """An input, which sums side by side read once: what moves between them could be it, for all GCC knows."""
+        return text if self.inputs is None else self.inputs.setdefault(text, f"x{len(self.inputs)}")
 
     def _after(self, lines):
         self.moved = {}  # what is declared is no longer in sight
@@ -66,7 +74,7 @@ def step(f, layout, trained, d):
     kept, padded = kept_nodes([f, *grads.values()])
     first = {id(node) for node in order([f])}
     read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
-    behind = layout.reads() | {INPUT: lambda at: f"next.shared({at})"}
+    behind = layout.reads()
     forward, rows = Part(read), 0
     for node in kept:
         if id(node) in first:
