@@ -182,7 +182,8 @@ def _agree(run):
 def may_step(run):
     """Refuse step sizes of other steps, and a rule that this run cannot have."""
     if getattr(run.step_size, "steps", run.steps) != run.steps:
-        raise PlanError(f"step_size: the table has {run.step_size.steps} steps, the run has T={run.steps}")
+        raise PlanError(f"step_size: the table has {run.step_size.steps} steps, the run has T={run.steps} "
+                        f"(shape {list(run.step_size.values.shape)} given, read as [T] or [N, T])")
     why = run.rule.refuse(run)
     if why:
         raise PlanError(f"rule: {why}")
@@ -240,9 +241,9 @@ def _order(run):
                             "order out")
         _, T, given = order.table.shape
         if T != run.steps:
-            raise PlanError(f"order: has {T} steps, the run has T={run.steps}")
+            raise PlanError(f"order: has {T} steps, the run has T={run.steps} (order: {order.as_read()})")
         if given != batch:
-            raise PlanError(f"order: has {given} samples a step, the rule takes {batch}")
+            raise PlanError(f"order: has {given} samples a step, the rule takes {batch} (order: {order.as_read()})")
         if order.order.max() >= data.n:
             raise PlanError(f"order: holds index {order.order.max()}, legal are 0 .. {data.n - 1} (n={data.n} "
                             "points)")
@@ -293,8 +294,11 @@ def count(run):
     """(N, size of the population): members are numbered 0 .. population - 1, `ids` selects some of them."""
     given = lengths(run)
     if len(set(given.values())) > 1:
+        read = [f"order: {run.order.as_read()}"] if "order" in given else []
+        if given.get("step_size") == run.steps and hasattr(run.step_size, "base"):
+            read.append(f"step_size: [{run.steps}] given, read as [N]; one for each step is fs.StepTable(values)")
         raise PlanError("per-network fields disagree about the number of networks: "
-                        + ", ".join(f"{name} has {N}" for name, N in given.items()))
+                        + ", ".join(f"{name} has {N}" for name, N in given.items()) + "".join(f" ({r})" for r in read))
     population = next(iter(given.values()), None)
     if run.ids is None:
         return population or 1, population or 1

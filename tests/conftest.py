@@ -116,7 +116,7 @@ def pytest_terminal_summary(terminalreporter):
     lacks |= {f"x86-64-{isa}": not set(NEEDS[isa]) <= cpu_flags() for isa in ISAS}
     lacks |= {f"what needs {name}": importlib.util.find_spec(name) is None
               for name in ("jax", "numba", "modelbatch", "sklearn", "xarray", "matplotlib", "triton", "zarr", "mkdocs",
-                           "distributed")}
+                           "distributed", "submitit", "ray")}
     if not whole(terminalreporter.config):
         terminalreporter.write_line("left out: four in five cases on slow backends, and what is marked long "
                                     "(`make test-all`)")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sweeps import DATA, RUN, SIZES, small, sums
 
 import fastsgd as fs
+from fastsgd.native import ISAS, NEEDS, cpu_flags, native
 from fastsgd.spec import codec
 from fastsgd.sweep import Random, layout
 from fastsgd.sweep.axes import put
@@ -204,6 +205,34 @@ def test_replay_is_one_network_with_all_its_steps(tmp_path):
                          ({"x": 1}, "the sweep has"), ({"replica": 10}, "replica")):
         with pytest.raises(fs.SpecError, match=words):
             store.replay(**{"u0": 0.1} | wrong)
+
+
+LAYOUTS = [{"isa": isa} | layout for isa in ISAS if set(NEEDS[isa]) <= cpu_flags() for layout in (
+    {"lanes": native(isa).lanes["float64"], "team": 1}, {"lanes": 1, "team": native(isa).team["float64"]},
+    {"lanes": 1, "team": 1}, {"segment": 7, "threads": 3}, {"compiled": False})]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    needs_zarr()
+    return small(keep=fs.Keep(weights=True)).run(tmp_path_factory.mktemp("sweep") / "kept")
+
+
+@pytest.mark.parametrize(("momentum", "backend", "layout"), [
+    (momentum, *given) for momentum in (0, 0.9) for given in (*(("cpu", layout) for layout in LAYOUTS), ("cuda", {}))
+    if not momentum or given[1].get("team", 1) == 1], ids=str)  # the general loop has no teams
+def test_replay_has_the_bits_of_the_sweep_on_every_machine(kept, momentum, backend, layout):
+    """Also of networks that were lost; momentum 0 is the fused loop, 0.9 the general one."""
+    ds = kept.open()
+    for step_size, replica in ((0.05, 9), (3.0, 4)):
+        at = {"step_size": step_size, "momentum": momentum, "u0": 0.3}
+        there = ds.sel(at).isel(replica=replica)
+        one = kept.replay(replica=replica, backend=backend, tuning=fs.Tuning(**layout), **at)
+        assert one.provenance["backend"].startswith(backend)
+        assert one.weights[0].tobytes() == there["weights"].values.tobytes()
+        assert one.lost[0] == there["lost"] and (one.lost[0] >= 0) == (step_size == 3.0)
+        for name in ("train_loss", "test_loss"):
+            assert np.array_equal(one.numpy(name)[0, [0, 20, 40, 60]], there[name].values, equal_nan=True)
 
 
 def test_user_models_need_their_classes(tmp_path):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -30,44 +31,66 @@ def same(store, whole):
     assert {name for name in os.listdir(store.path / "claims") if name.startswith(".")} == set()
 
 
-class Later:
-    """What submitit's executors look like: arrays of jobs, done when they are asked for."""
-
-    def map_array(self, function, *columns):
-        return [Job(function, given) for given in zip(*columns, strict=True)]
-
-
-class Job:
-    def __init__(self, function, given):
-        self.result = lambda: function(*given)
+def kill_a_worker(store):
+    """Kill whoever holds the first claim of a store, once there is one; returns its number."""
+    while True:
+        for path in (store.path / "claims").glob("*.0"):
+            pid = claims.json.loads(path.read_text())["pid"]
+            os.kill(pid, signal.SIGKILL)
+            return pid
+        time.sleep(0.001)
 
 
-class Ray:
-    """What the module ray looks like."""
-
-    @staticmethod
-    def remote(function):
-        return type("Task", (), {"remote": staticmethod(lambda *given: function(*given))})
-
-    @staticmethod
-    def get(tasks):
-        return tasks
-
-
-@pytest.mark.parametrize("engine", ["threads", "processes", "submitit", "ray"])
-def test_every_engine_gives_the_same_bytes(whole, tmp_path, engine):
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_every_executor_gives_the_same_bytes(whole, tmp_path, monkeypatch, engine):
     told = []
     given = {"size": 20, "tuning": ONE, "progress": lambda store, name: told.append(name)}
-    if engine == "threads":
-        with ThreadPoolExecutor(2) as pool:
-            store = small().run(tmp_path / "a", pool, **given)
-    elif engine == "processes":
-        with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
-            store = small().run(tmp_path / "a", pool, **given)
-    else:
-        store = small().run(tmp_path / "a", Later() if engine == "submitit" else Ray(), workers=2, **given)
+    with ThreadPoolExecutor(2) if engine == "threads" else ProcessPoolExecutor(2, mp_context=FORKS) as pool:
+        pool.submit(os.getpid).result()  # its processes start here
+        monkeypatch.chdir(tmp_path)
+        store = small().run("a", pool, **given)  # a path that means something here alone
     same(store, whole)
-    assert sorted(told) == sorted(store.names) or engine in ("submitit", "ray")
+    assert sorted(told) == sorted(store.names)
+
+
+def test_an_array_of_submitit_one_job_killed(whole, tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    executor = submitit.AutoExecutor(tmp_path / "log", cluster="local")
+    executor.update_parameters(timeout_min=5)
+    store, told = small().store(tmp_path / "a", size=20), []
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(kill_a_worker, store)
+        fs.sweep.run(store, executor, workers=2, tuning=ONE, progress=lambda store, name: told.append(name))
+    assert killed.result() != os.getpid()
+    same(store, whole)
+    assert sorted(told) == sorted(store.names)
+    (store.path / "done" / f"{store.names[0]}.json").unlink()
+    (store.path / "sweep.npz").write_bytes(b"")
+    with pytest.raises(fs.SpecError, match="damaged"):  # as a job says it
+        fs.sweep.run(store, executor)
+
+
+def test_tasks_of_ray_a_worker_killed(whole, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")  # too large for the tests' requirements
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    store, told = small().store(tmp_path / "a", size=20), []
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            killed = thread.submit(kill_a_worker, store)
+            fs.sweep.run(store, ray, tuning=ONE, progress=lambda store, name: told.append(name))
+        assert killed.result() != os.getpid()
+        same(store, whole)
+        assert sorted(told) == sorted(store.names)
+        (store.path / "done" / f"{store.names[0]}.json").unlink()
+        (store.path / "sweep.npz").write_bytes(b"")
+        with pytest.raises(fs.SpecError, match="damaged") as caught:  # as a task says it
+            fs.sweep.run(store, ray)
+        assert str(caught.value).count("\n") == 0
+    finally:
+        ray.shutdown()
 
 
 def test_local_workers_one_of_them_killed(whole, tmp_path):

@@ -195,7 +195,8 @@ def _order(order, steps, N, n):
     table = as_array(order, "order", ndim=(1, 2, 3), kinds="iu")
     table = table.reshape((1,) * (table.ndim == 1) + table.shape + (1,) * (table.ndim < 3))
     if len(table) not in (1, N) or not table.size:
-        raise SpecError(f"order: has shape {np.shape(order)}, expected [T], [N, T] or [N, T, B] with N = {N}")
+        raise SpecError(f"order: has shape {np.shape(order)}, expected [T], [N, T] or [N, T, B] with N = {N}; "
+                        "batches [T, B] that all networks share are order[None]")
     indices = native().indices(table, n)  # NumPy's least and largest take longer than a short call
     if indices is None:
         raise SpecError(f"order: holds {table.min() if table.min() < 0 else table.max()}, legal are 0 .. {n - 1} "

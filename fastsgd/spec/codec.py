@@ -19,7 +19,7 @@ def encode(record):
     def walk(value, path):
         if is_dataclass(value) and not isinstance(value, type):
             return {"record": name_of(type(value)), "fields": {
-                _given_as(f): walk(getattr(value, f.name), f"{path}.{f.name}") for f in kept_fields(value)}}
+                given_as(f): walk(getattr(value, f.name), f"{path}.{f.name}") for f in kept_fields(value)}}
         if isinstance(value, np.ndarray):
             if value.dtype.kind not in "fiu":
                 raise SpecError(f"{path}: an array of {value.dtype} cannot be written to a file")
@@ -86,7 +86,7 @@ def kept_fields(record):
     return [f for f in fields(record) if f.init and f.metadata.get("in_files", True)]
 
 
-def _given_as(field):
+def given_as(field):
     """The argument from which a record makes a field, where that has another name (metadata given_as=...)."""
     return field.metadata.get("given_as", field.name)
 

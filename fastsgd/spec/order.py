@@ -149,6 +149,14 @@ class Replay(Record):
         """The order as [1 or N, T, batch]; behind the samples of a short step its first one is repeated."""
         return self._filled.reshape((1,) * (self.order.ndim == 1) + self.order.shape + (1,) * (self.order.ndim < 3))
 
+    def as_read(self) -> str:
+        """What was given, how it was read, and how the other meaning of its axes is written; for messages."""
+        axes = ("T",), ("N", "T"), ("N", "T", "batch")
+        other = {1: "; batches are [1, T, batch] or [N, T, batch]",
+                 2: "; batches [T, batch] that all networks share are given as order[None], [1, T, batch]"}
+        return (f"shape {list(self.order.shape)} given, read as [{', '.join(axes[self.order.ndim - 1])}]"
+                + other.get(self.order.ndim, ""))
+
     def counts(self, t0: int, t1: int, n: int, batch: int) -> np.ndarray | None:
         """Samples of each step [1 or N, t1 - t0] uint32, None where all have `batch`."""
         return None if self._counts is None else self._counts[:, t0:t1]

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from ..errors import SpecError, UnknownField
+from ..spec import codec
 from ..spec.check import as_array, shown
 from ..spec.fields import lengths
 from ..spec.record import Record, in_a_line
@@ -35,7 +36,8 @@ class Axis(Record):
 
 def _text(value):
     if is_dataclass(value) and not isinstance(value, type):
-        inside = (f"{f.name}={_text(getattr(value, f.name))}" for f in fields(value))
+        own = (f for f in fields(value) if f.metadata.get("in_files", True))  # of a function its graph, not its address
+        inside = (f"{f.name}={_text(getattr(value, f.name))}" for f in own)
         return f"{type(value).__name__}({', '.join(inside)})"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.tolist()}"
@@ -106,15 +108,18 @@ def _put(record, path, value, name):
         if first not in record:
             raise UnknownField(f"sweep: {name!r}: {_near(first, list(record))}", first)
         return record | {first: _put(record[first], rest, value, name)}
-    if isinstance(record, tuple) and first.isdecimal() and int(first) < len(record):
-        k = int(first)
+    if isinstance(record, tuple) and record and (len(record) == 1 or first.isdecimal()):
+        k, rest = (int(first), rest) if first.isdecimal() else (0, path)  # of one stop, say, 0 may be left out
+        if k >= len(record):
+            raise SpecError(f"sweep: {name!r}: entry {k} of {len(record)} given, expected 0 .. {len(record) - 1}")
         return (*record[:k], _put(record[k], rest, value, name), *record[k + 1:])
     if not is_dataclass(record):
         raise SpecError(f"sweep: {name!r} leads into {in_a_line(record)}, which has no fields")
-    legal = [f.name for f in fields(record) if f.init]
-    if first not in legal:
-        raise UnknownField(f"sweep: {name!r}: {type(record).__name__} has no such field; {_near(first, legal)}", first)
-    given = _given(record) | {first: _put(getattr(record, first), rest, value, name)}
+    names = {codec.given_as(f): f.name for f in fields(record) if f.init}
+    if first not in names:
+        raise UnknownField(f"sweep: {name!r}: {type(record).__name__} has no such field; {_near(first, list(names))}",
+                           first)
+    given = _given(record) | {first: _put(getattr(record, names[first]), rest, value, name)}
     return type(record)(**given)
 
 
@@ -129,22 +134,23 @@ def _given(record):
     Left out are: a field that is None by default, if it holds what None becomes (an MLP's W_scale follows from widths),
     and a tuple of one value for each of some parts, if that value was given once for all.
     """
-    given = {f.name: getattr(record, f.name) for f in fields(record) if f.init}
+    given = {codec.given_as(f): getattr(record, f.name) for f in fields(record) if f.init}
     for f in fields(record):
-        value = given.get(f.name)
+        name = codec.given_as(f)
+        value = given.get(name)
         if f.init and f.default is None and value is not None:
-            if _alike(_without(record, given, f.name), value):
-                given[f.name] = None
+            if _alike(_without(record, given, f), value):
+                given[name] = None
         elif isinstance(value, tuple) and value and f.default is not MISSING and not isinstance(f.default, tuple):
             if all(item is value[0] for item in value):
-                given[f.name] = value[0]
+                given[name] = value[0]
     return given
 
 
-def _without(record, given, name):
+def _without(record, given, field):
     """What a field becomes if it is not given; None where it must be given."""
     try:
-        return getattr(type(record)(**{**given, name: None}), name)
+        return getattr(type(record)(**{**given, codec.given_as(field): None}), field.name)
     except SpecError:
         return None
 
@@ -163,8 +169,49 @@ def together(run, name, values):
         except (SpecError, TypeError, ValueError):
             pass
     for value in {_text(value): value for value in values}.values():
-        put(run, name, scalar(value))
+        _of_one(put(run, name, scalar(value)), name)
     return False
+
+
+def _of_one(run, name):
+    """Refuse a value of the field called `name` that is for several networks, or that no file can hold."""
+    wide = several(run)
+    if wide:
+        field, N = next(iter(wide.items()))
+        raise SpecError(f"sweep: {name}: a value gives {field} for {N} network{'s' * (N > 1)} as an array, expected "
+                        "that of one network"
+                        + ("; a step size for each step is fs.StepTable(values)" if field == "step_size" else ""))
+    readable(run, f"sweep: {name}")
+
+
+EACH = "data.which", "model.constants."  # fields that are arrays over networks even where there is but one
+
+
+def several(run):
+    """{field: number of networks} of what a run has for each network, although it should be that of one."""
+    return {name: N for name, N in lengths(run).items() if N > 1 or not name.startswith(EACH)}
+
+
+def spread(run, N):
+    """A run of one network as a run of N, in which what has to be an array over networks is repeated."""
+    for name, given in lengths(run).items():
+        if name.startswith(EACH) and given == 1 < N:
+            value = run.data.which if name == EACH[0] else run.model.constants[name.removeprefix(EACH[1])]
+            run = put(run, name, np.repeat(value, N, axis=0))
+    return run
+
+
+def readable(run, where):
+    """Refuse what workers could not read from a file: data that a function makes, and functions without a graph."""
+    if run.data.kind == "stream":
+        raise SpecError(f"{where}: a Stream given, whose function workers cannot read from a file; give fs.Dataset or "
+                        "fs.data.Fresh, or train such runs with fs.train")
+    parts = {"model": run.model, "loss": run.loss, "rule": run.rule, "rule.penalty": getattr(run.rule, "penalty", None),
+             "data.teacher": getattr(run.data, "teacher", None)}
+    for name, part in parts.items():
+        if getattr(part, "function", None) is not None and part.graph is None:
+            raise SpecError(f"{where}: {name} is a function that could not be traced ({part.why_not()}), and workers "
+                            "read graphs from a file; docs/own.md lists what can be traced")
 
 
 def _apart(name):

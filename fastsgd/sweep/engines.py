@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
-from pathlib import Path
 from typing import Any
 
 from ..errors import FastsgdError, SpecError
@@ -17,6 +16,7 @@ from .claims import STALE
 
 AHEAD = 256  # ranges that an executor has been given and has not done
 TRIES = 3  # rounds in which nothing was done before a run gives up
+POLL = 5.0  # seconds at most between two looks at jobs of a cluster
 
 
 def run(store: Any, engine: object = None, workers: int | None = None, tuning: Tuning | None = None,
@@ -29,9 +29,28 @@ def run(store: Any, engine: object = None, workers: int | None = None, tuning: T
         return _local(store, workers or processors(), tuning, progress, stale)
     for fits, adapter in ADAPTERS:
         if fits(engine):
-            return adapter(store, engine, workers, tuning, progress)
+            return adapter(store, engine, workers, tuning, progress, stale)
     raise SpecError(f"engine: {engine!r:.200} given, expected None, 'local', a concurrent.futures executor, a "
                     "dask.distributed.Client, a submitit executor, or the module ray")
+
+
+def _rounds(store, who, once):
+    """Call `once` with the names of what is missing until nothing is.
+
+    once: returns (what failed: an exception, words or None; whether another round would be of no use)
+    """
+    tries, left = 0, store.missing()
+    while left:
+        failure, hopeless = once(left)
+        now = store.missing()
+        tries = tries + 1 if len(now) == len(left) else 0
+        if now and isinstance(failure, FastsgdError):
+            raise failure
+        if now and (hopeless or tries >= TRIES):
+            why = f"{type(failure).__name__}: {failure}" if isinstance(failure, Exception) else failure
+            raise SpecError(f"sweep: {who} failed ({why}); {len(now)} of {len(store.names)} ranges are missing, "
+                            "the same call goes on from there")
+        left = now
 
 
 def _local(store, workers, tuning, progress, stale):
@@ -40,9 +59,10 @@ def _local(store, workers, tuning, progress, stale):
         raise SpecError("engine: 'local' starts processes that do not know classes of your own; take None, or a "
                         "concurrent.futures.ProcessPoolExecutor")
     threads = max(1, processors() // workers) if tuning is None or tuning.threads is None else tuning.threads
-    tries, left, reported = 0, store.missing(), set(store.done())
-    while left:
-        code = f"from fastsgd.sweep.engines import worker; worker({str(store.path.resolve())!r}, {threads}, {stale})"
+    code = f"from fastsgd.sweep.engines import worker; worker({_path(store)!r}, {threads}, {stale})"
+    reported = set(store.done())
+
+    def once(left):
         team = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL)
                 for _ in range(min(workers, len(left)))]
         try:
@@ -53,13 +73,15 @@ def _local(store, workers, tuning, progress, stale):
             for one in team:
                 one.terminate()
             codes = [one.wait() for one in team]
-        now = store.missing()
         _report(store, reported, progress)
-        tries = tries + 1 if len(now) == len(left) else 0
-        if now and (tries >= TRIES or any(code > 0 for code in codes)):
-            raise SpecError(f"sweep: workers failed (exit codes {codes}, messages above); {len(now)} of "
-                            f"{len(store.names)} ranges are missing, the same call goes on from there")
-        left = now
+        return f"exit codes {codes}, messages above", any(code > 0 for code in codes)
+
+    _rounds(store, "workers", once)
+
+
+def _path(store):
+    """Where workers find the store, whatever folder they start in."""
+    return str(store.path.absolute())
 
 
 def worker(path, threads, stale):
@@ -83,29 +105,24 @@ def _report(store, reported, progress):
         (work._tell if progress is True else progress)(store, name)
 
 
-def _executor(store, executor, workers, tuning, progress):
+def _executor(store, executor, workers, tuning, progress, stale):
     """Any executor of concurrent.futures: a task a range, some ahead; tasks of a lost worker are given out again."""
-    tries, left = 0, store.missing()
-    while left:
-        waiting, at, failure = set(), iter(left), None
-        for name in at:
+
+    def once(left):
+        waiting, failure, closed = set(), None, False
+        for name in left:
             try:
-                waiting.add(executor.submit(work.assigned, str(store.path), name, tuning, store.classes))
+                waiting.add(executor.submit(work.assigned, _path(store), name, tuning, store.classes))
             except RuntimeError as error:  # the pool is broken or closed
-                failure = error
+                failure, closed = failure or error, True
                 break
             if len(waiting) >= AHEAD:
                 failure = _some(store, waiting, progress) or failure
         while waiting:
             failure = _some(store, waiting, progress) or failure
-        now = store.missing()
-        if now and isinstance(failure, SpecError):
-            raise failure
-        tries = tries + 1 if len(now) == len(left) else 0
-        if now and (tries >= TRIES or (failure is not None and "pool" in str(failure).lower())):
-            raise SpecError(f"sweep: the executor failed ({type(failure).__name__}: {failure}); {len(now)} of "
-                            f"{len(store.names)} ranges are missing, the same call with another goes on") from failure
-        left = now
+        return failure, closed
+
+    _rounds(store, "the executor", once)
 
 
 def _some(store, waiting, progress):
@@ -116,34 +133,54 @@ def _some(store, waiting, progress):
     for task in done:
         error = task.exception() if not task.cancelled() else None
         if error is not None:
-            failure = error
+            cause = getattr(error, "cause", None)  # Ray wraps what a task raised, with its traceback as the message
+            failure = cause if isinstance(cause, FastsgdError) else error
         elif progress is not None and progress is not False:
             (work._tell if progress is True else progress)(store, task.result())
     return failure
 
 
-def _dask(store, client, workers, tuning, progress):
+def _dask(store, client, workers, tuning, progress, stale):
     """A Dask cluster; every worker must see the store's folder."""
     with client.get_executor(pure=False) as executor:
-        _executor(store, executor, workers, tuning, progress)
+        _executor(store, executor, workers, tuning, progress, stale)
 
 
-def _submitit(store, executor, workers, tuning, progress):
-    """A job array of workers, which share the ranges by claims; returns when all jobs have ended."""
-    count = min(workers or 1, len(store.missing()))
-    jobs = executor.map_array(_job, [str(Path(store.path).resolve())] * count, [tuning] * count) if count else []
-    for job in jobs:
-        job.result()
-
-
-def _job(path, tuning):
-    return work.work(path, tuning=tuning)
-
-
-def _ray(store, ray, workers, tuning, progress):
+def _ray(store, ray, workers, tuning, progress, stale):
     """Ray: a task a range."""
     task = ray.remote(work.assigned)
-    ray.get([task.remote(str(Path(store.path).resolve()), name, tuning, store.classes) for name in store.missing()])
+
+    class Tasks:
+        def submit(self, function, *given):
+            return task.remote(*given).future()
+
+    _executor(store, Tasks(), workers, tuning, progress, stale)
+
+
+def _submitit(store, executor, workers, tuning, progress, stale):
+    """Job arrays of workers, which share the ranges by claims; what a killed one was at is done by the others."""
+    reported = set(store.done())
+
+    def once(left):
+        given = (_path(store), tuning, stale, store.classes)
+        jobs, pause = executor.map_array(_job, *zip(*[given] * min(workers or 1, len(left)), strict=True)), 0.05
+        while store.missing() and not all(job.done() for job in jobs):
+            time.sleep(pause)
+            pause = min(2 * pause, POLL)
+            _report(store, reported, progress)
+        _report(store, reported, progress)
+        failures = [job.exception() or job.result() for job in jobs] if store.missing() else []
+        return next((failure for failure in failures if isinstance(failure, Exception)), None), False
+
+    _rounds(store, "jobs", once)
+
+
+def _job(path, tuning, stale, classes):
+    """What a job does; returns what we refused, which submitit would wrap."""
+    try:
+        return work.work(path, tuning=tuning, stale=stale, classes=classes)
+    except FastsgdError as error:
+        return error
 
 
 ADAPTERS = (

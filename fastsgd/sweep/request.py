@@ -5,28 +5,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
+from .. import losses
 from ..errors import SpecError
 from ..lowering.own import bound
 from ..spec import codec, draws
 from ..spec.check import one_of, real, shown, whole
-from ..spec.fields import lengths
 from ..spec.metric import Custom
 from ..spec.planned import Tuning
-from ..spec.record import Record, like
+from ..spec.record import Record
 from ..spec.run import Run
-from .axes import Axis, classes, column, idle, put, scalar, short
+from .axes import Axis, classes, column, idle, put, readable, scalar, several, short
 from .reduce import Reduction, usual
 
 if TYPE_CHECKING:
     from .store import Store
 
 KINDS = ("linear", "log")
+GRAPHS = ("loss", "rule", "rule.penalty")  # fields whose values may be functions with graphs of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +145,13 @@ class Sweep(Record):
         put_ = object.__setattr__
         if not isinstance(self.base, Run):
             raise SpecError(f"sweep.base: {type(self.base).__name__} given, expected fs.Run(...)")
-        wide = [name for name, N in lengths(self.base).items() if N > 1] + ["ids"] * (self.base.ids is not None)
+        if self.base.networks == 1:
+            put_(self, "base", self.base.replace(networks=None))
+        wide = [*several(self.base), *["ids"] * (self.base.ids is not None)]
         if wide:
-            raise SpecError(f"sweep.base: {', '.join(wide)} given for several networks, expected a run of one; what "
-                            "differs between networks is for grid=, zip=, cases= and replicas= to say")
+            raise SpecError(f"sweep.base: {', '.join(wide)} given as arrays over networks, expected a run of one, with "
+                            "a number or an array without that axis; what differs between networks is for grid=, zip=, "
+                            "cases= and replicas= to say")
         if self.base.save.params:
             raise SpecError("sweep.base: save.params given; a sweep keeps records, and store.replay(...) gives weights "
                             "back at any step (keep=fs.Keep(weights=True) keeps the final ones)")
@@ -154,9 +159,10 @@ class Sweep(Record):
             raise SpecError("sweep.base: a metric that is a function given; workers read metrics from a file, so that "
                             "they must be records: make it a dataclass on fs.metrics.Metric")
         put_(self, "base", bound(self.base))
-        put_(self, "grid", _traced(_table(self.grid, "grid", False), self.base))
-        put_(self, "zip", _traced(_table(self.zip, "zip", True), self.base))
-        put_(self, "cases", _traced(_cases(self.cases), self.base))
+        readable(self.base, "sweep.base")
+        put_(self, "grid", _traced(_table(self.grid, "grid", False), self.base, False))
+        put_(self, "zip", _traced(_table(self.zip, "zip", True), self.base, True))
+        put_(self, "cases", _traced(_cases(self.cases), self.base, True))
         if not (self.random is None or isinstance(self.random, Random)):
             raise SpecError(f"sweep.random: {type(self.random).__name__} given, expected fs.sweep.Random(fields, "
                             "points)")
@@ -179,6 +185,7 @@ class Sweep(Record):
         if twice:
             raise SpecError(f"sweep: {', '.join(twice)} given twice")
         _ = self._classes  # which looks at every value
+        self._graphs_fit(names)
 
     def store(self, path: str | Path, size: int | None = None, classes: Sequence[type] = ()) -> "Store":
         """The Store of this sweep in the folder `path`, made or grown where it must be; nothing is computed.
@@ -224,7 +231,8 @@ class Sweep(Record):
     @property
     def reductions(self) -> tuple:
         """The reductions: those given, or the usual ones."""
-        return usual(self.replicas, bool(self.base.stop)) if self.reduce is None else self.reduce
+        stops = bool(self.base.stop) or any("stop" in axis.columns for axis in self.axes)
+        return usual(self.replicas, stops) if self.reduce is None else self.reduce
 
     @property
     def labels(self) -> dict:
@@ -270,6 +278,19 @@ class Sweep(Record):
             out.append(Group(name, run, members, tuple(vector)))
         return tuple(out)
 
+    def _graphs_fit(self, names):
+        """Refuse a loss or penalty whose graph is for other models or data than a group's."""
+        others = [name for name in names if name.partition(".")[0] in ("model", "data")]
+        if not others or not any(_own(group.run) for group in self.groups):
+            return
+        for group in self.groups:
+            if bound(group.run) is not group.run:
+                own = _own(group.run)
+                field = own.partition(".")[0]
+                raise SpecError(f"sweep: {own} is a function, traced for one model and data, which {', '.join(others)} "
+                                f"changes; let them change together, zip={{{others[0]!r}: [...], {field!r}: [...]}}, "
+                                f"with the {field} once for each value")
+
     def keys(self, cells: Any, replicas: int) -> np.ndarray:
         """Whose draws each network has [cells, replicas] int64.
 
@@ -304,10 +325,30 @@ def _table(given, field, equal):
     return columns or None
 
 
-def _traced(columns, base):
-    """Columns whose losses and rules have graphs for the model and data of `base`, so that files have them."""
-    return columns and {name: tuple(getattr(bound(like(base, **{name: value})), name) for value in values)
-                        if name in ("loss", "rule") else values for name, values in columns.items()}
+def _traced(columns, base, together):
+    """Columns whose losses and rules have graphs for the model and data of `base`, so that files have them.
+
+    together: whether the columns' values go row by row, so that another column may have the model and data
+    """
+    for name in [name for name in columns or () if name in GRAPHS]:
+        made = []
+        for k, value in enumerate(columns[name]):
+            row = {other: scalar(column[k]) for other, column in columns.items()} if together else {name: value}
+            run = put(base, name, value)
+            if _own(run):
+                for other in row:
+                    run = put(run, other, row[other])
+                value = attrgetter(name)(bound(run))
+            made.append(value)
+        columns = columns | {name: tuple(made)}
+    return columns
+
+
+def _own(run):
+    """What of a run is a function of the user's whose graph depends on the model or data, None if there is none."""
+    if getattr(run.rule, "penalty", None) is not None:
+        return "rule.penalty"
+    return "loss" if isinstance(run.loss, losses.Function) else None
 
 
 def _cases(given):

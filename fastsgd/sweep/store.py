@@ -19,9 +19,10 @@ from ..plan import one as make_plan
 from ..result import Result
 from ..spec import codec
 from ..spec.check import whole
+from ..spec.planned import Tuning
 from ..spec.record import Record, described
 from . import layout, reduce, shards
-from .axes import put, scalar
+from .axes import put, scalar, spread
 from .request import Keep, Random, Sweep
 
 FORMAT = 1
@@ -189,16 +190,19 @@ class Store:
 
         return progress.of(self)
 
-    def replay(self, replica: int = 0, save: Any = None, **values: Any) -> Result:
+    def replay(self, replica: int = 0, save: Any = None, *, backend: str | None = None, device: str | None = None,
+               tuning: Tuning | None = None, **values: Any) -> Result:
         """The Result of one network's run, with all steps saved and the sweep's bits.
 
         values: one for each axis, by its label or its number of a compound axis, e.g. step_size=0.1 or case=3; a label
-            of one value may be left out
+            of one value may be left out. A value that is a record is named as results label it: str(ds.model[2].values)
         save: fs.SaveAt, by default every step
+        backend, device: by default the sweep's; "cpu" and "cuda" have the same bits, whatever computed the sweep
+        tuning: fs.Tuning, e.g. how many threads
         """
         from . import view
 
-        return view.replay(self, replica, save, values)
+        return view.replay(self, replica, save, values, backend, device, tuning)
 
     def work(self, **given: Any) -> int:
         """Compute what is missing, in this process; see `fastsgd.sweep.work`."""
@@ -259,7 +263,7 @@ def planned(sweep, group, size=None):
         for name, values in axis.columns.items():
             if name in group.vector:
                 run = put(run, name, np.resize(values[members], some))
-    plan = make_plan(run.replace(keys=np.arange(some)))
+    plan = make_plan(spread(run, some).replace(keys=np.arange(some)))
     seconds = sum(plan.expected.values()) / some if plan.expected else None
     record = sum(8 * len(plan.saves) * prod(map(len, (metric.axes(run.model, run.data.one) or {}).values()))
                  for metric in run.metrics)
@@ -341,6 +345,8 @@ def _grown(store, sweep):
     known, made = {one.first: one for one in store.layouts.values()}, []
     like = next(iter(store.layouts.values()))
     for group in merged.groups:
+        if group.first not in known:
+            planned(merged, group)  # which refuses what cannot run
         one = known.get(group.first) or layout.Layout(group.name, like.size, like.stride, [], group.first)
         one = replace(one, blocks=list(one.blocks))
         one.grow((*map(len, group.members), merged.replicas))

@@ -1,6 +1,7 @@
 """Owns what a store is read as: labelled arrays over the sweep's axes, read when asked for; one network's run again."""
 
 import json
+from collections import Counter
 from functools import cached_property
 from math import prod
 
@@ -11,6 +12,7 @@ from ..spec.record import described
 from ..spec.save import SaveAt
 from .axes import put, scalar
 
+FLAGS = "stopped", "stopped_by"  # -1 for networks of groups that have no stop
 MOST_SAVED = 10_000_000  # steps that a replay saves unasked
 
 
@@ -29,9 +31,10 @@ def open(store, allow_incomplete=False):
     sweep, unfolded = store.sweep, all(one.stride == 1 for one in store.layouts.values())
     saves = {name: group.run.save.resolve(group.run.steps) for name, group in store.groups.items()}
     arrays = {name: {a.name: a for a in store.arrays(name)} for name in store.groups}
-    first = next(iter(arrays.values()))
+    first = max(arrays.values(), key=len)  # groups whose networks never stop have fewer flags
     for name, own in arrays.items():
-        if {k: (a.shape, a.dims) for k, a in own.items()} != {k: (a.shape, a.dims) for k, a in first.items()}:
+        full = dict.fromkeys(FLAGS, ((), ())) | {k: (a.shape, a.dims) for k, a in own.items()}
+        if full != dict.fromkeys(FLAGS, ((), ())) | {k: (a.shape, a.dims) for k, a in first.items()}:
             raise SpecError(f"sweep: records of group {name} have other shapes than those of the first; open the "
                             "groups one by one: xarray.open_zarr(path / group)")
     dims, coords = labels(sweep)
@@ -76,8 +79,11 @@ def _shown(values):
     if isinstance(values, np.ndarray):
         return values
     plain = all(isinstance(value, (int, float, bool, str)) for value in values)
-    return list(values) if plain and len({type(value) for value in values}) == 1 else [
-        value if isinstance(value, str) else repr(value) for value in values]
+    if plain and len({type(value) for value in values}) == 1:
+        return list(values)
+    words = [value if isinstance(value, str) else repr(value) for value in values]
+    often = Counter(words)  # datasets of one shape, say, and functions
+    return [word if often[word] == 1 else f"{word} ({k})" for k, word in enumerate(words)]
 
 
 def _metric_labels(store):
@@ -104,6 +110,7 @@ def _by_group(store, saves):
 def kept_labels(store):
     """Coordinates of the networks whose records are kept: values of the axes, and their replicas."""
     columns = {name: [] for name in (*store.sweep.labels.values(), "replica")}
+    shown = {field: _shown(values) for axis in store.sweep.axes for field, values in axis.columns.items()}
     for name, one in store.layouts.items():
         group = store.groups[name]
         for k in range(one.ranges):
@@ -113,8 +120,8 @@ def kept_labels(store):
             cell, replica = kept // (high - low), kept % (high - low) + low
             for a, (axis, members) in enumerate(zip(store.sweep.axes, group.members, strict=True)):
                 which = members[range_.cells[cell, a]]
-                for field, values in axis.columns.items():
-                    columns[store.sweep.labels[field]] += [_shown(values)[j] for j in which]
+                for field in axis.columns:
+                    columns[store.sweep.labels[field]] += [shown[field][j] for j in which]
             columns["replica"] += replica.tolist()
     return {f"{name}_of": ("network", values) for name, values in columns.items()}
 
@@ -147,7 +154,8 @@ class Unfolded:
 
     def __init__(self, store, name):
         self.store, self.name = store, name
-        array = next(a for a in store.arrays(next(iter(store.groups))) if a.name == name)
+        self.groups = [group for group in store.groups if any(a.name == name for a in store.arrays(group))]
+        array = next(a for a in store.arrays(self.groups[0]) if a.name == name)
         self.lead, self.dtype = len(store.sweep.shape), np.dtype(array.dtype)
         self.shape = (*store.sweep.shape, *array.shape)
 
@@ -175,7 +183,9 @@ class Unfolded:
             here = np.flatnonzero((grid >= 0).all(axis=1))
             rows = one.rows(grid[here])
             here, rows = here[rows >= 0], rows[rows >= 0]
-            if len(here):
+            if len(here) and name not in self.groups:
+                out[here] = -1
+            elif len(here):
                 out[here] = _rows(self.store.path / name / self.name, rows, rest)
         return out.reshape(*shape, *out.shape[1:])
 
@@ -236,7 +246,8 @@ def run_of_one(store, replica, values):
             fits &= np.arange(len(axis)) == values[axis.dim]
         for name, column in axis.columns.items():
             for word in {name, label[name]} & set(values):
-                fits &= np.array([_same(value, values[word]) for value in column])
+                fits &= np.array([_same(value, values[word]) or shown == values[word]
+                                  for value, shown in zip(column, _shown(column), strict=True)])
         if fits.sum() != 1:
             raise SpecError(f"replay: {int(fits.sum())} values of {', '.join(label[n] for n in axis.columns)} fit what "
                             f"was given, expected one; there are {', '.join(map(str, _shown(column)[:8]))}"
@@ -260,7 +271,7 @@ def _same(value, given):
     return value == given if isinstance(value, (int, float, str, bool, type(None))) else repr(value) == str(given)
 
 
-def replay(store, replica, save, values):
+def replay(store, replica, save, values, backend, device, tuning):
     """See `Store.replay`."""
     from ..train import train
 
@@ -269,4 +280,5 @@ def replay(store, replica, save, values):
         if run.steps > MOST_SAVED:
             raise SpecError(f"replay: {run.steps} steps are many to save; say save=fs.SaveAt(...)")
         save = SaveAt(steps=np.arange(run.steps + 1))
-    return train(run.replace(save=save))
+    given = {name: value for name, value in (("backend", backend), ("device", device)) if value is not None}
+    return train(run.replace(save=save, **given), tuning=tuning)

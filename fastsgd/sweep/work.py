@@ -20,7 +20,7 @@ from ..plan import one as make_plan
 from ..spec import codec
 from ..spec.planned import Tuning
 from . import shards
-from .axes import put
+from .axes import put, spread
 from .claims import STALE, Claims, Folder
 from .reduce import Part
 from .store import MANIFEST, Store, checksum, open_store, sealed
@@ -38,7 +38,8 @@ def run_of(store, range_):
         for name, values in axis.columns.items():
             if name in group.vector:
                 run = put(run, name, np.repeat(values[k], len(replicas)))
-    return run.replace(keys=sweep.keys(where, replicas).reshape(-1))
+    keys = sweep.keys(where, replicas).reshape(-1)
+    return spread(run, len(keys)).replace(keys=keys)
 
 
 def do(store, name, tuning=None, on_launch=None):
