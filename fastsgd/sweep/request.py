@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import SpecError
 from ..lowering.own import bound
 from ..spec import codec, draws
-from ..spec.check import one_of, real, shown, whole
+from ..spec.check import one_of, real, shown, what_is, whole
 from ..spec.fields import lengths
 from ..spec.metric import Custom
 from ..spec.planned import Tuning
@@ -142,7 +142,7 @@ class Sweep(Record):
     def __post_init__(self):
         put_ = object.__setattr__
         if not isinstance(self.base, Run):
-            raise SpecError(f"sweep.base: {type(self.base).__name__} given, expected fs.Run(...)")
+            raise SpecError(f"sweep.base: {what_is(self.base)} given, expected fs.Run(...)")
         wide = [name for name, N in lengths(self.base).items() if N > 1] + ["ids"] * (self.base.ids is not None)
         if wide:
             raise SpecError(f"sweep.base: {', '.join(wide)} given for several networks, expected a run of one; what "
@@ -158,12 +158,12 @@ class Sweep(Record):
         put_(self, "zip", _traced(_table(self.zip, "zip", True), self.base))
         put_(self, "cases", _traced(_cases(self.cases), self.base))
         if not (self.random is None or isinstance(self.random, Random)):
-            raise SpecError(f"sweep.random: {type(self.random).__name__} given, expected fs.sweep.Random(fields, "
+            raise SpecError(f"sweep.random: {what_is(self.random)} given, expected fs.sweep.Random(fields, "
                             "points)")
         put_(self, "replicas", whole(self.replicas, "sweep.replicas", 1, 2**32))
         put_(self, "keep", Keep() if self.keep is None else self.keep)
         if not isinstance(self.keep, Keep):
-            raise SpecError(f"sweep.keep: {type(self.keep).__name__} given, expected fs.Keep(...)")
+            raise SpecError(f"sweep.keep: {what_is(self.keep)} given, expected fs.Keep(...)")
         if self.reduce is not None:
             made = tuple(self.reduce) if isinstance(self.reduce, (tuple, list)) else (self.reduce,)
             if not all(isinstance(r, Reduction) for r in made) or len({r.name for r in made}) < len(made):
