@@ -12,7 +12,7 @@ from .execute import finished, stages
 from .metrics.base import norm
 from .plan import one as make_plan
 from .progress import fresh
-from .spec.check import whole
+from .spec.check import what_is, whole
 from .spec.fields import without_ids
 from .spec.planned import Tuning
 from .spec.record import Record
@@ -112,11 +112,11 @@ def _named(runs):
         try:
             runs = {f"run {k}": run for k, run in enumerate(runs)}
         except TypeError:
-            raise SpecError(f"runs: {type(runs).__name__} given, expected fs.Run, several, or "
+            raise SpecError(f"runs: {what_is(runs)} given, expected fs.Run, several, or "
                             "{name: fs.Run}") from None
     for name, run in runs.items():
         if not isinstance(run, Run) or not isinstance(name, str):
-            raise SpecError(f"runs: {name!r}: {type(run).__name__} given, expected names and fs.Run")
+            raise SpecError(f"runs: {name!r}: {what_is(run)} given, expected names and fs.Run")
         if run.save.of != "weights" or run.save.floor is not None:
             raise SpecError(f"runs: {name!r} saves {'the average' if run.save.floor is None else 'at the floor'}; "
                             "companions are compared by the weights themselves")

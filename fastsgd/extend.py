@@ -12,7 +12,7 @@ from .plan import in_groups, prepared
 from .plan import plan as make_plan
 from .progress import begun, fresh
 from .result import Result
-from .spec.check import whole
+from .spec.check import what_is, whole
 from .spec.fields import chosen, shares, without_ids
 from .spec.planned import Tuning
 from .spec.save import SaveAt
@@ -115,7 +115,7 @@ def fork(result: Result, at: int | None = None, *, seed: int | None = None, copi
 
 def _need_result(result):
     if not isinstance(result, Result):
-        raise SpecError(f"result: {type(result).__name__} given, expected an fs.Result")
+        raise SpecError(f"result: {what_is(result)} given, expected an fs.Result")
 
 
 def _going_on(run, tuning):

@@ -14,7 +14,7 @@ from .lowering.work import Work
 from .models.base import Model, started
 from .models.population import refuse_population
 from .spec import draws
-from .spec.check import all_finite, other_dtype
+from .spec.check import all_finite, other_dtype, what_is
 from .spec.fields import arrays, by_batch_size, chosen, lengths, shares, spread
 from .spec.planned import Groups, Plan, Tuning
 from .spec.record import like
@@ -60,10 +60,10 @@ def one(run: Run, tuning: Tuning | None = None) -> Plan:
 def prepared(run, tuning=None):
     """(Plan without starting weights, the function that makes them), for runs that go on from other weights."""
     if not isinstance(run, Run):
-        raise SpecError(f"run: {type(run).__name__} given, expected fs.Run(...)")
+        raise SpecError(f"run: {what_is(run)} given, expected fs.Run(...)")
     tuning = Tuning() if tuning is None else tuning
     if not isinstance(tuning, Tuning):
-        raise SpecError(f"tuning: {type(tuning).__name__} given, expected fs.Tuning(...)")
+        raise SpecError(f"tuning: {what_is(tuning)} given, expected fs.Tuning(...)")
     try:
         saves = run.save.resolve(run.steps)
     except SpecError as error:
@@ -228,7 +228,7 @@ def _order(run):
             raise PlanError(f"rule: {type(run.rule).__name__} takes all samples at every step, but these data are made "
                             "on the way and have no end; use a rule with a batch_size")
         if order.kind in ("epochs", "table") or order.network is not None:
-            raise PlanError(f"order: {type(order).__name__} given, but every sample is new; leave order out")
+            raise PlanError(f"order: {what_is(order)} given, but every sample is new; leave order out")
         return
     if order.kind == "epochs" and not run.rule.full and order.drop_last and batch > data.n:
         raise PlanError(f"order: drop_last leaves no step of an epoch of n={data.n} points, {batch} a step; take "

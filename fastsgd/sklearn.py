@@ -53,7 +53,7 @@ class _Ensemble(BaseEstimator):
                 self.model_, self.params_, self._scaled(X), y, step_size=self.step_size, steps=self.steps, rule=rule,
                 loss=loss, seed=seed, buffers=functional.fresh_buffers(rule, self.params_), threads=self.threads)
         except FastsgdError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(_ours(str(error))) from error
         if (self.lost_ >= 0).all():
             raise ValueError(f"all {len(self.lost_)} networks were lost; give a smaller step_size")
         return self
@@ -66,6 +66,12 @@ class _Ensemble(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.model_.predict(self.params_[self.lost_ < 0], self._scaled(X))
+
+
+def _ours(message):
+    """A message with the name that its field has here: "model.widths: ..." becomes "widths: ..."."""
+    field, colon, rest = message.partition(":")
+    return f"{ {'networks': 'n_networks'}.get(field, field.rpartition('.')[2])}{colon}{rest}"
 
 
 class SGDEnsembleRegressor(RegressorMixin, _Ensemble):
@@ -99,7 +105,7 @@ class SGDEnsembleClassifier(ClassifierMixin, _Ensemble):
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: holds one class, {self.classes_[0]!r}; a classifier needs two classes or more")
+            raise ValueError(f"y: holds one class, {self.classes_[0]}; a classifier needs two classes or more")
         return self._train(X, index, len(self.classes_), CrossEntropy())
 
     def predict_proba(self, X):

@@ -317,3 +317,71 @@ def test_what_the_package_shows():
     assert set(dir(fs)) == set(fs.__all__) and fs.__version__.split(".")[0].isdigit()
     for module in (fs.functional, fs.data, fs.metrics, fs.models, fs.rules, fs.losses, fs.orders, fs.linalg, fs.sweep):
         assert set(dir(module)) == set(module.__all__), module.__name__
+
+
+OF_MODELS = (lambda W, X, y, model: F.advance_(model, W, X, y, steps=1, step_size=0.1),
+             lambda W, X, y, model: F.start(model, 2),
+             lambda W, X, y, model: F.predict(model, W, X),
+             lambda W, X, y, model: F.loss(model, W, X, y),
+             lambda W, X, y, model: F.accuracy(model, W, X, y),
+             lambda W, X, y, model: F.jacobian_rank(model, W, X),
+             lambda W, X, y, model: F.jacobian_spectrum(model, W, X),
+             lambda W, X, y, model: F.feature_sparsity(model, W, X),
+             lambda W, X, y, model: F.measure(fs.metrics.TrainLoss(), model, W, fs.Dataset(X, y)))
+
+
+@pytest.mark.parametrize("call", OF_MODELS)
+@pytest.mark.parametrize("model", (None, "relu2", fs.models.ReLU2, 3, torch.nn.Linear(3, 1)))
+def test_what_is_no_model_is_refused_everywhere(call, model):
+    X, y = samples(3)
+    with pytest.raises(fs.SpecError, match=r"^model: .* expected a model from fs.models"):
+        call(np.zeros((2, 26)), X, y, model)
+
+
+MODEL = MODELS["relu2"]
+
+
+@pytest.mark.parametrize(("given", "message"), (
+    ({"order": fs.orders.Replay(np.arange(5))}, "order: Replay given, expected indices"),
+    ({"order": fs.orders.PerNetwork}, "order: the class PerNetwork given"),
+    ({"order": 3}, r"order: has shape \(\), expected 1, 2 or 3 axes"),
+    ({"order": np.ones(3, bool)}, "order: holds bool, expected integers; convert it"),
+    ({"step_size": fs.StepSize(0.1, decay_at=0.5)}, "step_size: StepSize given, expected a number"),
+    ({"step_size": lambda t: 0.1}, "step_size: function given"),
+    ({"step_size": "x"}, "step_size: holds text"),
+    ({"step_size": float("nan")}, "step_size: is nan, expected a finite number"),
+    ({"step_size": 0}, r"step_size: 0.0 is outside \(0, inf\)"),
+    ({"rule": fs.rules.SGD}, "rule: the class SGD given"),
+    ({"rule": "sgd"}, "rule: str given"),
+    ({"loss": fs.losses.Squared}, "loss: the class Squared given"),
+    ({"buffers": np.zeros((N, 1, MODEL.P))}, "buffers: given, but SGD carries nothing"),
+    ({"X": np.zeros((0, 3))}, r"X: has shape \(0, 3\), expected at least one point"),
+    ({"X": np.zeros((n, 3), np.float32)}, "X: holds float32, params are float64"),
+    ({"X": None}, "X: None given, expected real numbers"),
+    ({"params": torch.zeros(N, MODEL.P).to_sparse()}, "params: cannot be read where it lies"),
+))
+def test_a_wrong_input_is_named_with_what_is_legal(given, message):
+    X, y = samples(3)
+    fields = {"params": F.start(MODEL, N, dtype="float64"), "X": X, "y": y, "order": np.arange(n), "step_size": 0.1}
+    fields |= given
+    with pytest.raises(fs.SpecError, match=message) as caught:
+        F.advance_(MODEL, *(fields.pop(name) for name in ("params", "X", "y", "order", "step_size")), **fields)
+    assert "dtype=" not in str(caught.value)  # there is no such argument here
+
+
+@pytest.mark.parametrize(("call", "message"), (
+    (lambda W, X, y: F.fresh_buffers("adam", W), "rule: str given"),
+    (lambda W, X, y: F.fresh_buffers(fs.rules.Adam, W), "rule: the class Adam given"),
+    (lambda W, X, y: F.fresh_buffers(fs.rules.Adam(), W.astype(int)), "params: holds int64, expected float32 or"),
+    (lambda W, X, y: F.loss(MODEL, W, X, y, "huber"), "loss: str given"),
+    (lambda W, X, y: F.loss(MODEL, W, X, y, fs.losses.Squared), "loss: the class Squared given"),
+    (lambda W, X, y: F.loss(MODEL, W, X.astype("f"), y), "X: holds float32, params are float64"),
+    (lambda W, X, y: F.jacobian_rank(MODEL, W, X, rtol=1.5), "rtol: 1.5 given, expected a number >= 0 and < 1"),
+    (lambda W, X, y: F.feature_sparsity(MODEL, W, X, threshold=3), r"takes no \['threshold'\], legal are \['tau'"),
+    (lambda W, X, y: F.predict(MODEL, W, np.nan * X), r"X: entry \(0, 0\) is nan"),
+    (lambda W, X, y: F.predict(MODEL, W, X[:, 0]), r"X: has shape \(11,\), expected 2 axes"),
+))
+def test_measures_name_a_wrong_input(call, message):
+    X, y = samples(3)
+    with pytest.raises(fs.SpecError, match=message):
+        call(F.start(MODEL, 2, dtype="float64"), X, y)

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from general_cases import general
+from torch import nn
 
 import fastsgd as fs
 from fastsgd.trace import compiler
@@ -166,3 +167,29 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
     monkeypatch.setattr(compiler, "_LOADED", {})
     model = M.Function(lambda p, x: p["W"].sum() * x[0] * 1.5, d=4, shapes=SHAPES)
     assert fs.plan(general({"model": model}, metrics=())).backend == "cpu"
+
+
+@pytest.mark.parametrize(("module", "more", "message"), (
+    (None, {}, "None given, expected a torch.nn.Module"),
+    (nn.Linear, {}, "the class Linear given"),
+    (nn.Linear(3, 1), {"start": "x"}, "start: str given"),
+    (nn.Linear(3, 1), {"start": [1]}, "start: list given"),
+    (nn.Linear(3, 1), {"d": 4}, r"called with one input \[4\]"),
+    (nn.Linear(3, 1).requires_grad_(False), {}, "nothing to train"),
+    (nn.Linear(3, 1, device="meta"), {}, "without values"),
+    (nn.LazyLinear(1), {"d": 3}, "without values"),
+    (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), {}, r"called with one input \[3\]"),
+    (nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1)), {}, r"module\.eval\(\)"),
+))
+def test_modules_that_cannot_be_models_say_why(module, more, message):
+    with pytest.raises(fs.SpecError, match=message):
+        fs.models.from_module(module, **more)
+
+
+def test_a_module_that_is_none_is_not_filled():
+    model = fs.models.from_module(nn.Linear(3, 1))
+    data = fs.Dataset(np.eye(3, dtype=np.float32), np.ones(3, np.float32))
+    result = fs.train(model, data, rule=fs.rules.GD(), step_size=0.1, steps=1)
+    for module, message in (("x", "str given"), (nn.Linear, "the class Linear given"), (nn.Linear(4, 1), "has shape")):
+        with pytest.raises(fs.SpecError, match=message):
+            result.to_module(0, module)

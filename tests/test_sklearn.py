@@ -38,3 +38,13 @@ def test_classes_that_no_line_parts():
     fitted = SGDEnsembleClassifier(**SMALL, random_state=0).fit(X, y)
     assert fitted.score(X, y) > 0.95
     np.testing.assert_allclose(fitted.predict_proba(X).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(("given", "message"), (
+    ({"n_networks": 0}, "^n_networks: 0 given"), ({"widths": (0,)}, "^widths: 0 given"),
+    ({"activation": "gelu6"}, "^activation: 'gelu6' given"), ({"batch_size": 0}, "^batch_size: 0 given"),
+    ({"momentum": 1.5}, r"^momentum: 1.5 is outside \[0, 1\)"), ({"threads": 0}, "^threads: 0 given"),
+    ({"step_size": -1}, "^step_size: -1.0 is outside"), ({"steps": "x"}, "^steps: 'x' given")))
+def test_messages_have_the_names_of_the_estimator(given, message):
+    with pytest.raises(ValueError, match=message):
+        SGDEnsembleRegressor(**SMALL | given).fit(np.eye(3), np.arange(3.0))

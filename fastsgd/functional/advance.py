@@ -7,19 +7,20 @@ import numpy as np
 
 from .. import backends
 from ..errors import SpecError
+from ..models.base import family
 from ..native import native
-from ..orders import Common, PerNetwork, Reshuffle
+from ..orders import Common, PerNetwork, Replay, Reshuffle
 from ..plan import filled
 from ..plan import one as make_plan
 from ..rules import GD, SGD, Rule
 from ..settle import settle
-from ..spec.check import as_array, per_network, whole
+from ..spec.check import as_array, per_network, what_is, whole
 from ..spec.loss import Squared
 from ..spec.planned import Plan, Segment, Tuning
 from ..spec.problem import Dataset
 from ..spec.record import like
 from ..spec.run import Run
-from ..spec.schedule import Constant
+from ..spec.schedule import Constant, Schedule
 from .arrays import NAMES, alike, in_place, plain
 
 MOST = 64  # plans that are kept
@@ -34,12 +35,14 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     model: from fs.models; one that the CPU backend has a kernel for, or traces
     params [N, P]: weights, float32 or float64, C-contiguous, to be written to; NumPy, torch on the CPU, or DLPack.
         JAX takes its arrays for constant: give one that nothing else was made of, e.g. jnp.array(w, copy=True)
-    X [n, d], y [n] or [n, o]: samples in the dtype of params, or whole numbers
+    X [n, d], y [n] or [n, o]: samples in the dtype of params, or whole numbers; a network that meets a number that
+        is not finite is lost
     order: indices of samples [T], [N, T] or [N, T, B] (also [1, T, B]), each in [0, n); or fs.orders.PerNetwork() (the
         default), Common(), Reshuffle(), with `steps`; None for rules that take all samples
     step_size: a number, [N], or a table [1, T] or [N, T]
     steps: T >= 1, where `order` is no array
-    rule: SGD (the default, with the batch of `order`), GD, SAM or Adam; noises have one amplitude for all steps
+    rule: SGD (the default, with the batch of `order`), GD, or any other of fs.rules that needs to know nothing of the
+        whole run; noises have one amplitude for all steps
     loss: from fs.losses, by default Squared() with factor 1/2
     seed, keys [N]: of the draws, as in fs.Run; t0: number of the first step, so that calls one after the other have the
         draws of one long run
@@ -53,6 +56,8 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     W = in_place(params, "params", (None, None))
     (N, P), dtype = W.shape, NAMES[W.dtype]
     X, y = plain(X, "X", dtype, (2,)), plain(y, "y", dtype, (1, 2))
+    if not len(X):
+        raise SpecError(f"X: has shape {X.shape}, expected at least one point")
     indices, order, T = _order(order, steps, N, len(X))
     base, multiplier = _step_size(step_size, N, T, dtype)
     t0 = t0 if type(t0) is int and 0 <= t0 < 2**34 else whole(t0, "t0", 0, 2**34 - 1)
@@ -68,6 +73,9 @@ def advance_(model: Any, params: Any, X: Any, y: Any, order: Any = None, step_si
     if made.carried and buffers is None:
         raise SpecError(f"buffers: missing; {type(rule).__name__} carries {', '.join(made.carried)} from step to step; "
                         "make them once with fs.functional.fresh_buffers(rule, params), and give them at every call")
+    if buffers is not None and not made.carried and np.size(buffers):
+        raise SpecError(f"buffers: given, but {type(run.rule).__name__} carries nothing from step to step; leave them "
+                        "out")
     buffers = made.none if buffers is None else in_place(buffers, "buffers", (N, len(made.carried), P), (dtype,))
     keys = made.plan.ids if keys is None else _keys(keys, N)
     row = made.plan.row if len(multiplier) == 1 else np.arange(N, dtype=np.int32)
@@ -93,7 +101,9 @@ def fresh_buffers(rule: Any, params: Any) -> Any:
     The average of the weights and the point of a localisation begin at the weights, everything else at 0. K is 0 where
     the rule carries nothing.
     """
-    W = as_array(params, "params", ndim=2)
+    if not isinstance(rule, Rule):
+        raise SpecError(f"rule: {what_is(rule)} given, expected a rule of fs.rules, e.g. SGD(momentum=0.9)")
+    W = as_array(params, "params", ndim=2, kinds="f")
     return alike(params, rule.begin(np.zeros((len(W), len(rule.buffers()), W.shape[1]), W.dtype), W))
 
 
@@ -103,8 +113,8 @@ def start(model: Any, networks: int, *, seed: int = 0, keys: Any = None, dtype: 
     networks: N >= 1; seed: 0 <= seed < 2**64; keys [N]: whose draws they have, by default their own
     dtype: "float32" or "float64"
     """
-    N = whole(networks, "networks", 1, 2**32)
-    data = Dataset(np.zeros((1, model.d), np.int64), np.zeros((1, model.outputs)[:1 + (model.outputs > 1)], np.int64))
+    N, d = whole(networks, "networks", 1, 2**32), family(model).d
+    data = Dataset(np.zeros((1, d), np.int64), np.zeros((1, model.outputs)[:1 + (model.outputs > 1)], np.int64))
     return make_plan(Run(model, data, GD(), 1.0, 1, networks=N, seed=seed, dtype=dtype, backend="reference",
                          keys=keys)).start
 
@@ -150,7 +160,7 @@ def _template(model, rule, loss, order, X, y, indices, W, dtype, until, seed, th
            X.shape, y.shape[1:], bits, seed, threads)
     made = _templates.get(key)
     if made is None:
-        in_place(W, "params", (None, model.P))  # a length that is legal is asked for once
+        in_place(W, "params", (None, family(model).P))  # a length that is legal is asked for once
         made = _make(model, rule, loss, order, X, y, indices, len(W), dtype, 1 << bits, seed, threads)
         if len(_templates) >= MOST:
             _templates.clear()
@@ -160,7 +170,8 @@ def _template(model, rule, loss, order, X, y, indices, W, dtype, until, seed, th
 
 def _make(model, rule, loss, order, X, y, indices, N, dtype, steps, seed, threads):
     if not isinstance(rule, Rule) or rule.whole_run:
-        raise SpecError(f"rule: {type(rule).__name__} given, expected SGD, GD, SAM or Adam; fs.train takes every rule")
+        raise SpecError(f"rule: {what_is(rule)} given, expected a rule of fs.rules that needs to know nothing of "
+                        "the whole run, e.g. SGD(), GD(), SAM() or Adam(); fs.train takes every rule")
     if any(not isinstance(noise.sigma, Constant) for noise in rule.noises().values()):
         raise SpecError("rule: a noise has a schedule, which needs to know the whole run; give one number, or [N]")
     given = (model, rule, loss)
@@ -192,6 +203,9 @@ def _order(order, steps, N, n):
         if steps is None:
             raise SpecError("steps: missing; give it, or indices [T], [N, T] or [N, T, B] as order")
         return None, _OWN if order is None else order, whole(steps, "steps", 1, 2**34)
+    if isinstance(order, (Replay, type)):
+        raise SpecError(f"order: {what_is(order)} given, expected indices [T], [N, T] or [N, T, B] as an array, or "
+                        "fs.orders.PerNetwork(), Common() or Reshuffle(), with steps")
     table = as_array(order, "order", ndim=(1, 2, 3), kinds="iu")
     table = table.reshape((1,) * (table.ndim == 1) + table.shape + (1,) * (table.ndim < 3))
     if len(table) not in (1, N) or not table.size:
@@ -214,6 +228,9 @@ def _step_size(value, N, T, dtype):
     always.fill(1)
     if type(value) is float and 1e-30 < value < 1e30:
         return filled(value, N, np.float64), always
+    if isinstance(value, Schedule) or callable(value):
+        raise SpecError(f"step_size: {what_is(value)} given, expected a number, [N], or a table [1, T] or [N, T] of "
+                        "its values at the steps; fs.train takes schedules")
     array = as_array(value, "step_size", ndim=(0, 1, 2))
     if array.ndim == 2:
         if array.shape not in ((1, T), (N, T)) or not (np.isfinite(array).all() and array.min() >= 0):

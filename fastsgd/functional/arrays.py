@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import as_array, other_dtype
+from ..spec.check import as_array, other_dtype, what_is
 
 NAMES = {np.dtype(name): name for name in ("float32", "float64", "int64")}
 DTYPES = ("float32", "float64")
@@ -22,11 +22,14 @@ def in_place(value, field, shape, dtypes=DTYPES):
     elif hasattr(value, "detach"):
         if value.device.type != "cpu":
             raise SpecError(f"{field}: lies on {value.device}, expected a tensor on the CPU")
-        array = value.detach().numpy()
+        try:
+            array = value.detach().numpy()
+        except (TypeError, RuntimeError) as error:  # sparse, or of a dtype that NumPy does not have
+            raise SpecError(f"{field}: cannot be read where it lies ({error})") from None
     elif hasattr(value, "__dlpack__"):
         array = _of_dlpack(value, field)
     else:
-        raise SpecError(f"{field}: {type(value).__name__} given, expected an array that can be written to: NumPy, "
+        raise SpecError(f"{field}: {what_is(value)} given, expected an array that can be written to: NumPy, "
                         "torch or DLPack")
     if NAMES.get(array.dtype) not in dtypes:
         raise SpecError(f"{field}: holds {array.dtype}, expected {' or '.join(dtypes)}")
@@ -57,11 +60,19 @@ def _of_dlpack(value, field):
     return np.frombuffer(memory, array.dtype).reshape(array.shape)
 
 
+def same_dtype(array, field, dtype):
+    """Refuse data of another dtype than the parameters have: here is no `dtype=` that could say another."""
+    if array.dtype.kind == "f" and array.dtype != dtype:
+        raise SpecError(f"{field}: holds {array.dtype}, params are {dtype}, and nothing is cast silently; convert one "
+                        f"of them, e.g. with .astype('{dtype}')")
+
+
 def plain(value, field, dtype, ndim):
     """An array to be read, in `dtype`, of floating-point or whole numbers. Raises SpecError."""
     if type(value) is np.ndarray and NAMES.get(value.dtype) == dtype and value.ndim in ndim:
         return value
     array = as_array(value, field, ndim=ndim)
+    same_dtype(array, field, dtype)
     why = other_dtype(array, dtype)
     if why:
         raise SpecError(f"{field}: {why}")

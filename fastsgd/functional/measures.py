@@ -1,5 +1,6 @@
 """Owns metrics of networks in an array: what `fs.train` would record of them, as a function."""
 
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,17 @@ from ..errors import BackendUnavailable, SpecError
 from ..execute import execute
 from ..losses import CrossEntropy
 from ..metrics import FeatureSparsity, JacobianRank, JacobianSpectrum, TrainAccuracy, TrainLoss
-from ..models.base import as_rows
+from ..models.base import as_rows, family
 from ..plan import one as make_plan
 from ..rules import GD, SGD
+from ..spec.check import what_is
+from ..spec.loss import Loss
 from ..spec.metric import Custom, Metric
 from ..spec.population import Population
 from ..spec.problem import Data, Dataset
 from ..spec.run import Run
 from ..spec.save import SaveAt
-from .arrays import alike
+from .arrays import alike, same_dtype
 
 
 def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None) -> Any:
@@ -29,6 +32,9 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
     loss: from fs.losses, by default Squared() with factor 1/2
     Returns float64 [...] (and the metric's own axes), of the kind of params. Raises SpecError or PlanError.
     """
+    family(model)
+    if loss is not None and not isinstance(loss, Loss):
+        raise SpecError(f"loss: {what_is(loss)} given, expected a loss from fs.losses, e.g. Squared()")
     if callable(metric) and not isinstance(metric, (type, Metric)):
         metric = Custom(metric)
     if getattr(metric, "needs_start", False):
@@ -38,6 +44,9 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
         raise SpecError(f"metric: {metric.name} is of what a rule carries, which weights alone do not have; let "
                         "fs.train record it")
     rows, lead = as_rows(model, params)
+    for name in ("X", "y", "X_test", "y_test"):
+        if isinstance(array := getattr(data, name, None), np.ndarray):
+            same_dtype(array, name, rows.dtype)
     good = np.isfinite(rows).all(axis=1)
     if isinstance(data, Data) and data.sets and len(data.numbers) == len(rows):
         data = data.chosen(data.numbers[good]) if good.any() else data
@@ -66,7 +75,7 @@ def predict(model: Any, params: Any, X: Any) -> Any:
 
     params: {name: [..., *shape]} or flat [..., P]; X [n, d]
     """
-    return model.predict(params, X)
+    return family(model).predict(params, X)
 
 
 def loss(model: Any, params: Any, X: Any, y: Any, loss: Any = None) -> Any:
@@ -79,7 +88,7 @@ def loss(model: Any, params: Any, X: Any, y: Any, loss: Any = None) -> Any:
 
 def accuracy(model: Any, params: Any, X: Any, y: Any) -> Any:
     """Share of points in the right class [...]; labels as in fs.metrics.TrainAccuracy."""
-    classes = model.outputs > 1 and np.ndim(y) == 1
+    classes = family(model).outputs > 1 and np.ndim(y) == 1
     return measure(TrainAccuracy(), model, params, _data(model, X, y), loss=CrossEntropy() if classes else None)
 
 
@@ -95,11 +104,15 @@ def jacobian_spectrum(model: Any, params: Any, X: Any, method: str = "auto") -> 
 
 def feature_sparsity(model: Any, params: Any, X: Any, **fields: Any) -> Any:
     """Feature sparsity coefficient [...] of hidden layers at X [n, d]; `fields` as in fs.metrics.FeatureSparsity."""
+    legal = [f.name for f in dataclass_fields(FeatureSparsity)]
+    if set(fields) - set(legal):
+        raise SpecError(f"feature_sparsity: takes no {sorted(set(fields) - set(legal))}, legal are {legal}")
     return measure(FeatureSparsity(**fields), model, params, _data(model, X))
 
 
 def _data(model, X, y=None):
     """A Dataset; labels that no metric looks at are 0."""
+    family(model)
     if y is None:
         y = np.zeros((np.shape(X)[0] if np.ndim(X) else 0, model.outputs)[:1 + (model.outputs > 1)], np.int64)
     return Dataset(X, y)

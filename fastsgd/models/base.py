@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import BackendUnavailable, SpecError
 from ..native import default_threads, native
 from ..spec import draws
-from ..spec.check import as_array, as_float, used
+from ..spec.check import as_array, as_float, finite, used, what_is
 from ..spec.kinds import kind_of
 from ..spec.record import Record
 from .form import Form
@@ -95,7 +95,7 @@ class Model(Record, ABC):
         params: {name: [..., *shape]} or flat [..., P], with the same leading axes; X [n, d]
         Returns a torch tensor where params are tensors, else NumPy. Raises SpecError for other names or shapes.
         """
-        X = as_array(X, "X", ndim=2).astype(np.float64)
+        X = finite(as_array(X, "X", ndim=2).astype(np.float64), "X")
         if X.shape[1] != self.d:
             raise SpecError(f"X: has shape {X.shape}, expected [n, {self.d}]")
         one = next(iter(params.values()), None) if isinstance(params, dict) else params
@@ -146,6 +146,14 @@ def _started(out, seed, keys, groups):
             out[:, at:at + size] = z * deviation.reshape(-1, 1) + (mean.reshape(-1, 1) + 0.0)  # a mean of -0 is 0
         at += size
     return bool(np.isfinite(out).all())
+
+
+def family(model):
+    """`model`, if it is one of fs.models or has what they have. Raises SpecError."""
+    if isinstance(model, type) or not all(hasattr(model, name) for name in ("d", "shapes", "forward")):
+        raise SpecError(f"model: {what_is(model)} given, expected a model from fs.models, e.g. ReLU2(d=3, width=10); "
+                        "fs.models.from_module makes one of a torch.nn.Module")
+    return model
 
 
 def as_rows(model, params):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import as_array, as_float, finite, frozen, per_network, whole
+from ..spec.check import as_array, as_float, finite, frozen, per_network, what_is, whole
 from ..trace import programs
 from ..trace.interpreter import evaluate
 from .base import Model
@@ -236,15 +236,22 @@ def from_module(module: object, d: int | None = None, start: dict | None = None)
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise SpecError(f"module: {type(module).__name__} given, expected a torch.nn.Module")
+        raise SpecError(f"module: {what_is(module)} given, expected a torch.nn.Module")
     if d is None:
         first = next((part for part in module.modules() if isinstance(part, torch.nn.Linear)), None)
         if first is None:
             raise SpecError("d: the module has no torch.nn.Linear; give its number of inputs, d=...")
         d = first.in_features
+    if start is not None and not isinstance(start, dict):
+        raise SpecError(f"start: {what_is(start)} given, expected {{name: (mean, deviation)}}")
+    if any(a.is_meta or isinstance(a, torch.nn.parameter.UninitializedTensorMixin)
+           for a in (*module.parameters(), *module.buffers())):
+        raise SpecError("module: has parameters without values (lazy, or on the device meta); call it once, or "
+                        "initialise them")
     own = deepcopy(module).double()
     params = {name: a for name, a in own.named_parameters() if a.requires_grad}
-
+    if not params:
+        raise SpecError("module: has no parameter that requires a gradient, so there is nothing to train")
     rest = {name: a for name, a in (*own.named_parameters(), *own.named_buffers()) if name not in params}
 
     def function(p, x):
@@ -254,16 +261,27 @@ def from_module(module: object, d: int | None = None, start: dict | None = None)
     values = {name: a.detach().numpy().copy() for name, a in params.items()}
     given = start or {}
     scale = dict.fromkeys(values, (0.0, 0.0))
-    return Function(function, d, {name: a.shape for name, a in values.items()}, scale | dict(given),
-                    at={name: a for name, a in values.items() if name not in given}, module=module)
+    try:
+        made = Function(function, d, {name: a.shape for name, a in values.items()}, scale | dict(given),
+                        at={name: a for name, a in values.items() if name not in given}, module=module)
+    except SpecError as error:
+        raised = str(error).removeprefix("model.function: raised ")
+        if raised == str(error):
+            raise
+        raise SpecError(f"module: called with one input [{d}], it raised {raised}") from error
+    if "random numbers" in (made.why_not() or ""):  # which no backend draws
+        raise SpecError("module: draws random numbers, as Dropout does in training; call module.eval() first")
+    return made
 
 
 def to_module(model: Function, params: dict, dtype: str, module: object = None) -> object:
     """A copy of the module that `model` was made of, with the parameters {name: array} of one network."""
     import torch
 
+    if module is not None and not isinstance(module, torch.nn.Module):
+        raise SpecError(f"module: {what_is(module)} given, expected a torch.nn.Module")
     module = model.module if module is None else module
-    if not isinstance(module, torch.nn.Module):
+    if module is None:
         raise SpecError("module: files keep no modules; give the one that the model was made of, to_module(k, module)")
     made = deepcopy(module).to(getattr(torch, dtype))
     have = dict(made.named_parameters())

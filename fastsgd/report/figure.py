@@ -33,14 +33,11 @@ def draw(study, path):
         axis.set_ylabel(label)
         steps_axis(axis, T, logarithmic)
     if survive:
-        look.survival(axes[len(panels)], T, [
-            (curve.lost, COLOURS[k], {"linewidth": look.width(k, len(curves))})
-            for k, curve in enumerate(curves) if len(curve.lost)])
-    for axis in axes[len(panels) + survive:]:
-        axis.remove()
-    handles = [Line2D([], [], color=COLOURS[k], label=_legend(curve), **look.marks(k, len(curves), 1)
+        look.survival(axes[len(panels)], T, lost_of(curves))
+    both = len({curve.run.rule for curve in curves}) > 1
+    handles = [Line2D([], [], color=COLOURS[k], label=_legend(curve, both), **look.marks(k, len(curves), 1)
                       | {"markevery": 1}) for k, curve in enumerate(curves)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    look.legend(figure, axes[len(panels) + survive:], handles)
     figure.suptitle(f"{study.system.name}: {study.system.title}\n{BAND}", fontsize=10)
     write(figure, path)
 
@@ -70,11 +67,22 @@ def band(axis, steps, values, colour, logarithmic, single=SINGLE, **line):
         axis.plot(steps, positive(one, logarithmic), color=colour, linewidth=0.5, alpha=0.6)
 
 
-def described(run):
-    """What a PaperRun is, in words: "step size 0.282, decay at 10 %", "GD, step size 2"."""
-    warm = "" if run.warmup_factor is None else ", growing"
+def lost_of(curves):
+    """What `look.survival` draws of the curves of a study."""
+    return [(curve.lost, COLOURS[k]) for k, curve in enumerate(curves)]
+
+
+def described(run, both=False):
+    """What a PaperRun is, in words: "step size 0.282, decay at 10 %", "step size 0.04 growing to 0.1", "GD, step size
+    2".
+
+    both: whether SGD stands beside GD, and is named as well
+    """
+    grown = "" if run.warmup_factor is None else (
+        f" growing to {run.step_size * (1 + (run.warmup_factor - 1) * run.decay_at ** run.warmup_power):.2g}")
     stop = "" if run.decay_at is None else f", decay at {100 * run.decay_at:g} %"
-    return f"{'GD, ' if run.rule == 'gd' else ''}step size {run.step_size:g}{warm}{stop}"
+    rule = "GD, " if run.rule == "gd" else "SGD, " if both else ""
+    return f"{rule}step size {run.step_size:g}{grown}{stop}"
 
 
 def positive(values, logarithmic):
@@ -95,10 +103,10 @@ def style(curve):
     return {"linewidth": 0.9, "linestyle": "--"} if len(curve.lost) else {"linewidth": 1.8, "linestyle": "-"}
 
 
-def _legend(curve):
+def _legend(curve, both):
     if not len(curve.lost):
         return f"{described(curve.run)} (one run: no sampling)"
     alive, ends = len(curve.alive), "" if curve.replay_lost < 0 else (
         f"; the authors' order is lost at step {curve.replay_lost}")
     few = "" if alive >= FEWEST else "; dotted: each that is left" if alive else "; none is left"
-    return f"{described(curve.run)}: {len(curve.lost) - alive} of {len(curve.lost)} orders lost{few}{ends}"
+    return f"{described(curve.run, both)}: {len(curve.lost) - alive} of {len(curve.lost)} orders lost{few}{ends}"

@@ -18,24 +18,18 @@ def _lost(m, kind):
 
 def draw(matches, path):
     """Draw to `path`. matches: a row each, with case, run, steps, results, delta and values(kind, metric)."""
-    from matplotlib.lines import Line2D
-
     figure, axes = canvas(max(1, len(matches)), 4, 4.2, 4.2)
     for row, m in enumerate(matches):
         here = axes[4 * row:4 * row + 4]
         for axis, metric in zip(here[:3], ("train_loss", *m.case.complexity), strict=True):
             label, logarithmic = PANELS[metric]
-            for kind, _, colour in KINDS:
-                band(axis, m.steps, m.values(kind, metric), colour, logarithmic, single=1)
+            for k, (kind, _, colour) in enumerate(KINDS):
+                band(axis, m.steps, m.values(kind, metric), colour, logarithmic, single=1,
+                     linewidth=look.width(k, len(KINDS)), **look.marks(k, len(KINDS), len(m.steps)))
             axis.set_ylabel(label)
             steps_axis(axis, m.case.steps, logarithmic)
-        handles = []
-        for kind, name, colour in KINDS:
-            lost = m.results[kind].lost
-            handles.append(Line2D([], [], color=colour, label=f"{name}: {int((lost >= 0).sum())} of {len(lost)} lost"))
-        look.survival(here[3], m.case.steps, [(_lost(m, kind), colour, {"linewidth": look.width(k, len(KINDS))})
-                                              for k, (kind, _, colour) in enumerate(KINDS)])
-        here[2].legend(handles=handles, frameon=False, fontsize=8, loc="best")
+        look.survival(here[3], m.case.steps, [(_lost(m, kind), colour) for kind, _, colour in KINDS], "networks",
+                      [name for _, name, _ in KINDS])
         here[1].set_title(f"net of {m.case.system}, step size {m.run.step_size:g}, decay at 50 %", fontsize=10)
     figure.suptitle("S14: SGD and its SDE on the same clock, in steps of SGD; line: median, band: 10 to 90 % over "
                     "survivors, thin: a single run", fontsize=10)

@@ -1,5 +1,6 @@
 """Owns the look of figures: sizes and fonts of a page or of a paper, colours, and what tells curves apart."""
 
+import textwrap
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -13,13 +14,15 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")  # 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 STYLES = ("page", "paper")
 COLUMN, BOTH = 3.4, 7.0  # inches of a paper's column, and of the page's two
+MOST = 4  # panels across a paper's page
 _style = ContextVar("style", default="page")
 
 
 @contextmanager
 def style(name):
     """Figures within the block are for a "page" (a screen, a README) or a "paper": at its column's width, fonts of 7
-    points, no title above, since the caption says it. Raises SpecError for another name."""
+    points, at most MOST panels across, no title above and no note below, since the caption says it. Raises SpecError
+    for another name."""
     if name not in STYLES:
         raise SpecError(f"style: {name!r} given, expected one of {STYLES}")
     token = _style.set(name)
@@ -32,15 +35,20 @@ def style(name):
 def canvas(rows, columns, width, height):
     """(figure, axes [rows * columns]), which need no screen and are kept nowhere. Needs matplotlib.
 
+    In a paper a row of more than MOST panels goes on in the next line.
     width, height: of a panel on a page, in inches
     """
     from matplotlib.figure import Figure  # without pyplot, which takes a third of a second to import
 
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
+    lines = -(-columns // MOST) if _style.get() == "paper" else 1  # of each row
+    across = -(-columns // lines)
+    figure = Figure(figsize=(width * across, height * rows * lines), layout="constrained")
+    grid = figure.add_gridspec(rows * lines, across)
+    axes = [figure.add_subplot(grid[row * lines + k // across, k % across]) for row in range(rows)
+            for k in range(columns)]
+    for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes.reshape(-1)
+    return figure, axes
 
 
 def write(figure, path):
@@ -68,9 +76,10 @@ def shrunk(figure):
     across = len({round(axis.get_position().x0, 2) for axis in figure.axes})
     new = COLUMN if across <= 2 else BOTH
     figure.set_size_inches(new, new * height / width)
-    if figure._suptitle is not None:
-        figure._suptitle.remove()
-        figure._suptitle = None
+    for name in ("_suptitle", "_supxlabel"):
+        if getattr(figure, name) is not None:
+            getattr(figure, name).remove()
+            setattr(figure, name, None)
     for text in figure.findobj(Text):
         text.set_fontsize(min(7, 0.7 * text.get_fontsize()))
     for line in figure.findobj(Line2D):
@@ -82,7 +91,7 @@ def shrunk(figure):
 
 def width(k, count):
     """Width of curve k of `count`: later ones are drawn on top, and are thinner, so that those below show."""
-    return 1.4 + 0.8 * (count - 1 - k)
+    return 1.4 + min(0.8, 3.2 / max(1, count - 1)) * (count - 1 - k)
 
 
 def marks(k, count, points):
@@ -109,19 +118,48 @@ def short(x):
     return f"{x:g}"
 
 
-def survival(axis, T, curves):
+def legend(figure, free, handles):
+    """The legend of all panels: in the first of the axes that are `free`, under the panels where none is.
+
+    The others of `free` are removed.
+    """
+    if len(free):
+        free[0].set_axis_off()
+        for handle in handles:
+            first, *more = handle.get_label().split(": ", 1)
+            handle.set_label("\n".join([first + ":" * len(more), *textwrap.wrap("".join(more), 44)]))
+        free[0].legend(handles=handles, loc="center left", frameon=False, fontsize=9)
+    else:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    for axis in free[1:]:
+        axis.remove()
+
+
+def survival(axis, T, curves, of="orders", labels=None):
     """The share of networks that are not lost against the step, by its logarithm, for most are lost early.
 
-    curves: (lost [M], colour, keywords of the line)
+    curves: (lost [M], colour) of each, none drawn where M = 0; of: what the networks are, in words
+    labels: of the curves, for a legend that also says how many are lost
     """
-    for lost, colour, given in curves:
-        steps = np.sort(lost[lost >= 0])
-        x = np.concatenate([[1], steps + 1, [T]])  # a network lost in its first step is not there after one step
-        y = 1 - np.concatenate([[0], np.arange(1, len(steps) + 1), [len(steps)]]) / len(lost)
-        axis.plot(x, y, color=colour, drawstyle="steps-post", **given)
-    axis.set_ylabel("share of orders not lost")
+    colon = ":\n" if _style.get() == "paper" else ": "
+    at = np.geomspace(1, T, 61)  # where curves that lie on each other have their markers
+    several = sum(bool(len(lost)) for lost, _ in curves) > 1
+    for k, (lost, colour) in enumerate(curves):
+        if not len(lost):
+            continue
+        steps = np.sort(lost[lost >= 0]) + 1  # a network lost in its first step is not there after one step
+        left = 1 - np.arange(len(steps) + 1) / len(lost)
+        axis.plot(np.concatenate([[1], steps, [T]]), left[[*range(len(left)), -1]], color=colour,
+                  drawstyle="steps-post", linewidth=width(k, len(curves)),
+                  label=labels and f"{labels[k]}{colon}{len(steps)} of {len(lost)} lost")
+        if several:
+            axis.plot(at, left[np.searchsorted(steps, at, side="right")], color=colour, linestyle="none",
+                      **marks(k, len(curves), len(at)))
+    axis.set_ylabel(f"share of {of} not lost")
     axis.set_ylim(-0.02, 1.03)
     axis.set_xlabel("step")
     axis.set_xscale("log")
     axis.set_xlim(1, T)
     axis.grid(alpha=0.2)
+    if labels:
+        axis.legend(fontsize=8, loc="best", framealpha=0.8, edgecolor="none")

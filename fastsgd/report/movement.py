@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .figure import described
+from . import look
+from .figure import described, lost_of
 from .look import COLOURS, canvas, write
 
 
@@ -10,14 +11,15 @@ def draw(data, path):
     """Draw to `path`. data: nets, each with curve, start [h, 2], replay and orders (w [N, h, 2], mass [N, h]); teacher
     [m, 2]; measures; near (degrees)."""
     nets, teacher = data["nets"], data["teacher"]
-    figure, axes = canvas(2, len(nets), 3.9, 3.9)
+    across = len(nets) + 1
+    figure, axes = canvas(2, across, 3.9, 3.9)
     ends = np.concatenate([net["start"] for net in nets] + [_seen(*net[what]) for net in nets
                                                             for what in ("replay", "orders")])
     low, high = ends.min(axis=0), ends.max(axis=0)
     middle, reach = (low + high) / 2, 0.55 * (high - low).max()
     for k, (net, measure) in enumerate(zip(nets, data["measures"], strict=True)):
         curve, colour = net["curve"], COLOURS[k]
-        top, under = axes[k], axes[len(nets) + k]
+        top, under = axes[k], axes[across + k]
         for axis in (top, under):
             _teacher(axis, teacher, np.abs(middle).max() + reach)
         w, mass = (a[0] for a in net["replay"])
@@ -46,11 +48,13 @@ def draw(data, path):
             axis.ticklabel_format(useOffset=False)
             axis.label_outer()
         under.set_xlabel("first weight")
-    for axis in (axes[0], axes[len(nets)]):
+    for axis in (axes[0], axes[across]):
         axis.set_ylabel("second weight")
-    axes[0].legend(fontsize=7, frameon=False, loc="lower left", markerscale=0.6)
-    figure.suptitle("S8: rows of W1 at the start and at the end; dashed rays: the teacher's three directions",
-                    fontsize=10)
+    curves = [net["curve"] for net in nets]
+    look.survival(axes[-1], curves[0].steps[-1], lost_of(curves))
+    look.legend(figure, axes[len(nets):across], axes[0].get_legend_handles_labels()[0])
+    figure.suptitle("S8: rows of W1 at the start and at the end, above in the authors' order, below in the others that "
+                    "survive; dashed rays: the teacher's three directions", fontsize=10)
     write(figure, path)
 
 

@@ -19,10 +19,9 @@ def draw(parts, path):
             _surface(figure, axis, part, metric, f"{part['study'].system.name}: {label} in the plane")
         for axis, (metric, label) in zip(here[2:4], SURFACES, strict=True):
             _losses(axis, part["study"], metric, label)
-        look.survival(here[4], part["study"].system.steps, [
-            (curve.lost, _colour(curve.run.label), {"linewidth": 1.8}) for curve in part["study"].curves
-            if len(curve.lost)])
-        here[0].legend(loc="lower left", fontsize=7, framealpha=0.8)
+        look.survival(here[4], part["study"].system.steps,
+                      [(curve.lost, _colour(curve.run.label)) for curve in part["study"].curves])
+        here[4].legend(*here[2].get_legend_handles_labels(), loc="lower left", frameon=False, fontsize=8)
     figure.suptitle("S3: diagonal net in the plane through its start, the sparse solution and the flow's end. Lines: "
                     "the authors' order (SGD folded to |u|, |v|)\ndots: ends of the other orders that survive; star: "
                     "u = v = sqrt(beta*); right: median and 10 to 90 % over survivors, dashed the authors' order",
@@ -40,8 +39,7 @@ def _surface(figure, axis, part, metric, title):
     axis.plot(*part["ends"].T, ".", color=COLOURS[3], markersize=2, alpha=0.5)
     for label, way in part["paths"].items():
         colour = _colour(label)
-        axis.plot(*way.T, color=colour, linewidth=0.9,
-                  label=next(_named(c.run) for c in part["study"].curves if c.run.label == label))
+        axis.plot(*way.T, color=colour, linewidth=0.9)
         axis.plot(*way[-1], "o", color=colour, markersize=4, markeredgecolor="white", markeredgewidth=0.6)
     axis.plot(*part["sparse"], "*", color="white", markersize=11, markeredgecolor="black", markeredgewidth=0.7)
     axis.set_xlim(grid[0], grid[-1])
@@ -56,7 +54,7 @@ def _colour(label):
 
 
 def _named(run):
-    return "gradient flow" if run.label == "flow" else described(run)
+    return "gradient flow" if run.label == "flow" else described(run, both=True)
 
 
 def _losses(axis, study, metric, label):
@@ -69,4 +67,3 @@ def _losses(axis, study, metric, label):
                   **style(curve))
     axis.set_ylabel(label)
     steps_axis(axis, study.system.steps, True)
-    axis.legend(frameon=False, fontsize=7)

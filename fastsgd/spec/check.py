@@ -25,15 +25,24 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
     """
     array = value if type(value) is np.ndarray else _taken(value, field)
     if array.size and array.dtype.kind not in kinds:  # an empty list has no kind; its size is the caller's to refuse
-        wanted = "integers" if kinds == "iu" else "real numbers"
-        raise SpecError(f"{field}: holds {array.dtype}, expected {wanted}")
+        wanted = {"iu": "integers", "f": "float32 or float64"}.get(kinds, "real numbers")
+        holds = (f"{what_is(value)} given" if array.dtype.kind == "O" and not array.ndim else "holds text"
+                 if array.dtype.kind in "US" else f"holds {array.dtype}")
+        convert = "; convert it, e.g. with .astype(int)" if array.dtype.kind == "b" else ""
+        raise SpecError(f"{field}: {holds}, expected {wanted}{convert}")
     if array.nbytes > SURELY and array.nbytes > memory():  # a view may repeat few numbers without end
         raise SpecError(f"{field}: has shape {array.shape}, {array.nbytes / 2**30:.4g} GiB, more than this machine has "
                         "left")
     legal = (ndim,) if isinstance(ndim, int) else ndim
     if legal is not None and array.ndim not in legal:
-        raise SpecError(f"{field}: has shape {array.shape}, expected {' or '.join(map(str, legal))} axes")
+        raise SpecError(f"{field}: has shape {array.shape}, expected {axes_of(legal)}")
     return array
+
+
+def axes_of(legal):
+    """Numbers of axes in words: "2 axes", "1, 2 or 3 axes"."""
+    *most, last = legal
+    return f"{', '.join(map(str, most))}{' or ' * bool(most)}{last} ax{'es' if most or last != 1 else 'is'}"
 
 
 def _taken(value, field):
@@ -59,6 +68,13 @@ def shown(value, text=repr):
     return out if len(out) <= 200 else f"{out[:200]}..."
 
 
+def what_is(value):
+    """What a value is, for messages: its class by name, or that it is a class itself, which an instance was to be."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return "None" if value is None else type(value).__name__
+
+
 def as_float(array, field):
     """A copy of `array` in float64, or in float32 if it is that; the plan judges the dtype that was given."""
     if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
@@ -76,7 +92,9 @@ def finite(array, field):
     if not all_finite(array):
         bad = np.argwhere(~np.isfinite(array))
         where = tuple(int(k) for k in bad[0])
-        raise SpecError(f"{field}: entry {where if where else ''} is {array[where]}, expected finite numbers "
+        if not where:
+            raise SpecError(f"{field}: is {array[where]}, expected a finite number")
+        raise SpecError(f"{field}: entry {where} is {array[where]}, expected finite numbers "
                         f"({len(bad)} of {array.size} are not)")
     return array
 
@@ -103,7 +121,8 @@ def per_network(value, field, low=None, low_open=False, high=None, extra_axes=0)
     above = high is not None and np.any(array > high)
     if below or above:
         left = "-inf" if low is None else f"{low}"
-        wanted = f"{'(' if low_open else '['}{left}, {'inf' if high is None else high}]"
+        right = "inf)" if high is None else "1)" if high == BELOW_ONE else f"{high}]"
+        wanted = f"{'(' if low_open or low is None else '['}{left}, {right}"
         given = array.min() if below else array.max()
         raise SpecError(f"{field}: {given} is outside {wanted}")
     if array.size == 0:
@@ -168,7 +187,7 @@ def whole(value, field, low=0, high=None, floats=False):
 def real(value, field, low=None, low_open=False, high=None):
     """One real number in [low, high] ((low when low_open) as a float; booleans and NaN are refused with SpecError."""
     legal = ("a number" + ("" if low is None else f" {'>' if low_open else '>='} {low:g}")
-             + ("" if high is None else f" and <= {high:g}"))
+             + ("" if high is None else " and < 1" if high == BELOW_ONE else f" and <= {high:g}"))
     if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Real) or (
             isinstance(value, numbers.Rational) and abs(value) >= 2**1023):
         raise SpecError(f"{field}: {shown(value)} given, expected {legal}")

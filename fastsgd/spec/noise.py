@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import SpecError
-from .check import as_array, one_of, per_network
+from .check import as_array, one_of, per_network, what_is
 from .draws import NOISES
 from .record import Record
 from .schedule import Constant, Schedule, StepTable
@@ -87,5 +87,5 @@ def noise(value, field, kind):
     if value is None or isinstance(value, kind):
         return value
     if isinstance(value, (LabelNoise, GradientNoise)):
-        raise SpecError(f"{field}: {type(value).__name__} given, expected {kind.__name__}")
+        raise SpecError(f"{field}: {what_is(value)} given, expected {kind.__name__}")
     return kind(value)

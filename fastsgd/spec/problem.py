@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from . import draws
-from .check import as_array, as_float, finite, frozen, one_of, other_dtype, per_network, whole
+from .check import as_array, as_float, finite, frozen, one_of, other_dtype, per_network, what_is, whole
 from .record import Record, like
 
 INPUTS = ("gaussian", "sparse")  # that kernels make
@@ -203,11 +203,11 @@ def teacher_weights(data: Any) -> dict[str, np.ndarray]:
     """The checked weights of the teacher of `data`, {name: array} or {name: [N, ...]} with the same N in all."""
     teacher, given = data.teacher, data.weights
     if not all(hasattr(teacher, name) for name in ("flatten", "forward", "outputs", "d")):
-        raise SpecError(f"data.teacher: {type(teacher).__name__} given, expected a model from fs.models")
+        raise SpecError(f"data.teacher: {what_is(teacher)} given, expected a model from fs.models")
     if teacher.d != data.d:
         raise SpecError(f"data.teacher: has d={teacher.d} inputs, the data have d={data.d}")
     if not isinstance(given, dict):
-        raise SpecError(f"data.weights: {type(given).__name__} given, expected a dict of named arrays")
+        raise SpecError(f"data.weights: {what_is(given)} given, expected a dict of named arrays")
     weights = {str(k): finite(as_array(a, f"data.weights.{k}"), f"data.weights.{k}") for k, a in given.items()}
     for k, a in weights.items():
         _exact(a, f"data.weights.{k}")
@@ -375,7 +375,7 @@ class Stream(Data):
         put(self, "d", whole(self.d, "data.d", 1))
         put(self, "outputs", whole(self.outputs, "data.outputs", 1))
         if not callable(self.function):
-            raise SpecError(f"data.function: {type(self.function).__name__} given, expected a function of "
+            raise SpecError(f"data.function: {what_is(self.function)} given, expected a function of "
                             "(ids, t0, t1, batch)")
         _test_set(self)
 

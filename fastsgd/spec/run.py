@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, dtype_name, finite, frozen, one_of, shown, whole
+from .check import as_array, dtype_name, finite, frozen, one_of, shown, what_is, whole
 from .loss import Loss, Squared
 from .metric import Custom, Metric
 from .order import Common, PerNetwork, Replay, Reshuffle
@@ -76,9 +76,9 @@ class Run(Record):
 
     def __post_init__(self):
         put = object.__setattr__
-        self._need("model", "d", "shapes", "forward", what="a model family from fs.models")
+        self._need("model", "d", "shapes", "forward", what="a model from fs.models, e.g. ReLU2(d=3, width=10)")
         if not isinstance(self.data, (Dataset, Fresh, Population, Stream)):
-            raise SpecError(f"data: {type(self.data).__name__} given, expected fs.Dataset(X, y), "
+            raise SpecError(f"data: {what_is(self.data)} given, expected fs.Dataset(X, y), "
                             "fs.data.Fresh(...), Population(...) or Stream(...)")
         self._need("rule", "batch", what="an update rule from fs.rules")
         put(self, "steps", whole(self.steps, "steps", 1, 2**34, floats=True))
@@ -90,17 +90,17 @@ class Run(Record):
         if self.order is None:
             put(self, "order", PerNetwork())
         elif not isinstance(self.order, (PerNetwork, Common, Reshuffle, Replay)):
-            raise SpecError(f"order: {type(self.order).__name__} given, expected fs.orders.PerNetwork(), Common(), "
+            raise SpecError(f"order: {what_is(self.order)} given, expected fs.orders.PerNetwork(), Common(), "
                             "Reshuffle() or Replay(indices)")
         if self.save is None:
             put(self, "save", SaveAt(linear=1))  # the last step, whatever T becomes in `replace`
         elif not isinstance(self.save, SaveAt):
-            raise SpecError(f"save: {type(self.save).__name__} given, expected fs.SaveAt(...)")
+            raise SpecError(f"save: {what_is(self.save)} given, expected fs.SaveAt(...)")
         put(self, "metrics", _metrics(self.metrics))
         if self.loss is None:
             put(self, "loss", Squared())
         elif not isinstance(self.loss, Loss):
-            raise SpecError(f"loss: {type(self.loss).__name__} given, expected a loss from fs.losses, e.g. Squared()")
+            raise SpecError(f"loss: {what_is(self.loss)} given, expected a loss from fs.losses, e.g. Squared()")
         put(self, "dtype", dtype_name(self.dtype, "dtype", DTYPES))
         one_of(self.backend, "backend", BACKENDS)
         if self.device is not None:
@@ -115,8 +115,7 @@ class Run(Record):
     def _need(self, name, *attributes, what):
         value = getattr(self, name)
         if isinstance(value, type) or not all(hasattr(value, a) for a in attributes):
-            given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-            raise SpecError(f"{name}: {given} given, expected {what}")
+            raise SpecError(f"{name}: {what_is(value)} given, expected {what}")
 
     def replace(self, **changes: Any) -> "Run":
         """A copy of this run with some fields changed."""
@@ -145,7 +144,7 @@ def schedule_of(value):
 def initial(init):
     """Starting weights {name: array}, finite and owned by nobody else."""
     if not isinstance(init, dict) or not init:
-        raise SpecError(f"init: {type(init).__name__} given, expected a dict of named arrays")
+        raise SpecError(f"init: {what_is(init)} given, expected a dict of named arrays")
     arrays = {str(name): finite(as_array(a, f"init.{name}"), f"init.{name}") for name, a in init.items()}
     return {name: frozen(a) for name, a in arrays.items()}
 

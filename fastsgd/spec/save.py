@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, flag, frozen, one_of, real, whole
+from .check import as_array, flag, frozen, one_of, real, what_is, whole
 from .record import Record
 
 MOST = 2**24  # saved steps that a rule may ask for
@@ -68,7 +68,7 @@ class SaveAt(Record):
         flag(self.params, "save.params")
         one_of(self.of, "save.of", ("weights", "average"))
         if not (self.floor is None or isinstance(self.floor, Floor)):
-            raise SpecError(f"save.floor: {type(self.floor).__name__} given, expected fs.Floor(steps, step_size)")
+            raise SpecError(f"save.floor: {what_is(self.floor)} given, expected fs.Floor(steps, step_size)")
 
     def resolve(self, T: int) -> np.ndarray:
         """The saved steps [S], sorted, each once. Raises SpecError if a step lies beyond T."""

@@ -16,7 +16,7 @@ from .. import losses
 from ..errors import SpecError
 from ..lowering.own import bound
 from ..spec import codec, draws
-from ..spec.check import one_of, real, shown, whole
+from ..spec.check import one_of, real, shown, what_is, whole
 from ..spec.metric import Custom
 from ..spec.planned import Tuning
 from ..spec.record import Record
@@ -144,7 +144,7 @@ class Sweep(Record):
     def __post_init__(self):
         put_ = object.__setattr__
         if not isinstance(self.base, Run):
-            raise SpecError(f"sweep.base: {type(self.base).__name__} given, expected fs.Run(...)")
+            raise SpecError(f"sweep.base: {what_is(self.base)} given, expected fs.Run(...)")
         if self.base.networks == 1:
             put_(self, "base", self.base.replace(networks=None))
         wide = [*several(self.base), *["ids"] * (self.base.ids is not None)]
@@ -164,12 +164,12 @@ class Sweep(Record):
         put_(self, "zip", _traced(_table(self.zip, "zip", True), self.base, True))
         put_(self, "cases", _traced(_cases(self.cases), self.base, True))
         if not (self.random is None or isinstance(self.random, Random)):
-            raise SpecError(f"sweep.random: {type(self.random).__name__} given, expected fs.sweep.Random(fields, "
+            raise SpecError(f"sweep.random: {what_is(self.random)} given, expected fs.sweep.Random(fields, "
                             "points)")
         put_(self, "replicas", whole(self.replicas, "sweep.replicas", 1, 2**32))
         put_(self, "keep", Keep() if self.keep is None else self.keep)
         if not isinstance(self.keep, Keep):
-            raise SpecError(f"sweep.keep: {type(self.keep).__name__} given, expected fs.Keep(...)")
+            raise SpecError(f"sweep.keep: {what_is(self.keep)} given, expected fs.Keep(...)")
         if self.reduce is not None:
             made = tuple(self.reduce) if isinstance(self.reduce, (tuple, list)) else (self.reduce,)
             if not all(isinstance(r, Reduction) for r in made) or len({r.name for r in made}) < len(made):

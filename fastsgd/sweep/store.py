@@ -18,7 +18,7 @@ from ..errors import SpecError
 from ..plan import one as make_plan
 from ..result import Result
 from ..spec import codec
-from ..spec.check import whole
+from ..spec.check import what_is, whole
 from ..spec.planned import Tuning
 from ..spec.record import Record, described
 from . import layout, reduce, shards
@@ -229,7 +229,7 @@ def create(path: str | Path, sweep: Sweep, size: int | None = None, classes: Seq
     Raises SpecError where `path` holds anything else.
     """
     if not isinstance(sweep, Sweep):
-        raise SpecError(f"sweep: {type(sweep).__name__} given, expected fs.Sweep(...)")
+        raise SpecError(f"sweep: {what_is(sweep)} given, expected fs.Sweep(...)")
     shards.needed()
     codec.require_readable(sweep, classes)
     path = Path(path)

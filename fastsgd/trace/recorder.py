@@ -6,6 +6,7 @@ Tensors on torch's "meta" device have a shape and a dtype but no numbers. A bran
 
 import linecache
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ def _recorder_class():
 
         @classmethod
         def _should_skip_dynamo(cls):
-            """Whether torch keeps its compiler away from us, for which it would import it, which takes seconds."""
+            """No: to skip its compiler here torch would import it, which takes three seconds."""
             return False
 
         def put(self, tensor, made):
@@ -161,8 +162,7 @@ def _recorder_class():
                 refuse(f"torch.{name}", "it asks for a precision; kernels compute in the run's dtype")
             rule, chosen = RULES.get(name), picks(self, name, args)
             with _quiet():
-                out = tree_map(_empty, func(*tree_map(_zeros, args), **tree_map(_zeros, kwargs))) if (
-                    rule or chosen or moved(name)) else None
+                out = self.shaped(func, args, kwargs) if rule or chosen or moved(name) else None
             if chosen:
                 made = chosen(self, args, out)
             elif moved(name):
@@ -178,6 +178,28 @@ def _recorder_class():
                     if self.watch:
                         self.watch(f"torch.{name.removeprefix('_')}", one)
             return out
+
+        def shaped(self, func, args, kwargs):
+            """What an operator makes of its arguments, without numbers: it is given zeros, and constants as they are.
+
+            torch's own way on the device "meta" is written in Python, and imports the compiler at its first use.
+            """
+            def numbers(a):
+                if not isinstance(a, torch.Tensor) or a.device.type != "meta":
+                    return a
+                if self.nodes[id(a)].op == "const":
+                    return torch.tensor(self.nodes[id(a)].attr).to(a.dtype)
+                length = sum(stride * (n - 1) for n, stride in zip(a.shape, a.stride(), strict=True)) + 1
+                return torch.zeros(max(length, 0), dtype=a.dtype).as_strided(a.shape, a.stride())
+
+            def empty(a):
+                return torch.empty_strided(a.shape, a.stride(), dtype=a.dtype, device="meta")
+
+            given = tree_map(numbers, (args, kwargs))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they are of how numbers would be computed
+                out = func(*given[0], **given[1])
+            return tree_map(lambda a: empty(a) if isinstance(a, torch.Tensor) else a, out)
 
         def made_beside(self, func, args, kwargs):
             """The result of an operator that no argument enters: it is computed, and is a constant of the graph."""
@@ -211,26 +233,6 @@ NEVER = {"native_batch_norm": "batch norm couples samples and keeps running stat
          "_native_batch_norm_legit": "batch norm couples samples and keeps running statistics",
          "_native_batch_norm_legit_no_training": "batch norm keeps running statistics",
          "cudnn_batch_norm": "batch norm couples samples and keeps running statistics"}
-
-
-def _zeros(value):
-    """A tensor without numbers as zeros: torch's shapes of such tensors are Python, which takes seconds to import."""
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.device.type != "meta":
-        return value.cpu()
-    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype).zero_()
-
-
-def _empty(value):
-    """A tensor without its numbers."""
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        return value
-    return torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="meta")
 
 
 def _quiet():

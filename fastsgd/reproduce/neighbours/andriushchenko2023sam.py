@@ -7,7 +7,7 @@ from ...spec.problem import Dataset
 from ...spec.save import SaveAt
 from ...train import train
 from ..record import Reproduction, Verdict
-from .page import COLOURS, band, columns, draw_band, number, sheet
+from .page import COLOURS, FEW, band, columns, draw_band, number, sheet
 
 NAME = "andriushchenko2023sam"
 TITLE = "SAM leads to low-rank features (Andriushchenko et al. 2023, arXiv 2305.16292)"
@@ -98,14 +98,14 @@ def _verdicts(found):
 
 def _draw(found, sets, each, path):
     lost = {activation: int(np.isnan(one["train"]).sum()) for activation, one in found.items()}
-    note = (f"median and 10 to 90 % over {sets} data sets x {each} starts and orders; dashed: published, abs, one run; "
-            "lost: " + ", ".join(f"{count} {activation}" for activation, count in lost.items())
+    note = (f"median and 10 to 90 % over {sets} data sets x {each} starts and orders; {FEW}; dashed: published, abs, "
+            "one run; lost: " + ", ".join(f"{count} {activation}" for activation, count in lost.items())
             + f" of {sets * each * len(RHOS)} each")
     panels = {"rank": "feature rank (99.99 %)", "distinct": "distinct units of 100", "test": "test loss"}
     with sheet(path, len(panels), TITLE, note) as axes:
         for axis, (name, label) in zip(axes, panels.items(), strict=True):
             for (activation, one), colour in zip(found.items(), COLOURS, strict=False):
-                draw_band(axis, RHOS, one[name].T, colour, activation, marker="o", markersize=3)
+                draw_band(axis, RHOS, one[name].T, colour, label=activation, marker="o", markersize=3)
             axis.plot(RHOS[:len(REFERENCE[name])], REFERENCE[name], "k--", linewidth=1, label="abs, published")
             axis.set(xlabel="radius rho of SAM", ylabel=label)
         axes[2].set_yscale("log")

@@ -7,7 +7,7 @@ from ...spec.problem import Dataset
 from ...spec.save import SaveAt
 from ...train import train
 from ..record import Reproduction, Verdict
-from .page import COLOURS, band, columns, draw_band, sheet
+from .page import COLOURS, FEW, band, columns, draw_band, sheet
 
 NAME = "cohen2021"
 TITLE = "Gradient descent at the edge of stability (Cohen et al. 2021, arXiv 2103.00065)"
@@ -35,7 +35,8 @@ def make(replicas=None, seed=0, progress=None, quick=False):
     shape = (len(ETAS), starts, len(result.steps))
     loss, sharpness = (result.numpy(name).reshape(shape) for name in ("train_loss", "sharpness"))
     pairs, late = (np.searchsorted(result.steps, part) for part in (at, even[even > TAIL * steps]))
-    found = {"steps": result.steps, "loss": loss, "sharpness": sharpness, "lost": (~result.survived).reshape(shape[:2]),
+    found = {"steps": result.steps, "loss": loss, "sharpness": sharpness, "gone": result.lost.reshape(shape[:2]),
+             "lost": (~result.survived).reshape(shape[:2]),
              "end": sharpness[:, :, late].mean(axis=2), "start": sharpness[:, :, 0], "top": sharpness.max(axis=2),
              "rises": (loss[:, :, pairs + 1] > loss[:, :, pairs]).mean(axis=2)}
     return Reproduction(NAME, TITLE, _table(found, steps), _verdicts(found), {"gd": result},
@@ -80,19 +81,20 @@ def _verdicts(found):
 
 def _draw(found, path):
     starts = found["loss"].shape[1]
-    lost = int(found["lost"].sum())
-    note = (f"median and 10 to 90 % over {starts} starts, the same for every step size; dashed: 2 / eta; "
-            f"{lost} of {found['lost'].size} runs lost and left out")
-    with sheet(path, 3, TITLE, note) as axes:
+    note = (f"median and 10 to 90 % over those of {starts} starts, the same for every step size, that are not lost; "
+            f"{FEW}; dashed: 2 / eta")
+    survive = {"T": found["steps"][-1], "curves": list(zip(found["gone"], COLOURS, strict=False)), "of": "runs",
+               "labels": [f"step size {eta:g}" for eta in ETAS]}
+    with sheet(path, 3, TITLE, note, (4.1, 4.2), survive) as axes:
         axes[2].set_yscale("log")
         for k, (eta, colour) in enumerate(zip(ETAS, COLOURS, strict=False)):
-            alive, label = ~found["lost"][k], f"eta {eta:g}"
-            draw_band(axes[0], found["steps"], found["sharpness"][k, alive], colour, label)
+            sharpness, loss = (np.where(found["lost"][k, :, None], np.nan, found[name][k])
+                               for name in ("sharpness", "loss"))
+            draw_band(axes[0], found["steps"], sharpness, colour)
             axes[0].axhline(2 / eta, color=colour, linestyle="--", linewidth=0.8)
-            draw_band(axes[1], found["steps"], eta * found["sharpness"][k, alive] / 2, colour, label)
-            draw_band(axes[2], found["steps"], np.maximum(found["loss"][k, alive], LEAST), colour, label)
+            draw_band(axes[1], found["steps"], eta * sharpness / 2, colour)
+            draw_band(axes[2], found["steps"], np.maximum(loss, LEAST), colour)
         axes[1].axhline(1, color="black", linestyle="--", linewidth=0.8)
         labels = "sharpness", "sharpness / (2 / eta)", f"training loss (above {LEAST:g})"
         for axis, label in zip(axes, labels, strict=True):
             axis.set(xlabel="step", ylabel=label, xscale="log", xlim=(1, found["steps"][-1]))
-            axis.legend(frameon=False, fontsize=8, loc="best" if axis is axes[2] else (0.05, 0.55))

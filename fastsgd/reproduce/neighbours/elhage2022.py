@@ -106,4 +106,5 @@ def _draw(found, path):
                      title=f"density {density:g}\n{one['count'].mean():.1f} represented (mean of {len(one['count'])})")
             axis.title.set_fontsize(9)
         axes[0].set_ylabel("hidden unit 2")
-        axes[-1].legend(frameon=False, fontsize=8, title="importance", loc="upper left", bbox_to_anchor=(1.02, 1))
+        axes[-1].legend(frameon=False, fontsize=8, title="importance", title_fontsize=8, loc="upper left",
+                        bbox_to_anchor=(1.02, 1))

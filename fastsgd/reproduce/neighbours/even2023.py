@@ -6,7 +6,7 @@ from ... import metrics, models, rules
 from ...spec.problem import Dataset
 from ...train import train
 from ..record import Reproduction, Verdict
-from .page import COLOURS, band, columns, draw_band, sheet
+from .page import COLOURS, FEW, FEWEST, band, columns, draw_band, sheet
 
 NAME = "even2023"
 TITLE = "(S)GD over diagonal linear networks: step sizes (Even et al. 2023, arXiv 2302.08982)"
@@ -42,7 +42,7 @@ def make(replicas=None, seed=0, progress=None, quick=False):
                                 for name, a in result.records.items()})
     found = {rule: _summary(part, etas) for rule, part in parts.items()}
     return Reproduction(NAME, TITLE, _table(found, etas, orders, steps), _verdicts(found), results,
-                        lambda path: _draw(found, etas, orders, steps, path))
+                        lambda path: _draw(found, _lost(results, etas), etas, orders, steps, path))
 
 
 def _summary(parts, etas):
@@ -57,6 +57,17 @@ def _summary(parts, etas):
                for where in (slice(0, SUPPORT), slice(SUPPORT, None)))
     return {"distance": np.where(converged, distance, np.nan), "converged": converged.mean(axis=(1, 2)),
             "lost": np.isnan(loss).mean(axis=(1, 2)), "on": on, "off": off, "last": last, "largest": etas[last]}
+
+
+def _lost(results, etas):
+    """{"GD, step size 3": lost [M]}: of each rule, the smallest and the largest step size at which runs are lost."""
+    out = {}
+    for rule in ("gd", "sgd"):
+        lost = np.concatenate([result.lost.reshape(len(etas), -1) for name, result in results.items()
+                               if name.startswith(f"{rule}_")], axis=1)
+        some = np.flatnonzero((lost >= 0).any(axis=1))
+        out |= {f"{rule.upper()}, step size {etas[k]:.3g}": lost[k] for k in some[[0, -1]]} if len(some) else {}
+    return out
 
 
 def _at(found, name, steps):
@@ -107,22 +118,25 @@ def _verdicts(found):
                 f"median gain on the support over that off it: {ratio['gd']:.3g} (GD), {ratio['sgd']:.3g} (SGD)"))
 
 
-def _draw(found, etas, orders, steps, path):
+def _draw(found, gone, etas, orders, steps, path):
     note = (f"median and 10 to 90 % over {len(found['gd']['last'])} data sets (SGD: and {orders} orders) of the runs "
-            f"that converged in {steps} steps; dotted: median largest converging step")
-    with sheet(path, 3, TITLE, note) as axes:
+            f"that converged in {steps} steps; {FEW}; dotted upright: median largest converging step")
+    survive = {"T": steps, "curves": list(zip(gone.values(), COLOURS[2:], strict=False)), "of": "runs",
+               "labels": list(gone)}
+    with sheet(path, 3, TITLE, note, (4.1, 4.2), survive) as axes:
         for (rule, one), colour in zip(found.items(), COLOURS, strict=False):
             label = rule.upper()
             axes[0].plot(etas, one["converged"], "o-", color=colour, markersize=3, label=f"{label}: converged")
             axes[0].plot(etas, one["lost"], "x:", color=colour, markersize=4, label=f"{label}: lost (not finite)")
-            draw_band(axes[1], etas, one["distance"].reshape(len(etas), -1).T, colour, label, marker="o", markersize=3)
+            draw_band(axes[1], etas, one["distance"].reshape(len(etas), -1).T, colour, label=label, marker="o",
+                      markersize=3)
             for name, style in (("on", "-"), ("off", "--")):
-                axes[2].plot(etas, band(one[name].reshape(len(etas), -1), axis=1)[1], style, color=colour,
+                axes[2].plot(etas, band(one[name].reshape(len(etas), -1), 1, FEWEST)[1], style, color=colour,
                              label=f"{label}, {name} the support")
             for axis in axes:
                 axis.axvline(np.median(one["largest"]), color=colour, linestyle=":", linewidth=1)
         axes[2].set_yscale("log")
-        for axis, label in zip(axes, ("share of runs", "distance to the sparse solution ||u v - beta*||",
+        for axis, label in zip(axes, ("share of runs", "distance ||u v - beta*||",
                                       "gain of a coordinate (median)"), strict=True):
             axis.set(xscale="log", xlabel="step size", ylabel=label)
             axis.legend(frameon=False, fontsize=8)

@@ -4,13 +4,14 @@ import numpy as np
 
 from ... import metrics, models, rules
 from ...losses import Squared
+from ...report.figure import steps_axis
 from ...spec.noise import GradientNoise, LabelNoise
 from ...spec.problem import Dataset
 from ...spec.save import SaveAt
 from ...spec.schedule import StepSize
 from ...train import train
 from ..record import Reproduction, Verdict
-from .page import COLOURS, band, columns, draw_band, number, sheet
+from .page import COLOURS, FEW, band, columns, draw_band, number, sheet
 
 NAME = "haochen2021"
 TITLE = "Shape matters: the noise that finds a sparse solution (HaoChen et al. 2021, arXiv 2006.08680)"
@@ -42,24 +43,29 @@ def make(replicas=None, seed=0, progress=None, quick=False):
                for name, (rule, N) in settings.items()}
     found = _curves(results, each)
     return Reproduction(NAME, TITLE, _table(found, steps, decays), _verdicts(found), results,
-                        lambda path: _draw(found, results["label"].steps, path))
+                        lambda path: _draw(found, _named(each, {name: result.lost for name, result in results.items()}),
+                                           results["label"].steps, path))
+
+
+def _named(each, arrays):
+    """{setting: [M, ...]} of {name of a result: array [N, ...]}."""
+    out = {}
+    for name, a in arrays.items():
+        if name == "spherical":
+            out["GD"] = a[:1]
+            for k, sigma in enumerate(SIGMAS):
+                out[f"Gaussian noise, deviation {sigma:g}"] = a[1 + k * each:1 + (k + 1) * each]
+        else:
+            out[{"label": "label noise, one sample a step", "minibatch": "minibatch noise alone (SGD)",
+                 "label_full": "label noise on a full step"}[name]] = a
+    return out
 
 
 def _curves(results, each):
     """{setting: (squared distance [M, S], training loss [M, S])}."""
-    out = {}
-    for name, result in results.items():
-        pair = result.numpy("distance_to_teacher") ** 2, result.numpy("train_loss")
-        if name == "spherical":
-            out["GD"] = tuple(a[:1] for a in pair)
-            for k, sigma in enumerate(SIGMAS):
-                part = slice(1 + k * each, 1 + (k + 1) * each)
-                out[f"Gaussian noise {sigma:g}"] = tuple(a[part] for a in pair)
-        else:
-            label = {"label": "label noise, one sample a step", "minibatch": "minibatch noise alone (SGD)",
-                     "label_full": "label noise on a full step"}[name]
-            out[label] = pair
-    return out
+    far, loss = (_named(each, {name: result.numpy(of) for name, result in results.items()})
+                 for of in ("distance_to_teacher", "train_loss"))
+    return {name: (far[name] ** 2, loss[name]) for name in far}
 
 
 def _table(found, steps, decays):
@@ -90,16 +96,15 @@ def _verdicts(found):
                 f"{number(np.nanmin(minibatch))} to {number(np.nanmax(minibatch))}, GD {number(end['GD'][0])}"))
 
 
-def _draw(found, steps, path):
-    note = "median and 10 to 90 % over noises; the step size is divided by 10 twice"
-    with sheet(path, 2, TITLE, note) as axes:
+def _draw(found, gone, steps, path):
+    note = f"median and 10 to 90 % over noises; {FEW}; dashed: GD, one run; the step size is divided by 10 twice"
+    survive = {"T": steps[-1], "curves": list(zip(gone.values(), COLOURS, strict=False)), "of": "runs",
+               "labels": list(gone)}
+    with sheet(path, 2, TITLE, note, survive=survive) as axes:
         for (name, pair), colour in zip(found.items(), COLOURS, strict=False):
-            lost = int(np.isnan(pair[0][:, -1]).sum())
-            label = name + (f" ({lost} of {len(pair[0])} lost)" if lost else "")
             for axis, values in zip(axes, pair, strict=True):
-                draw_band(axis, steps, np.where(values > 1e-16, values, np.nan), colour, label,
+                draw_band(axis, steps, np.where(values > 1e-16, values, np.nan), colour,
                           **({"linestyle": "--", "zorder": 5} if name == "GD" else {}))
         for axis, label in zip(axes, ("||v^2 - beta*||^2", "training loss"), strict=True):
-            axis.set(yscale="log", xlabel="step", ylabel=label)
-            axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
-        axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+            axis.set_ylabel(label)
+            steps_axis(axis, steps[-1], True)

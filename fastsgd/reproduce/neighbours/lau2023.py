@@ -131,14 +131,15 @@ def _verdicts(found):
 
 
 def _draw(heat, found, path):
-    note = "points: mean over chains, two standard errors; lines: exact integrals; in the legend the coefficient"
+    note = ("points: mean over chains, two standard errors, set apart a little; lines: exact integrals; "
+            f"{sum(one['lost'] for one in found.values())} chains lost")
     with sheet(path, 2, TITLE, note) as axes:
-        for colour, (name, one) in zip(COLOURS, found.items(), strict=False):
+        for k, (colour, (name, one)) in enumerate(zip(COLOURS, found.items(), strict=False)):
             axis, limit = axes[int(one["limit"] == 0.5)], one["limit"]
             axis.plot(heat, one["exact"] / limit, color=colour, linewidth=1.2)
-            axis.errorbar(heat, one["mean"] / limit, 2 * one["error"] / limit, fmt="o", color=colour, markersize=4,
-                          label=f"{name}: {limit:.3g}")
+            axis.errorbar(heat * 1.06 ** (k % 3 - 1), one["mean"] / limit, 2 * one["error"] / limit, fmt="o",
+                          color=colour, markersize=4, label=f"{name}: {limit:.3g}")
             axis.axhline(1, color="black", linestyle=":", linewidth=0.8)
         for axis in axes:
             axis.set(xscale="log", xlabel="n beta", ylabel="n beta (E L - L(w*)) over its limit")
-            axis.legend(frameon=False, fontsize=8)
+            axis.legend(frameon=False, fontsize=8, title="model: its limit", title_fontsize=8, loc="best")

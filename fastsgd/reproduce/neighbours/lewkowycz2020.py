@@ -33,7 +33,8 @@ def make(replicas=None, seed=0, progress=None, quick=False):
         f = np.sqrt(2 * result.numpy("train_loss"))
         K = result.numpy("ntk_eigenvalue")
         found[m] = {"c": c, "loss": result.numpy("train_loss"), "eta": result.base, "kernel": K, "steps": result.steps,
-                    "lost": ~result.survived, "gap": recursion(f[:, 0], K[:, 0], c < 4 - FLAT, result, m)}
+                    "gone": result.lost, "lost": ~result.survived,
+                    "gap": recursion(f[:, 0], K[:, 0], c < 4 - FLAT, result, m)}
     return Reproduction(NAME, TITLE, _table(found), _verdicts(found), results, lambda path: _draw(found, path))
 
 
@@ -111,8 +112,12 @@ def _verdicts(found):
 def _draw(found, path):
     m, one = list(found.items())[-1]
     shown = [int(np.argmin(np.abs(one["c"] - c))) for c in (1.0, 1.9, 2.4, 3.0, 3.6, 4.4)]
-    note = f"left, middle: width {m}, one start each; right: every run; dotted: the boundaries 2 and 4"
-    with sheet(path, 3, TITLE, note) as axes:
+    note = (f"left two: width {m}, one start each; third: every run; right: all runs of a phase, of width {m}; "
+            "dotted: the boundaries 2 and 4")
+    survive = {"T": STEPS, "of": "runs", "labels": [*phases(one)],
+               "curves": list(zip([one["gone"][phase] for phase in phases(one).values()],
+                                  (COLOURS[0], COLOURS[3], COLOURS[5]), strict=True))}
+    with sheet(path, 3, TITLE, note, (4.1, 4.2), survive) as axes:
         for k, colour in zip(shown, COLOURS, strict=False):
             label = f"{one['c'][k]:.2g}" + (" (lost)" if one["lost"][k] else "")
             loss = np.where(one["loss"][k] > 1e-12, one["loss"][k], np.nan)

@@ -7,7 +7,7 @@ from ...data import Fresh
 from ...spec.save import SaveAt
 from ...train import train
 from ..record import Reproduction, Verdict
-from .page import COLOURS, columns, draw_band, number, sheet
+from .page import COLOURS, FEW, columns, draw_band, number, sheet
 
 NAME = "saad1995"
 TITLE = "Online learning in soft committee machines (Saad and Solla 1995, Phys. Rev. E 52, 4225)"
@@ -171,12 +171,12 @@ def _verdicts(found):
 def _draw(found, path):
     orders, time = found["generalisation_error"].shape[1], found["time"]
     note = (f"d = {found['d']}; median and 10 to 90 % over {orders} sample orders, {found['lost']} runs lost; "
-            "dashed: equations of the limit d -> infinity")
+            f"{FEW}; left, dashed: equations of the limit d -> infinity")
     shown = len(found["etas"]) // 2
     with sheet(path, 2, TITLE, note) as axes:
         for k, (eta, colour) in enumerate(zip(found["etas"], COLOURS, strict=False)):
             error = found["generalisation_error"][k]
-            draw_band(axes[0], time, np.maximum(error, FLOOR), colour, f"eta {eta:g}")
+            draw_band(axes[0], time, np.maximum(error, FLOOR), colour, label=f"learning rate eta = {eta:g}")
             limit = found["limit"][k]
             axes[0].plot(time, np.maximum(limit, FLOOR), "--", color=colour, linewidth=1)
         for i in range(UNITS):
@@ -184,6 +184,6 @@ def _draw(found, path):
                 axes[1].plot(time, found["teacher_overlaps"][shown, 0, :, i, n], "--" if i else "-", color=COLOURS[n],
                              label=f"unit {i + 1}, teacher unit {n + 1}")
         axes[0].set(yscale="log", xlabel="alpha = t / d", ylabel=f"generalisation error (above {FLOOR:g})")
-        axes[1].set(xlabel="alpha = t / d", ylabel=f"overlap R, one order, eta {found['etas'][shown]:g}")
+        axes[1].set(xlabel="alpha = t / d", ylabel=f"overlap R, one order, eta = {found['etas'][shown]:g}")
         for axis in axes:
             axis.legend(frameon=False, fontsize=8)

@@ -5,12 +5,14 @@ import numpy as np
 from ...data import paper, teacher_student
 from ...metrics import FeatureSparsity, JacobianRank, TestLoss, TrainLoss
 from ...orders import PerNetwork
+from ...report.figure import described, steps_axis
+from ...report.look import width
 from ...spec.problem import Dataset
 from ...spec.save import SaveAt
 from ...train import train
 from ..record import Reproduction, Verdict
 from ..study import request
-from .page import COLOURS, band, columns, draw_band, number, sheet
+from .page import COLOURS, FEW, band, columns, draw_band, number, sheet
 
 NAME = "teachers"
 TITLE = "S7 over many teachers (Andriushchenko et al. 2022, arXiv 2210.05337, section 5)"
@@ -80,16 +82,15 @@ def _verdicts(system, result):
 
 
 def _draw(system, result, path):
-    lost = _lost(system, result)
-    note = (f"medians and 10 .. 90 % over those of {lost.shape[1]} teachers whose network was not lost; lost: "
-            + ", ".join(f"{run.label} {gone.mean():.0%}" for run, gone in zip(system.runs, lost, strict=True)))
-    with sheet(path, 4, TITLE, note, (3.8, 3.9)) as axes:
+    lost = result.lost.reshape(len(system.runs), -1)
+    note = f"median and 10 to 90 % over those of {lost.shape[1]} teachers whose network is not lost; {FEW}"
+    survive = {"T": system.steps, "curves": list(zip(lost, COLOURS, strict=False)), "of": "networks",
+               "labels": [described(run) for run in system.runs]}
+    with sheet(path, 4, TITLE, note, (3.8, 3.9), survive) as axes:
         for axis, name, words in zip(axes, ("train_loss", "test_loss", "rank", "feature_sparsity"), (
                 "training loss", "test loss", "rank of the Jacobian", "feature sparsity"), strict=True):
             values = _of(system, result, name)
-            for k, (run, colour) in enumerate(zip(system.runs, COLOURS, strict=False)):
-                draw_band(axis, result.steps, values[k], colour, run.label)
-            axis.set(xlabel="step", ylabel=words, xlim=(0, system.steps))
-            if name.endswith("loss"):
-                axis.set_yscale("log")
-        axes[0].legend(frameon=False, fontsize=8, title="step size, decay at", title_fontsize=8)
+            for k, colour in zip(range(len(system.runs)), COLOURS, strict=False):
+                draw_band(axis, result.steps, values[k], colour, linewidth=width(k, lost.shape[0]))
+            axis.set_ylabel(words)
+            steps_axis(axis, system.steps, name.endswith("loss"))
