@@ -165,6 +165,30 @@ struct Block {
       if (__builtin_expect(died, 0)) compress();
     }
   }
+  // The same for a group alone: its residual, which the next step waits for, stays in a register. UNIT: dloss is 1.
+  template <bool OWN, bool UNIT>
+  __attribute__((noinline)) void steps_of_one(i64 t, int count) {
+    const Model model = this->model;
+    const Data<T> data(job);
+    Group& q = group[0];
+    const V dloss = OWN ? q.dloss : V::set(job.dloss), bound = OWN ? q.bound : V::set(job.bound);
+    V residual = q.residual;
+    for (int s = 0; s < count; ++s) {
+      const u32 bad = beyond(residual, bound) & q.alive;
+      if (__builtin_expect(bad != 0, 0)) {
+        retire(q, bad, t + s);
+        if (!q.alive) {
+          compress();
+          return;
+        }
+      }
+      const auto x = q.samples.input();
+      const V y = q.samples.fetch(data, q.samples.index + Samples<Tm, ONE_ROW>::at(t + s + 1));
+      const V g = q.samples.rates(s) * (UNIT ? residual : dloss * residual);
+      residual = model.vjp_value(q.w, x, g, q.residuals, q.samples.input()) - y;
+    }
+    q.residual = residual;
+  }
   template <bool OWN>
   void run_sgd() {
     i64 t = job.t0;
@@ -183,7 +207,13 @@ struct Block {
         if ((t + 1) % WINDOW == 0) draw_window<Samples<Tm, ONE_ROW>::OWN>(job, keys, q.member, t + 1, q.samples.index);
         step_sizes<G>(job, q.member, t, part, q.samples.rate);
       }
-      steps<OWN>(t, part);
+      if constexpr (Tm::L > 1) {  // a lone network
+        if (groups > 1) steps<OWN>(t, part);
+        else if (!OWN && job.dloss == 1) steps_of_one<OWN, !OWN>(t, part);
+        else steps_of_one<OWN, false>(t, part);
+      } else {
+        steps<OWN>(t, part);
+      }
       FS_WORKED(work * part);
     }
   }
