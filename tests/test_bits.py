@@ -54,6 +54,26 @@ def test_members_alone_and_in_shards(model, rule, dtype):
         assert part.numpy("train_loss").tobytes() == whole.numpy("train_loss")[ids].tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model", ["diagonal_30", "relu2_3_21"])
+@pytest.mark.parametrize("factor", [0.5, 0.7, "each"])  # 0.5: a slope of 1, which a network alone does not multiply by
+def test_members_alone_whatever_their_loss(model, factor, dtype):
+    """Some of them lost, on the way or at once."""
+    N, run = 10, request(model, "sgd", dtype, STEPS)
+    factors = np.linspace(0.3, 0.7, N) if factor == "each" else np.full(N, factor)
+    rates = np.geomspace(0.01, 30, N)
+
+    def trained(k, **more):
+        loss = fs.losses.Squared(factors[k] if factor == "each" else factor)
+        return fs.train(run.replace(step_size=rates[k], loss=loss, metrics=(), networks=None, **more))
+
+    whole = trained(slice(None))
+    assert 0 < (whole.lost >= 0).sum() < N
+    for k in range(N):
+        alone = trained(slice(k, k + 1), keys=[k])
+        assert alone.lost[0] == whole.lost[k] and alone.weights.tobytes() == whole.weights[k:k + 1].tobytes()
+
+
 def test_a_larger_population_begins_with_the_smaller_one():
     run = request("relu2_3_21", step_size=0.02, networks=5)
     small, large = fs.train(run), fs.train(run.replace(networks=100))
