@@ -228,7 +228,7 @@ def concat(results: Iterable[Result]) -> Result:
         networks are numbered anew
     Raises PlanError where their runs differ in anything else, SpecError if there is none.
     """
-    results = list(results)
+    results = list(results) if isinstance(results, Iterable) else []
     if not results or not all(isinstance(result, Result) for result in results):
         raise SpecError("concat: expected a list of one or more Results")
     first, counts = results[0], [len(result.ids) for result in results]

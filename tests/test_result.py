@@ -127,3 +127,13 @@ def test_steps_that_are_whole_floats_are_taken():
     for bad in (2.5, 0.0, float("nan"), float("inf"), 1e300, -1e3):
         with pytest.raises(fs.SpecError, match=r"steps: .* given, expected a whole number"):
             trained(steps=bad)
+
+
+def test_labels_of_what_layers_share_are_the_same_out_of_a_file(tmp_path):
+    pytest.importorskip("xarray")
+    X = np.random.default_rng(0).standard_normal((9, 6))
+    model = fs.models.MLP(6, (4, 3), W_scale=np.array([0.1, 0.2, 0.3]), b_scale=0.1)
+    result = fs.train(fs.Run(model, fs.Dataset(X, X[:, 0]), fs.rules.SGD(), 0.1, 20, dtype="float64"))
+    result.save(tmp_path / "a.npz")
+    names = [set(one.to_xarray().coords) for one in (result, fs.Result.load(tmp_path / "a.npz"))]
+    assert names[0] == names[1] and "model.W_scale" in names[0] and "model.W_scale.0" not in names[0]

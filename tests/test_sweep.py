@@ -163,10 +163,59 @@ def test_zip_and_cases_are_one_axis():
     ({"cases": []}, "cases"), ({"random": 3}, "sweep.random"), ({"replicas": 0}, "replicas"), ({"keep": 3}, "keep"),
     ({"reduce": [1]}, "reduce"), ({"draws": "mine"}, "draws"), ({"reduce": [fs.reduce.Moments()] * 2}, "reduce"),
     ({"grid": {"step_size": [0.1]}, "zip": {"step_size": [1]}}, "given twice"),
+    ({"grid": {"step_size": [0.1]}, "zip": {"step_size.base": [1]}}, "step_size, step_size.base given twice"),
+    ({"grid": {"rule.momentum": [0, 0.0]}}, "0.0 given twice"),
+    ({"grid": {"step_size": np.ones(2)}}, "1.0 given twice"),
+    ({"grid": {"rule": [fs.rules.SGD(), fs.rules.SGD()]}}, "SGD.* given twice"),
+    ({"grid": {"step_size.": [1]}}, "dotted"),
+    ({"grid": {"stop": [None, ()]}}, "given twice"), ({"grid": {"step_size": [np.nan]}}, "step_size: is nan"),
+    ({"grid": {"rule.momentum": [True, False]}}, "bool"),
+    ({"grid": {"step_size": [None, 1]}}, "step_size: None given"),
+    ({"cases": 5}, "cases"), ({"cases": [None]}, "cases"), ({"grid": {"seed": [-1]}}, "seed"),
 ])
 def test_bad_sweeps_are_refused(fields, words, nothing_runs):
     with pytest.raises(fs.SpecError, match=words):
         fs.Sweep(RUN, **fields)
+
+
+def test_two_values_of_one_run_are_refused(tmp_path, nothing_runs):
+    needs_zarr()
+    with pytest.raises(fs.SpecError, match="order: two values make one run"):
+        fs.Sweep(RUN, grid={"order": [None, fs.orders.PerNetwork()]}).run(tmp_path / "a")
+
+
+@pytest.mark.parametrize(("grid", "base"), [
+    ({"step_size": [np.float32(0.1), np.float32(0.2)]}, RUN), ({"step_size": np.array([0.1, 0.2], np.float16)}, RUN),
+    ({"seed": [3, 2**64 - 1]}, RUN), ({"seed": np.array([3, 2**64 - 1], np.uint64)}, RUN),
+    ({"steps": range(10, 30, 10)}, RUN), ({"dtype": [np.float64]}, RUN),
+    ({"init": [{"u": [1.0] * 6, "v": [1.0] * 6}]}, RUN),
+    ({"model.widths": [[3], (3, 4), 5]}, RUN.replace(model=fs.models.MLP(6, 4))),
+    ({"model.widths": [3, 5], "model": [fs.models.MLP(6, 9, activation="tanh"), fs.models.MLP(6, 9)]},
+     RUN.replace(model=fs.models.MLP(6, 4))),
+    ({"stop": [[fs.stops.Below("train_loss", 0.1)], []]}, RUN),
+    ({"rule.nesterov": [False, True]}, RUN.replace(rule=fs.rules.SGD(momentum=0.5)))], ids=str)
+def test_odd_values_come_out_of_a_file_as_they_went_in(tmp_path, grid, base):
+    needs_zarr()
+    sweep = fs.Sweep(base, grid=grid, replicas=2)
+    store = sweep.run(tmp_path / "a")
+    read = fs.sweep.open(tmp_path / "a")
+    assert sweep.store(tmp_path / "a").names == store.names == read.names
+    assert codec.fingerprint(read.sweep.grid) == codec.fingerprint(sweep.grid)
+    ds = read.open()
+    for cell in np.ndindex(sweep.shape[:-1]):
+        at = {axis.dim: ds[axis.dim].values[k] for axis, k in zip(sweep.axes, cell, strict=True)}
+        one = read.replay(replica=1, save=fs.SaveAt(linear=4), **at)
+        assert np.array_equal(one.numpy("test_loss")[0], ds["test_loss"].values[(*cell, 1)], equal_nan=True)
+    if len(grid) > 1:
+        assert {group.run.model.widths for group in sweep.groups} == {(3,), (5,)}  # whatever was named first
+
+
+def test_cases_may_be_there_twice_also_when_they_grow(tmp_path):
+    needs_zarr()
+    cases = [{"step_size": 0.1}, {"step_size": 0.1}, {"step_size": 0.2}, {"step_size": 0.1}]
+    for n in (1, 2, 4):
+        ds = fs.Sweep(RUN, cases=cases[:n], replicas=2).run(tmp_path / "a").open()
+        assert ds["step_size"].values.tolist() == [case["step_size"] for case in cases[:n]]
 
 
 @pytest.mark.parametrize("change", [{"step_size": [0.1, 0.2]}, {"ids": [0]}, {"networks": 3}, {"keys": [1, 2]},
@@ -246,6 +295,18 @@ def test_user_models_need_their_classes(tmp_path):
     with pytest.raises(fs.SpecError, match="classes"):
         fs.sweep.open(tmp_path / "a")
     assert sums(fs.sweep.open(tmp_path / "a", classes=[Arrays])) == sums(store)
+
+
+def test_replay_takes_the_nearest_value_and_the_labels_of_results(tmp_path):
+    needs_zarr()
+    near = fs.Sweep(RUN, grid={"step_size": [0.1, 0.1 + 1e-12]}).run(tmp_path / "a")
+    assert [near.replay(step_size=s).run.step_size.base[0] for s in (0.1, 0.1 + 1e-12)] == [0.1, 0.1 + 1e-12]
+    with pytest.raises(fs.SpecError, match="2 values"):
+        near.replay(step_size=0.1 + 5e-13)
+    other = fs.data.sparse_regression(n=12, d=6, nonzero=2, n_test=8, seed=2)  # which looks like DATA
+    two = fs.Sweep(RUN, grid={"data": [DATA, other]}).run(tmp_path / "b")
+    assert [two.replay(data=label).run.data.X[0, 0] for label in two.open()["data"].values] == [
+        DATA.X[0, 0], other.X[0, 0]]
 
 
 def test_data_are_an_axis_too(tmp_path):

@@ -246,6 +246,55 @@ def test_a_cell_of_more_networks_than_a_range(tmp_path):
     assert np.isnan(cut.reduced(allow_incomplete=True)["test_loss_quantiles"][0]).all()
 
 
+def test_a_range_has_no_more_rows_than_there_are_networks(tmp_path):
+    store = small().run(tmp_path / "a", size=2**31)  # whose shards would not fit in memory
+    assert {one.size for one in store.layouts.values()} == {120} and len(store.names) == 2
+
+
+def test_records_of_different_lengths_are_said_so(tmp_path):
+    store = fs.Sweep(RUN, grid={"steps": [60, 2]}, replicas=8).run(tmp_path / "a")
+    for read in (store.open, store.reduced):
+        with pytest.raises(fs.SpecError, match="other shapes"):
+            read()
+
+
+@pytest.mark.parametrize("path", [None, 3, b"a", "", "s3://bucket/a", "a\0b", "a" * 300])
+def test_what_is_no_path_is_refused(path, nothing_runs):
+    for use in (small().run, small().store, fs.sweep.open):
+        with pytest.raises(fs.SpecError, match=r"^path: "):
+            use(path)
+
+
+@pytest.mark.parametrize("name", ["a b", "it's \"q\"", "äß☃", "link", "a\nb"])
+def test_paths_may_be_odd(tmp_path, name):
+    if name == "link":
+        (tmp_path / "there").mkdir()
+        (tmp_path / name).symlink_to("there")
+    sweep = fs.Sweep(RUN, grid={"step_size": SIZES}, replicas=2)
+    store = sweep.run(tmp_path / name, "local" if name.startswith("it") else None, workers=1)
+    assert store.open()["lost"].shape == (3, 2) and sums(fs.sweep.open(tmp_path / name))
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ({"progress": "bar"}, "progress"), ({"tuning": 3}, "tuning"), ({"stale": 0}, "stale"), ({"workers": 0}, "workers")])
+def test_odd_arguments_of_a_run_are_refused(tmp_path, given, words, nothing_runs):
+    for engine in (None, "local"):
+        with pytest.raises(fs.SpecError, match=f"^{words}: "):
+            small().run(tmp_path / "a", engine, **given)
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ({"shard": 3}, "shard"), ({"shard": (1, 2, 3)}, "shard"), ({"shard": (2, 1)}, "shard"),
+    ({"seconds": "a"}, "seconds"),
+    ({"seconds": -1}, "seconds"), ({"progress": 3}, "progress")])
+def test_odd_arguments_of_a_worker_are_refused(copy, given, words, nothing_runs):
+    with pytest.raises(fs.SpecError, match=words):
+        copy.work(**given)
+    for name in ("x", f"{copy.names[0][:-6]}000099"):
+        with pytest.raises(fs.SpecError, match="range: "):
+            copy.range(name)
+
+
 @pytest.mark.parametrize("own", ["loss", "penalty", "values"])
 def test_stores_have_the_graphs_of_functions(tmp_path, own):
     base, grid = small().base, {"step_size": [0.1, 0.2]}

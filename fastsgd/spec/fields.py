@@ -32,11 +32,15 @@ def arrays(value, name, shared=True):
         for key, item in value.items():
             yield from arrays(item, f"{name}.{key}", shared)
     elif isinstance(value, tuple) and value:
-        if all(item is value[0] for item in value):
+        if all(item is value[0] or _equal(item, value[0]) for item in value):  # one for all, also out of a file
             yield from arrays(value[0], name, shared)
         else:
             for k, item in enumerate(value):
                 yield from arrays(item, f"{name}.{k}", shared)
+
+
+def _equal(a, b):
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.array_equal(a, b)
 
 
 def lengths(run):

@@ -54,21 +54,48 @@ def _alike(a, b):
     return _text(a) == _text(b)
 
 
+def _plain(value):
+    """A value as it is when it comes from a file: tuples for lists, NumPy's arrays for those of others."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_plain, value))
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return as_array(value, "sweep") if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray) else value
+
+
 def column(values, name):
     """Values of one field: whole numbers and floats as an array, all else as a tuple. Raises SpecError if empty."""
     if isinstance(values, (str, bytes, dict)) or (not hasattr(values, "__len__") and not hasattr(values, "__iter__")):
         raise SpecError(f"sweep: {name}: {shown(values)} given, expected a list or an array of values")
     if isinstance(values, np.ndarray) or hasattr(values, "detach"):
         values = as_array(values, f"sweep: {name}", ndim=1)
-    values = values if isinstance(values, np.ndarray) else tuple(values)
+    values = values if isinstance(values, np.ndarray) else tuple(map(_plain, values))
     if not len(values):
         raise SpecError(f"sweep: {name}: no values given, expected at least one")
     kinds = {type(value) for value in values} if isinstance(values, tuple) else {values.dtype.type}
     if all(issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool for kind in kinds):
         whole = all(issubclass(kind, (int, np.integer)) for kind in kinds)
+        if whole and not all(-2**63 <= value < 2**63 for value in values):
+            return tuple(map(int, values))  # seeds may be larger
         values = np.array(values, np.int64 if whole else np.float64)
         values.setflags(write=False)
     return values
+
+
+def twice(values):
+    """The first value that is given a second time, as text; None if all differ."""
+    if isinstance(values, np.ndarray):
+        kinds, counts = np.unique(values, return_counts=True)
+        return repr(kinds[counts > 1][0].item()) if (counts > 1).any() else None
+    seen = set()
+    for value in values:
+        text = _text(value)
+        if text in seen:
+            return in_a_line(value)
+        seen.add(text)
+    return None
 
 
 def short(names, taken=()):
@@ -142,7 +169,7 @@ def _given(record):
             if _alike(_without(record, given, f), value):
                 given[name] = None
         elif isinstance(value, tuple) and value and f.default is not MISSING and not isinstance(f.default, tuple):
-            if all(item is value[0] for item in value):
+            if all(_alike(item, value[0]) for item in value):
                 given[name] = value[0]
     return given
 
@@ -192,7 +219,7 @@ def several(run):
     return {name: N for name, N in lengths(run).items() if N > 1 or not name.startswith(EACH)}
 
 
-def spread(run, N):
+def repeated(run, N):
     """A run of one network as a run of N, in which what has to be an array over networks is repeated."""
     for name, given in lengths(run).items():
         if name.startswith(EACH) and given == 1 < N:

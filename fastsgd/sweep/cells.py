@@ -100,6 +100,9 @@ def labelled(store, allow_incomplete=False):
                 a = a.reshape((*map(len, members), *a.shape[1:]))
                 if variable not in data:
                     data[variable] = (*dims, *more), np.full((*store.sweep.shape[:-1], *a.shape[len(members):]), np.nan)
+                if a.shape[len(members):] != data[variable][1].shape[len(dims):]:
+                    raise SpecError(f"sweep: {variable} has other shapes in group {name} than in the first, as where "
+                                    "networks have different numbers of saved steps; `Store.part(range)` has each")
                 if members:
                     data[variable][1][np.ix_(*members)] = a
                 else:

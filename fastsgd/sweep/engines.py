@@ -22,14 +22,15 @@ POLL = 5.0  # seconds at most between two looks at jobs of a cluster
 def run(store: Any, engine: object = None, workers: int | None = None, tuning: Tuning | None = None,
         progress: object = None, stale: float = STALE) -> Any:
     """Do what is missing in a store; see `Sweep.run` for engines and workers."""
-    workers = None if workers is None else whole(workers, "workers", 1, 2**16)
+    workers, tell = None if workers is None else whole(workers, "workers", 1, 2**16), work.checked(
+        tuning, progress, stale)
     if engine is None:
         return work.work(store, tuning=tuning, progress=progress, stale=stale)
     if engine == "local":
-        return _local(store, workers or processors(), tuning, progress, stale)
+        return _local(store, workers or processors(), tuning, tell, stale)
     for fits, adapter in ADAPTERS:
         if fits(engine):
-            return adapter(store, engine, workers, tuning, progress, stale)
+            return adapter(store, engine, workers, tuning, tell, stale)
     raise SpecError(f"engine: {engine!r:.200} given, expected None, 'local', a concurrent.futures executor, a "
                     "dask.distributed.Client, a submitit executor, or the module ray")
 
@@ -53,7 +54,7 @@ def _rounds(store, who, once):
         left = now
 
 
-def _local(store, workers, tuning, progress, stale):
+def _local(store, workers, tuning, tell, stale):
     """Processes of this machine, each a worker of its own; the range of one that is killed is done by the others."""
     if store.classes:
         raise SpecError("engine: 'local' starts processes that do not know classes of your own; take None, or a "
@@ -68,12 +69,12 @@ def _local(store, workers, tuning, progress, stale):
         try:
             while any(one.poll() is None for one in team):
                 time.sleep(0.1)
-                _report(store, reported, progress)
+                _report(store, reported, tell)
         finally:
             for one in team:
                 one.terminate()
             codes = [one.wait() for one in team]
-        _report(store, reported, progress)
+        _report(store, reported, tell)
         return f"exit codes {codes}, messages above", any(code > 0 for code in codes)
 
     _rounds(store, "workers", once)
@@ -96,16 +97,14 @@ def worker(path, threads, stale):
         sys.exit(130)
 
 
-def _report(store, reported, progress):
+def _report(store, reported, tell):
     """Tell of ranges that were done since the last time."""
-    if progress is None or progress is False:
-        return
     for name in sorted(store.done() - reported):
         reported.add(name)
-        (work._tell if progress is True else progress)(store, name)
+        tell(store, name)
 
 
-def _executor(store, executor, workers, tuning, progress, stale):
+def _executor(store, executor, workers, tuning, tell, stale):
     """Any executor of concurrent.futures: a task a range, some ahead; tasks of a lost worker are given out again."""
 
     def once(left):
@@ -117,15 +116,15 @@ def _executor(store, executor, workers, tuning, progress, stale):
                 failure, closed = failure or error, True
                 break
             if len(waiting) >= AHEAD:
-                failure = _some(store, waiting, progress) or failure
+                failure = _some(store, waiting, tell) or failure
         while waiting:
-            failure = _some(store, waiting, progress) or failure
+            failure = _some(store, waiting, tell) or failure
         return failure, closed
 
     _rounds(store, "the executor", once)
 
 
-def _some(store, waiting, progress):
+def _some(store, waiting, tell):
     """Wait for a task of those waiting; returns what the done ones raised, or None."""
     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
     waiting -= done
@@ -135,18 +134,18 @@ def _some(store, waiting, progress):
         if error is not None:
             cause = getattr(error, "cause", None)  # Ray wraps what a task raised, with its traceback as the message
             failure = cause if isinstance(cause, FastsgdError) else error
-        elif progress is not None and progress is not False:
-            (work._tell if progress is True else progress)(store, task.result())
+        elif not task.cancelled():
+            tell(store, task.result())
     return failure
 
 
-def _dask(store, client, workers, tuning, progress, stale):
+def _dask(store, client, workers, tuning, tell, stale):
     """A Dask cluster; every worker must see the store's folder."""
     with client.get_executor(pure=False) as executor:
-        _executor(store, executor, workers, tuning, progress, stale)
+        _executor(store, executor, workers, tuning, tell, stale)
 
 
-def _ray(store, ray, workers, tuning, progress, stale):
+def _ray(store, ray, workers, tuning, tell, stale):
     """Ray: a task a range."""
     task = ray.remote(work.assigned)
 
@@ -154,10 +153,10 @@ def _ray(store, ray, workers, tuning, progress, stale):
         def submit(self, function, *given):
             return task.remote(*given).future()
 
-    _executor(store, Tasks(), workers, tuning, progress, stale)
+    _executor(store, Tasks(), workers, tuning, tell, stale)
 
 
-def _submitit(store, executor, workers, tuning, progress, stale):
+def _submitit(store, executor, workers, tuning, tell, stale):
     """Job arrays of workers, which share the ranges by claims; what a killed one was at is done by the others."""
     reported = set(store.done())
 
@@ -167,8 +166,8 @@ def _submitit(store, executor, workers, tuning, progress, stale):
         while store.missing() and not all(job.done() for job in jobs):
             time.sleep(pause)
             pause = min(2 * pause, POLL)
-            _report(store, reported, progress)
-        _report(store, reported, progress)
+            _report(store, reported, tell)
+        _report(store, reported, tell)
         failures = [job.exception() or job.result() for job in jobs] if store.missing() else []
         return next((failure for failure in failures if isinstance(failure, Exception)), None), False
 

@@ -21,7 +21,7 @@ from ..spec.metric import Custom
 from ..spec.planned import Tuning
 from ..spec.record import Record
 from ..spec.run import Run
-from .axes import Axis, classes, column, idle, put, readable, scalar, several, short
+from .axes import Axis, classes, column, idle, put, readable, scalar, several, short, twice
 from .reduce import Reduction, usual
 
 if TYPE_CHECKING:
@@ -161,6 +161,11 @@ class Sweep(Record):
         put_(self, "base", bound(self.base))
         readable(self.base, "sweep.base")
         put_(self, "grid", _traced(_table(self.grid, "grid", False), self.base, False))
+        for name, values in (self.grid or {}).items():
+            again = twice(values)
+            if again is not None:
+                raise SpecError(f"sweep.grid: {name}: {again} given twice, expected values that differ; more networks "
+                                "of one value are replicas")
         put_(self, "zip", _traced(_table(self.zip, "zip", True), self.base, True))
         put_(self, "cases", _traced(_cases(self.cases), self.base, True))
         if not (self.random is None or isinstance(self.random, Random)):
@@ -181,9 +186,11 @@ class Sweep(Record):
         if self.base.data.sets and "data.which" not in names:
             raise SpecError(f"sweep.base: data has {self.base.data.sets} data sets; say which in grid={{'data.which': "
                             "[0, 1, ...]}, or give one, data.of(0)")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise SpecError(f"sweep: {', '.join(twice)} given twice")
+        again = {name for name in names if names.count(name) > 1}
+        numbers = {name for axis in self.axes for name, a in axis.columns.items() if isinstance(a, np.ndarray)}
+        again |= {"step_size", "step_size.base"} if {"step_size", "step_size.base"} <= numbers else set()
+        if again:
+            raise SpecError(f"sweep: {', '.join(sorted(again))} given twice")
         _ = self._classes  # which looks at every value
         self._graphs_fit(names)
 
@@ -265,17 +272,22 @@ class Sweep(Record):
         parts = [[np.flatnonzero(kind == c) for c in range(kind.max() + 1)] for kind, _ in self._classes]
         out = []
         for members in product(*parts):
-            run, shared, vector = self.base, [], []
+            run, shared, vector, fixed = self.base, [], [], {}
             for axis, which, (_, names) in zip(self.axes, members, self._classes, strict=True):
                 vector += names
                 for name, values in axis.columns.items():
                     if name not in names:
-                        run = put(run, name, scalar(values[which[0]]))
+                        fixed[name] = scalar(values[which[0]])
                     elif name.startswith("rule."):
                         shared.append(f"{name} {'=' if values[which[0]] == idle(name) else '!='} {idle(name)}")
+            for name in sorted(fixed, key=lambda name: name.count(".")):  # a rule, say, before what changes in it
+                run = put(run, name, fixed[name])
             digest = codec.digest(*codec.encode(run))
             name = "g" + hashlib.sha256(f"{digest} {vector} {shared}".encode()).hexdigest()[:12]
             out.append(Group(name, run, members, tuple(vector)))
+        if len({group.name for group in out}) < len(out):
+            raise SpecError(f"sweep: {', '.join(axis.dim for axis in self.axes)}: two values make one run, as None and "
+                            "what it stands for do, expected values that differ")
         return tuple(out)
 
     def _graphs_fit(self, names):
@@ -319,6 +331,9 @@ def _table(given, field, equal):
     if not isinstance(given, dict):
         raise SpecError(f"sweep.{field}: {shown(given)} given, expected {{name of a field: values}}")
     columns = {str(name): column(values, name) for name, values in given.items()}
+    for name in columns:
+        if not all(name.split(".")):
+            raise SpecError(f"sweep.{field}: {name!r} given, expected the dotted name of a field, e.g. 'rule.momentum'")
     sizes = {name: len(values) for name, values in columns.items()}
     if equal and len(set(sizes.values())) > 1:
         raise SpecError(f"sweep.{field}: lengths differ: {sizes}")
@@ -326,11 +341,11 @@ def _table(given, field, equal):
 
 
 def _traced(columns, base, together):
-    """Columns whose losses and rules have graphs for the model and data of `base`, so that files have them.
+    """Columns as files have them: losses and rules with graphs for the model and data of `base`.
 
     together: whether the columns' values go row by row, so that another column may have the model and data
     """
-    for name in [name for name in columns or () if name in GRAPHS]:
+    for name in [name for name in columns or () if name in (*GRAPHS, "dtype", "stop")]:
         made = []
         for k, value in enumerate(columns[name]):
             row = {other: scalar(column[k]) for other, column in columns.items()} if together else {name: value}
@@ -338,8 +353,8 @@ def _traced(columns, base, together):
             if _own(run):
                 for other in row:
                     run = put(run, other, row[other])
-                value = attrgetter(name)(bound(run))
-            made.append(value)
+                run = bound(run)
+            made.append(attrgetter(name)(run))
         columns = columns | {name: tuple(made)}
     return columns
 
@@ -354,7 +369,7 @@ def _own(run):
 def _cases(given):
     if given is None or isinstance(given, dict):  # columns, as files have them
         return _table(given, "cases", True)
-    cases = list(given)
+    cases = list(given) if isinstance(given, (list, tuple)) else []
     if not cases or not all(isinstance(case, dict) and case and set(case) == set(cases[0]) for case in cases):
         raise SpecError("sweep.cases: expected a list of {name of a field: value}, all of the same names")
     return _table({name: [case[name] for case in cases] for name in cases[0]}, "cases", True)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,11 +19,11 @@ from ..errors import SpecError
 from ..plan import one as make_plan
 from ..result import Result
 from ..spec import codec
-from ..spec.check import what_is, whole
+from ..spec.check import shown, what_is, whole
 from ..spec.planned import Tuning
 from ..spec.record import Record, described
 from . import layout, reduce, shards
-from .axes import put, scalar, spread
+from .axes import put, repeated, scalar
 from .request import Keep, Random, Sweep
 
 FORMAT = 1
@@ -57,7 +58,8 @@ class Store:
 
     def __init__(self, path: str | Path, sweep: Sweep, layouts: Any, classes: Sequence[type] = (),
                  fingerprint: str | None = None) -> None:
-        self.path, self.sweep, self.classes = Path(path), sweep, tuple(classes)
+        self.path, self.sweep = Path(path), sweep
+        self.classes = (classes,) if isinstance(classes, type) else tuple(classes)
         self.layouts = {one.name: one for one in layouts}
         groups = {group.first: group for group in sweep.groups}
         self.groups = {one.name: groups[one.first] for one in layouts}
@@ -78,6 +80,8 @@ class Store:
     def range(self, name: str) -> Any:
         """The Range called `name`."""
         group, _, number = name.partition(".")
+        if group not in self.layouts or not number.isdecimal() or int(number) >= self.layouts[group].ranges:
+            raise SpecError(f"range: {shown(name)} given, expected one of Store.names, e.g. {self.names[0]!r}")
         return self.layouts[group].range(int(number))
 
     def arrays(self, name: str) -> dict:
@@ -221,6 +225,17 @@ def checksum(values):
     return codec.digest("values", {"values": values})[:32]
 
 
+def _folder(path):
+    """A store's path as it was given, if it can be one."""
+    if not isinstance(path, (str, Path)) or not str(path) or "://" in str(path) or "\0" in str(path):
+        raise SpecError(f"path: {shown(path)} given, expected the name of a folder on a disk")
+    try:
+        Path(path).is_dir()
+    except OSError as error:
+        raise SpecError(f"path: {shown(path)} cannot be a folder ({error.strerror})") from None
+    return Path(path)
+
+
 def create(path: str | Path, sweep: Sweep, size: int | None = None, classes: Sequence[type] = ()) -> Store:
     """The Store of a sweep in the folder `path`: made if nothing is there, grown if it has fewer values of this sweep.
 
@@ -232,7 +247,7 @@ def create(path: str | Path, sweep: Sweep, size: int | None = None, classes: Seq
         raise SpecError(f"sweep: {what_is(sweep)} given, expected fs.Sweep(...)")
     shards.needed()
     codec.require_readable(sweep, classes)
-    path = Path(path)
+    path = _folder(path)
     there = os.listdir(path) if path.is_dir() else []
     ours = all(name in (*FOLDERS, "zarr.json") or name.startswith((".", "g")) for name in there)
     if path.exists() and MANIFEST not in there and not (path.is_dir() and ours):
@@ -263,7 +278,7 @@ def planned(sweep, group, size=None):
         for name, values in axis.columns.items():
             if name in group.vector:
                 run = put(run, name, np.resize(values[members], some))
-    plan = make_plan(spread(run, some).replace(keys=np.arange(some)))
+    plan = make_plan(repeated(run, some).replace(keys=np.arange(some)))
     seconds = sum(plan.expected.values()) / some if plan.expected else None
     record = sum(8 * len(plan.saves) * prod(map(len, (metric.axes(run.model, run.data.one) or {}).values()))
                  for metric in run.metrics)
@@ -272,7 +287,8 @@ def planned(sweep, group, size=None):
     if size is None:
         size = layout.size(prod(shape), sweep.replicas, seconds, record)
     else:
-        size = max(whole(size, "size", 1, 2**32) // sweep.replicas * sweep.replicas, min(size, sweep.replicas))
+        size = min(whole(size, "size", 1, 2**32), prod(shape))
+        size = max(size // sweep.replicas * sweep.replicas, min(size, sweep.replicas))
     one = layout.Layout(group.name, size, stride, [], group.first)
     one.grow(shape)
     return one, seconds
@@ -306,7 +322,7 @@ def _publish(store):
 
 def open_store(path: str | Path, classes: Sequence[type] = ()) -> Store:
     """The Store in the folder `path`. Raises SpecError if there is none, or it is damaged or of a newer format."""
-    path = Path(path)
+    path = _folder(path)
     if not path.is_dir():
         raise SpecError(f"path: there is no store {str(path)!r}")
     if not (path / MANIFEST).exists():
@@ -378,11 +394,11 @@ def _joined(before, after):
     from .axes import Axis
 
     one, two = Axis("", before), Axis("", after)
-    known = {one.text(k) for k in range(len(one))}
-    more = []
+    known, more = Counter(one.text(k) for k in range(len(one))), []
     for k in range(len(two)):
-        if two.text(k) not in known:
-            known.add(two.text(k))
+        text = two.text(k)
+        known[text] -= 1  # points and cases may be there more than once
+        if known[text] < 0:
             more.append(k)
     return {name: [scalar(value) for value in before[name]] + [scalar(after[name][k]) for k in more]
             for name in before}

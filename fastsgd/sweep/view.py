@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from ..errors import SpecError
+from ..spec.check import whole
 from ..spec.record import described
 from ..spec.save import SaveAt
 from .axes import put, scalar
@@ -237,8 +238,7 @@ def run_of_one(store, replica, values):
     unknown = sorted(set(values) - known)
     if unknown:
         raise SpecError(f"replay: {', '.join(unknown)} given, the sweep has {', '.join(sorted(known))}")
-    if not isinstance(replica, (int, np.integer)) or not 0 <= replica < sweep.replicas:
-        raise SpecError(f"replay: replica {replica!r} given, expected 0 .. {sweep.replicas - 1}")
+    replica = whole(replica, "replay: replica", 0, sweep.replicas - 1)
     cell = []
     for axis in sweep.axes:
         fits = np.ones(len(axis), bool)
@@ -246,8 +246,9 @@ def run_of_one(store, replica, values):
             fits &= np.arange(len(axis)) == values[axis.dim]
         for name, column in axis.columns.items():
             for word in {name, label[name]} & set(values):
-                fits &= np.array([_same(value, values[word]) or shown == values[word]
-                                  for value, shown in zip(column, _shown(column), strict=True)])
+                near = np.array([_same(value, values[word]) for value in column])
+                exact = np.array([np.ndim(values[word]) == 0 and shown == values[word] for shown in _shown(column)])
+                fits &= exact if exact.any() else near
         if fits.sum() != 1:
             raise SpecError(f"replay: {int(fits.sum())} values of {', '.join(label[n] for n in axis.columns)} fit what "
                             f"was given, expected one; there are {', '.join(map(str, _shown(column)[:8]))}"

@@ -18,9 +18,10 @@ from ..errors import SpecError
 from ..execute import execute
 from ..plan import one as make_plan
 from ..spec import codec
+from ..spec.check import real, shown
 from ..spec.planned import Tuning
 from . import shards
-from .axes import put, spread
+from .axes import put, repeated
 from .claims import STALE, Claims, Folder
 from .reduce import Part
 from .store import MANIFEST, Store, checksum, open_store, sealed
@@ -39,7 +40,7 @@ def run_of(store, range_):
             if name in group.vector:
                 run = put(run, name, np.repeat(values[k], len(replicas)))
     keys = sweep.keys(where, replicas).reshape(-1)
-    return spread(run, len(keys)).replace(keys=keys)
+    return repeated(run, len(keys)).replace(keys=keys)
 
 
 def do(store, name, tuning=None, on_launch=None):
@@ -122,8 +123,9 @@ def work(store: Any, *, tuning: Tuning | None = None, stale: float = STALE, shar
     """
     store = store if isinstance(store, Store) else open_store(store, classes)
     shards.needed()
-    if not (isinstance(stale, (int, float)) and stale > 0):
-        raise SpecError(f"stale: {stale!r} given, expected seconds > 0")
+    tell = checked(tuning, progress, stale)
+    if seconds is not None:
+        real(seconds, "seconds", 0)
     if not os.access(store.path / "claims", os.W_OK | os.X_OK):
         raise SpecError(f"path: the store {str(store.path)!r} may not be written to")
     mine, began, count, wait = _mine(store, shard), time.monotonic(), 0, WAIT[0]
@@ -147,9 +149,19 @@ def work(store: Any, *, tuning: Tuning | None = None, stale: float = STALE, shar
         with claims.alive(claim):
             do(store, name, tuning)
         count += 1
-        if progress is not None and progress is not False:
-            (_tell if progress is True else progress)(store, name)
+        tell(store, name)
     return count
+
+
+def checked(tuning, progress, stale):
+    """A function of (store, name of the range done) that tells of progress. Raises SpecError for what cannot be."""
+    if not (tuning is None or isinstance(tuning, Tuning)):
+        raise SpecError(f"tuning: {type(tuning).__name__} given, expected fs.Tuning(...)")
+    if not (isinstance(stale, (int, float)) and stale > 0):
+        raise SpecError(f"stale: {stale!r} given, expected seconds > 0")
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise SpecError(f"progress: {shown(progress)} given, expected True, False or a function of (store, name)")
+    return _tell if progress is True else progress or (lambda store, name: None)
 
 
 def _taken(store, claims, missing):
@@ -164,9 +176,10 @@ def _mine(store, shard):
     """The ranges of one of K shards."""
     if shard is None:
         return set(store.names)
+    sound = isinstance(shard, (tuple, list)) and len(shard) == 2 and all(type(one) is int for one in shard)
+    if not (sound and 1 <= shard[0] <= shard[1]):
+        raise SpecError(f"shard: {shown(shard)} given, expected (k, K), k/K on the command line, with 1 <= k <= K")
     k, K = shard
-    if not 1 <= k <= K:
-        raise SpecError(f"shard: {k}/{K} given, expected k/K with 1 <= k <= K")
     return set(store.names[k - 1::K])
 
 
