@@ -22,7 +22,8 @@ def text(result):
     seconds = result.provenance.get("seconds", {})
     stopped = f", {int((result.stopped >= 0).sum())} stopped" if result.run.stop else ""
     spent = ", ".join(f"{what} {value:.2f} s" for what, value in seconds.items())
-    lines = [f"{type(result.run.model).__name__}: {len(alive)} networks, {result.run.steps} steps, {result.run.dtype}; "
+    networks = f"{len(alive)} network{'s' * (len(alive) != 1)}"
+    lines = [f"{type(result.run.model).__name__}: {networks}, {result.run.steps} steps, {result.run.dtype}; "
              f"{int((~alive).sum())} lost{stopped}; {spent}"]
     if not alive.any():
         return "\n".join([*lines, "no network survived, so there is nothing to take quantiles of"])

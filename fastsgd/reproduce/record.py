@@ -42,3 +42,9 @@ class Reproduction:
     def text(self):
         """The table and the verdicts."""
         return "\n".join([self.table, "", *(verdict.text() for verdict in self.verdicts)])
+
+    def data(self):
+        """What `text` says, for other programs: {"name", "title", "table", "verdicts": [{"claim", "holds", ...}]}."""
+        return {"name": self.name, "title": self.title, "table": self.table,
+                "verdicts": [{"claim": one.claim, "holds": one.holds, "evidence": one.evidence}
+                             for one in self.verdicts]}

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from . import elementary
-from .check import BELOW_ONE, as_array, finite, frozen, one_of, per_network, used, what_is
+from .check import BELOW_ONE, as_array, finite, frozen, one_of, per_network, used
 from .record import Record
 
 __all__ = ["Constant", "Cosine", "Schedule", "StepSize", "StepTable", "Warmup"]
@@ -132,9 +132,9 @@ class StepSize(Schedule):
                 raise SpecError(f"step_size.decay_by: has {divisors} divisors, decay_at has {decays} decays")
         one_of(self.decay_timing, "step_size.decay_timing", DECAY_TIMINGS)
         if self.warmup is not None and not isinstance(self.warmup, Warmup):
-            raise SpecError(f"step_size.warmup: {what_is(self.warmup)} given, expected fs.Warmup or None")
+            raise SpecError(f"step_size.warmup: {type(self.warmup).__name__} given, expected fs.Warmup or None")
         if self.cosine is not None and not isinstance(self.cosine, Cosine):
-            raise SpecError(f"step_size.cosine: {what_is(self.cosine)} given, expected fs.Cosine or None")
+            raise SpecError(f"step_size.cosine: {type(self.cosine).__name__} given, expected fs.Cosine or None")
 
     @property
     def constant(self) -> bool:
