@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import per_network, whole
+from ..spec.check import Array, per_network, whole
 from .base import Model
 from .form import Form
 from .product import Product
@@ -20,8 +18,8 @@ class DiagonalLinear(Model):
     """
 
     d: int
-    u0: float | np.ndarray = 0.1
-    v0: float | np.ndarray = 0.0
+    u0: float | Array = 0.1
+    v0: float | Array = 0.0
 
     def __post_init__(self):
         object.__setattr__(self, "d", whole(self.d, "model.d", 1))

@@ -1,11 +1,14 @@
 """Owns the checks that single fields share: arrays become plain NumPy, scalars stay in their legal range."""
 
 import numbers
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import SpecError
 from ..limits import memory
+
+Array: TypeAlias = np.ndarray | Any  # a field that takes any array (lists, tensors, DLPack) and keeps NumPy's
 
 NO_NUMBERS = (bool, np.bool_, np.timedelta64)  # though Python takes them for some
 LARGEST = 2**53  # of whole numbers without a limit of their own: exact in float64
