@@ -82,10 +82,13 @@ def _ours(message: str) -> str:
     return f"{ {'networks': 'n_networks'}.get(field, field.rpartition('.')[2])}{colon}{rest}"
 
 
+FIELDS = (_Ensemble.__doc__ or "").partition("\n")[2].strip()
+
+
 class SGDEnsembleRegressor(RegressorMixin, _Ensemble):
     __doc__ = f"""Mean of an ensemble of small networks, each trained by its own SGD on the squared loss.
 
-    {_Ensemble.__doc__.partition(chr(10))[2].strip()}
+    {FIELDS}
     """
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -104,7 +107,7 @@ class SGDEnsembleRegressor(RegressorMixin, _Ensemble):
 class SGDEnsembleClassifier(ClassifierMixin, _Ensemble):
     __doc__ = f"""Mean probabilities of an ensemble of small networks, each trained by its own SGD on the cross-entropy.
 
-    {_Ensemble.__doc__.partition(chr(10))[2].strip()}, classes_
+    {FIELDS}, classes_
     """
 
     def fit(self, X: Any, y: Any) -> Self:

@@ -104,7 +104,7 @@ def free(path: Path, name: str, force: bool) -> None:
 
 def main() -> None:
     """Entry point: warnings and errors become one line on stderr, and errors exit status 2."""
-    warnings.showwarning = lambda message, *_: typer.echo(f"{message}", err=True)  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *_: typer.echo(f"{message}", err=True)
     try:
         app(prog_name="fastsgd")
     except FastsgdError as error:

@@ -37,7 +37,8 @@ def reproduce(name: Annotated[str, typer.Argument(help="S1 to S9, S14, S15, or a
     """
     from .. import reproduce as rows
 
-    asked = {name: value for name, value in (("replicas", replicas), ("saved", saved)) if value is not None}
+    asked: dict[str, Any] = {"replicas": replicas, "saved": saved}
+    asked = {name: value for name, value in asked.items() if value is not None}
     options = rows.Options(**(rows.QUICK if quick else {}) | asked, seed=seed, progress=True, data=data, seeds=seeds,
                            style=style)
 

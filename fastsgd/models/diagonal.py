@@ -21,7 +21,7 @@ class DiagonalLinear(Model):
     u0: float | Array = 0.1
     v0: float | Array = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "d", whole(self.d, "model.d", 1))
         object.__setattr__(self, "u0", per_network(self.u0, "model.u0"))
         object.__setattr__(self, "v0", per_network(self.v0, "model.v0"))

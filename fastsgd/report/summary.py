@@ -1,11 +1,13 @@
 """Owns the table of a single result: records at the last saved step, over survivors."""
 
+from typing import Any
+
 import numpy as np
 
 from .table import number
 
 
-def data(result):
+def data(result: Any) -> dict:
     """What `text` says, as numbers: {"networks", "lost", "steps", "at", "records": {name: quantiles}, ...}."""
     alive = result.survived
     records = {name: dict(zip(("10%", "50%", "90%"), np.quantile(a[alive, -1], (0.1, 0.5, 0.9)).tolist(), strict=True))
@@ -16,7 +18,7 @@ def data(result):
             "seconds": result.provenance.get("seconds", {}), "records": records}
 
 
-def text(result):
+def text(result: Any) -> str:
     """Plain text: what ran, what was lost, and the quantiles of every record at the last saved step."""
     alive = result.survived
     seconds = result.provenance.get("seconds", {})

@@ -16,7 +16,7 @@ class SGD(Descent):
 
     batch_size: int | Array = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "batch_size", whole_or_each(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 
