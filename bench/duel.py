@@ -3,9 +3,9 @@
 import os
 from contextlib import ExitStack
 from dataclasses import replace
-from difflib import get_close_matches
 
 from fastsgd.errors import SpecError
+from fastsgd.spec.check import near
 
 from . import cases, opponents, suite
 from .harness import Starter
@@ -30,9 +30,7 @@ def chosen(names, against, quick=False):
 
 def _known(name, legal, field):
     if name not in legal:
-        close = get_close_matches(name, legal, 3, 0.5)
-        raise SpecError(f"{field}: {name!r} given, expected one of {', '.join(legal)}"
-                        + (f"; did you mean {' or '.join(map(repr, close))}?" if close else ""))
+        raise SpecError(f"{field}: {name!r} given, expected one of {', '.join(legal)}{near(name, legal)}")
 
 
 def _own(name):

@@ -3,7 +3,6 @@
 import re
 import sys
 from contextlib import contextmanager
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from . import data, losses, metrics, models, orders, rules, stops, storage, sweep
 from .errors import FastsgdError, SpecError, UnknownField
 from .spec import codec
-from .spec.check import as_array, one_of
+from .spec.check import as_array, near, one_of
 from .spec.noise import GradientNoise, LabelNoise
 from .spec.problem import Dataset
 from .spec.run import DTYPES, Run
@@ -41,7 +40,7 @@ def read(path, changes=()):
     changes: texts such as "rule.momentum=0.5" that override the file
     Raises SpecError naming the field, and the line of a key that no table has.
     """
-    with _lines(path):
+    with _lines(path, changes):
         table = _loaded(path, changes)
         if "sweep" in table:
             raise SpecError(f"config: {str(path)!r} describes a sweep; see `fastsgd sweep run`")
@@ -56,9 +55,11 @@ def read_sweep(path, changes=()):
     of {log = [low, high]} or {linear = [low, high]}; `replicas`, `draws`, `keep = {networks = 1000}` and `reduce`, a
     list of names or of tables with `type`, are as in fs.Sweep.
     """
-    with _lines(path):
+    with _lines(path, changes):
         table = _loaded(path, changes)
-        given = _table(table.pop("sweep", None) or {}, "sweep")
+        if "sweep" not in table:
+            raise SpecError(f"config: {str(path)!r} has no table [sweep]; `fastsgd run` does a single run")
+        given = _table(table.pop("sweep"), "sweep")
         base = _run(table, path)
         fields = {name: _flat(_table(given.pop(name), f"sweep.{name}"), f"sweep.{name}")
                   for name in ("grid", "zip") if name in given}
@@ -82,18 +83,27 @@ def read_sweep(path, changes=()):
 
 
 @contextmanager
-def _lines(path):
-    """Add to an error the line of the file in which its key stands."""
+def _lines(path, changes):
+    """Add to an error where its key stands: on the command line, or in which line of the file."""
     try:
         yield
     except UnknownField as error:
-        raise SpecError(f"{error}{_where(path, error.key)}") from None
+        raise SpecError(f"{error}{_changed(error.key, changes) or _where(path, error.key)}") from None
     except SpecError as error:
         field = str(error).partition(":")[0]
         if not FIELD.fullmatch(field):
             raise
         table, _, key = field.rpartition(".")
-        raise SpecError(f"{error}{_where(path, key, table) or _where(path, key)}") from None
+        where = _changed(field, changes) or _where(path, key, table) or _where(path, key)
+        raise SpecError(f"{error}{where}") from None
+
+
+def _changed(field, changes):
+    """" (given on the command line)" of a field, or the last word of one, that a change is of; "" if none is."""
+    names = [change.partition("=")[0].strip() for change in changes]
+    own = any(field in (name, name.rpartition(".")[2]) or field.startswith(f"{name}.") or name.startswith(f"{field}.")
+              for name in names)
+    return " (given on the command line)" if own else ""
 
 
 def _where(path, key, table=None):
@@ -255,13 +265,8 @@ def _named(legal, table, field):
     table = dict(table) if isinstance(table, dict) else {"type": table}
     name = table.pop("type", None)
     if not isinstance(name, str) or name not in legal:
-        raise SpecError(f"{field}.type: {name!r} given, expected one of {', '.join(legal)}" + _near(name, legal))
+        raise SpecError(f"{field}.type: {name!r} given, expected one of {', '.join(legal)}" + near(name, legal))
     return _make(legal[name], table, field)
-
-
-def _near(word, legal):
-    close = get_close_matches(str(word), list(legal), 3, 0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def _data(table, folder, dtype):
@@ -293,7 +298,7 @@ def _make(kind, fields, field, *first):
     if unknown:
         what = "a run" if kind is Run else kind.__name__
         raise UnknownField(f"{field}: {what} has no {unknown[0]!r}, it has {', '.join(legal)}"
-                           + _near(unknown[0], legal), unknown[0])
+                           + near(unknown[0], legal), unknown[0])
     try:
         return kind(*first, **fields)
     except FastsgdError:

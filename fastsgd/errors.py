@@ -24,6 +24,6 @@ class SlowBackendWarning(UserWarning):
 class UnknownField(SpecError):
     """A name that a record or a table does not have; `key` is it."""
 
-    def __init__(self, message, key):
+    def __init__(self, message: str, key: str) -> None:
         super().__init__(message)
         self.key = key

@@ -6,5 +6,5 @@ from .spec.order import Common, PerNetwork, Replay, Reshuffle
 __all__ = ["Common", "PerNetwork", "Replay", "Reshuffle", "loader"]
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

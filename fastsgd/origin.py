@@ -4,27 +4,28 @@ import platform
 import time
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 GIT = Path(__file__).parents[1] / ".git"
 
 
-def here():
+def here() -> dict[str, Any]:
     """{"host", "date" in UTC, "commit" of the checkout that this package is in, or None}."""
     return _where() | {"date": _date(int(time.time()))}
 
 
 @lru_cache(1)
-def _date(second):
+def _date(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(second))
 
 
 @cache
-def _where():
+def _where() -> dict[str, Any]:
     return {"host": platform.node(), "commit": commit(GIT)}
 
 
 @cache
-def commit(folder):
+def commit(folder: Path) -> str | None:
     """The commit that a .git folder is at, 40 hex digits; None where there is none, or it cannot be read."""
     try:
         head = (folder / "HEAD").read_text().strip()

@@ -4,6 +4,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from functools import cache
 from math import prod
+from typing import Any
 
 from . import metrics
 from .errors import PlanError
@@ -12,11 +13,11 @@ from .spec.stop import Above, Below, Stop
 __all__ = ["Above", "Below", "Stop"]
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__
 
 
-def metric_of(stop, run):
+def metric_of(stop: Stop, run: Any) -> Any:
     """The metric that a Stop of a run looks at. Raises PlanError for a name that means none, or more than a number."""
     where = f"stop: {stop.named!r}"
     own = {metric.name: metric for metric in run.metrics}
@@ -44,7 +45,7 @@ def metric_of(stop, run):
 
 
 @cache
-def _by_default():
+def _by_default() -> dict[str, type]:
     """{name: class} of the metrics that need nothing to be made."""
     kinds = {}
     for kind in (getattr(metrics, word) for word in metrics.__all__):

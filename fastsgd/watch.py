@@ -1,13 +1,15 @@
 """Owns the progress bar: what a user sees while a run goes on."""
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .errors import SpecError
 
 
 @contextmanager
-def watcher(plan, progress):
+def watcher(plan: Any, progress: Any) -> Iterator[Callable[[Any], Any] | None]:
     """A function of an execution's Progress that reports it as `progress` asks, or None."""
     T = plan.run.steps
     if progress is None or progress is False:
@@ -29,7 +31,7 @@ def watcher(plan, progress):
                         "(t, T, lost)")
 
 
-def _named(plan, progress):
+def _named(plan: Any, progress: Any) -> str:
     """What stands before a bar."""
     networks = f"{plan.N} network{'s' * (plan.N != 1)}"
     return networks if progress is True else f"{progress.replace('[', '(')}: {networks}"

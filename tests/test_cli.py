@@ -145,7 +145,8 @@ def test_commands_speak_json(toml, tmp_path):
 
 def test_version_help_and_completion():
     assert script("--version")[1] == f"fastsgd {fs.__version__}\n"
-    for command in ((), ("run",), ("plan",), ("report",), ("reproduce",), ("bench",), ("info",), ("sweep", "run"),
+    for command in ((), ("run",), ("plan",), ("report",), ("reproduce",), ("bench",), ("info",), ("sweep",),
+                    ("sweep", "run"),
                     ("sweep", "work"), ("sweep", "plan"), ("sweep", "create"), ("sweep", "status"),
                     ("sweep", "preset")):
         status, out, _ = fastsgd(*command, "--help")
@@ -220,3 +221,81 @@ def test_bench_calibrates_into_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(calibrate, "calibrate", lambda say: {"machine": "m", "isa": "i", "ns": {}})
     cli.bench.bench(calibrate=True)
     assert (tmp_path / "cost.json").exists()
+
+
+def stop(*given, **more):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("arguments", "words"), (
+    (("sweep", "run", "s.toml", "--out", "s.zarr"), "s.zarr holds 0 of 1 ranges; the same command goes on"),
+    (("sweep", "run", "s.toml", "--out", "new.zarr"), "nothing is kept in new.zarr"),
+    (("sweep", "work", "s.zarr"), "s.zarr holds 0 of 1 ranges; the same command goes on, here or anywhere"),
+    (("sweep", "preset", "grokking", "--out", "s.zarr"), "s.zarr holds 0 of 1 ranges; the same command goes on"),
+    (("reproduce", "S15"), "no row was finished; the same command begins anew"),
+    (("reproduce", "all", "--out", "r"), "whole in r: S1, S2; `fastsgd reproduce ROW --out r` does one of the others"),
+    (("bench", "--quick"), "nothing is kept"),
+    (("bench", "--only", "speed", "--rows", "mine.csv"), "what was measured is in mine.csv; --only PART does"),
+    (("bench", "--case", "S1", "--against", "jax"), "nothing is kept")))
+def test_an_interrupt_says_what_is_left_and_how_to_go_on(arguments, words, monkeypatch, tmp_path):
+    """Where the program that the commands are made with would end without a word."""
+    from bench import __main__ as program
+    from fastsgd import reproduce, sweep
+
+    monkeypatch.chdir(tmp_path)
+    Path("s.toml").write_text(CONFIG.replace("networks = 12\n", "") + "\n[sweep.grid]\nstep_size = [0.01, 0.02]\n")
+    assert fastsgd("sweep", "create", "s.toml", "s.zarr")[0] == 0
+
+    def some(out, options, tell, names):
+        for name in ("S1", "S2"):
+            tell(name, reproduce.Reproduction(name, "", "", (), {}, None), 1.0)
+        stop()
+
+    for holder, name, what in ((sweep.Sweep, "run", stop), (sweep, "work", stop), (reproduce, "reproduce", stop),
+                               (reproduce, "reproduce_all", some), (program, "measure", stop), (program, "meet", stop)):
+        monkeypatch.setattr(holder, name, what)
+    status, _, err = fastsgd(*arguments)
+    assert status == 130 and err.splitlines()[-1].startswith(f"interrupted; {words}"), err
+
+
+@pytest.mark.parametrize(("given", "words"), (
+    (("--set", "model.width=x"), "model.width: 'x' given"), (("--seed", -1), "seed: -1 given"),
+    (("--set", "rule=sgd"), "did you mean 'SGD'"), (("--set", "rule.momentun=0.5"), "did you mean 'momentum'"),
+    (("--backend", "CPU"), "did you mean 'cpu'"), (("--set", "step_size=-1"), "step_size: -1.0 is outside (0, inf)")))
+def test_what_the_command_line_says_wrong_is_not_blamed_on_the_file(toml, given, words):
+    status, _, err = fastsgd("plan", toml, *given)
+    assert status == 2 and words in err and err.endswith("(given on the command line)\n"), err
+
+
+@pytest.mark.parametrize(("arguments", "words"), (
+    (("reproduce", "s7"), "did you mean 'S7'"), (("reproduce", "cohen"), "did you mean 'cohen2021'"),
+    (("sweep", "preset", "phse"), "did you mean 'phase'"), (("bench", "--opponent", "jax"), "expected my_module:Class"),
+    (("report", "r.npz", "--style", "poster"), "style: 'poster' given"),
+    (("report", "r.npz", "--svg"), "stores of sweeps"), (("sweep", "run", "run.toml"), "has no table [sweep]")))
+def test_words_that_there_are_not_have_near_ones(arguments, words, toml, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "report":
+        assert fastsgd("run", toml, "--out", "r.npz")[0] == 0
+    status, out, err = fastsgd(*arguments)
+    assert status == 2 and words in err and not out, err
+
+
+def test_every_command_that_says_something_speaks_json(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("s.toml").write_text(CONFIG.replace("networks = 12\n", "") + "\n[sweep.grid]\nstep_size = [0.01, 0.02]\n")
+    planned = json.loads(fastsgd("sweep", "plan", "s.toml", "--json")[1])
+    assert planned == json.loads(fastsgd("sweep", "run", "s.toml", "--dry-run", "--json")[1])
+    assert planned["networks"] == 2 and planned["ranges"] == 1
+    assert json.loads(fastsgd("sweep", "create", "s.toml", "s.zarr", "--json")[1])["missing"] == 1
+    assert json.loads(fastsgd("sweep", "work", "s.zarr", "--json")[1]) == {"path": "s.zarr", "done_here": 1}
+    assert json.loads(fastsgd("sweep", "preset", "phase", "--dry-run", "--json")[1])["cells"] == 256
+    done = json.loads(fastsgd("reproduce", "S15", "--quick", "--replicas", 2, "--out", "r", "--json")[1])
+    assert done["verdicts"][0]["holds"] is True and "r/S15.png" in done["files"]
+    for command in (("run",), ("plan",), ("report",), ("reproduce",), ("info",), ("sweep", "run"), ("sweep", "plan"),
+                    ("sweep", "create"), ("sweep", "work"), ("sweep", "status"), ("sweep", "preset")):
+        assert "--json" in fastsgd(*command, "--help")[1], command
+
+
+def test_what_is_asked_beside_quick_is_done(tmp_path):
+    assert fastsgd("reproduce", "S7", "--quick", "--replicas", 3, "--out", tmp_path)[0] == 0
+    assert len(fs.Result.load(tmp_path / "S7_run2_orders.npz").ids) == 3

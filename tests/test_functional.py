@@ -357,7 +357,7 @@ MODEL = MODELS["relu2"]
     ({"buffers": np.zeros((N, 1, MODEL.P))}, "buffers: given, but SGD carries nothing"),
     ({"X": np.zeros((0, 3))}, r"X: has shape \(0, 3\), expected at least one point"),
     ({"X": np.zeros((n, 3), np.float32)}, "X: holds float32, params are float64"),
-    ({"X": None}, "X: None given, expected real numbers"),
+    ({"X": None}, r"X: holds object \(None\), expected real numbers"),
     ({"params": torch.zeros(N, MODEL.P).to_sparse()}, "params: cannot be read where it lies"),
 ))
 def test_a_wrong_input_is_named_with_what_is_legal(given, message):

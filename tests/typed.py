@@ -76,6 +76,25 @@ def arrays() -> np.ndarray:
     return np.asarray(model.predict(model.unflatten(params), X))
 
 
+def given() -> None:
+    """Lists, ranges and tensors, wherever arrays are taken."""
+    import torch
+
+    data = fs.Dataset(torch.eye(2), [1.0, 2.0])
+    assert fs.SaveAt(steps=[0, 10]).steps is not None and fs.SaveAt(steps=range(3)).steps is not None
+    warmup = fs.Warmup([2.0, 3.0], power=[1.0, 2.0])
+    schedule = fs.StepSize([0.1, 0.2], decay_at=[0.5, 0.6], decay_by=2.0, warmup=warmup)
+    rule = fs.rules.SGD(momentum=[0.1, 0.2], batch_size=[1, 2], weight_decay={"u": 0.1})
+    fs.rules.Adam(beta2=[0.9, 0.99])
+    fs.rules.SAM(rho=torch.tensor([0.1]))
+    fs.losses.Squared([0.5, 0.25])
+    fs.metrics.JacobianRank(1e-4, points=[[1.0, 0.0]])
+    fs.metrics.DistanceToTeacher([1.0, 0.0])
+    run = fs.Run(fs.models.DiagonalLinear(2, u0=[0.1, 0.2]), data, rule, schedule, 5, order=fs.orders.Common(2),
+                 keys=[1, 2], stop=fs.stops.Below("train_loss", [1e-6, 1e-7]))
+    assert run.replace(order=fs.orders.Replay([0, 1, 0, 1, 1]), rule=fs.rules.SGD()).steps == 5
+
+
 def sweeps() -> tuple[int, ...]:
     """A request for a sweep, of which nothing runs."""
     base = fs.Run(Mine(), fs.Dataset(np.eye(3), np.ones(3)), fs.rules.SGD(), 0.1, 10, dtype="float64")
@@ -88,6 +107,7 @@ def main(folder: Path) -> None:
     assert runs(folder).steps[-1] == 40
     assert arrays().shape == (5, 7)
     assert sweeps() == (2, 2, 3)
+    given()
     assert fs.__version__
 
 

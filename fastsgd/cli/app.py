@@ -4,6 +4,8 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +73,19 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
+@contextmanager
+def interruptible(left: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends the command with status 130 and says what is left of its work, and how to go on.
+
+    It is answered here: what starts the commands would end the program without a word.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {left()}", err=True)
+        raise typer.Exit(130) from None
+
+
 def apart(**paths: Path | None) -> None:
     """Refuse two names for one file."""
     seen: dict[str, str] = {}
@@ -89,7 +104,7 @@ def free(path: Path, name: str, force: bool) -> None:
 
 def main() -> None:
     """Entry point: warnings and errors become one line on stderr, and errors exit status 2."""
-    warnings.showwarning = lambda message, *_: typer.echo(f"{message}", err=True)  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *_: typer.echo(f"{message}", err=True)
     try:
         app(prog_name="fastsgd")
     except FastsgdError as error:
@@ -98,6 +113,5 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be made
         typer.echo(f"{error.strerror or error}: {error.filename}" if error.filename else f"{error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        typer.echo(f"interrupted{''.join(f'; {note}' for note in getattr(stop, '__notes__', ()))}", err=True)
+    except KeyboardInterrupt:  # before a command began
         sys.exit(130)

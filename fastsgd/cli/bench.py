@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import SpecError
-from .app import app, examples
+from .app import app, examples, interruptible
 
 
 @app.command(epilog=examples("fastsgd bench --quick", "fastsgd bench --calibrate",
@@ -51,9 +51,20 @@ def bench(quick: Annotated[bool, typer.Option("--quick", help="a look in two min
         if not (against or opponent) or only or report:
             raise SpecError("bench: --case goes with --against NAME or --opponent my_module:Class, and without --only "
                             "and --report")
+        wrong = [name for name in opponent or () if ":" not in name]
+        if wrong:
+            raise SpecError(f"opponent: {wrong[0]!r} given, expected my_module:Class; those of fastsgd's own "
+                            "benchmarks are for --against")
         sys.path.insert(0, os.getcwd())
-        raise typer.Exit(program.meet(case, [*(against or ()), *(opponent or ())], quick, rows))
+        with interruptible(lambda: _kept(rows)):
+            raise typer.Exit(program.meet(case, [*(against or ()), *(opponent or ())], quick, rows))
     else:
-        raise typer.Exit(program.measure(quick, only, rows, report))
+        with interruptible(lambda: _kept(rows if quick else rows or "the checkout's file")):
+            raise typer.Exit(program.measure(quick, only, rows, report))
+
+
+def _kept(rows: Path | str | None) -> str:
+    """What an interrupt leaves."""
+    return f"what was measured is in {rows}; --only PART does what is left" if rows else "nothing is kept"
 
 

@@ -22,6 +22,10 @@ def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd
            svg: Annotated[bool, typer.Option("--svg", help="of a store: figures as SVG too")] = False,
            style: Style = "page", as_json: Json = False) -> None:
     """Print a table of a RESULT; of a sweep's store, finished or not, how far it is, and write its figures to OUT."""
+    from ..report.look import STYLES
+    from ..spec.check import one_of
+
+    one_of(style, "style", STYLES)
     if result.is_dir():
         from ..report import store as pages
         from ..sweep import open as open_store
@@ -37,9 +41,10 @@ def report(result: Annotated[Path, typer.Argument(help="file written by `fastsgd
     from ..report import summary
     from ..result import Result
 
-    if out is not None or over is not None or by is not None or metric:
-        raise SpecError(f"report: --out, --over, --by and --metric are for stores, which {str(result)!r} is not")
     loaded = Result.load(result)
+    if out is not None or over is not None or by is not None or metric or svg:
+        raise SpecError("report: --out, --over, --by, --metric and --svg are for stores of sweeps, which "
+                        f"{str(result)!r} is not")
     say(summary.text(loaded), summary.data(loaded), as_json)
 
 

@@ -42,7 +42,7 @@ def run(config: Config,
     except (KeyboardInterrupt, Stopped) as stop:
         kept = "; ".join(getattr(stop, "__notes__", ())) or "nothing is kept; --checkpoint FILE keeps the progress"
         typer.echo(f"stopped: {kept}" + ("; so does the same command" if checkpoint else ""), err=True)
-        raise typer.Exit(stop.code if isinstance(stop, Stopped) else 130) from None
+        raise typer.Exit(int(stop.code or 0) if isinstance(stop, Stopped) else 130) from None
     say(f"{summary.text(result)}\nwrote {out}", summary.data(result) | {"out": str(out)}, as_json)
 
 

@@ -1,18 +1,18 @@
 """Owns the commands of sweeps: `fastsgd sweep ...`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import SpecError
-from .app import Backend, Folder, Json, Seed, Set, Size, SweepConfig, app, changed, examples, say
+from .app import Backend, Folder, Json, Seed, Set, Size, SweepConfig, app, changed, examples, interruptible, say
 
 sweeps = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
                      help="Runs over any fields, on any number of machines, in a store that keeps what is done.")
-app.add_typer(sweeps, name="sweep")
+app.add_typer(sweeps, name="sweep", epilog=examples(
+    "fastsgd sweep run phase.toml", "fastsgd sweep create phase.toml phase.zarr",
+    "fastsgd sweep work phase.zarr", "fastsgd sweep status phase.zarr", "fastsgd report phase.zarr --out pages"))
 
 
 @sweeps.command("run", epilog=examples("fastsgd sweep run phase.toml", "fastsgd sweep run phase.toml --dry-run",
@@ -32,29 +32,23 @@ def sweep_run(config: SweepConfig,
 
     request = configs.read_sweep(config, changed(changes, seed, backend))
     if dry_run:
-        typer.echo(outline.text(request, size))
+        say(outline.text(request, size), outline.data(request, size), as_json)
         return
     out = config.with_suffix(".zarr") if out is None else out
-    with _going_on(out, "the same command goes on"):
+    with interruptible(lambda: _left(out, "the same command goes on")):
         store = request.run(out, None if workers is None else "local", workers=workers, size=size, progress=True)
     _say_progress(store, as_json, f"\nwrote {out}")
 
 
-@contextmanager
-def _going_on(store: Path, how: str) -> Iterator[None]:
-    """Say of an interrupt how far the store is, and how to go on."""
+def _left(store: Path, how: str) -> str:
+    """How far a store is, and how to go on."""
     from ..sweep import open as open_store
 
     try:
-        yield
-    except KeyboardInterrupt as stop:
-        try:
-            far = open_store(store).progress()
-            kept = f"{store} holds {far.done} of {far.ranges} ranges; {how}"
-        except SpecError:
-            kept = f"nothing is kept in {store}"
-        stop.__notes__ = [kept]  # type: ignore[attr-defined]
-        raise
+        far = open_store(store).progress()
+    except SpecError:
+        return f"nothing is kept in {store}"
+    return f"{store} holds {far.done} of {far.ranges} ranges; {how}"
 
 
 def _say_progress(store: Any, as_json: bool, more: str = "") -> None:
@@ -74,7 +68,8 @@ def sweep_preset(name: Annotated[str, typer.Argument(help="phase: step size x de
                  out: Annotated[Path | None, typer.Option(help="folder of the store, by default NAME.zarr; its report "
                                                                "is written beside it")] = None,
                  replicas: Annotated[int | None, typer.Option(help="networks of each cell")] = None,
-                 dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would compute")] = False) -> None:
+                 dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would compute")] = False,
+                 as_json: Json = False) -> None:
     """Do a sweep that comes with fastsgd, and write its report to OUT without its ending."""
     from ..report import store as pages
     from ..sweep import outline
@@ -82,34 +77,38 @@ def sweep_preset(name: Annotated[str, typer.Argument(help="phase: step size x de
 
     request = preset(name, replicas)
     if dry_run:
-        typer.echo(outline.text(request))
+        say(outline.text(request), outline.data(request), as_json)
         return
     out = Path(f"{name}.zarr") if out is None else out
-    with _going_on(out, "the same command goes on"):
+    with interruptible(lambda: _left(out, "the same command goes on")):
         store = request.run(out, progress=True)
     over = ["weight_decay", "step_size"] if name == "grokking" else None
     paths = pages.write(store, out.with_suffix(""), over, over and over[0])
-    typer.echo(f"{pages.text(store)}\nwrote {out}, {paths[-1]}")
+    say(f"{pages.text(store)}\nwrote {out}, {paths[-1]}", vars(store.progress()) | {"path": str(out), "report": paths},
+        as_json)
 
 
 @sweeps.command("plan", epilog=examples("fastsgd sweep plan phase.toml"))
-def sweep_plan(config: SweepConfig, changes: Set = None, seed: Seed = None, backend: Backend = None, size: Size = None
-               ) -> None:
+def sweep_plan(config: SweepConfig, changes: Set = None, seed: Seed = None, backend: Backend = None, size: Size = None,
+               as_json: Json = False) -> None:
     """Say what the sweep of CONFIG would compute and write, as `sweep run --dry-run` does."""
     from .. import config as configs
     from ..sweep import outline
 
-    typer.echo(outline.text(configs.read_sweep(config, changed(changes, seed, backend)), size))
+    request = configs.read_sweep(config, changed(changes, seed, backend))
+    say(outline.text(request, size), outline.data(request, size), as_json)
 
 
 @sweeps.command("create", epilog=examples("fastsgd sweep create phase.toml phase.zarr"))
 def sweep_create(config: SweepConfig, out: Folder, changes: Set = None, seed: Seed = None, backend: Backend = None,
-                 size: Size = None) -> None:
+                 size: Size = None, as_json: Json = False) -> None:
     """Make the store of a sweep, or let one grow to what CONFIG says, and compute nothing: workers do."""
     from .. import config as configs
 
     store = configs.read_sweep(config, changed(changes, seed, backend)).store(out, size)
-    typer.echo(f"{out}: {len(store.missing())} of {len(store.names)} ranges are missing; `fastsgd sweep work {out}`")
+    missing = len(store.missing())
+    say(f"{out}: {missing} of {len(store.names)} ranges are missing; `fastsgd sweep work {out}` does them",
+        {"path": str(out), "ranges": len(store.names), "missing": missing}, as_json)
 
 
 @sweeps.command("work", epilog=examples("fastsgd sweep work phase.zarr                    # on each machine",
@@ -121,16 +120,17 @@ def sweep_work(store: Folder,
                shard: Annotated[str | None, typer.Option(help="only part k of K of the ranges: 3/16")] = None,
                seconds: Annotated[float | None, typer.Option(help="begin nothing new after so long")] = None,
                check: Annotated[bool, typer.Option("--check", help="read all that is done and compare checksums "
-                                                                   "first")] = False) -> None:
+                                                                   "first")] = False,
+               as_json: Json = False) -> None:
     """Do ranges of a STORE until none is missing, beside any number of other workers, anywhere."""
     from ..spec.planned import Tuning
     from ..sweep import work
 
     tuning = None if threads is None else Tuning(threads=threads)
-    with _going_on(store, "the same command goes on, here or anywhere"):
+    with interruptible(lambda: _left(store, "the same command goes on, here or anywhere")):
         done = work(store, tuning=tuning, stale=stale, shard=_part(shard), seconds=seconds, thorough=check,
                     progress=True)
-    typer.echo(f"{done} ranges done here")
+    say(f"{done} ranges done here", {"path": str(store), "done_here": done}, as_json)
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

@@ -8,5 +8,5 @@ from .synthetic import sparse_regression, teacher_student
 __all__ = ["Fresh", "PaperRun", "PaperSystem", "Population", "Stream", "paper", "sparse_regression", "teacher_student"]
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

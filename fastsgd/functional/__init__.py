@@ -11,5 +11,5 @@ __all__ = ["accuracy", "advance_", "feature_sparsity", "fresh_buffers", "jacobia
            "measure", "predict", "start"]
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

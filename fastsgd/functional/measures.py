@@ -58,7 +58,7 @@ def measure(metric: Any, model: Any, params: Any, data: Any, *, loss: Any = None
     return alike(params, values.reshape((*lead, *values.shape[1:])))
 
 
-def _measured(metric, model, rows, data, loss):
+def _measured(metric: Any, model: Any, rows: np.ndarray, data: Any, loss: Any) -> np.ndarray:
     """Values [M, ...] of finite networks [M, P]: the record of step 0 of a run that begins there."""
     rule = GD() if isinstance(data, Population) else SGD()  # which takes no step
     run = Run(model, data, rule, 1e-3, 1, networks=len(rows), init=model.unflatten(rows), save=SaveAt(steps=[0]),
@@ -110,7 +110,7 @@ def feature_sparsity(model: Any, params: Any, X: Any, **fields: Any) -> Any:
     return measure(FeatureSparsity(**fields), model, params, _data(model, X))
 
 
-def _data(model, X, y=None):
+def _data(model: Any, X: Any, y: Any = None) -> Dataset:
     """A Dataset; labels that no metric looks at are 0."""
     family(model)
     if y is None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..models.base import form_of
 from ..models.dense import Dense
-from ..spec.check import as_array, finite, frozen, real
+from ..spec.check import Array, as_array, finite, frozen, real
 from .base import Metric, by_parts, predictions
 from .spectra import power_norm
 
@@ -60,7 +60,7 @@ class DistanceToTeacher(Metric):
     beta [d], or [d, o] for o > 1 outputs: beta*, finite
     """
 
-    beta: np.ndarray
+    beta: Array
     name: str = "distance_to_teacher"
 
     def __post_init__(self):

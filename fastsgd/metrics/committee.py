@@ -7,7 +7,7 @@ import numpy as np
 
 from ..models.base import form_of
 from ..models.gaussian import KNOWN, expected
-from ..spec.check import as_array, finite, frozen, real
+from ..spec.check import Array, as_array, finite, frozen, real
 from .base import Metric, by_parts
 from .two_layer import activation, neurons, refuse_neurons
 
@@ -51,7 +51,7 @@ class TeacherOverlaps(Metric):
     teacher [M, d]: W*, finite. Source: Saad and Solla 1995
     """
 
-    teacher: np.ndarray
+    teacher: Array
     name: str = "teacher_overlaps"
 
     def __post_init__(self):
@@ -84,8 +84,8 @@ class GeneralisationError(Metric):
     Source: Saad and Solla 1995; Cho and Saul 2009 (ReLU)
     """
 
-    teacher: np.ndarray
-    teacher_output: np.ndarray | None = None
+    teacher: Array
+    teacher_output: Array | None = None
     factor: float = 0.5
     name: str = "generalisation_error"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..linalg import count_above
 from ..models.base import form_of
-from ..spec.check import BELOW_ONE, one_of, real, whole
+from ..spec.check import BELOW_ONE, Array, one_of, real, whole
 from .base import Metric
 from .points import as_points, refuse_test_points, test_points
 
@@ -104,7 +104,7 @@ class JacobianRank(JacobianMetric):
     """
 
     rtol: float = 1e-4
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "rank"
     method: str = "auto"
 
@@ -137,7 +137,7 @@ class JacobianSpectrum(JacobianMetric):
     """
 
     k: int | None = None
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "spectrum"
     method: str = "auto"
 

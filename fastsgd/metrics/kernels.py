@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.check import one_of, real, whole
+from ..spec.check import Array, one_of, real, whole
 from .base import Metric, by_parts, eigenvalues
 from .feature_sparsity import merged
 from .hessian import refuse_untrained
@@ -47,7 +47,7 @@ class NTK(Tangent):
     points [m, d]: x; by default the training inputs. Gradients are in the parameters that are trained.
     """
 
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "ntk"
 
     def __post_init__(self):
@@ -71,7 +71,7 @@ class NTKEigenvalue(Tangent):
     """
 
     k: int = 1
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "ntk_eigenvalue"
 
     def __post_init__(self):
@@ -103,7 +103,7 @@ class KernelDistance(Tangent):
     """
 
     kind: str = "cosine"
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "kernel_distance"
     needs_start = True
 
@@ -133,7 +133,7 @@ class JacobianSquaredNorm(Tangent):
     Source: Blanc et al. 2020, arXiv 1904.09080, whose implicit regulariser this is
     """
 
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "jacobian_squared_norm"
 
     def __post_init__(self):
@@ -156,7 +156,7 @@ class GradientCount(Tangent):
     """
 
     tau: float = 0.999
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "gradient_count"
 
     def __post_init__(self):
@@ -187,7 +187,7 @@ class GradientOuterProduct(Metric):
     Source: Radhakrishnan et al. 2022, arXiv 2212.13881
     """
 
-    points: np.ndarray | None = None
+    points: Array | None = None
     name: str = "gradient_outer_product"
 
     def __post_init__(self):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
+from ..spec.check import Array
 from .base import Metric, by_parts, predictions
 from .points import as_points, refuse_no_training, refuse_points
 
@@ -41,7 +42,7 @@ class FittedFunction(Metric):
     points [k, d]: e.g. a grid; finite, k >= 1. [k] is taken for [k, 1]
     """
 
-    points: np.ndarray
+    points: Array
     name: str = "fitted_function"
 
     def __post_init__(self):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.check import one_of, real
+from ..spec.check import Array, one_of, real
 from .base import by_parts, singular_values
 from .feature_sparsity import unit_rows
 from .layers import OfLayers, hidden
@@ -171,7 +171,7 @@ class SpectrumEntropy(OfLayers):
     layer: one hidden layer; by default the last. Activations that are all zero have none, NaN
     """
 
-    points: np.ndarray | None = None
+    points: Array | None = None
     layer: str | None = None
     name: str = "spectrum_entropy"
 

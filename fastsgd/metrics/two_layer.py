@@ -7,7 +7,7 @@ import numpy as np
 
 from ..models.base import form_of
 from ..models.dense import Dense
-from ..spec.check import as_array, finite, frozen, real
+from ..spec.check import Array, as_array, finite, frozen, real
 from .base import Metric, by_parts
 from .points import refuse_no_training
 
@@ -132,7 +132,7 @@ class CosineAlignment(Metric):
     directions [M, d]: e.g. a teacher's neurons, finite and not zero; NaN for neurons with w_j = 0
     """
 
-    directions: np.ndarray
+    directions: Array
     name: str = "cosine_alignment"
 
     def __post_init__(self):

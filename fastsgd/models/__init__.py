@@ -16,5 +16,5 @@ __all__ = ["MLP", "DiagonalLinear", "DiagonalPower", "DiagonalProduct", "Functio
 FORMS = (Dense, Product, Power, Autoencoder, Population)  # what kernels know of families, see form.py
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

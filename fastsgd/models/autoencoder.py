@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import flag, per_network, whole
+from ..spec.check import Array, flag, per_network, whole
 from ..spec.operators import choose
 from .base import Model
 from .form import Form
@@ -43,8 +41,8 @@ class TiedAutoencoder(Model):
     d: int
     width: int
     bias: bool = True
-    W_scale: float | np.ndarray | None = None
-    b_scale: float | np.ndarray = 0.0
+    W_scale: float | Array | None = None
+    b_scale: float | Array = 0.0
 
     def __post_init__(self):
         for name in ("d", "width"):

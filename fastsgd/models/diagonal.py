@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import per_network, whole
+from ..spec.check import Array, per_network, whole
 from .base import Model
 from .form import Form
 from .product import Product
@@ -20,10 +18,10 @@ class DiagonalLinear(Model):
     """
 
     d: int
-    u0: float | np.ndarray = 0.1
-    v0: float | np.ndarray = 0.0
+    u0: float | Array = 0.1
+    v0: float | Array = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "d", whole(self.d, "model.d", 1))
         object.__setattr__(self, "u0", per_network(self.u0, "model.u0"))
         object.__setattr__(self, "v0", per_network(self.v0, "model.v0"))

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..errors import SpecError
-from ..spec.check import flag, one_of, per_layer, real, whole
+from ..spec.check import Array, flag, one_of, per_layer, real, whole
 from .activations import ACTIVATIONS
 from .base import Model
 from .dense import Dense
@@ -41,8 +39,8 @@ class MLP(Model):
     scaling: str | tuple = "standard"
     slope: float = 0.01
     fixed: tuple = ()
-    W_scale: float | np.ndarray | tuple | None = None
-    b_scale: float | np.ndarray | tuple = 0.0
+    W_scale: float | Array | tuple | None = None
+    b_scale: float | Array | tuple = 0.0
 
     def __post_init__(self):
         put = object.__setattr__

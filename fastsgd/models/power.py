@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import flag, per_network, whole
+from ..spec.check import Array, flag, per_network, whole
 from .base import Model
 from .form import Form, vectors
 
@@ -57,8 +55,8 @@ class DiagonalPower(Model):
     d: int
     depth: int = 2
     signed: bool = True
-    w0: float | np.ndarray = 0.1
-    z0: float | np.ndarray = 0.1
+    w0: float | Array = 0.1
+    z0: float | Array = 0.1
 
     def __post_init__(self):
         object.__setattr__(self, "d", whole(self.d, "model.d", 1))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from ..spec.check import per_layer, whole
+from ..spec.check import Array, per_layer, whole
 from .base import Model
 from .form import Form, product, vectors
 
@@ -63,7 +63,7 @@ class DiagonalProduct(Model):
 
     d: int
     depth: int
-    start_at: float | np.ndarray | tuple | None = None
+    start_at: float | Array | tuple | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "d", whole(self.d, "model.d", 1))

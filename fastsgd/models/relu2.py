@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import flag, per_network, whole
+from ..spec.check import Array, flag, per_network, whole
 from ..spec.operators import choose
 from .base import Model
 from .dense import Dense
@@ -27,10 +25,10 @@ class ReLU2(Model):
     width: int
     hidden_bias: bool = True
     output_bias: bool = True
-    W1_scale: float | np.ndarray | None = None
-    W2_scale: float | np.ndarray | None = None
-    b1_scale: float | np.ndarray = 0.0
-    b2_scale: float | np.ndarray = 0.0
+    W1_scale: float | Array | None = None
+    W2_scale: float | Array | None = None
+    b1_scale: float | Array = 0.0
+    b2_scale: float | Array = 0.0
 
     def __post_init__(self):
         for name in ("d", "width"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import SpecError
 from ..files import whole
+from ..spec.check import near
 from ..sweep import reduce
 from ..sweep.cells import labelled
 from . import look
@@ -81,7 +82,8 @@ def write(store, folder, over=None, by=None, metrics=None, svg=False, style="pag
 def _chosen(given, legal, what):
     for name in given or ():
         if name not in legal:
-            raise SpecError(f"report: there is no {what} {name!r}, there are {', '.join(legal) or 'none'}")
+            raise SpecError(f"report: there is no {what} {name!r}, there are {', '.join(legal) or 'none'}"
+                            + near(name, legal))
     return list(given) if given else legal
 
 

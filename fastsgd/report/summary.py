@@ -1,11 +1,13 @@
 """Owns the table of a single result: records at the last saved step, over survivors."""
 
+from typing import Any
+
 import numpy as np
 
 from .table import number
 
 
-def data(result):
+def data(result: Any) -> dict:
     """What `text` says, as numbers: {"networks", "lost", "steps", "at", "records": {name: quantiles}, ...}."""
     alive = result.survived
     records = {name: dict(zip(("10%", "50%", "90%"), np.quantile(a[alive, -1], (0.1, 0.5, 0.9)).tolist(), strict=True))
@@ -16,13 +18,14 @@ def data(result):
             "seconds": result.provenance.get("seconds", {}), "records": records}
 
 
-def text(result):
+def text(result: Any) -> str:
     """Plain text: what ran, what was lost, and the quantiles of every record at the last saved step."""
     alive = result.survived
     seconds = result.provenance.get("seconds", {})
     stopped = f", {int((result.stopped >= 0).sum())} stopped" if result.run.stop else ""
     spent = ", ".join(f"{what} {value:.2f} s" for what, value in seconds.items())
-    lines = [f"{type(result.run.model).__name__}: {len(alive)} networks, {result.run.steps} steps, {result.run.dtype}; "
+    networks = f"{len(alive)} network{'s' * (len(alive) != 1)}"
+    lines = [f"{type(result.run.model).__name__}: {networks}, {result.run.steps} steps, {result.run.dtype}; "
              f"{int((~alive).sum())} lost{stopped}; {spent}"]
     if not alive.any():
         return "\n".join([*lines, "no network survived, so there is nothing to take quantiles of"])

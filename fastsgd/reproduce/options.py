@@ -31,13 +31,13 @@ class Options:
     seeds: int | None = None
     style: str = "page"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of(self.style, "style", STYLES)
         if self.seeds is not None:
             object.__setattr__(self, "seeds", whole(self.seeds, "seeds", 1, 2**16))
         for name, low, high in (("replicas", 1, 2**20), ("saved", 60, 2**16), ("seed", 0, 2**64 - 1)):
             object.__setattr__(self, name, whole(getattr(self, name), name, low, high))
 
-    def named(self, name):
+    def named(self, name: str) -> object:
         """What `progress` of a run by this name is."""
         return name if self.progress is True else self.progress

@@ -16,7 +16,7 @@ class Verdict:
     holds: bool | None
     evidence: str
 
-    def text(self):
+    def text(self) -> str:
         """One line: yes, no or open; the claim; the numbers."""
         return f"[{ {True: 'yes', False: ' no', None: 'open'}[self.holds]}] {self.claim}: {self.evidence}"
 
@@ -39,6 +39,12 @@ class Reproduction:
     results: dict
     draw: object
 
-    def text(self):
+    def text(self) -> str:
         """The table and the verdicts."""
         return "\n".join([self.table, "", *(verdict.text() for verdict in self.verdicts)])
+
+    def data(self) -> dict:
+        """What `text` says, for other programs: {"name", "title", "table", "verdicts": [{"claim", "holds", ...}]}."""
+        return {"name": self.name, "title": self.title, "table": self.table,
+                "verdicts": [{"claim": one.claim, "holds": one.holds, "evidence": one.evidence}
+                             for one in self.verdicts]}

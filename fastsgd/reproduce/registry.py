@@ -6,6 +6,7 @@ from pathlib import Path
 from ..errors import SpecError
 from ..files import whole
 from ..report import look
+from ..spec.check import near
 from . import deep, fluctuation, functions, movement, plane, scalar, systems
 from .neighbours import NEIGHBOURS
 from .options import Options
@@ -23,7 +24,8 @@ def reproduce(name, out, options=None):
     """
     rows = {**CATALOGUE, **deep.ROWS}
     if name not in rows and name not in NEIGHBOURS:
-        raise SpecError(f"name: {name!r} given, expected one of {', '.join((*NAMES, *deep.ROWS, *NEIGHBOURS))}")
+        legal = (*NAMES, *deep.ROWS, *NEIGHBOURS)
+        raise SpecError(f"name: {name!r} given, expected one of {', '.join(legal)}{near(name, legal)}")
     options = Options() if options is None else options
     out = Path(out)
     try:

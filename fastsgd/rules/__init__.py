@@ -20,5 +20,5 @@ __all__ = ["GD", "SAM", "SDE", "SGD", "Adagrad", "Adam", "Descent", "Flow", "Fun
 KINDS = (SGD, GD, Adam, SAM, SDE, SignSGD, Lion, RMSProp, Adagrad, Muon, Flow, Function)  # that kernels have
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import BELOW_ONE, per_network
+from ..spec.check import BELOW_ONE, Array, per_network
 from .base import Batched
 
 
@@ -19,9 +17,9 @@ class Adam(Batched):
     Source: Kingma and Ba 2015, arXiv 1412.6980; decoupled: Loshchilov and Hutter 2019, arXiv 1711.05101
     """
 
-    beta1: float | np.ndarray = 0.9
-    beta2: float | np.ndarray = 0.999
-    epsilon: float | np.ndarray = 1e-8
+    beta1: float | Array = 0.9
+    beta2: float | Array = 0.999
+    epsilon: float | Array = 1e-8
     hypers, carries = ("beta1", "beta2", "epsilon"), ("first_moment", "second_moment")
     flags = ("adam",)
 

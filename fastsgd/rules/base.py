@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PlanError, SpecError
-from ..spec.check import BELOW_ONE, flag, per_network, per_parameter, real_or_each, shown, used, whole_or_each
+from ..spec.check import BELOW_ONE, Array, flag, per_network, per_parameter, real_or_each, shown, used, whole_or_each
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
 from .localisation import Localisation
@@ -64,17 +64,17 @@ class Rule(Record, ABC):
               "gradient_alpha")
     carries, flags = ("point", "average"), ("normalised", "decoupled", "grouped")
 
-    lost_above: float | np.ndarray = float("inf")
+    lost_above: float | Array = float("inf")
     weight_decay: Any = 0.0
-    balance_penalty: float | np.ndarray = 0.0
+    balance_penalty: float | Array = 0.0
     normalised: bool = False
     label_noise: object = None
     gradient_noise: object = None
-    average: float | np.ndarray | None = None
+    average: float | Array | None = None
     penalty: object = None
     decoupled: bool = False
-    clip_value: float | np.ndarray | None = None
-    clip_norm: float | np.ndarray | None = None
+    clip_value: float | Array | None = None
+    clip_norm: float | Array | None = None
     step_scale: dict | None = None
     localisation: Any = None
 
@@ -269,9 +269,9 @@ class Descent(Rule):
         and no dampening
     """
 
-    momentum: float | np.ndarray = 0.0
+    momentum: float | Array = 0.0
     nesterov: bool = False
-    dampening: float | np.ndarray = 0.0
+    dampening: float | Array = 0.0
     hypers, carries, flags = ("momentum", "dampening"), ("momentum",), ("nesterov",)
 
     def __post_init__(self):
@@ -314,7 +314,7 @@ class Batched(Rule):
         one run, whose results are put together
     """
 
-    batch_size: int | np.ndarray | None = 1
+    batch_size: int | Array | None = 1
 
     def __post_init__(self):
         super().__post_init__()

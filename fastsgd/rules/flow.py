@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.check import per_network, whole
+from ..spec.check import Array, per_network, whole
 from .base import Rule
 
 # The pair of Dormand and Prince: stage s is at w - h sum_j A[s][j] k_j, the last is the step of order 5, from which
@@ -36,8 +36,8 @@ class Flow(Rule):
     Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section II.4
     """
 
-    rtol: float | np.ndarray = 1e-6
-    atol: float | np.ndarray = 1e-9
+    rtol: float | Array = 1e-6
+    atol: float | Array = 1e-9
     most: int = 100_000
     full = flows = True
     hypers = carries = flags = ()

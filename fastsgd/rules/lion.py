@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import BELOW_ONE, per_network
+from ..spec.check import BELOW_ONE, Array, per_network
 from .base import Batched
 
 
@@ -18,8 +16,8 @@ class Lion(Batched):
     Source: Chen et al. 2023, arXiv 2302.06675
     """
 
-    beta1: float | np.ndarray = 0.9
-    beta2: float | np.ndarray = 0.99
+    beta1: float | Array = 0.9
+    beta2: float | Array = 0.99
     decoupled: bool = True
     hypers, carries, flags = ("beta1", "beta2"), ("first_moment",), ("lion",)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.check import BELOW_ONE, flag, per_network
+from ..spec.check import BELOW_ONE, Array, flag, per_network
 from .base import Batched
 
 COEFFICIENTS, ROUNDS, LEAST = (3.4445, -4.7750, 2.0315), 5, 1e-7  # csrc/core/rules/orthogonal.h
@@ -25,7 +25,7 @@ class Muon(Batched):
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon
     """
 
-    momentum: float | np.ndarray = 0.95
+    momentum: float | Array = 0.95
     nesterov: bool = True
     decoupled: bool = True
     hypers, carries, flags = ("momentum",), ("momentum",), ("nesterov", "muon")

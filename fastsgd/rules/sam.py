@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..spec.check import flag, per_network
+from ..spec.check import Array, flag, per_network
 from .base import Batched, Descent
 
 
@@ -20,7 +18,7 @@ class SAM(Batched, Descent):
     Source: Foret et al. 2021, arXiv 2010.01412; 1-SAM and n-SAM: Andriushchenko and Flammarion 2022, arXiv 2206.06232
     """
 
-    rho: float | np.ndarray
+    rho: float | Array
     per_sample: bool = False
     unit: bool = True
     hypers, flags = ("rho",), ("unit",)

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..spec.check import BELOW_ONE, per_network
+from ..spec.check import BELOW_ONE, Array, per_network
 from .base import Batched
 
 
@@ -13,7 +11,7 @@ from .base import Batched
 class _BySize(Batched):
     """A rule that divides by sqrt(v) + epsilon, v the size that g^2 has had."""
 
-    epsilon: float | np.ndarray = 1e-8
+    epsilon: float | Array = 1e-8
     hypers, carries = ("epsilon",), ("second_moment",)
 
     def __post_init__(self):
@@ -46,7 +44,7 @@ class Adagrad(_BySize):
     Source: Duchi, Hazan and Singer 2011, JMLR 12
     """
 
-    epsilon: float | np.ndarray = 1e-10
+    epsilon: float | Array = 1e-10
     flags = ("adagrad",)
 
     def _size(self, v, g, number):
@@ -61,7 +59,7 @@ class RMSProp(_BySize):
     Source: Tieleman and Hinton 2012, lecture 6.5 of Neural networks for machine learning
     """
 
-    beta2: float | np.ndarray = 0.99
+    beta2: float | Array = 0.99
     hypers, flags = ("beta2",), ("rmsprop",)
 
     def __post_init__(self):

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..spec.check import whole_or_each
+from ..spec.check import Array, whole_or_each
 from .base import Descent
 
 
@@ -16,9 +14,9 @@ class SGD(Descent):
         whose results are put together
     """
 
-    batch_size: int | np.ndarray = 1
+    batch_size: int | Array = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "batch_size", whole_or_each(self.batch_size, "rule.batch_size", 1, 2**32 - 1))
 

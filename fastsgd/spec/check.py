@@ -1,11 +1,14 @@
 """Owns the checks that single fields share: arrays become plain NumPy, scalars stay in their legal range."""
 
 import numbers
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import SpecError
 from ..limits import memory
+
+Array: TypeAlias = np.ndarray | Any  # a field that takes any array (lists, tensors, DLPack) and keeps NumPy's
 
 NO_NUMBERS = (bool, np.bool_, np.timedelta64)  # though Python takes them for some
 LARGEST = 2**53  # of whole numbers without a limit of their own: exact in float64
@@ -26,10 +29,11 @@ def as_array(value, field, *, ndim=None, kinds="fiu"):
     array = value if type(value) is np.ndarray else _taken(value, field)
     if array.size and array.dtype.kind not in kinds:  # an empty list has no kind; its size is the caller's to refuse
         wanted = {"iu": "integers", "f": "float32 or float64"}.get(kinds, "real numbers")
-        holds = (f"{what_is(value)} given" if array.dtype.kind == "O" and not array.ndim else "holds text"
-                 if array.dtype.kind in "US" else f"holds {array.dtype}")
+        holds = "text" if array.dtype.kind in "US" else str(array.dtype)
+        if array.dtype.kind == "O" and not array.ndim:
+            holds += f" ({what_is(value)})"
         convert = "; convert it, e.g. with .astype(int)" if array.dtype.kind == "b" else ""
-        raise SpecError(f"{field}: {holds}, expected {wanted}{convert}")
+        raise SpecError(f"{field}: holds {holds}, expected {wanted}{convert}")
     if array.nbytes > SURELY and array.nbytes > memory():  # a view may repeat few numbers without end
         raise SpecError(f"{field}: has shape {array.shape}, {array.nbytes / 2**30:.4g} GiB, more than this machine has "
                         "left")
@@ -233,8 +237,17 @@ def flag(value, field):
 def one_of(value, field, legal):
     """One of the words `legal`; anything else is refused with SpecError."""
     if not (value is None or isinstance(value, str)) or value not in legal:
-        raise SpecError(f"{field}: {shown(value)} given, expected one of {legal}")
+        raise SpecError(f"{field}: {shown(value)} given, expected one of {legal}{near(value, legal)}")
     return value
+
+
+def near(word, legal):
+    """"; did you mean 'steps'?" of a word that is like some of `legal`, capitals aside; "" if it is like none."""
+    from difflib import get_close_matches  # of errors alone
+
+    names = {str(name).lower(): name for name in legal if name is not None}
+    close = [names[name] for name in get_close_matches(str(word).lower(), list(names), 3, 0.6)]
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def frozen(array):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import SpecError
-from .check import CONSTANT, as_array, as_float, finite, frozen, real_or_each
+from .check import CONSTANT, Array, as_array, as_float, finite, frozen, real_or_each
 from .operators import choose, cross_entropy, like, softplus
 from .record import Record
 from .record import like as copied
@@ -85,8 +85,8 @@ class Squared(Loss):
     Labels are [n], or [n, o] for o > 1 outputs.
     """
 
-    factor: float | np.ndarray = 0.5
-    weights: np.ndarray | None = None
+    factor: float | Array = 0.5
+    weights: Array | None = None
     name = "squared"
     axes: ClassVar = {"weights": 1}
     noisy = True  # labels are numbers, to which noise may be added
@@ -152,7 +152,7 @@ class _Binary(Loss):
 class Logistic(_Binary):
     """Logistic loss of one sample, factor * log(1 + exp(-y h(x))), labels -1 and +1; factor [] or [N]: > 0."""
 
-    factor: float | np.ndarray = 1.0
+    factor: float | Array = 1.0
     name = "logistic"
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
@@ -166,7 +166,7 @@ class Hinge(_Binary):
     factor [] or [N]: > 0
     """
 
-    factor: float | np.ndarray = 1.0
+    factor: float | Array = 1.0
     name = "hinge"
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:
@@ -181,7 +181,7 @@ class CrossEntropy(Loss):
     factor [] or [N]: > 0
     """
 
-    factor: float | np.ndarray = 1.0
+    factor: float | Array = 1.0
     name = "cross_entropy"
 
     def value(self, f: Any, y: Any, outputs: int = 1) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from . import draws
-from .check import as_array, flag, frozen, whole
+from .check import Array, as_array, flag, frozen, whole
 from .record import Record
 
 
@@ -120,7 +120,7 @@ class Replay(Record):
     Raises SpecError if it does not hold whole numbers >= 0; the plan checks n, T, N and batch.
     """
 
-    order: np.ndarray
+    order: Array
     network, kind = None, "table"
 
     def __post_init__(self):

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from . import draws
-from .check import as_array, as_float, finite, frozen, one_of, other_dtype, per_network, what_is, whole
+from .check import Array, as_array, as_float, finite, frozen, one_of, other_dtype, per_network, what_is, whole
 from .record import Record, like
 
 INPUTS = ("gaussian", "sparse")  # that kernels make
@@ -69,11 +69,11 @@ class Dataset(Data):
     Raises SpecError on wrong shapes or non-finite entries.
     """
 
-    X: np.ndarray
-    y: np.ndarray
-    X_test: np.ndarray | None = None
-    y_test: np.ndarray | None = None
-    which: np.ndarray | None = None
+    X: Array
+    y: Array
+    X_test: Array | None = None
+    y_test: Array | None = None
+    which: Array | None = None
     kind = "given"
 
     def __post_init__(self):
@@ -244,10 +244,10 @@ class Fresh(Data):
     teacher: object = None
     weights: dict | None = None
     inputs: str = "gaussian"
-    density: float | np.ndarray = 1.0
-    X_test: np.ndarray | None = None
-    y_test: np.ndarray | None = None
-    scale: float | np.ndarray = 1.0
+    density: float | Array = 1.0
+    X_test: Array | None = None
+    y_test: Array | None = None
+    scale: float | Array = 1.0
     X = y = None
     n = 0
     kind = "fresh"
@@ -364,8 +364,8 @@ class Stream(Data):
     d: int
     function: object
     outputs: int = 1
-    X_test: np.ndarray | None = None
-    y_test: np.ndarray | None = None
+    X_test: Array | None = None
+    y_test: Array | None = None
     X = y = None
     n = 0
     kind = "stream"

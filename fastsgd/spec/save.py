@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, flag, frozen, one_of, real, what_is, whole
+from .check import Array, as_array, flag, frozen, one_of, real, what_is, whole
 from .record import Record
 
 MOST = 2**24  # saved steps that a rule may ask for
@@ -44,7 +44,7 @@ class SaveAt(Record):
     At least one of steps, linear, log must be given. Raises SpecError on illegal numbers.
     """
 
-    steps: np.ndarray | None = None
+    steps: Array | None = None
     linear: int | None = None
     log: int | None = None
     first: int = 0

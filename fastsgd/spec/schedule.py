@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from . import elementary
-from .check import BELOW_ONE, as_array, finite, frozen, one_of, per_network, used, what_is
+from .check import BELOW_ONE, Array, as_array, finite, frozen, one_of, per_network, used
 from .record import Record
 
 __all__ = ["Constant", "Cosine", "Schedule", "StepSize", "StepTable", "Warmup"]
@@ -29,9 +29,9 @@ class Warmup(Record):
     until [] or [N]: fraction of the run at which growth ends, in [0, 1]; by default the decay time, or 1
     """
 
-    factor: float | np.ndarray
-    power: float | np.ndarray = 1.0
-    until: float | np.ndarray | None = None
+    factor: float | Array
+    power: float | Array = 1.0
+    until: float | Array | None = None
     shape: str = "power"
     clock: str = "run"
 
@@ -62,8 +62,8 @@ class Cosine(Record):
     final [] or [N]: in [0, 1]; start [] or [N]: fraction of the run, in [0, 1). Source: arXiv 1608.03983
     """
 
-    final: float | np.ndarray = 0.0
-    start: float | np.ndarray = 0.0
+    final: float | Array = 0.0
+    start: float | Array = 0.0
 
     def __post_init__(self):
         object.__setattr__(self, "final", per_network(self.final, "cosine.final", 0, high=1))
@@ -110,9 +110,9 @@ class StepSize(Schedule):
     Raises SpecError if a field is outside its range.
     """
 
-    base: float | np.ndarray
-    decay_at: float | np.ndarray | None = None
-    decay_by: float | np.ndarray = 1.0
+    base: float | Array
+    decay_at: float | Array | None = None
+    decay_by: float | Array = 1.0
     decay_timing: str = "before"
     warmup: Warmup | None = None
     cosine: Cosine | None = None
@@ -132,9 +132,9 @@ class StepSize(Schedule):
                 raise SpecError(f"step_size.decay_by: has {divisors} divisors, decay_at has {decays} decays")
         one_of(self.decay_timing, "step_size.decay_timing", DECAY_TIMINGS)
         if self.warmup is not None and not isinstance(self.warmup, Warmup):
-            raise SpecError(f"step_size.warmup: {what_is(self.warmup)} given, expected fs.Warmup or None")
+            raise SpecError(f"step_size.warmup: {type(self.warmup).__name__} given, expected fs.Warmup or None")
         if self.cosine is not None and not isinstance(self.cosine, Cosine):
-            raise SpecError(f"step_size.cosine: {what_is(self.cosine)} given, expected fs.Cosine or None")
+            raise SpecError(f"step_size.cosine: {type(self.cosine).__name__} given, expected fs.Cosine or None")
 
     @property
     def constant(self) -> bool:
@@ -190,7 +190,7 @@ class StepTable(Schedule):
     values [T] or [N, T]: step sizes, finite and >= 0
     """
 
-    values: np.ndarray
+    values: Array
 
     def __post_init__(self):
         values = finite(as_array(self.values, "step_size", ndim=(1, 2)), "step_size")
@@ -221,7 +221,7 @@ class Constant(Schedule):
     value [] or [N]: >= 0
     """
 
-    value: float | np.ndarray
+    value: float | Array
     field: str = "value"
 
     def __post_init__(self):
@@ -238,7 +238,7 @@ class Constant(Schedule):
 class _Table(Record):
     """Distinct schedules `kinds` [Q, 2m + ...]: first smaller steps, divisors, then the columns of each of `parts`."""
 
-    kinds: np.ndarray
+    kinds: Array
     m: int
     parts: tuple
     T: int

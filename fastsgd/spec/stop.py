@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from .check import per_network, shown, whole
+from .check import Array, per_network, shown, whole
 from .metric import Custom, Metric
 from .record import Record
 
@@ -27,7 +27,7 @@ class Stop(Record, ABC):
     """
 
     metric: Any
-    level: float | np.ndarray
+    level: float | Array
     every: int = 100
     sign = None  # between metric and level, for people
 

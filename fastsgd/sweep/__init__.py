@@ -13,5 +13,5 @@ KINDS = (reduce.Moments, reduce.Quantiles, reduce.LostShare, reduce.Survival, re
 __all__ = ["Keep", "Random", "Store", "Sweep", "create", "open", "reduce", "run", "work"]
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

@@ -11,6 +11,15 @@ from .store import Store, planned
 
 def text(sweep, size=None):
     """Plain text: what `sweep` would compute and write, in ranges of `size` networks. Nothing is run or written."""
+    return _outline(sweep, size)[0]
+
+
+def data(sweep, size=None):
+    """What `text` says, as numbers: {"networks", "cells", "ranges", "files", "bytes", "seconds"}, None if unknown."""
+    return _outline(sweep, size)[1]
+
+
+def _outline(sweep, size):
     lines = ["sweep     " + " x ".join([*(f"{axis.dim} {len(axis)}" for axis in sweep.axes),
                                         f"{sweep.replicas} replica{'s' * (sweep.replicas > 1)}"])
              + f" = {sweep.networks} networks in {prod(sweep.shape[:-1])} cells"]
@@ -23,15 +32,17 @@ def text(sweep, size=None):
         networks = prod(map(len, group.members)) * sweep.replicas
         total += stored
         seconds = None if seconds is None or each is None else seconds + networks * each
-        lines.append(f"{group.name}  {networks} networks, {one.ranges} ranges of {one.size}"
+        lines.append(f"{group.name}  {networks} networks, {one.ranges} range{'s' * (one.ranges != 1)} of {one.size}"
                      + (f" (about {in_words(one.size * each)} each)" if each is not None else "")
                      + f", {in_bytes(stored)}: " + (_in_common(sweep, group) or "all cells"))
     ranges = sum(one.ranges for one, _ in made)
     files = sum(one.ranges * (len(store.arrays(one.name)) + 3) for one, _ in made)
-    lines += [f"store     {ranges} ranges, about {files} files, {in_bytes(total)} before compression, and reductions: "
+    lines += [f"store     {ranges} range{'s' * (ranges != 1)}, about {files} files, {in_bytes(total)} before "
+              "compression, and reductions: "
               + (", ".join(one.name for one in sweep.reductions) or "none"),
               "expected  " + ("unknown" if seconds is None else f"{in_words(seconds)} of this machine")]
-    return "\n".join(lines)
+    return "\n".join(lines), {"networks": sweep.networks, "cells": prod(sweep.shape[:-1]), "ranges": ranges,
+                              "files": files, "bytes": total, "seconds": seconds}
 
 
 def _in_common(sweep, group):

@@ -5,6 +5,7 @@ import numpy as np
 from .. import losses, metrics, models, rules
 from ..data import paper
 from ..errors import SpecError
+from ..spec.check import near
 from ..spec.problem import Dataset
 from ..spec.run import Run
 from ..spec.save import SaveAt
@@ -62,5 +63,5 @@ PRESETS = {"phase": phase, "grokking": grokking}
 def preset(name, replicas=None):
     """The Sweep of a preset. Raises SpecError for another name."""
     if name not in PRESETS:
-        raise SpecError(f"preset: {name!r} given, expected {' or '.join(PRESETS)}")
+        raise SpecError(f"preset: {name!r} given, expected {' or '.join(PRESETS)}{near(name, PRESETS)}")
     return PRESETS[name]() if replicas is None else PRESETS[name](replicas)
