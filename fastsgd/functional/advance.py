@@ -203,7 +203,7 @@ def _order(order, steps, N, n):
         if steps is None:
             raise SpecError("steps: missing; give it, or indices [T], [N, T] or [N, T, B] as order")
         return None, _OWN if order is None else order, whole(steps, "steps", 1, 2**34)
-    if isinstance(order, (Replay, type)):
+    if type(order) is not np.ndarray and isinstance(order, (Replay, type)):
         raise SpecError(f"order: {what_is(order)} given, expected indices [T], [N, T] or [N, T, B] as an array, or "
                         "fs.orders.PerNetwork(), Common() or Reshuffle(), with steps")
     table = as_array(order, "order", ndim=(1, 2, 3), kinds="iu")
