@@ -211,5 +211,5 @@ def test_plans_and_sweeps_refuse_what_does_not_fit(nothing_runs):
                         ({"dtype": "float32"}, "float64"), ({"step_size": np.ones(4)}, "step_size has 4")):
         with pytest.raises(fs.errors.FastsgdError, match=why):
             fs.train(own_networks().replace(**change))
-    with pytest.raises(fs.SpecError, match=r"data\.density, data\.scale, data\.weights given for several networks"):
+    with pytest.raises(fs.SpecError, match=r"data\.density, data\.scale, data\.weights given as arrays over networks"):
         fs.Sweep(own_networks(step_size=0.1), grid={"step_size": [0.1, 0.2]})

@@ -170,7 +170,7 @@ def test_zip_and_cases_are_one_axis():
     ({"grid": {"step_size.": [1]}}, "dotted"),
     ({"grid": {"stop": [None, ()]}}, "given twice"), ({"grid": {"step_size": [np.nan]}}, "step_size: is nan"),
     ({"grid": {"rule.momentum": [True, False]}}, "bool"),
-    ({"grid": {"step_size": [None, 1]}}, "step_size: None given"),
+    ({"grid": {"step_size": [None, 1]}}, r"step_size: holds object \(None\), expected real numbers"),
     ({"cases": 5}, "cases"), ({"cases": [None]}, "cases"), ({"grid": {"seed": [-1]}}, "seed"),
 ])
 def test_bad_sweeps_are_refused(fields, words, nothing_runs):

@@ -246,7 +246,7 @@ def near(word, legal):
     from difflib import get_close_matches  # of errors alone
 
     names = {str(name).lower(): name for name in legal if name is not None}
-    close = [names[name] for name in get_close_matches(str(word).lower(), list(names), 3, 0.6)]
+    close = [names[name] for name in get_close_matches(shown(word, str).lower(), list(names), 3, 0.6)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
