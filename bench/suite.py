@@ -59,10 +59,10 @@ def whole(settings, say=print, only=PARTS):
     cores, clock = list(range(1, min(2, len(os.sched_getaffinity(0))) + 1)), Clock(settings.budget)
     top = cores[-1]
 
-    def timely(case, part, make):
+    def timely(case, part, make, cores=top):
         """Rows of `make()`, or the gap that says there was no time."""
         if clock.late():
-            yield rows.gap(top, case, part, f"the budget of {settings.budget:g} s was used up")
+            yield rows.gap(cores, case, part, f"the budget of {settings.budget:g} s was used up")
         else:
             yield from make()
 
@@ -71,21 +71,23 @@ def whole(settings, say=print, only=PARTS):
             start = Starter(count, stack)
             names = settings.cases if count == top else cases.GOAL_CASES
             for case in (cases.CASES[name] for name in names) if "speed" in only else ():
-                yield from timely(case.name, "speed", lambda c=case, s=start: against_opponents(c, s, settings, say))
+                yield from timely(case.name, "speed", lambda c=case, s=start: against_opponents(c, s, settings, say),
+                                  count)
             for case in cases.GOAL_CASES if "lost" in only and count == 1 else ():
-                yield from timely(case, "lost", lambda c=case, s=start: lost_runs(cases.CASES[c], s, settings, say))
+                yield from timely(case, "lost", lambda c=case, s=start: lost_runs(cases.CASES[c], s, settings, say),
+                                  count)
         for case in ranks.CASES.values() if "rank" in only else ():
-            yield from timely(case.name, "rank", lambda c=case, n=count: jacobian_ranks(c, n, settings, say))
+            yield from timely(case.name, "rank", lambda c=case, n=count: jacobian_ranks(c, n, settings, say), count)
         for case in sparsity.CASES if "sparsity" in only else ():
-            yield from timely(case, "sparsity", lambda c=case, n=count: feature_sparsity(c, n, settings, say))
+            yield from timely(case, "sparsity", lambda c=case, n=count: feature_sparsity(c, n, settings, say), count)
         if count == top and "systems" in only:
             for name in ("S1", "S2", "S4", "S7", "S9"):
                 yield from timely(name, "systems", lambda n=name: paper_system(n, top, settings, say))
         if count == top and "one" in only:
-            yield from timely("diagonal", "one", lambda: curves.first_results(settings, say))
-            yield from timely("diagonal", "one", lambda: curves.calls(settings, say))
+            yield from timely("diagonal", "one", lambda: curves.first_results(settings, say), 1)
+            yield from timely("diagonal", "one", lambda: curves.calls(settings, say), 1)
             for name in curves.ALONE[:6 if settings.rounds > 2 else 2]:
-                yield from timely(name, "one", lambda n=name: curves.alone(n, settings, say))
+                yield from timely(name, "one", lambda n=name: curves.alone(n, settings, say), 1)
         if count == top and "curves" in only:
             for name in settings.curves:
                 yield from timely(name, "curves", lambda n=name: curves.curve(n, top, settings, say))
@@ -96,7 +98,7 @@ def whole(settings, say=print, only=PARTS):
     with ExitStack() as stack:
         start = Starter(1, stack)
         for name in own.CASES if "own" in only else ():
-            yield from timely(name, "own", lambda n=name: own.against_torch(n, start, settings, say))
+            yield from timely(name, "own", lambda n=name: own.against_torch(n, start, settings, say), 1)
 
 
 def against_opponents(case, start, settings, say):
