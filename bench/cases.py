@@ -24,6 +24,7 @@ class Case:
     lost_step_size: every run with it is lost within a few steps; None where that is not measured
     init: start shared by all networks, None to draw each its own
     tolerance: largest legal relative error of the displacement w(T) - w(0) of any network after CHECK_STEPS steps
+    compiled: whether fastsgd takes a loop compiled for the run, as a long run's plan does; None leaves it to the plan
     """
 
     name: str
@@ -38,6 +39,7 @@ class Case:
     lost_step_size: float | None = None
     init: dict | None = None
     tolerance: float = 1e-3
+    compiled: bool | None = None
 
     @cached_property
     def _starts(self):

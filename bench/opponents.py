@@ -48,7 +48,8 @@ class Fastsgd(Provider):
         import fastsgd as fs
 
         run = case.run(N, T, options.get("lost", "none"), backend="cpu")
-        return run, fs.Tuning(threads=self.cores, **layout(case, options))
+        compiled = case.compiled if N >= 64 else None  # fewer do not fill the vectors of a compiled loop
+        return run, fs.Tuning(threads=self.cores, compiled=compiled, **layout(case, options))
 
     def prepare(self, case, N, T, variant, options):
         import fastsgd as fs

@@ -131,7 +131,7 @@ def _own(name, function, d, shapes, *, n=40, step_size=0.01, value=None, twin=No
     if twin is not None:
         twin = Case(name, f"{name}, built in", twin, data, step_size, N=N)
     return Own(name, f"{name.removeprefix('own-')}, traced", model, data, step_size, N=N, function=function,
-               value=value, twin=twin)
+               value=value, twin=twin, compiled=True)
 
 
 def goal(name, side):

@@ -25,16 +25,23 @@ PARTS = {"rank": ("rank ratio", "diagonal rank ratio"), "systems": "seconds, ", 
 
 
 def newest(rows):
-    """The rows of the newest run, and what runs before it, of its commit on its machine, measured and it did not.
+    """The rows of the newest run, and what runs of the same day on the same machine measured before, and it did not.
 
     So parts for which there was no time can be measured apart, by `--only`; their gaps are then gone.
     """
     last, newer = max(rows, key=lambda row: row["date"]), {}
-    same = [row for row in rows if all(row[name] == last[name] for name in ("commit", "machine", "isa"))]
+    same = [row for row in rows if row["date"][:10] == last["date"][:10]
+            and all(row[name] == last[name] for name in ("machine", "isa"))]
     for row in same:
         newer[_what(row)] = max(row["date"], newer.get(_what(row), ""))
     kept = [row for row in same if row["date"] == newer[_what(row)]]
     return [row for row in kept if row["metric"] != "gap" or not any(_fills(other, row) for other in kept)]
+
+
+def _commits(rows):
+    """"commit a", or "commits a, b" where parts were measured apart."""
+    names = list(dict.fromkeys(row["commit"] for row in rows))
+    return f"commit{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
 def _what(row):
@@ -82,8 +89,8 @@ def summary(rows):
     lines = [(words, *(_ratio(ratios[provider, name, most]) if (provider, name, most) in ratios else ""
                        for name in cases)) for provider, words in README_OPPONENTS.items()]
     head = ("times the speed of", *(CASES[name].title for name in cases))
-    return (_table(head, lines) + f"\n\n{rows[0]['machine']}, {most} cores, {rows[0]['isa']}, commit "
-            f"{rows[0]['commit']}, {rows[0]['date'][:10]}; medians, own sample order for each network, answers checked "
+    return (_table(head, lines) + f"\n\n{rows[0]['machine']}, {most} cores, {rows[0]['isa']}, {_commits(rows)}, "
+            f"{rows[0]['date'][:10]}; medians, own sample order for each network, answers checked "
             "before anything is timed.")
 
 
@@ -234,7 +241,9 @@ def traced(rows):
         f"{_ratio(ratios[row['case'], side])} (goal {own.goal(row['case'], side):g})" for side in sides))
         for row in rows if row["metric"] == "own rate" and row["provider"] == "fastsgd" and row["case"] in own.CASES]
     head = ("case", "N", "fastsgd, network-steps/s", *(SHORT.get(side, "the same of ours") for side in sides))
-    return _table(head, lines) + "\n\nOne core; times the speed of each." if lines else ""
+    words = ("One core; times the speed of each. Loops are compiled for the run, as the plan of a long one chooses; "
+             "compiling is counted on no side.")
+    return f"{_table(head, lines)}\n\n{words}" if lines else ""
 
 
 def systems(rows):
@@ -353,7 +362,7 @@ def conditions(rows):
     quiet = ""
     if {"1", "2"} <= peak.keys():
         quiet = f" two cores gave {peak['2'] / peak['1']:.2f} times the FMA peak of one;"
-    return (f"{first_row['machine']}, {first_row['isa']}, commit {first_row['commit']}, {first_row['date']}; "
+    return (f"{first_row['machine']}, {first_row['isa']}, {_commits(rows)}, {first_row['date']}; "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
             + f";{quiet} own sample order for each network, float32 unless a case says float64 (ranks, sparsity and "
               "the paper's systems: float64), threads pinned, sides interleaved; bands are the least and largest "

@@ -249,17 +249,17 @@ def test_report_takes_the_newest_rows_and_keeps_the_rest_of_the_page(tmp_path):
 
 
 def test_what_had_no_time_may_be_measured_apart():
-    """Runs of one commit on one machine are one: newer rows stand for older ones, and fill their gaps."""
-    shared, band = rows.conditions(), harness.Band(7.0, 6.0, 8.0)
+    """Runs of one day on one machine are one: newer rows stand for older ones, and fill their gaps."""
+    shared, band, day = rows.conditions(), harness.Band(7.0, 6.0, 8.0), "2020-01-02"
     first = [line("speed ratio", "jax", band), line("rate", "fastsgd", band), rows.gap(1, "relu", "own", "no time"),
              rows.gap(2, "relu", "own", "no time"), rows.gap(2, "N", "curves", "no time")]
     second = [line("speed ratio", "jax", band, T=16), line("own ratio", "built in", band, case="relu"),
               line("curve N", "jax", band, case="d=30, N=1", cores=2)]
-    made = [shared | {"date": date} | row for date, part in (("2020", first), ("2021", second)) for row in part]
-    found = report.newest([*made, shared | {"date": "2019", "commit": "another"} | line("rate", "numba", band)])
-    assert [(row["date"], row["metric"], row["cores"]) for row in found] == [
-        ("2020", "rate", 1), ("2020", "gap", 2), ("2021", "speed ratio", 1), ("2021", "own ratio", 1),
-        ("2021", "curve N", 2)]
+    made = [shared | {"date": date} | row for date, part in ((day + "T01:00Z", first), (day + "T02:00Z", second))
+            for row in part]
+    found = report.newest([*made, shared | {"date": "2020-01-01T03:00Z"} | line("rate", "numba", band)])
+    assert [(row["date"][11:13], row["metric"], row["cores"]) for row in found] == [
+        ("01", "rate", 1), ("01", "gap", 2), ("02", "speed ratio", 1), ("02", "own ratio", 1), ("02", "curve N", 2)]
 
 
 def test_the_rows_of_earlier_versions_can_be_read():

@@ -11,19 +11,23 @@ FEW_INPUTS = 3  # of a two-layer ReLU network's fused loop, hidden bias included
 # The time of the prebuilt loop over that of the compiled one, on the side of caution. Measured on Zen 3, AVX2, float32:
 # 2-20-1 1.15, 1-100-1 1.13, 3-20-1 1.08, 5-20-1 1.01, 10-100-1 0.88; by the general loop 5-10-10-1 1.6, with momentum
 # 1.44, Adam 1.08, tanh 1.32, 2-20-1 with momentum 1.65, logistic loss 1.9, products of three 2.1, powers 1.6;
-# 10-100-1 with momentum 1.02, 10-64-64-1 0.99
-GAIN = {"relu2": 1.08, "adam": 1.07, "steps": 1.3}
-SECONDS = {"relu2": 2.0, "steps": 4.0}  # that the compiler takes, on the side of caution
+# 10-100-1 with momentum 1.02, 10-64-64-1 0.99. Traced networks in one sweep, on a first EPYC: attention 1.02, tanh and
+# sine 1.1, 2-20-1 1.5, polynomials 1.7, 10-100-1 1.4, 10-300-1 1.3
+GAIN = {"relu2": 1.08, "adam": 1.07, "steps": 1.3, "sweep": 1.1}
+SECONDS = {"relu2": 2.0, "steps": 4.0, "sweep": 2.0}  # that the compiler takes, on the side of caution
 CHECK_SECONDS = 0.01  # to load and look
 
 
 def kind(work):
-    """"relu2", the fused loop of a two-layer network; "steps", any other loop of one sample a step; None without."""
+    """"relu2", the fused loop of a two-layer network; "sweep", a traced network's plain step; "steps", any other loop
+    of one sample a step; None without."""
     if work.batch > 1 or work.full:
         return None
     if work.fused:
         return "relu2" if work.fused_form[0] == "relu2" else None
-    return "steps" if work.stepwise else None
+    if not work.stepwise:
+        return None
+    return "sweep" if work.plain and "model" in own.parts(work.run) else "steps"
 
 
 def why_none(work, lanes, width):
@@ -45,6 +49,8 @@ def gains(work):
     if kind(work) == "relu2":
         _, d, _, hidden_bias, _ = work.fused_form
         return GAIN["relu2"] if d + hidden_bias <= FEW_INPUTS and not work.one_row else 1.0
+    if kind(work) == "sweep":
+        return GAIN["sweep"]
     return 1.0 if work.P > SMALL else GAIN["adam" if work.traits["adam"] else "steps"]
 
 
@@ -87,7 +93,7 @@ def _relu2(work, T, W):
 def _steps(work, T, W):
     parts = {what: part.program for what, part in own.parts(work.run).items() if what in ("model", "loss")}
     texts, residuals, loop, sweep = {what: program.text for what, program in parts.items()}, 0, "Steps", ""
-    if "model" in parts and work.plain:
+    if kind(work) == "sweep":
         texts["model"] += parts["model"].sweep
         residuals, loop = 2 * parts["model"].rows, "Sweeps"
         sweep = "  template <class Tm>\n  using Sweep = model::Sweep<Tm>;\n"
