@@ -1,5 +1,6 @@
 """Owns the scaling curves over N, T, d and width, the lone network, and the first result of a process."""
 
+import os
 import subprocess
 import sys
 import time
@@ -125,9 +126,11 @@ def alone(name, settings, say):
 def first_results(settings, say):
     """Seconds from the start of a fresh process to the first result, import and interpreter included."""
     imports, whole, torch = [], [], False
+    bytecode = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # is there
     for _ in range(settings.rounds):
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True,
+                              env=bytecode)
         whole.append(time.perf_counter() - began)
         imported, _, loaded = done.stdout.split()
         imports.append(float(imported))
