@@ -20,7 +20,7 @@ LONE = "one network's steps wait for each other's sums, and no other network's w
 SHORT_RUN = "the call's fixed part, about 0.3 ms of checks and planning, is longer than so few steps of one network"
 
 
-PARTS = {"rank": ("rank ratio", "diagonal rank ratio"), "systems": "seconds, ", "one": "one network",
+SIGNS = {"rank": ("rank ratio", "diagonal rank ratio"), "systems": "seconds, ", "one": "one network",
          "lost": "half lost / none lost", "memory": "peak memory"}  # a metric that says that a part was measured
 
 
@@ -56,7 +56,7 @@ def _fills(row, gap):
     if part == "curves":
         return row["metric"] == f"curve {gap['case']}"
     return row["case"] == gap["case"] and (
-        row["provider"] == part or row["metric"].startswith(PARTS.get(part, f"{part} ratio")))
+        row["provider"] == part or row["metric"].startswith(SIGNS.get(part, f"{part} ratio")))
 
 
 def rewrite(rows, pages=PAGES, plots=True):

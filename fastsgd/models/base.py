@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import BackendUnavailable, SpecError
 from ..native import default_threads, native
 from ..spec import draws
-from ..spec.check import as_array, as_float, finite, used, what_is
+from ..spec.check import FAMILY, as_array, as_float, finite, needs, used
 from ..spec.kinds import kind_of
 from ..spec.record import Record
 from .form import Form
@@ -150,9 +150,8 @@ def _started(out, seed, keys, groups):
 
 def family(model):
     """`model`, if it is one of fs.models or has what they have. Raises SpecError."""
-    if isinstance(model, type) or not all(hasattr(model, name) for name in ("d", "shapes", "forward")):
-        raise SpecError(f"model: {what_is(model)} given, expected a model from fs.models, e.g. ReLU2(d=3, width=10); "
-                        "fs.models.from_module makes one of a torch.nn.Module")
+    needs(model, "model", FAMILY, "a model from fs.models, e.g. ReLU2(d=3, width=10); fs.models.from_module makes one "
+          "of a torch.nn.Module")
     return model
 
 

@@ -9,6 +9,7 @@ from ..errors import SpecError
 from ..limits import memory
 
 Array: TypeAlias = np.ndarray | Any  # a field that takes any array (lists, tensors, DLPack) and keeps NumPy's
+FAMILY = ("d", "shapes", "forward")  # what a model has
 
 NO_NUMBERS = (bool, np.bool_, np.timedelta64)  # though Python takes them for some
 LARGEST = 2**53  # of whole numbers without a limit of their own: exact in float64
@@ -77,6 +78,15 @@ def what_is(value):
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return "None" if value is None else type(value).__name__
+
+
+def needs(value, field, attributes, what):
+    """Refuse what lacks one of `attributes`, and a class in the place of an instance.
+
+    what: what was expected, in words
+    """
+    if isinstance(value, type) or not all(hasattr(value, name) for name in attributes):
+        raise SpecError(f"{field}: {what_is(value)} given, expected {what}")
 
 
 def as_float(array, field):

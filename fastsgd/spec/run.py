@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from .check import as_array, dtype_name, finite, frozen, one_of, shown, what_is, whole
+from .check import FAMILY, as_array, dtype_name, finite, frozen, needs, one_of, shown, what_is, whole
 from .loss import Loss, Squared
 from .metric import Custom, Metric
 from .order import Common, PerNetwork, Replay, Reshuffle
@@ -76,11 +76,11 @@ class Run(Record):
 
     def __post_init__(self):
         put = object.__setattr__
-        self._need("model", "d", "shapes", "forward", what="a model from fs.models, e.g. ReLU2(d=3, width=10)")
+        needs(self.model, "model", FAMILY, "a model from fs.models, e.g. ReLU2(d=3, width=10)")
         if not isinstance(self.data, (Dataset, Fresh, Population, Stream)):
             raise SpecError(f"data: {what_is(self.data)} given, expected fs.Dataset(X, y), "
                             "fs.data.Fresh(...), Population(...) or Stream(...)")
-        self._need("rule", "batch", what="an update rule from fs.rules")
+        needs(self.rule, "rule", ("batch",), "an update rule from fs.rules")
         put(self, "steps", whole(self.steps, "steps", 1, 2**34, floats=True))
         put(self, "step_size", schedule_of(self.step_size))
         if self.networks is not None:
@@ -111,11 +111,6 @@ class Run(Record):
         if self.keys is not None:
             put(self, "keys", _numbers(self.keys, "keys"))
         put(self, "stop", stops(self.stop))
-
-    def _need(self, name, *attributes, what):
-        value = getattr(self, name)
-        if isinstance(value, type) or not all(hasattr(value, a) for a in attributes):
-            raise SpecError(f"{name}: {what_is(value)} given, expected {what}")
 
     def replace(self, **changes: Any) -> "Run":
         """A copy of this run with some fields changed."""
