@@ -23,8 +23,10 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-COMMON = ["-std=c++17", "-O3", "-ffp-contract=off", "-fopenmp", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra",
-          "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12 raises both in its own AVX-512 headers
+# Aligned, a loop's speed does not depend on what stands before its function: 5 to 10 % were seen. GCC 12 raises the two
+# warnings in its own AVX-512 headers.
+COMMON = ["-std=c++17", "-O3", "-falign-functions=64", "-ffp-contract=off", "-fopenmp", "-fPIC", "-fvisibility=hidden",
+          "-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 MORE = shlex.split(os.environ.get("FASTSGD_CXXFLAGS", ""))  # e.g. of a sanitizer; names of functions are kept then
 # Where nothing runs that is measured: what stands between Python and the kernels, and what tests alone call.
 COLD = {"bind", "elementary", "scalar"}

@@ -178,14 +178,14 @@ class General {
       f(&lane(r.buffers[p], g), all.buffers + k * rule.buffers * P + p);
   }
   // The lanes in which a weight or a buffer is not finite: once it is not, it never is again.
-  FS_HD u32 broken() const {
+  FS_APART u32 broken() const {
     const V none = V::set(0);
     const V w = tree_sum<Tm>(model.P, [&](int p, V s) { return fma(none, r.w[p], s); });
     const V b = tree_sum<Tm>(rule.buffers * model.P, [&](int p, V s) { return fma(none, r.buffers[p], s); });
     return beyond(w + b, T(0));
   }
   // Write back the networks in lanes `which`, lost at step t or alive (-1); the broken ones stay as they were at t0.
-  FS_HD void settle(u32 which, i64 t) {
+  FS_APART void settle(u32 which, i64 t) {
     const u32 bad = broken();
     Tm::sync();
     for (int g = 0; g < G; ++g)
@@ -277,7 +277,7 @@ class General {
   }
 
   // gradient = mean over the batch of the gradient at parameters `at`.
-  FS_HD u32 accumulate(const V* at, i64 t) {
+  FS_APART u32 accumulate(const V* at, i64 t) {
     clear(r.gradient);
     u32 bad = 0, there = ~0u;
     V share = V::set(T(1) / T(job.batch));
@@ -341,7 +341,7 @@ class General {
       });
     else update<Tm>(rule, model.P, r.w, r.gradient, r.buffers, hyper, rate, t, groups);
   }
-  FS_HD void add_noise(i64 t) {
+  FS_APART void add_noise(i64 t) {
     if (all.one_label()) {
       feed.take(feed.which(t, 0), all.labels, r.y);
       model.forward(r.w, feed.inputs(), r.residuals, r.out);

@@ -21,6 +21,7 @@
 #if defined(__CUDACC__)
 #define FS_HD __host__ __device__ __forceinline__
 #define FS_HD_CALL __host__ __device__ __noinline__
+#define FS_APART FS_HD
 #define FS_FN __host__ __device__ inline
 #define FS_UNROLL _Pragma("unroll")
 #define FS_NO_UNROLL _Pragma("unroll 1")
@@ -34,6 +35,7 @@
 #define FS_HD inline __attribute__((always_inline))
 #endif
 #define FS_HD_CALL __attribute__((noinline))
+#define FS_APART __attribute__((noinline))
 #define FS_FN inline
 #define FS_UNROLL _Pragma("GCC unroll 64")
 #define FS_NO_UNROLL _Pragma("GCC unroll 1")
@@ -43,9 +45,10 @@
 #define FS_UNROLL_ROWS
 #endif
 #endif
-// FS_FN is for functions too long to be always inlined. FS_UNROLL_ROWS goes before loops over a network's rows: on a
-// GPU they are unrolled, so that the rows are registers, unless FS_ROLLED says that there are too many; on a CPU where
-// a loop is compiled for one small network (csrc/compiled).
+// FS_FN is for functions too long to be always inlined. FS_APART is for those that a step calls once at most, from
+// several places: on a CPU one copy is enough, on a GPU a call would cost the registers. FS_UNROLL_ROWS goes before
+// loops over a network's rows: on a GPU they are unrolled, so that the rows are registers, unless FS_ROLLED says that
+// there are too many; on a CPU where a loop is compiled for one small network (csrc/compiled).
 
 namespace fs {
 using u32 = unsigned int;

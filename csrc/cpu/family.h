@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <stdexcept>
+#include <type_traits>
 
 #include "../core/losses.h"
 #include "../core/models/family.h"
@@ -43,6 +44,13 @@ struct Family {
   }
 };
 
+// Whether a model may hand each derivative over once, and so move by it. Where its sums cost far more than a gradient
+// in rows of its own, it does not: each rule would be one more copy of them.
+template <class Model, class = void>
+constexpr bool MAY_MOVE = false;
+template <class Model>
+constexpr bool MAY_MOVE<Model, std::void_t<decltype(&Model::hands_each_over_once)>> = true;
+
 template <class T, int W, class Model>
 struct FamilyOf final : Family<T, W> {
   using V = Vec<T, W>;
@@ -56,10 +64,13 @@ struct FamilyOf final : Family<T, W> {
   void vjp(const V* w, const V* x, const V* g, V* residuals, V* to) const override {
     model.vjp(w, Columns<Team<T, W, 1>>{x}, g, residuals, Accumulate<V>{to});
   }
-  bool moves() const override { return W > 1 && model.hands_each_over_once(); }
+  bool moves() const override {
+    if constexpr (MOVING) return model.hands_each_over_once();
+    else return false;
+  }
   void move(const Update& u, V* w, const V* x, const V* g, V* residuals, V* buffers,
             const Numbers<V>& n) const override {
-    if constexpr (W > 1) {
+    if constexpr (MOVING) {
       const bool more = u.has(WEIGHT_DECAY) || u.is(NESTEROV);
       const auto by = u.is(ADAM) ? (more ? &FamilyOf::move_by<BY_ADAM, true> : &FamilyOf::move_by<BY_ADAM, false>)
                       : !u.has(MOMENTUM) ? &FamilyOf::move_by<BY_GRADIENT, true>
@@ -70,6 +81,7 @@ struct FamilyOf final : Family<T, W> {
   }
 
  private:
+  static constexpr bool MOVING = W > 1 && MAY_MOVE<Model>;
   template <Mover BY, bool MORE>
   void move_by(const Update& u, V* w, const V* x, const V* g, V* residuals, V* buffers, const Numbers<V>& n) const {
     const bool decays = u.has(WEIGHT_DECAY);

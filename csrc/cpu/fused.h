@@ -190,7 +190,7 @@ struct Block {
     q.residual = residual;
   }
   template <bool OWN>
-  void run_sgd() {
+  __attribute__((noinline)) void run_sgd() {
     i64 t = job.t0;
     const Data<T> data(job);
     for (int a = 0; a < groups && t < job.t1; ++a) {
@@ -224,20 +224,26 @@ struct Block {
     Group& q = group[0];
     decltype(q.samples.input()) x[R];
     V y[R];
-    FS_UNROLL
-    for (int i = 0; i < R; ++i) {
+    const auto fetch = [&](int i) {
       constexpr int OWN = Samples<Tm, ONE_ROW>::OWN;
       u32 all[OWN];
       for (int g = 0; g < OWN; ++g) all[g] = u32(b + i) + start[g];
       if constexpr (!ONE_ROW) q.samples.spare = columns + i * q.samples.width;
       y[i] = q.samples.fetch(data, job.full ? all : index + (t % 4 * job.batch + b + i) * OWN);
       x[i] = q.samples.input();
+    };
+    if constexpr (ONE_ROW) {
+      FS_UNROLL
+      for (int i = 0; i < R; ++i) fetch(i);
+    } else {
+      FS_NO_UNROLL
+      for (int i = 0; i < R; ++i) fetch(i);
     }
     return accumulate_gradient(model, q.w, folded, x, y, dloss, bound, residuals, sum);
   }
 
   // Minibatch and full-batch steps of the block's only group.
-  void run_batch() {
+  __attribute__((noinline)) void run_batch() {
     constexpr int R = Model::SIDE;
     Group& q = group[0];
     const Model model = this->model;

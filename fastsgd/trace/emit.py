@@ -36,12 +36,20 @@ class Part:
         if loops is not None:
             self.loops.arrays.update(loops.arrays)
 
-    def keep(self, node, padded, rows):
-        """Compute a node into an array of its own: in `residuals` from row `rows` on, local if that is None."""
-        size, name = node.size + padded, f"a{len(self.loops.arrays)}"
-        self.heads.append(f"V {name}[{size}];" if rows is None else f"V *const {name} = residuals + {rows};")
-        self.loops.keep(node, name, padded)
-        return size
+    def keep(self, nodes, padded, rows):
+        """Compute nodes into arrays of their own: in `residuals` from row `rows` on, local if that is None.
+
+        nodes: a tuple of kept_nodes; padded: ids of those that need a zero behind their entries. Returns the rows taken
+        """
+        total, names = 0, []
+        for node in nodes:
+            size, name = node.size + (id(node) in padded), f"a{len(self.loops.arrays) + len(names)}"
+            self.heads.append(f"V {name}[{size}];" if rows is None else
+                              f"V *const {name} = residuals + {rows + total};")
+            total += size
+            names.append(name)
+        self.loops.keep(nodes, names, [id(node) in padded for node in nodes])
+        return total
 
     def text(self, more=()):
         """The statements of the function."""
@@ -65,13 +73,13 @@ def model(f, layout, trained, d):
     kept, padded = kept_nodes([f, *grads.values()])
     read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
     forward, rows, first = Part(read), 0, {id(node) for node in order([f])}
-    for node in kept:
-        if id(node) in first:
-            rows += forward.keep(node, id(node) in padded, rows)
+    for nodes in kept:
+        if within(nodes, first):
+            rows += forward.keep(nodes, padded, rows)
     where = positions(f).reshape(-1)
     forward.loops.loop((o,), [(f, where)], lambda made, to: [f"out[{to(where)}] = {made[0]};"])
     vjp, heads = Part(read, forward.loops), list(forward.heads)
-    rows = sinks(vjp, [node for node in kept if id(node) not in first], padded, grads, layout, rows,
+    rows = sinks(vjp, [nodes for nodes in kept if not within(nodes, first)], padded, grads, layout, rows,
                  in_place=True)
     used = [head for head in heads if any(name_of(head) + "[" in line for line in vjp.loops.lines)]
     return f"""template <class Tm>
@@ -108,6 +116,11 @@ def differentiated(f, layout, trained, seed=None):
     return f, dict(zip(moved, grads, strict=True))
 
 
+def within(nodes, ids):
+    """Whether one of the nodes is among these: they are computed together."""
+    return any(id(node) in ids for node in nodes)
+
+
 def name_of(head):
     """The array that a declaration makes."""
     return head.partition("const ")[2].partition(" ")[0]
@@ -118,17 +131,17 @@ def sinks(part, kept, padded, grads, layout, rows, in_place):
 
     in_place: whether the sink may change the very parameters that are read
     """
-    local = sum(node.size + 1 for node in kept) <= LOCAL
+    local = sum(node.size + 1 for nodes in kept for node in nodes) <= LOCAL
     size = 0
-    for node in kept:
-        size += part.keep(node, id(node) in padded, None if local else rows + size)
+    for nodes in kept:
+        size += part.keep(nodes, padded, None if local else rows + size)
     groups = {}
     for name, grad in grads.items():
         shape, first = layout.shapes[name], layout.first[name]
         own = [layout.first[read] + index for read, index in part.loops.reads(grad, positions(grad))
                if read in layout.first]
         if in_place and own and not all(beside(index, shape, layout) for index in own):
-            size += part.keep(grad, False, None if grad.size <= LOCAL else rows + size)
+            size += part.keep((grad,), (), None if grad.size <= LOCAL else rows + size)
             own = []
         groups.setdefault((shape, "together") if own else name, []).append((name, grad, first, shape))
     for members in groups.values():
@@ -171,8 +184,8 @@ def loss(value, gaps, outputs, labels, numbers):
         reads[name] = lambda at, first=first: f"numbers[{_plus(at, first)}]"
         first += size
     part = Part(reads)
-    for node in kept:
-        part.keep(node, id(node) in padded, None)
+    for nodes in kept:
+        part.keep(nodes, padded, None)
     at = positions(wanted[0]).reshape(-1)
     part.loops.loop((len(at),), [(wanted[0], at)], lambda made, to: [f"bad |= beyond({made[0]}, bound);"])
     where = np.arange(outputs)
@@ -235,8 +248,8 @@ def rule(outputs, names, numbers):
     reads |= {name: f"numbers[{k}]" for k, name in enumerate(numbers)}
     part = Part({name: (lambda at, text=text: text) for name, text in reads.items()})
     ends = shared(list(outputs.values()))
-    for node in kept_nodes(ends)[0]:
-        part.keep(node, False, None)
+    for nodes in kept_nodes(ends)[0]:
+        part.keep(nodes, (), None)
 
     def statements(made, to):
         values = ", ".join(f"e{k} = {text}" for k, text in enumerate(made))  # all are read before any moves

@@ -1,6 +1,7 @@
 """Owns how a graph becomes C++: loops with fixed bounds over arrays of vectors, by the project's sums.
 
-What is kept in an array: sums, and what costs something and is read more than once. A sum that one map reads, entry by
+What is kept in an array: sums, what costs something and is read more than once, and a sine and a cosine of the same
+argument, which are computed together. A sum that one map reads, entry by
 entry, is formed inside that map's loop. A sum of which a loop has four side by side or more runs in order, four at a
 time in registers; any other goes by csrc/core/team.h's tree. So a sum's bits follow from the graph alone.
 """
@@ -24,9 +25,20 @@ def through(node, index):
     return node, index
 
 
+def _twins(nodes):
+    """{id: the sine and the cosine of one argument} of those that have each other."""
+    found = {}
+    for node in nodes:
+        if node.op == "map" and node.attr in ("sin", "cos"):
+            found.setdefault(id(node.args[0]), []).append(node)
+    return {id(node): tuple(pair) for pair in found.values() if len(pair) == 2 for node in pair}
+
+
 def kept_nodes(ends):
-    """(nodes that need an array, in order; ids of those that need a zero behind their entries)."""
+    """(nodes that need an array, in order and in tuples of those that one loop computes; ids of those that need a zero
+    behind their entries)."""
     nodes, reads, padded = order(ends), {}, set()
+    twins = _twins(nodes)
 
     def note(reader, a, kind):
         base, index = through(a, positions(a))
@@ -36,7 +48,7 @@ def kept_nodes(ends):
         reads.setdefault(id(base), []).append((kind, alike, index.size > base.size))
 
     for node in nodes:
-        if node.op != "view":
+        if node.op != "view" and twins.get(id(node), (node,))[0] is node:
             for a in node.args:
                 note(node, a, node.op)
     for end in ends:
@@ -54,8 +66,10 @@ def kept_nodes(ends):
         else:
             cost, sums, keeps = 0, node.op in ("sum", "max"), node.op == "cat" or not alone
             keeps = keeps and node.op in ("cat", "sum", "max")
-        if keeps or id(node) in padded:
-            kept.append(node)
+        pair = twins.get(id(node))
+        if pair or keeps or id(node) in padded:
+            if not pair or pair[0] is node:
+                kept.append(pair or (node,))
             cost, sums = 0, False
         costs[id(node)] = cost
         if sums:
@@ -77,8 +91,9 @@ class Loops:
 
     # ---- what is written
 
-    def keep(self, node, name, padded):
-        """Compute a node into the array `name`."""
+    def keep(self, nodes, names, padded):
+        """Compute nodes, which one loop computes, into arrays; padded: of each, whether a zero comes behind it."""
+        node, name = nodes[0], names[0]
         if node.op == "cat":
             at = 0
             for a in node.args:
@@ -88,10 +103,12 @@ class Loops:
                 at += a.size
         else:
             where = positions(node)
-            self.loop(node.shape, [(node, where)], lambda made, to: [f"{name}[{to(where)}] = {made[0]};"])
-        if padded:
-            self.lines.append(f"{name}[{node.size}] = V::set(0);")
-        self.arrays[id(node)] = name
+            self.loop(node.shape, [(one, where) for one in nodes], lambda made, to: [
+                f"{into}[{to(where)}] = {text};" for into, text in zip(names, made, strict=True)])
+        for node, name, zero in zip(nodes, names, padded, strict=True):
+            if zero:
+                self.lines.append(f"{name}[{node.size}] = V::set(0);")
+            self.arrays[id(node)] = name
 
     def loop(self, shape, wanted, statements, products=False):
         """Loops over `shape`.

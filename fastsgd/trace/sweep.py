@@ -7,7 +7,7 @@ sums and their order are those of `forward` and `vjp`, and so are the bits.
 
 import numpy as np
 
-from .emit import UNROLLED, Part, beside, body, differentiated, name_of, sinks
+from .emit import UNROLLED, Part, beside, body, differentiated, name_of, sinks, within
 from .graph import INPUT, SEED, order, positions
 from .loops import Loops, kept_nodes
 
@@ -76,26 +76,29 @@ def step(f, layout, trained, d):
     read = layout.reads() | {INPUT: lambda at: f"x.shared({at})", SEED: lambda at: f"g[{at}]"}
     behind = layout.reads()
     forward, rows = Part(read), 0
-    for node in kept:
-        if id(node) in first:
-            rows += forward.keep(node, id(node) in padded, rows)
+    for nodes in kept:
+        if within(nodes, first):
+            rows += forward.keep(nodes, padded, rows)
 
     def at_next(together):
         """The network at the next sample, and where its arrays are."""
         loops, heads, at = Moving(behind, old.loops, layout, grads, together), [], 0
         loops.count = 1000  # names of its own
-        for node in kept:
-            if id(node) in first:
-                heads.append(f"V *const n{at} = to + {at};")
-                loops.keep(node, f"n{at}", id(node) in padded)
-                at += node.size + (id(node) in padded)
+        for nodes in kept:
+            if within(nodes, first):
+                names, zeros = [], [id(node) in padded for node in nodes]
+                for node, zero in zip(nodes, zeros, strict=True):
+                    heads.append(f"V *const n{at} = to + {at};")
+                    names.append(f"n{at}")
+                    at += node.size + zero
+                loops.keep(nodes, names, zeros)
         where = positions(f).reshape(-1)
         loops.loop((f.size,), [(f, where)], lambda made, to: [f"out[{to(where)}] = {made[0]};"])
         return loops, heads
 
-    later = [node for node in kept if id(node) not in first]
+    later = [nodes for nodes in kept if not within(nodes, first)]
     old = Part(read, forward.loops)
-    for node in later:  # so that derivatives know what is kept
+    for node in (node for nodes in later for node in nodes):  # so that derivatives know what is kept
         old.loops.arrays[id(node)] = "kept"
     together = _together(grads, layout, old.loops, at_next({})[0].seen)
     old = Part(read, forward.loops)

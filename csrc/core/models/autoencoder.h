@@ -16,7 +16,6 @@ struct Autoencoder {
   FS_HD constexpr int inputs() const { return d; }
   FS_HD constexpr int outputs() const { return d; }
   FS_HD constexpr int residuals() const { return h + 2 * d; }  // W x, relu(z), dL/dz
-  FS_HD constexpr bool hands_each_over_once() const { return false; }
 
   template <class X>
   FS_HD void forward(const V* w, X x, V* residuals, V* out) const {

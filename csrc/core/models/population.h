@@ -29,7 +29,6 @@ struct Population {
   // E of each pair, what the derivative by w_i has of the other's weights and of its own, |w|^2 of all units, the
   // derivatives by W and A
   FS_HD constexpr int residuals() const { return 3 * pairs() + all() + P(); }
-  FS_HD constexpr bool hands_each_over_once() const { return inner && outer; }
 
   template <class X>
   FS_HD void forward(const V* w, X x, V* residuals, V* out) const {
@@ -43,7 +42,7 @@ struct Population {
       const V share = (x.shared(2) + x.shared(2)) * outers(w, x, i, j);
       other[q] = share * other[q], own[q] = share * own[q];
     }
-    const V sum = tree_sum<Tm>(pairs(), [&](int q, V s) {
+    const V sum = rolled_sum<Tm>(pairs(), [&](int q, V s) {
       const V share = outers(w, x, q / all(), q % all());
       return fma(q % all() < h ? share : share + share, value[q], s);
     });
@@ -90,7 +89,7 @@ struct Population {
   }
   template <class X>
   FS_HD V dot(const V* w, X x, int i, int j) const {
-    return tree_sum<OneLane>(d, [&](int t, V sum) { return fma(unit(w, x, i, t), unit(w, x, j, t), sum); });
+    return rolled_sum<OneLane>(d, [&](int t, V sum) { return fma(unit(w, x, i, t), unit(w, x, j, t), sum); });
   }
   template <class X>
   FS_HD V outers(const V* w, X x, int i, int j) const {
@@ -126,7 +125,7 @@ struct Population {
     // parallel
     const auto there = c.a > zero.a;
     const V along = b / choose(there, c, one), length = sqrt(c);
-    const V apart = sqrt(tree_sum<OneLane>(d, [&](int t, V sum) {
+    const V apart = sqrt(rolled_sum<OneLane>(d, [&](int t, V sum) {
       const V r = fma(zero - along, unit(w, x, i, t), unit(w, x, j, t));
       return fma(r, r, sum);
     }));

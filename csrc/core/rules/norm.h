@@ -19,7 +19,7 @@ struct Squares<double> {
 };
 
 template <class Tm>
-FS_HD typename Tm::V square(const typename Tm::V* g, int P) {
+FS_APART typename Tm::V square(const typename Tm::V* g, int P) {
   return tree_sum<Tm>(P, [&](int p, typename Tm::V s) { return fma(g[p], g[p], s); });
 }
 

@@ -56,7 +56,7 @@ struct Update {
 
 // to = w + rho g / |g|, or w + rho g: the point at which SAM takes its gradient. Of g its direction is left.
 template <class Tm, class V>
-FS_HD void perturbed(const Update& u, int P, const V* w, V* g, V rho, V* to) {
+FS_APART void perturbed(const Update& u, int P, const V* w, V* g, V rho, V* to) {
   V scale = rho;
   if (u.is(UNIT)) {
     const V length = norm<Tm>(g, P);
