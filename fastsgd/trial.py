@@ -5,6 +5,7 @@ from math import isnan
 import numpy as np
 
 from .errors import FastsgdError, PlanError
+from .gradients import of_each
 from .lowering.contract import BUFFERS, FLAGS, HYPERS, PERTURBS
 from .metrics import FittedFunction, Predictions, TestAccuracy, TestLoss, TrainAccuracy, TrainLoss
 from .spec.kinds import kind_of
@@ -116,7 +117,7 @@ def _agree(what, torch_value, value, wanted):
 
 
 def _gradient(run):
-    """Check that the reference backend can differentiate the loss, as it does: by torch.func, networks side by side."""
+    """Check that the reference backend can differentiate the loss, as it does: by autograd, networks side by side."""
     import torch
 
     model, dtype, of = run.model, getattr(torch, run.dtype), run.loss.picked(0)
@@ -125,8 +126,8 @@ def _gradient(run):
     def loss(weights):
         return of.value(model.forward(model.unflatten(weights), X), y, model.outputs).mean()
 
-    _call("model.forward (differentiated by torch.func.grad, under torch.func.vmap)",
-          torch.func.vmap(torch.func.grad(loss)), torch.tensor(_pattern(1, model.P), dtype=dtype))
+    _call("model.forward (differentiated by torch.autograd, under torch.func.vmap)", of_each(loss),
+          torch.tensor(_pattern(1, model.P), dtype=dtype))
 
 
 def _loss(run):

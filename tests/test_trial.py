@@ -63,7 +63,7 @@ FORWARDS = [  # (what is done to predictions, outputs, metrics, the error's word
     (lambda f: f.tolist(), 1, (), "returned list for torch tensors, expected a tensor"),
     (lambda f: None, 1, (), "returned NoneType"),
     (fails, 1, (), "raised KeyError: 'no such weight'"),
-    (lambda f: f if f.sum() > 0 else -f, 1, (), "differentiated by torch.func.grad"),
+    (lambda f: f if f.sum() > 0 else -f, 1, (), "differentiated by torch.autograd"),
     (lambda f: torch.from_numpy(f.detach().numpy()), 1, (), "model.forward.*raised RuntimeError"),
     (numpy_only(lambda f: f[..., None]), 1, LOSSES, r"returned shape \[2, 1\] for 2 points in NumPy"),
     (numpy_only(lambda f: 2 * f), 1, LOSSES, "in torch and .* in NumPy of the same numbers"),

@@ -1,10 +1,11 @@
-"""Owns the reference backend: the forward pass differentiated by torch.func, one step at a time, on the CPU."""
+"""Owns the reference backend: the forward pass differentiated by torch.autograd, one step at a time, on the CPU."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from ..gradients import of_each
 from ..spec import draws
 from .base import Backend
 
@@ -37,7 +38,7 @@ class Reference(Backend):
                   "data": data.X.nbytes + data.y.nbytes if work.n else 0,
                   "samples, and what they leave for their gradients": N * work.batch * work.item * (
                       2 * work.d + 12 * units + 6 * P * each)}
-        return replace(tuning, threads=1), memory, ("forward pass differentiated by torch.func, one step at a time",)
+        return replace(tuning, threads=1), memory, ("forward pass differentiated by autograd, one step at a time",)
 
     def load(self, plan, weights, lost, buffers, reserved=None):
         import torch
@@ -149,12 +150,9 @@ class _Stepper:
                                           dtype=getattr(torch, run.dtype)) for name, shape in names.items()])
         self.penalty = None
         if run.rule.penalty is not None:
-            self.penalty = torch.func.vmap(torch.func.grad(
-                lambda w: run.rule.penalty.value(run.model.unflatten(w)).reshape(())))
-        self.gradient = torch.func.vmap(torch.func.grad(self._loss, has_aux=True))
-        one = torch.func.grad(self._loss, has_aux=True)
-        self.each = torch.func.vmap(torch.func.vmap(one, in_dims=(None, 0, 0, None)))
-        self.at_each = torch.func.vmap(torch.func.vmap(one, in_dims=(0, 0, 0, None)))
+            self.penalty = of_each(lambda w: run.rule.penalty.value(run.model.unflatten(w)).reshape(()))
+        self.gradient = of_each(self._loss)
+        self.at_each = of_each(torch.func.vmap(self._loss, in_dims=(0, 0, 0, None)))  # at a point for each sample
 
     def _loss(self, weights, x, y, numbers, share=None):
         run = self.plan.work.run
@@ -213,9 +211,9 @@ class _Stepper:
             bad |= self._bad(gap, shares)
         elif self.trait["perturb"] == "sample":
             one_x, one_y = X[:, :, None], y[:, :, None]
-            own, _ = self.each(weights, one_x, one_y, self.loss)
-            grad, gap = self.at_each(weights[:, None] + self._perturbation(own), one_x, one_y,
-                                     self.loss)
+            at = weights[:, None].expand(-1, X.shape[1], -1)
+            own, _ = self.at_each(at, one_x, one_y, self.loss)
+            grad, gap = self.at_each(at + self._perturbation(own), one_x, one_y, self.loss)
             bad |= self._bad(gap[:, :, 0], shares)
             grad = (shares[0][:, :, None] * grad).sum(dim=1) if shares else grad.mean(dim=1)
         return grad * self.free, bad
