@@ -108,7 +108,7 @@ docs: $(VENV)/ready
 needs: $(VENV)/ready build
 
 build: $(VENV)/base
-	@echo "compiling the kernels for this machine (about two minutes on two cores)"
+	@echo "compiling the kernels for this machine (a minute or two on two cores)"
 	@$(RUN)/python setup.py -q build_ext --inplace
 
 $(VENV)/base: pyproject.toml

@@ -315,7 +315,7 @@ def test_what_a_card_has_no_room_or_program_for_is_refused(a_card):
 
 
 def test_a_first_function_does_not_wait_for_torchs_compiler():
-    """Tracing, planning and checking import neither torch's compiler nor sympy, which take seconds."""
+    """Tracing, planning, checking and the reference import neither torch's compiler nor sympy, which take seconds."""
     text = """
 import sys, torch, fastsgd as fs
 def net(p, x):
@@ -323,7 +323,9 @@ def net(p, x):
 model = fs.models.Function(net, d=3, shapes={"W": (8, 3), "a": 8})
 loss = fs.losses.Function(lambda f, y: torch.nn.functional.huber_loss(f, y))
 data = fs.data.teacher_student(n=10, d=3, teacher_width=4, seed=0)
-fs.plan(fs.Run(model, data, fs.rules.SGD(), 0.01, 10, networks=4, loss=loss, dtype="float64", backend="cpu"))
+run = fs.Run(model, data, fs.rules.SGD(), 0.01, 10, networks=4, loss=loss, dtype="float64", backend="cpu")
+fs.plan(run)
+fs.train(run.replace(backend="reference", rule=fs.rules.SAM(rho=0.1, per_sample=True, penalty=lambda p: p["a"].sum())))
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
