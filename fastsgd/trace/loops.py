@@ -1,9 +1,9 @@
 """Owns how a graph becomes C++: loops with fixed bounds over arrays of vectors, by the project's sums.
 
 What is kept in an array: sums, what costs something and is read more than once, and a sine and a cosine of the same
-argument, which are computed together. A sum that one map reads, entry by
-entry, is formed inside that map's loop. A sum of which a loop has four side by side or more runs in order, four at a
-time in registers; any other goes by csrc/core/team.h's tree. So a sum's bits follow from the graph alone.
+argument. Those two are computed in one loop, where the compiler shares what they have in common. A sum that one map
+reads, entry by entry, is formed inside that map's loop. A sum of which a loop has four side by side or more runs in
+order, four at a time in registers; any other goes by csrc/core/team.h's tree. So a sum's bits follow from the graph.
 """
 
 from math import prod
@@ -35,8 +35,10 @@ def _twins(nodes):
 
 
 def kept_nodes(ends):
-    """(nodes that need an array, in order and in tuples of those that one loop computes; ids of those that need a zero
-    behind their entries)."""
+    """(nodes that need an array, ids of those that need a zero behind their entries).
+
+    The nodes are in order, in tuples of those that one loop computes.
+    """
     nodes, reads, padded = order(ends), {}, set()
     twins = _twins(nodes)
 
