@@ -148,23 +148,4 @@ FS_HD typename Tm::V tree_sum(int count, F f) {
   else return partials(count) == 8 ? tree_sum<Tm, 8>(Tm::vectors(count), f) : tree_sum<Tm, 32>(Tm::vectors(count), f);
 }
 
-// The same sum, the same bits, where speed does not depend on it: on a CPU f is compiled once instead of 30 times.
-template <class Tm, class F>
-FS_HD typename Tm::V rolled_sum(int count, F f) {
-#if defined(__CUDACC__) || defined(FS_SIZES_KNOWN)
-  return tree_sum<Tm>(count, f);
-#else
-  if constexpr (Tm::COOPERATES) return Tm::tree(count, f);
-  else {
-    static_assert(Tm::L == 1, "an item a vector");
-    Partial<Tm, 32> s;
-    const int parts = partials(count);
-    for (int c = 0; c < count; ++c) s.a[c & (parts - 1)] = f(c, s.a[c & (parts - 1)]);
-    for (int half = parts / 2; half > 0; half /= 2)
-      for (int k = 0; k < half; ++k) s.a[k] = s.a[k] + s.a[k + half];
-    return s.a[0];
-  }
-#endif
-}
-
 }  // namespace fs

@@ -141,7 +141,7 @@ class Flow {
   // Root of the mean square of f(p) over what is tolerated at parameters of size `size(p)`.
   template <class F, class S>
   V error(F f, S size) const {
-    const V sum = rolled_sum<Tm>(model.P, [&](int p, V s) {
+    const V sum = tree_sum<Tm>(model.P, [&](int p, V s) {
       const V e = f(p) / fma(rtol, size(p), atol);
       return fma(e, e, s);
     });

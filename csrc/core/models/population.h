@@ -42,7 +42,7 @@ struct Population {
       const V share = (x.shared(2) + x.shared(2)) * outers(w, x, i, j);
       other[q] = share * other[q], own[q] = share * own[q];
     }
-    const V sum = rolled_sum<Tm>(pairs(), [&](int q, V s) {
+    const V sum = tree_sum<Tm>(pairs(), [&](int q, V s) {
       const V share = outers(w, x, q / all(), q % all());
       return fma(q % all() < h ? share : share + share, value[q], s);
     });
@@ -88,11 +88,20 @@ struct Population {
     return j < h ? w[h * d + k * h + j] : V::set(0) - x.shared(LEADING + m * d + k * m + j - h);
   }
   template <class X>
-  FS_HD V dot(const V* w, X x, int i, int j) const {
-    return rolled_sum<OneLane>(d, [&](int t, V sum) { return fma(unit(w, x, i, t), unit(w, x, j, t), sum); });
+  FS_APART V dot(const V* w, X x, int i, int j) const {
+    return tree_sum<OneLane>(d, [&](int t, V sum) { return fma(unit(w, x, i, t), unit(w, x, j, t), sum); });
+  }
+  // |w_j - along w_i|^2
+  template <class X>
+  FS_APART V beside(const V* w, X x, int i, int j, V along) const {
+    const V minus = V::set(0) - along;
+    return tree_sum<OneLane>(d, [&](int t, V sum) {
+      const V r = fma(minus, unit(w, x, i, t), unit(w, x, j, t));
+      return fma(r, r, sum);
+    });
   }
   template <class X>
-  FS_HD V outers(const V* w, X x, int i, int j) const {
+  FS_APART V outers(const V* w, X x, int i, int j) const {
     V sum = V::set(0);
     for (int k = 0; k < o; ++k) sum = fma(outer_weight(w, x, k, i), outer_weight(w, x, k, j), sum);
     return sum;
@@ -125,10 +134,7 @@ struct Population {
     // parallel
     const auto there = c.a > zero.a;
     const V along = b / choose(there, c, one), length = sqrt(c);
-    const V apart = sqrt(rolled_sum<OneLane>(d, [&](int t, V sum) {
-      const V r = fma(zero - along, unit(w, x, i, t), unit(w, x, j, t));
-      return fma(r, r, sum);
-    }));
+    const V apart = sqrt(beside(w, x, i, j, along));
     const V theta = angle(b, length * apart), bend = (one - number) * (one - number);
     const V turn = fma(both, V::set(T(3.1415926535897931)) - theta, (number + number) * theta);
     const V per = V::set(T(0.15915494309189535));  // 1 / (2 pi)
