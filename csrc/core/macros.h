@@ -45,10 +45,10 @@
 #define FS_UNROLL_ROWS
 #endif
 #endif
-// FS_FN is for functions too long to be always inlined. FS_APART is for those that a step calls a few times at most: on
-// a CPU one copy is enough, on a GPU rows would leave the registers for a call. FS_UNROLL_ROWS goes before loops over a
-// network's rows: on a GPU they are unrolled, so that the rows are registers, unless FS_ROLLED says that there are too
-// many; on a CPU where a loop is compiled for one small network (csrc/compiled).
+// FS_FN is for functions too long to be always inlined. FS_APART is for those that do far more than a call costs, from
+// several places: on a CPU one copy is enough, on a GPU rows would leave the registers for a call. FS_UNROLL_ROWS goes
+// before loops over a network's rows: on a GPU they are unrolled, so that the rows are registers, unless FS_ROLLED says
+// that there are too many; on a CPU where a loop is compiled for one small network (csrc/compiled).
 
 namespace fs {
 using u32 = unsigned int;

@@ -232,7 +232,7 @@ struct Block {
       y[i] = q.samples.fetch(data, job.full ? all : index + (t % 4 * job.batch + b + i) * OWN);
       x[i] = q.samples.input();
     };
-    if constexpr (ONE_ROW) {
+    if constexpr (ONE_ROW) {  // the other turns rows into columns, which is long, and no quicker R times over
       FS_UNROLL
       for (int i = 0; i < R; ++i) fetch(i);
     } else {
