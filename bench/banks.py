@@ -15,12 +15,14 @@ def cycles(first, words):
     return sum(int(np.bincount(np.unique(phase) % BANKS, minlength=BANKS).max()) for phase in phases)
 
 
-def expected(n, lanes, stride, words, spread, draws=1000):
+def expected(n, lanes, stride, words, spread, copies=1, draws=1000):
     """Mean cycles of a load where each team of `lanes` reads its own of n rows, drawn at random.
 
     stride, words: words of a row, and of what a lane reads; spread: words between what a team's lanes read, 0 for one
-    place
+    place; copies: of the rows, side by side by what a team reads; teams take turns with them
     """
     rng, lane = np.random.default_rng(0), np.arange(32)
+    team, slot = lane // lanes, words if spread == 0 else spread * lanes
     rows = rng.integers(0, n, (draws, 32 // lanes))
-    return np.mean([cycles(row[lane // lanes] * stride + lane % lanes * spread, words) for row in rows])
+    first = team % copies * slot + lane % lanes * spread
+    return np.mean([cycles(row[team] * stride * copies + first, words) for row in rows])

@@ -72,12 +72,9 @@ class Row:
             return 0
         item, lanes = np.dtype(self.dtype).itemsize // 4, chosen.lanes
         spreads = isinstance(self.model, fs.models.DiagonalLinear)
-        single = expected(self.n, lanes, chosen.stride * item, item, item if spreads else 0) - 1
-        if not chosen.packs:
-            return report.of({"LDS"}) * single
-        packs = -(-self.model.d // lanes) // (4 // item)  # 16 bytes a lane, where the others read item words
-        pack = expected(self.n, lanes, chosen.stride * item, 4, 4) - 1
-        return packs * pack + (report.of({"LDS"}) - packs) * single
+        pack = 4 if chosen.packs else item  # words that a lane loads at once
+        return report.of({"LDS"}) * (expected(self.n, lanes, chosen.stride * item, pack, pack if spreads else 0,
+                                              chosen.copies) - 1)
 
 
 def _floor(model, lanes, dtype):

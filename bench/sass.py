@@ -3,9 +3,9 @@
 A step's instructions are half of those of the innermost loop with arithmetic, for it makes two steps, block by block: a
 block of draws runs once in four steps for each lane of a team, one that writes a lost network back hardly ever, any
 other once.
-Throughput is bounded by the four things a multiprocessor issues (NVIDIA's tables for compute capability 9.0, a clock of
-1.98 GHz): 4 warp instructions in all, 4 of arithmetic in float32 (2 in float64), 2 of integers and comparisons, 1 of
-shared memory and shuffles. Integer products share the arithmetic pipe at half its rate.
+Throughput is bounded by the five things a multiprocessor issues (NVIDIA's tables for compute capability 9.0, a clock of
+1.98 GHz): 4 warp instructions in all, 4 of arithmetic in float32, 2 in float64, 2 of integers and comparisons, 1 of
+shared memory and shuffles. Integer products share the pipe of float32 at half its rate.
 """
 
 import re
@@ -100,9 +100,8 @@ class Report:
 
     @property
     def math(self):
-        """Slots of the arithmetic pipe: integer products take two, float64 two."""
-        products = sum(count for name, count in self.step.items() if name.startswith("IMAD"))
-        return self.of(MATH) + 2 * self.of(DOUBLE) + 2 * products
+        """Slots of the pipe of float32: integer products take two."""
+        return self.of(MATH) + 2 * sum(count for name, count in self.step.items() if name.startswith("IMAD"))
 
     @property
     def integers(self):
@@ -124,7 +123,8 @@ class Report:
 
         waited: cycles of a step in which shared memory answers a load again, for lanes that its banks kept waiting
         """
-        warps = min(4 / self.issue, 4 / self.math, 2 / max(self.integers, 1e-9), 1 / max(self.memory + waited, 1e-9))
+        pipes = ((self.issue, 4), (self.math, 4), (self.of(DOUBLE), 2), (self.integers, 2), (self.memory + waited, 1))
+        warps = min(rate / count for count, rate in pipes if count)
         return PROCESSORS * CLOCK * warps * 32 / self.lanes
 
 

@@ -28,7 +28,8 @@ TOGETHER = {"everything_relu2": 64, "sam_each_relu2": 32, "normalised_relu2": 32
 
 CARRIED = (("diagonal_13", fs.rules.SGD(momentum=0.5, nesterov=True, weight_decay=0.1, average=0.5), 4),
            ("relu2_7_70", fs.rules.SGD(momentum=0.5), 16),
-           ("relu2_3_21", fs.rules.Adam(average=0.9, weight_decay=0.1), 2))
+           ("relu2_3_21", fs.rules.Adam(average=0.9, weight_decay=0.1), 2),
+           ("diagonal_13", fs.rules.SGD(momentum=0.5, batch_size=3), 2), ("relu2_3_21", fs.rules.GD(momentum=0.5), 4))
 
 
 def unstaged(n=6000, d=3):

@@ -14,6 +14,7 @@ import fastsgd as fs
 from fastsgd.cuda import card as cards
 
 REHEARSAL = os.environ.get("REHEARSAL")
+BATCHED, NOISY = fs.rules.SGD(momentum=0.9, batch_size=2), fs.rules.SGD(label_noise=0.1)  # the latter: general loop
 CHECKED = 64  # networks and steps that are compared before anything is timed
 
 
@@ -48,6 +49,13 @@ def random_system(model, n, dtype="float32", step_size=1e-3):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((n, model.d)) / model.d**0.5, rng.standard_normal(n)
     return model, fs.Dataset(X, y).astype(dtype), step_size
+
+
+def traced():
+    """A network of a user's own, from another benchmark: W2 sin(W1 x + b1)."""
+    from bench import own
+
+    return own.CASES["own-sine"].model
 
 
 def start_of(system, N):

@@ -13,7 +13,7 @@ import numpy as np
 import fastsgd as fs
 from fastsgd.errors import PlanError
 
-from . import CHECKED, begin, random_system, run_of, sized, start_of, systems
+from . import BATCHED, CHECKED, begin, random_system, run_of, sized, start_of, systems, traced
 
 
 def smoke():
@@ -50,8 +50,10 @@ def others():
     """Runs of other families, rules and dtypes at size."""
     for model, n, dtype in ((fs.models.DiagonalLinear(200), 80, "float64"), (fs.models.ReLU2(10, 100), 40, "float32"),
                             (fs.models.MLP(5, (10, 10)), 50, "float32")):
-        for rule in (fs.rules.SGD(), fs.rules.SGD(momentum=0.9, label_noise=0.1), fs.rules.GD()):
+        for rule in (fs.rules.SGD(), fs.rules.SGD(momentum=0.9, label_noise=0.1), fs.rules.GD(), BATCHED):
             yield run_of(random_system(model, n, dtype), sized(20_000, 32), sized(100, 8), rule=rule)
+    for rule in (fs.rules.SGD(), fs.rules.Adam()):
+        yield run_of(random_system(traced(), 15), sized(20_000, 32), sized(100, 8), rule=rule)
 
 
 def random(seconds, seed):

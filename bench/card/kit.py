@@ -25,9 +25,9 @@ from fastsgd.cuda import compiler
 from fastsgd.lowering.work import Work
 from fastsgd.measure import jacobians
 
-from . import portable, run_of, systems, with_momentum
+from . import BATCHED, NOISY, portable, run_of, systems, with_momentum
 from .bits import others
-from .speed import BATCHED, SHAPES, random_system, ranked
+from .speed import SHAPES, random_system, ranked
 
 ROOT = Path(__file__).parents[2]
 ARCH = "sm_90"
@@ -78,7 +78,8 @@ def _large():
         yield from ((run, 10**5, team) for team in (1, 2, 4, 8))
         yield from ((with_momentum(run), N, team) for N in (10**6, 10**5, 64) for team in (None, 1, 2, 4, 8))
         yield from ((run.replace(rule=fs.rules.Adam()), N, team) for N in (10**5, 64) for team in (None, 1, 2, 4, 8))
-        yield from ((run.replace(rule=BATCHED), 10**5, team) for team in (1, 32))
+        yield from ((run.replace(rule=BATCHED), N, team) for N in (10**5, 64) for team in (None, 1, 2, 4, 8))
+        yield from ((run.replace(rule=NOISY), 10**5, team) for team in (1, 32))
     for given in SHAPES.values():
         run = run_of(random_system(*given), 1, 8)
         yield from ((run, N, None) for N in (300_000, 50_000))

@@ -13,13 +13,12 @@ import fastsgd as fs
 from fastsgd import backends
 from fastsgd.backends.base import ALIVE
 
-from . import CHECKED, REHEARSAL, begin, random_system, run_of, sized, start_of, systems, with_momentum
+from . import BATCHED, CHECKED, NOISY, REHEARSAL, begin, random_system, run_of, sized, start_of, systems, traced, with_momentum
 from .bits import same
 from .rows import attempt, keep
 
 STEPS = "network-steps/s"
 GRAPH = 64  # launches of a CUDA graph
-BATCHED = fs.rules.SGD(momentum=0.9, batch_size=2)  # a rule of the general loop
 M = fs.models
 SHAPES = {  # {case: (model, n, dtype)}
     "diagonal d=30, n=40": (M.DiagonalLinear(30), 40, "float32"),
@@ -30,7 +29,8 @@ SHAPES = {  # {case: (model, n, dtype)}
     "diagonal d=200, n=80, float64": (M.DiagonalLinear(200), 80, "float64"),
     "ReLU 2-20-1, float64": (M.ReLU2(2, 20, hidden_bias=False, output_bias=False), 15, "float64"),
     "ReLU 1-100-1": (M.ReLU2(1, 100, output_bias=False), 12, "float32"),
-    "ReLU 10-100-1": (M.ReLU2(10, 100), 40, "float32"), "MLP 5-10-10-1": (M.MLP(5, (10, 10)), 50, "float32")}
+    "ReLU 10-100-1": (M.ReLU2(10, 100), 40, "float32"), "MLP 5-10-10-1": (M.MLP(5, (10, 10)), 50, "float32"),
+    "traced sine 2-20-1": (traced(), 15, "float32")}
 
 
 class Held:
@@ -111,14 +111,16 @@ def kernels():
 
 
 def teams():
-    """Each number of lanes a network, plain, with momentum, with Adam; the general loop by threads and by blocks."""
+    """Each number of lanes a network, by rules of the fused loop; the general loop by threads and by blocks."""
     N = sized(100_000, CHECKED)
     for name, system in systems().items():
         run = run_of(system, N, CHECKED, init=start_of(system, N))
         adam = run.replace(rule=fs.rules.Adam(), step_size=1e-3)
         for case, asked, lanes in ((f"{name}, momentum", with_momentum(run), (1, 2, 4, 8)),
                                    (f"{name}, Adam", adam, (1, 2, 4, 8)),
-                                   (f"{name}, momentum, 2 a step", run.replace(rule=BATCHED, step_size=1e-3), (1, 32)),
+                                   (f"{name}, momentum, 2 a step", run.replace(rule=BATCHED, step_size=1e-3),
+                                    (1, 2, 4, 8)),
+                                   (f"{name}, label noise", run.replace(rule=NOISY, step_size=1e-3), (1, 32)),
                                    (name, run, (1, 2, 4, 8))):
             for team in lanes:
                 attempt(kernel, f"{case}, {team} lane(s) asked for", asked, fs.Tuning(team=team), 0.1)

@@ -104,6 +104,13 @@ template <class T>
 FS_HD Vec<T, 1> relu(Vec<T, 1> x) {
   return {x.a > 0 ? x.a : T(0)};
 }
+#if defined(__CUDA_ARCH__)
+// By halves: nvcc knows the above as fmax, which of double takes twice the instructions.
+FS_HD Vec<double, 1> relu(Vec<double, 1> x) {
+  const bool on = x.a > 0;
+  return {__hiloint2double(on ? __double2hiint(x.a) : 0, on ? __double2loint(x.a) : 0)};
+}
+#endif
 
 // y where h > 0, else 0.
 template <class T, int W>

@@ -1,5 +1,5 @@
-// Owns the fused training loop on a GPU: squared losses of diagonal and two-layer networks, SGD and GD, plain, or one
-// sample a step with what a rule carries from step to step (momentum, Adam's moments, an average) and adds (decay).
+// Owns the fused training loop on a GPU: squared losses of diagonal and two-layer networks, SGD and GD, plain, or with
+// what a rule carries from step to step (momentum, Adam's moments, an average) and adds (decay).
 //
 // Parallel over networks: a team of L lanes of a warp runs one from t0 to t1. A lane keeps in registers its share of
 // the parameters (`rows`), of the sample in hand, of the hidden units, and four draws. The data lie in shared memory
@@ -10,9 +10,9 @@
 // lost or the launch ends; the next launch leaves it out.
 //
 // Spec: T, L, model(), SPREADS (whether inputs are spread over the team), HOLDS (whether they are held in registers),
-// PACKS (whether a lane's inputs lie in packs of 16 bytes), BATCHES, FULL, TABLE (order from a table), STAGED (data in
-// shared memory), SETS (each network has a data set), LOSSES (numbers of each network's own loss, 0 where all share
-// one), CARRIES, and then update() and BUFFERS.
+// BATCHES, FULL, TABLE (order from a table), STAGED (data in shared memory), COPIES (of the data there), SETS (each
+// network has a data set), LOSSES (numbers of each network's own loss, 0 where all share one), CARRIES, and then
+// update() and BUFFERS.
 #pragma once
 #include "../core/models/diagonal.h"
 #include "../core/models/relu2.h"
@@ -31,14 +31,8 @@ struct Fused {
   FS_HD static constexpr auto model() { return Spec::template model<Tm>(); }
   static constexpr int ROWS = model().rows(), RESIDUALS = model().residuals() + 1, INPUTS = model().inputs(),
                        SIZE = Spec::SPREADS ? Tm::vectors(INPUTS) : INPUTS;
-  // Column of a row's label; where inputs are spread, each lane has one of its own from here on.
-  static constexpr int LABEL = Spec::SPREADS ? L * SIZE : INPUTS;
-  // Inputs of one lane that lie side by side, to be loaded at once; a lane's other inputs are L apart.
-  static constexpr int PACK = Spec::PACKS ? 16 / int(sizeof(T)) : 1, PACKED = Spec::PACKS ? SIZE / PACK * PACK : 0;
-  struct alignas(PACK * sizeof(T)) Pack {
-    T a[PACK];
-  };
-  using X = Either<Spec::HOLDS, InRegisters<Tm, SIZE>, InMemory<Tm>>;
+  using X = Either<Spec::HOLDS, InRegisters<Tm, SIZE>, InMemory<Tm, Spec::SPREADS ? L * SIZE : SIZE>>;
+  static constexpr int SLOT = X::PACK * (Spec::SPREADS ? L : 1);  // numbers of the pack of a team
   using Order = Either<Spec::TABLE, Listed<T>, Drawn<T, L>>;
   using OneLane = Team<T, 1, 1>;  // a rule works on each parameter by itself
   static constexpr int CARRIED = Spec::CARRIES ? Spec::BUFFERS * ROWS : 0;
@@ -59,12 +53,13 @@ struct Fused {
     x = job.X;
     if constexpr (Spec::STAGED) {
       FS_DYN_SHARED(T, shared);
-      stage(shared, x, job.n * job.stride);
+      copy<SLOT, Spec::COPIES>(shared, x, job.n * job.stride);
       __syncthreads();
+      x += threadIdx.x / L % Spec::COPIES * SLOT;
     }
     const i64 team = thread_number() / L;
     lane = threadIdx.x % L, alive = team < job.count;
-    if constexpr (Spec::SPREADS) x += lane;
+    if constexpr (Spec::SPREADS) x += lane * X::PACK;
     k = job.positions[alive ? team : 0];  // spare teams shadow the first network
     if constexpr (Spec::SETS) x += job.first[k] * job.stride;
     const T* from = job.W + k * model().P();
@@ -118,21 +113,10 @@ struct Fused {
   // Whether the warp may leave, looked at now and then.
   FS_DEVICE bool finished(u32 t) const { return t % CHECK == 0 && !__any_sync(WARP, alive); }
 
-  FS_DEVICE X input(const T* row) const {
-    if constexpr (Spec::HOLDS) {
-      X in;
-      FS_UNROLL_ROWS
-      for (int c = 0; c < PACKED; c += PACK) {
-        const Pack pack = *reinterpret_cast<const Pack*>(row + lane * (PACK - 1) + c * L);
-        FS_UNROLL
-        for (int i = 0; i < PACK; ++i) in.x[c + i] = V::set(pack.a[i]);
-      }
-      FS_UNROLL_ROWS
-      for (int c = PACKED; c < SIZE; ++c) in.x[c] = V::set(row[Spec::SPREADS ? c * L : c]);
-      return in;
-    } else {
-      return X{row};
-    }
+  FS_DEVICE X input(u32 from) const { return X::template at<SLOT * Spec::COPIES>(x + from); }
+  FS_DEVICE static void clear(V* rows, int count) {
+    FS_UNROLL_ROWS
+    for (int r = 0; r < count; ++r) rows[r] = V::set(0);
   }
   FS_DEVICE V dloss() const {
     if constexpr (Spec::LOSSES == 0) {
@@ -156,20 +140,18 @@ struct Fused {
     const V dloss = this->dloss();
     const T bound = this->bound(), base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
-    Order order(job, k, lane);
+    Order order(job, k, lane, u32(job.stride) * Spec::COPIES);
     X even, odd;  // samples of even and of odd steps
     V r;
     auto begin = [&](auto parity, u32 t, X& in) {
-      const T* row = x + order.template take<parity.value>(t);
-      in = input(row);
-      r = model().value(w, in, residuals) - V::set(row[LABEL]);
+      in = input(order.template take<parity.value>(t));
+      r = model().value(w, in, residuals) - in.label();
     };
     auto step = [&](auto next_parity, u32 t, const X& in, X& next, T eta) {
       const bool bad = beyond(r, bound);
       if (any_team<L>(bad)) retire(bad, job.t0 + (t - u32(job.t0)));
-      const T* row = x + order.template take<next_parity.value>(t + 1);
-      next = input(row);
-      r = sgd(model(), w, in, r, V::set(base * eta), dloss, residuals, next) - V::set(row[LABEL]);
+      next = input(order.template take<next_parity.value>(t + 1));
+      r = sgd(model(), w, in, r, V::set(base * eta), dloss, residuals, next) - next.label();
     };
     u32 t = u32(job.t0);
     if (t % 2) {
@@ -187,22 +169,32 @@ struct Fused {
     if (t != end) step(Parity<1>{}, t, even, odd, multiplier[0]);
   }
 
+  // What a rule makes of a gradient that is used up.
+  FS_DEVICE void move(V* gradient, V rate, i64 t) {
+    update<OneLane>(Spec::update(), ROWS, w, gradient, carried, hyper, rate, t, Groups<V>{});
+    if constexpr (Spec::update().divides()) {
+      FS_UNROLL_ROWS
+      for (int r = 0; r < ROWS; ++r)  // a row without a parameter is 0 / (0 + epsilon), and epsilon may vanish
+        if (model().at(r, L - 1) < 0 && model().at(r, lane) < 0) w[r] = V::set(0);
+    }
+  }
+
   // Batch 1, with a rule that carries something: the gradient, then what the rule makes of it.
   FS_DEVICE void ruled() {
     const V dloss = this->dloss();
     const T bound = this->bound(), base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
-    Order order(job, k, lane);
-    V gradient[ROWS];
+    Order order(job, k, lane, u32(job.stride) * Spec::COPIES);
     auto step = [&](u32 t, u32 from) {
-      const X in = input(x + from);
-      const V r = model().value(w, in, residuals) - V::set(x[from + LABEL]);
+      const X in = input(from);
+      const V r = model().value(w, in, residuals) - in.label();
       const bool bad = beyond(r, bound);
       const i64 now = job.t0 + (t - u32(job.t0));
       if (any_team<L>(bad)) retire(bad, now);
-      model().derivative(w, in, dloss * r, residuals, gradient);
-      update<OneLane>(Spec::update(), ROWS, w, gradient, carried, hyper, V::set(base * *multiplier++), now,
-                      Groups<V>{});
+      V gradient[ROWS];
+      clear(gradient, ROWS);
+      model().add_derivative(w, in, dloss * r, residuals, gradient);
+      move(gradient, V::set(base * *multiplier++), now);
     };
     u32 t = u32(job.t0);
     if constexpr (Spec::update().divides()) {  // too long a step to stand in the code twice
@@ -210,9 +202,6 @@ struct Fused {
       for (; t != end; ++t) {
         if (finished(t)) return;
         step(t, t % 2 ? order.template take<1>(t) : order.template take<0>(t));
-        FS_UNROLL_ROWS
-        for (int r = 0; r < ROWS; ++r)  // a row without a parameter is 0 / (0 + epsilon), and epsilon may vanish
-          if (model().at(r, L - 1) < 0 && model().at(r, lane) < 0) w[r] = V::set(0);
       }
       return;
     }
@@ -226,24 +215,47 @@ struct Fused {
     if (t != end) step(t, order.template take<0>(t));
   }
 
+  // The same of minibatches and full batches: derivatives over their number are added up, as the general loop does it.
+  FS_DEVICE void ruled_batches() {
+    const V dloss = this->dloss();
+    const T bound = this->bound();
+    Items order(job, k, lane, u32(job.stride) * Spec::COPIES);
+    const u32 batch = u32(job.batch);
+    const V share = V::set(T(1) / T(batch));
+    V gradient[ROWS];
+    FS_NO_UNROLL
+    for (i64 t = job.t0; t < job.t1; ++t) {
+      clear(gradient, ROWS);
+      u32 bad = 0;
+      FS_NO_UNROLL
+      for (u32 b = 0; b < batch; ++b) {
+        const X in = input(order.take(t, b));
+        const V r = model().value(w, in, residuals) - in.label();
+        bad |= beyond(r, bound);
+        model().add_derivative(w, in, share * (dloss * r), residuals, gradient);
+      }
+      if (any_team<L>(bad)) retire(bad, t);
+      if (finished(u32(t))) break;
+      move(gradient, rate(t), t);
+    }
+  }
+
   // Minibatches and full batches: the mean gradient, then one step.
   FS_DEVICE void batches() {
     const V dloss = this->dloss();
     const T bound = this->bound();
-    Items order(job, k, lane);
+    Items order(job, k, lane, u32(job.stride) * Spec::COPIES);
     const u32 batch = u32(job.batch);
     V folded[model().folds() + 1], sum[model().sums()];
     FS_NO_UNROLL
     for (i64 t = job.t0; t < job.t1; ++t) {
       model().fold(w, folded);
-      FS_UNROLL_ROWS
-      for (int r = 0; r < model().sums(); ++r) sum[r] = V::set(0);
+      clear(sum, model().sums());
       u32 bad = 0;
       FS_NO_UNROLL
       for (u32 b = 0; b < batch; ++b) {
-        const T* row = x + order.take(t, b);
-        const X in[1] = {input(row)};
-        const V label[1] = {V::set(row[LABEL])};
+        const X in[1] = {input(order.take(t, b))};
+        const V label[1] = {in[0].label()};
         bad |= accumulate_gradient(model(), w, folded, in, label, dloss, bound, residuals, sum);
       }
       if (any_team<L>(bad)) retire(bad, t);
@@ -253,7 +265,8 @@ struct Fused {
   }
 
   FS_DEVICE void run() {
-    if constexpr (Spec::CARRIES) ruled();
+    if constexpr (Spec::CARRIES && Spec::BATCHES) ruled_batches();
+    else if constexpr (Spec::CARRIES) ruled();
     else if constexpr (Spec::BATCHES) batches();
     else steps();
     retire(true, -1);

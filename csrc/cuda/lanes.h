@@ -88,22 +88,62 @@ FS_DEVICE T* stage(T* shared, const T*& x, i64 count) {
   return shared + count;
 }
 
-// An input in registers: the team's share of it where the family spreads inputs, else all of it.
+// As `stage`, COPIES times: of each slot of SLOT numbers the copies lie side by side, so that each copy has banks of
+// its own.
+template <int SLOT, int COPIES, class T>
+FS_DEVICE void copy(T* shared, const T*& x, i64 count) {
+  for (i64 i = threadIdx.x; i < count; i += blockDim.x) {
+    T* to = shared + i / SLOT * (SLOT * COPIES) + i % SLOT;
+    FS_UNROLL
+    for (int c = 0; c < COPIES; ++c) to[c * SLOT] = x[i];
+  }
+  x = shared;
+}
+
+// An input and its label in registers: a lane's share where the family spreads inputs, each lane then with a label of
+// its own. In memory they lie in packs of 16 bytes, STEP numbers from one pack to the next, the label behind.
 template <class Tm, int SIZE>
 struct InRegisters {
+  using T = typename Tm::T;
   using V = typename Tm::V;
-  V x[SIZE];
+  static constexpr int PACK = 16 / int(sizeof(T)), PACKS = SIZE / PACK + 1;
+  struct alignas(16) Pack {
+    T a[PACK];
+  };
+  V x[PACKS * PACK];
+
+  template <int STEP>
+  FS_DEVICE static InRegisters at(const T* row) {
+    InRegisters in;
+    FS_UNROLL_ROWS
+    for (int p = 0; p < PACKS; ++p) {
+      const Pack pack = *reinterpret_cast<const Pack*>(row + p * STEP);
+      FS_UNROLL
+      for (int i = 0; i < PACK; ++i) in.x[p * PACK + i] = V::set(pack.a[i]);
+    }
+    return in;
+  }
   FS_DEVICE V own(int c) const { return x[c]; }
   FS_DEVICE V shared(int j) const { return x[j]; }
+  FS_DEVICE V label() const { return x[SIZE]; }
 };
 
-// An input where it lies, for what has too many to hold: from the lane's first on where the family spreads inputs.
-template <class Tm>
+// An input where it lies, for what has too many to hold: from the lane's first on where the family spreads inputs. Its
+// label, if it has one, is number LABEL.
+template <class Tm, int LABEL = 0>
 struct InMemory {
+  using T = typename Tm::T;
   using V = typename Tm::V;
-  const typename Tm::T* x;
+  static constexpr int PACK = 1;
+  const T* x;
+
+  template <int STEP>
+  FS_DEVICE static InMemory at(const T* row) {
+    return {row};
+  }
   FS_DEVICE V own(int c) const { return V::set(x[c * Tm::L]); }
   FS_DEVICE V shared(int j) const { return V::set(x[j]); }
+  FS_DEVICE V label() const { return V::set(x[LABEL]); }
 };
 
 }  // namespace fs

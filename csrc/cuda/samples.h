@@ -1,4 +1,5 @@
-// Owns the samples of one network as the fused loop takes them, drawn ahead or from a table: where their rows begin.
+// Owns the samples of one network as the fused loop takes them, drawn ahead or from a table: where their rows begin,
+// which are `stride` numbers apart.
 //
 // A draw serves four steps, and the lanes of a team draw for each other: a lane has a block of four steps of its own,
 // or, where a step takes several samples, an item of the batch.
@@ -16,8 +17,8 @@ class Drawn {
   u32 block, index[4];  // the next of this lane, and the rows of the last
 
  public:
-  FS_DEVICE Drawn(const Launch<T>& job, i64 k, int lane)
-      : draws(job, k), stride(u32(job.stride)), block(u32(job.t0 / 4) / L * L + lane) {
+  FS_DEVICE Drawn(const Launch<T>& job, i64 k, int lane, u32 stride_)
+      : draws(job, k), stride(stride_), block(u32(job.t0 / 4) / L * L + lane) {
     if (job.t0 % (4 * L)) next();
   }
   template <int ODD>
@@ -41,8 +42,8 @@ class Listed {
   const u32 end, stride;
 
  public:
-  FS_DEVICE Listed(const Launch<T>& job, i64 k, int)
-      : next(listed(job, k, job.t0, 0, 1)), end(u32(job.t1)), stride(u32(job.stride)) {}
+  FS_DEVICE Listed(const Launch<T>& job, i64 k, int, u32 stride_)
+      : next(listed(job, k, job.t0, 0, 1)), end(u32(job.t1)), stride(stride_) {}
   template <int ODD>
   FS_DEVICE u32 take(u32 t) {
     return t == end ? 0 : stride * *next++;  // behind the last step any sample will do
@@ -55,14 +56,16 @@ class DrawnItems {
   const Launch<T>& job;
   const Draws draws;
   const int lane;
+  const u32 stride;
   u32 index[4], mine;
 
  public:
-  FS_DEVICE DrawnItems(const Launch<T>& job_, i64 k, int lane_) : job(job_), draws(job, k), lane(lane_) {}
+  FS_DEVICE DrawnItems(const Launch<T>& job_, i64 k, int lane_, u32 stride_)
+      : job(job_), draws(job, k), lane(lane_), stride(stride_) {}
   FS_DEVICE u32 take(i64 t, u32 b) {
     if (b % L == 0) {  // lanes that suffice for a batch keep its draws for four steps
       if (job.batch > L || t % 4 == 0 || t == job.t0) draws.block(u32(t / 4), b + lane, index);
-      mine = pick(index, u32(t) % 4) * u32(job.stride);
+      mine = pick(index, u32(t) % 4) * stride;
     }
     return of_lane<L>(mine, b % L);
   }
@@ -72,17 +75,18 @@ template <class T>
 class ListedItems {
   const Launch<T>& job;
   const i64 k;
+  const u32 stride;
 
  public:
-  FS_DEVICE ListedItems(const Launch<T>& job_, i64 k_, int) : job(job_), k(k_) {}
-  FS_DEVICE u32 take(i64 t, u32 b) const { return *listed(job, k, t, b, job.batch) * u32(job.stride); }
+  FS_DEVICE ListedItems(const Launch<T>& job_, i64 k_, int, u32 stride_) : job(job_), k(k_), stride(stride_) {}
+  FS_DEVICE u32 take(i64 t, u32 b) const { return *listed(job, k, t, b, job.batch) * stride; }
 };
 
 struct All {
   const u32 stride;
 
   template <class T>
-  FS_DEVICE All(const Launch<T>& job, i64, int) : stride(u32(job.stride)) {}
+  FS_DEVICE All(const Launch<T>&, i64, int, u32 stride_) : stride(stride_) {}
   FS_DEVICE u32 take(i64, u32 b) const { return b * stride; }
 };
 

@@ -69,13 +69,13 @@ def partials(count):
     return 8 if count <= 64 else 32
 
 
-def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches, full, table, rolled, sets=False,
-          update=None, buffers=0, losses=0):
+def fused(family, sizes, dtype, *, lanes, blocks, holds, copies, batches, full, table, rolled, sets=False, update=None,
+          buffers=0, losses=0):
     """The fused loop of csrc/cuda/fused.h.
 
     family: "diagonal" with sizes (d,), or "relu2" with (d, h, hidden_bias, output_bias)
     lanes: of a team, dividing the partial sums; blocks: on a multiprocessor that registers must suffice for
-    holds: inputs in registers; packs: loaded in packs of 16 bytes; staged: data in shared memory
+    holds: inputs in registers; copies: of the data in shared memory, 0 where they are read through the caches
     rolled: parameters in local memory
     batches, full, table: more than a sample a step; all of them; an order from a table; sets: a data set each
     update: C++ of a fs::Update's fields where the rule is not plain; buffers: arrays that it carries
@@ -83,10 +83,10 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, packs, staged, batches,
     """
     kind, spread = ("Diagonal", sizes[0]) if family == "diagonal" else ("ReLU2", sizes[1])
     T = C_TYPES[dtype]
-    flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "PACKS": packs, "BATCHES": batches, "FULL": full,
-             "TABLE": table, "STAGED": staged, "SETS": sets, "CARRIES": update is not None}
+    flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "BATCHES": batches, "FULL": full, "TABLE": table,
+             "STAGED": copies > 0, "SETS": sets, "CARRIES": update is not None}
     rule = "" if update is None else f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
-    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes, BUFFERS=buffers, LOSSES=losses)}\n{rule}"
+    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes, COPIES=max(1, copies), BUFFERS=buffers, LOSSES=losses)}\n{rule}"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
             f"    return fs::{kind}<Tm, {partials(spread)}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")
@@ -157,13 +157,13 @@ def common():
     """
     plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
     out = [orders()]
-    for family, sizes, chosen in (  # chosen: lanes, blocks, whether inputs are packed, whether the data are staged
-            ("diagonal", (30,), {"float32": (1, 3, False, True), "float64": (2, 3, False, True)}),
-            ("diagonal", (100,), {"float32": (4, 3, True, True), "float64": (8, 3, True, True)}),
-            ("diagonal", (200,), {"float32": (8, 3, True, True), "float64": (16, 3, True, False)}),
-            ("relu2", (2, 20, 0, 0), {"float32": (1, 3, False, True), "float64": (2, 3, False, True)}),
-            ("relu2", (1, 100, 1, 0), {"float32": (4, 3, False, True), "float64": (16, 4, False, True)}),
-            ("relu2", (10, 100, 1, 1), {"float32": (32, 3, False, True), "float64": (32, 2, False, True)})):
-        out += [fused(family, sizes, dtype, lanes=lanes, blocks=blocks, packs=packs, staged=staged, **plain)
-                for dtype, (lanes, blocks, packs, staged) in chosen.items()]
+    for family, sizes, chosen in (  # chosen: lanes, blocks, copies of the data
+            ("diagonal", (30,), {"float32": (1, 3, 8), "float64": (2, 3, 4)}),
+            ("diagonal", (100,), {"float32": (4, 3, 2), "float64": (8, 3, 1)}),
+            ("diagonal", (200,), {"float32": (8, 3, 1), "float64": (16, 3, 0)}),
+            ("relu2", (2, 20, 0, 0), {"float32": (1, 3, 8), "float64": (2, 3, 4)}),
+            ("relu2", (1, 100, 1, 0), {"float32": (4, 3, 2), "float64": (16, 4, 1)}),
+            ("relu2", (10, 100, 1, 1), {"float32": (32, 3, 1), "float64": (32, 2, 1)})):
+        out += [fused(family, sizes, dtype, lanes=lanes, blocks=blocks, copies=copies, **plain)
+                for dtype, (lanes, blocks, copies) in chosen.items()]
     return out

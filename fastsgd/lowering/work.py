@@ -397,11 +397,10 @@ class Work:
 
     @cached_property
     def carries(self):
-        """Whether a fused loop can take its rule's step: one that keeps to a parameter, at one sample a step."""
-        return (self.simple and not self.plain and not self.full and self.batch == 1 and not self.noises
-                and not self.traits["normalised"] and not self.groups and self.traits["perturb"] == "none"
-                and not {"balance_penalty", "clip_norm"} & set(self.hyper) and not self.run.rule.penalty
-                and not self.traits["function"])
+        """Whether a fused loop can take its rule's step: one that moves each parameter by itself, and without noise."""
+        return (self.simple and not self.plain and not self.noises and not self.groups and not self.run.rule.penalty
+                and not self.traits["normalised"] and not self.traits["function"] and self.traits["perturb"] == "none"
+                and not {"balance_penalty", "clip_norm"} & set(self.hyper))
 
     @property
     def stepwise(self):

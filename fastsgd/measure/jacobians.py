@@ -21,7 +21,7 @@ BLOCK_ROWS = 1024  # of a Gram matrix on a card: a thread a row
 REGISTER_ROWS = 80  # rows up to which columns of a Gram matrix are held in a card's registers
 MOST_WARPS = 8
 REGISTERS, SPARE = 512, 48  # for the lanes of a quarter of a multiprocessor; beside a column of a Gram matrix
-PIVOTS = 2  # of csrc/cuda/metrics/gram_rank.h
+PIVOTS, TOGETHER = 2, 8  # of csrc/cuda/metrics/gram_rank.h
 TILE, DEPTH, WARPS = 32, 16, 4  # of kernels/metrics/gram.py
 LARGE = 1e130  # largest and 1 / least entry of a Gram matrix whose eigenvalues have lost nothing
 
@@ -303,7 +303,7 @@ def gram_ranks(form, P, points, most_shared):
 
     def sized(vectors):
         shared = rows + (-rows) % PIVOTS
-        return shared * (1 + 2 * PIVOTS) + programs.SUMS + 3 * vectors + 1, P + max(layers, vectors * (rows | 1))
+        return shared * (1 + 2 * PIVOTS) + PIVOTS * TOGETHER + programs.SUMS + 3 * vectors + 1, P + max(layers, vectors * (rows | 1))
 
     vectors = min(rows, max(32, layers // (rows | 1)))
     shared, work = sized(vectors)

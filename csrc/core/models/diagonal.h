@@ -87,14 +87,14 @@ struct Diagonal {
     }
   }
 
-  // to = g grad h(x), row by row, as the general loop forms it.
+  // sum += g grad h(x), row by row, as the general loop forms it.
   template <class X>
-  FS_HD void derivative(const V* w, X x, V g, const V*, V* to) const {
-    const V *u = w, *v = w + C(), zero = V::set(0);
+  FS_HD void add_derivative(const V* w, X x, V g, const V*, V* sum) const {
+    const V *u = w, *v = w + C();
     FS_UNROLL_ROWS
     for (int c = 0; c < C(); ++c) {
       const V e = g * x.own(c);
-      to[c] = fma(e, v[c], zero), to[C() + c] = fma(e, u[c], zero);
+      sum[c] = fma(e, v[c], sum[c]), sum[C() + c] = fma(e, u[c], sum[C() + c]);
     }
   }
 

@@ -121,19 +121,19 @@ struct ReLU2 {
     for (int r = 0; r < rows(); ++r) w[r] = fma(rate, sum[r], w[r]);
   }
 
-  // to = g grad h(x), row by row, as the general loop forms it: relu' is a factor, 0 or 1.
+  // sum += g grad h(x), row by row, as the general loop forms it: relu' is a factor, 0 or 1.
   template <class X>
-  FS_HD void derivative(const V* w, X x, V g, const V* residuals, V* to) const {
-    const V zero = V::set(0), one = V::set(1);
+  FS_HD void add_derivative(const V* w, X x, V g, const V* residuals, V* sum) const {
+    const V one = V::set(1);
     FS_UNROLL_ROWS
     for (int c = 0; c < C(); ++c) {
       const int row = c * (D() + 1);
       const V e = gate(residuals[c], one) * (g * w[row + D()]);
       FS_UNROLL_ROWS
-      for (int j = 0; j < D(); ++j) to[row + j] = fma(e, x.shared(j), zero);
-      to[row + D()] = fma(g, residuals[c], zero);
+      for (int j = 0; j < D(); ++j) sum[row + j] = fma(e, x.shared(j), sum[row + j]);
+      sum[row + D()] = fma(g, residuals[c], sum[row + D()]);
     }
-    to[C() * (D() + 1)] = output_bias ? zero + g : zero;
+    if (output_bias) sum[C() * (D() + 1)] = sum[C() * (D() + 1)] + g;
   }
 
   // w += g grad h(x), g = -eta dloss/dh, then value(w, next), in one sweep over the parameters.

@@ -27,22 +27,23 @@ struct GramRank {
   FS_HD static constexpr DenseShape shape() { return Spec::shape(); }
   static constexpr int LAYERS = Passes::LAYERS, OUTPUTS = Passes::OUTPUTS, POINTS = Spec::POINTS, ROWS = Passes::ROWS,
                        P = Passes::P, VECTORS = Spec::VECTORS, LD = ROWS | 1, R = 2, WHOLE = (ROWS + R - 1) / R * R,
-                       TOGETHER = 8;  // pivots, rows of G that are formed, at once
+                       TOGETHER = 8;  // pivots, rows of G that are formed or changed, at once
   static constexpr bool IN_REGISTERS = Spec::IN_REGISTERS;
+  static constexpr int STAGE = IN_REGISTERS ? 16 : WHOLE;  // rows that one loop eliminates
 
   // Where things lie in the block's work, in doubles.
   FS_HD static constexpr int larger(int a, int b) { return a < b ? b : a; }
   static constexpr int BASIS = P,  // [VECTORS, LD], when activations and derivatives have served
       WORK = larger(Passes::SIZE, P + VECTORS * LD);
   static constexpr int VECTOR = 0, PANEL = VECTOR + WHOLE, MULTIPLIERS = PANEL + R * WHOLE,
-                       SUMS = MULTIPLIERS + R * WHOLE, ALPHA = SUMS + 32, BETA = ALPHA + VECTORS,
+                       SUMS = MULTIPLIERS + R * (WHOLE + TOGETHER), ALPHA = SUMS + 32, BETA = ALPHA + VECTORS,
                        DOTS = BETA + VECTORS + 1, SHARED = DOTS + VECTORS;  // always in shared memory
 
   const MetricLaunch& job;
   double *shared, *work, *G;
   int j, output, point;
   bool mine;
-  double diagonal, column[IN_REGISTERS ? ROWS : 1];
+  double diagonal, column[IN_REGISTERS ? WHOLE : 1];
 
   static_assert(WORK == Spec::WORK && SHARED == Spec::SHARED, "fastsgd/measure sets aside something else");
 
@@ -182,57 +183,67 @@ struct GramRank {
 
   // ---- inertia
 
+  // Row k + i of this thread's column when k rows are eliminated. In registers the rows that are left begin at the
+  // first, so that one piece of code serves many steps: all steps one after the other exceed the instruction caches.
+  FS_DEVICE double& left(int k, int i) {
+    if constexpr (IN_REGISTERS) return column[i];
+    else return at(k + i);
+  }
+
   // Positive eigenvalues of G - shift, -1 where rounding could have moved more than `allowed`; G is overwritten.
   FS_DEVICE int positive(double shift, double allowed) {
     double *panel = shared + PANEL, *multipliers = shared + MULTIPLIERS, moved = 0;
-    const int last = j | 31;  // of this warp's columns: rows behind it are not needed
+    const int last = (j | 31) < ROWS ? j | 31 : ROWS - 1;  // of this warp's columns: rows behind it are not needed
     int count = 0;
     FS_UNROLL_ROWS
-    for (int k = 0; k < ROWS; k += R) {
-      double p[R], block[R][R], inverse[R], l[R][R];
-      FS_UNROLL
-      for (int r = 0; r < R; ++r) {
-        p[r] = 0;
-        if (k + r < ROWS && mine) panel[r * WHOLE + j] = p[r] = at(k + r);
-      }
-      __syncthreads();
-      FS_UNROLL
-      for (int r = 0; r < R; ++r) {  // the diagonal block, by every thread for itself
+    for (int done = 0; done < ROWS; done += STAGE) {
+      const int end = done + STAGE < ROWS ? done + STAGE : ROWS;
+      FS_NO_UNROLL
+      for (int k = done; k < end; k += R) {
+        double p[R], block[R][R], inverse[R], l[R][R];
         FS_UNROLL
-        for (int c = r; c < R; ++c)
-          block[r][c] = k + c < ROWS ? panel[r * WHOLE + k + c] - (r == c ? shift : 0.0) : r == c ? -1.0 : 0.0;
-      }
-      FS_UNROLL
-      for (int c = 0; c < R; ++c) {
-        count += block[c][c] > 0;
-        inverse[c] = 1 / block[c][c];
-        FS_UNROLL
-        for (int r = c + 1; r < R; ++r) {
-          l[c][r] = -block[c][r] * inverse[c];
-          FS_UNROLL
-          for (int t = r; t < R; ++t) block[r][t] = fma1(l[c][r], block[c][t], block[r][t]);
+        for (int r = 0; r < R; ++r) {
+          p[r] = 0;
+          if (k + r < ROWS && mine) panel[r * WHOLE + j] = p[r] = left(k, r);
         }
-      }
-      FS_UNROLL
-      for (int r = 0; r < R; ++r) {  // this thread's column of the rows
+        __syncthreads();
         FS_UNROLL
-        for (int c = 0; c < r; ++c) p[r] = fma1(l[c][r], p[c], p[r]);
-        const double m = -p[r] * inverse[r];
-        if (mine) multipliers[j * R + r] = m;
-        if (k + r < j) moved += symmetric::maximum(m * p[r], -(m * p[r]));
-      }
-      __syncthreads();
-      if (mine) {
-        FS_UNROLL_ROWS
-        for (int first = k + R; first < ROWS; first += R) {
-          if (first > last) break;
+        for (int r = 0; r < R; ++r) {  // the diagonal block, by every thread for itself
           FS_UNROLL
-          for (int i = first; i < first + R; ++i)
-            if (i < ROWS) {
-              double x = at(i);
+          for (int c = r; c < R; ++c)
+            block[r][c] = k + c < ROWS ? panel[r * WHOLE + k + c] - (r == c ? shift : 0.0) : r == c ? -1.0 : 0.0;
+        }
+        FS_UNROLL
+        for (int c = 0; c < R; ++c) {
+          count += block[c][c] > 0;
+          inverse[c] = 1 / block[c][c];
+          FS_UNROLL
+          for (int r = c + 1; r < R; ++r) {
+            l[c][r] = -block[c][r] * inverse[c];
+            FS_UNROLL
+            for (int t = r; t < R; ++t) block[r][t] = fma1(l[c][r], block[c][t], block[r][t]);
+          }
+        }
+        FS_UNROLL
+        for (int r = 0; r < R; ++r) {  // this thread's column of the rows
+          FS_UNROLL
+          for (int c = 0; c < r; ++c) p[r] = fma1(l[c][r], p[c], p[r]);
+          const double m = -p[r] * inverse[r];
+          if (mine) multipliers[j * R + r] = m;
+          if (k + r < j) moved += __builtin_fabs(m * p[r]);
+        }
+        __syncthreads();
+        if (!mine) continue;
+        FS_UNROLL_ROWS
+        for (int first = R; first < WHOLE - done; first += TOGETHER) {
+          if (k + first > last) break;
+          FS_UNROLL
+          for (int i = first; i < first + TOGETHER; ++i)
+            if (IN_REGISTERS ? i < WHOLE - done : k + i < ROWS) {
+              double x = left(k, i);
               FS_UNROLL
-              for (int r = 0; r < R; ++r) x = fma1(multipliers[i * R + r], p[r], x);
-              at(i) = x;
+              for (int r = 0; r < R; ++r) x = fma1(multipliers[(k + i) * R + r], p[r], x);
+              left(k + R, i - R) = x;
             }
         }
       }

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...cuda import program as programs
 from ...errors import BackendUnavailable, PlanError
 from ...lowering import contract, own
@@ -13,6 +15,7 @@ ROLLED = 310  # estimated registers from which on the state goes to local memory
 SPARE = {"diagonal": 40, "relu2": 48}  # for draws, addresses, intermediate values: a fit to NVRTC 13 for sm_90
 INPUT_REGISTERS = 64  # registers that an input may take
 STAGED = 72 << 10  # bytes of data in shared memory, so that three blocks still fit
+COPIED = 48 << 10  # bytes of all copies of the data, so that four do
 ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
 LOCAL_SHARE = 0.5  # of a card's free memory that rows in local memory may take
 RESIDENT = 2048  # threads of a multiprocessor
@@ -25,7 +28,7 @@ class Chosen:
 
     at_once: networks that run at a time, if not all; a thread or block that has finished one takes the next
     rows: bytes of global memory of a network that runs, for which shared memory has no room
-    packs: whether a lane's inputs are loaded 16 bytes at a time
+    packs: whether a lane's inputs are loaded 16 bytes at a time; copies: of the data in shared memory
     local: what the card sets aside for the local memory of all threads that it could run
     """
 
@@ -40,6 +43,7 @@ class Chosen:
     at_once: int = 1 << 40
     rows: int = 0
     packs: bool = False
+    copies: int = 1
 
     def threads(self, networks):
         """Threads of a launch."""
@@ -82,7 +86,7 @@ def choose(work, N, card, tuning):
 
 
 def in_fused_loop(work):
-    """Whether the card's fused loop runs it: as the CPU's does, or one sample a step, each parameter moved by itself.
+    """Whether the card's fused loop runs it: as the CPU's does, or with a rule that moves each parameter by itself.
 
     The CPU has its general loop for the latter; the bits are the same.
     """
@@ -131,7 +135,9 @@ class Layout:
         self.batches = work.full or work.batch > 1
         self.words = work.item // 4
         self.holds = self.size * self.words <= INPUT_REGISTERS
-        self.packs = self.spreads and self.holds and lanes >= 4  # a row then begins at 16 bytes
+        self.pack = 4 // self.words if self.holds else 1  # numbers that a lane loads at once, 16 bytes
+        self.packs = self.size // self.pack + 1  # of a row: a lane's inputs, and behind them the label
+        self.slot = self.pack * (lanes if self.spreads else 1)  # numbers that a team loads at once
         held = self.size * (1 if self.batches else 2) if self.holds else 0
         sums = min(8, self.partials // lanes)
         more = len(work.buffers) + (self.batches or not work.plain)  # arrays beside the parameters
@@ -139,22 +145,26 @@ class Layout:
         self.registers = (self.rows * (1 + more) + self.residuals + held + sums) * self.words + spare
 
     @property
-    def label(self):
-        """Column of a row's label, behind all inputs; where they are spread, it stands there once for each lane."""
-        return self.lanes * self.size if self.spreads else self.inputs
-
-    @property
     def stride(self):
-        """Words apart of rows of X, so that the rows of different teams lie in different banks."""
-        return self.lanes * (self.size + 1 | 1) if self.spreads else self.inputs + 1 | 1
+        """Numbers apart of rows of X: slots in odd number, so that few rows lie in the same banks."""
+        return self.slot * (self.packs | 1)
 
-    def pack(self, rows):
-        """Reorder columns of `rows` [n, stride] in place: a lane's inputs that are loaded at once lie side by side."""
-        if self.packs:
-            pack = 4 // self.words
-            whole = self.size // pack * pack * self.lanes
-            part = rows[:, :whole].reshape(len(rows), -1, pack, self.lanes)
-            rows[:, :whole] = part.swapaxes(2, 3).reshape(len(rows), whole)
+    def copies(self, size):
+        """Copies of data of `size` bytes that shared memory is to hold.
+
+        A load of 16 bytes a lane is answered for eight lanes at a time. With a copy for each of their teams, in banks
+        of its own, no team waits for another.
+        """
+        most = 8 // min(8, self.lanes) if self.pack > 1 else 1
+        return next(copies for copies in (8, 4, 2, 1) if copies <= most and copies * size <= max(size, COPIED))
+
+    def place(self, X, y):
+        """Rows [n, stride] of samples X [n, inputs], y [n, 1], zeros behind."""
+        lanes, packs = self.slot // self.pack, self.packs | 1
+        rows = np.zeros((len(X), packs * self.slot), X.dtype)
+        rows[:, :X.shape[1]] = X
+        rows[:, self.size * lanes:(self.size + 1) * lanes] = y
+        return rows.reshape(len(X), packs, self.pack, lanes).swapaxes(2, 3).reshape(len(X), self.stride)
 
 
 def _fused(work, N, card, tuning):
@@ -174,16 +184,16 @@ def _fused(work, N, card, tuning):
     item = work.item
     size = work.n * max(1, work.sets) * layout.stride * item
     staged = _stages(work, size, card)
+    copies = layout.copies(size) if staged else 0
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, work.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
-                          packs=layout.packs, staged=staged, batches=layout.batches, full=work.full,
-                          table=work.tabled, rolled=rolled, sets=work.sets > 0, losses=work.losses,
-                          **_carried(work))
+                          copies=copies, batches=layout.batches, full=work.full, table=work.tabled, rolled=rolled,
+                          sets=work.sets > 0, losses=work.losses, **_carried(work))
     local = local_bytes(layout.rows * item, card) if rolled else 0
     state = "local memory" if rolled else f"about {min(layout.registers, THREAD_REGISTERS)} registers a thread"
-    why = f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(work, size, staged)}"
-    return Chosen(made, layout.lanes, size if staged else 0, layout.stride, size, _network_bytes(work), why, local,
-                  packs=layout.packs)
+    why = f"{layout.lanes} lane(s) a network, {why}; state in {state}; {_where(work, max(1, copies) * size, staged)}"
+    return Chosen(made, layout.lanes, copies * size, layout.stride, size, _network_bytes(work), why, local,
+                  packs=layout.holds, copies=max(1, copies))
 
 
 def _carried(work):

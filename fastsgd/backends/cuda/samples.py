@@ -8,18 +8,17 @@ from .layout import Layout, in_fused_loop
 def rows(work, X, y, chosen):
     """{name: array} of samples X [n, d], y [n, ...] as the program wants them.
 
-    Rows of X have the program's stride, zeros behind. In the fused loop a one follows the inputs where hidden biases
-    want it, then the label; the general loop has y [n, labels].
+    Rows of X have the program's stride. In the fused loop a one follows the inputs where hidden biases want it, then
+    the label; the general loop has y [n, labels].
     """
+    if in_fused_loop(work):
+        layout = Layout(work, chosen.lanes)
+        wide = np.ones((len(X), layout.inputs), work.dtype)
+        wide[:, :work.d] = X
+        return {"X": layout.place(wide, np.reshape(y, (-1, 1)))}
     rows = np.zeros((len(X), chosen.stride), work.dtype)
     rows[:, :work.d] = X
-    if not in_fused_loop(work):
-        return {"X": rows, "y": np.array(y, work.dtype).reshape(len(X), -1)}
-    layout = Layout(work, chosen.lanes)
-    rows[:, work.d:layout.inputs] = 1
-    rows[:, layout.label:layout.label + (layout.lanes if layout.spreads else 1)] = np.reshape(y, (-1, 1))
-    layout.pack(rows)
-    return {"X": rows}
+    return {"X": rows, "y": np.array(y, work.dtype).reshape(len(X), -1)}
 
 
 def data(work, chosen):
