@@ -133,7 +133,8 @@ def wide(n=7, d=3, model=None, **fields):
     (wide(n=6000, rule=fs.rules.SGD(momentum=0.5, clip_norm=9.0)), "through the caches"),
     (wide(rule=fs.rules.SGD(label_noise=0.1)).replace(
         data=fs.data.Fresh(D, TEACHER, TAUGHT).astype("float32"), model=RELU), "on the way")],
-    ids=["rolled", "rolled batches", "rolled rule", "inputs not held", "data not staged", "general not staged", "fresh"])
+    ids=["rolled", "rolled batches", "rolled rule", "inputs not held", "data not staged", "general not staged",
+         "fresh"])
 def test_shapes_that_do_not_fit_have_the_same_bits(run, word):
     plan = fs.plan(run.replace(backend="cuda"))
     assert word in plan.explain()

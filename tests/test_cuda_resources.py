@@ -83,3 +83,5 @@ def test_cycles_of_a_load_are_those_of_its_busiest_bank():
     assert banks.cycles(32 * lane, 4) == 32
     assert banks.expected(7, 8, 217, 1, 1) > 1 == banks.expected(7, 32, 217, 1, 1)
     assert banks.expected(7, 8, 216, 4, 4) == 4, "eight lanes of a team are a phase of their own"
+    assert banks.expected(20, 2, 72, 4, 4) > 4 == banks.expected(20, 2, 72, 4, 4, copies=4), "a copy for each of four"
+    assert banks.expected(20, 1, 4, 4, 0) > 4 == banks.expected(20, 1, 4, 4, 0, copies=8)

@@ -13,7 +13,20 @@ import fastsgd as fs
 from fastsgd import backends
 from fastsgd.backends.base import ALIVE
 
-from . import BATCHED, CHECKED, NOISY, REHEARSAL, begin, random_system, run_of, sized, start_of, systems, traced, with_momentum
+from . import (
+    BATCHED,
+    CHECKED,
+    NOISY,
+    REHEARSAL,
+    begin,
+    random_system,
+    run_of,
+    sized,
+    start_of,
+    systems,
+    traced,
+    with_momentum,
+)
 from .bits import same
 from .rows import attempt, keep
 

@@ -86,7 +86,8 @@ def fused(family, sizes, dtype, *, lanes, blocks, holds, copies, batches, full, 
     flags = {"SPREADS": family == "diagonal", "HOLDS": holds, "BATCHES": batches, "FULL": full, "TABLE": table,
              "STAGED": copies > 0, "SETS": sets, "CARRIES": update is not None}
     rule = "" if update is None else f"  FS_HD static constexpr fs::Update update() {{ return {{{update}}}; }}\n"
-    spec = (f"struct Spec {{\n  using T = {T};\n  {constants('int', L=lanes, COPIES=max(1, copies), BUFFERS=buffers, LOSSES=losses)}\n{rule}"
+    numbers = constants("int", L=lanes, COPIES=max(1, copies), BUFFERS=buffers, LOSSES=losses)
+    spec = (f"struct Spec {{\n  using T = {T};\n  {numbers}\n{rule}"
             f"  {constants('bool', **{name: boolean(value) for name, value in flags.items()})}\n"
             f"  template <class Tm>\n  FS_HD static constexpr auto model() {{\n"
             f"    return fs::{kind}<Tm, {partials(spread)}>{{{', '.join(map(str, sizes))}}};\n  }}\n}};\n")

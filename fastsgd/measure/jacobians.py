@@ -302,8 +302,9 @@ def gram_ranks(form, P, points, most_shared):
     holds = rows <= REGISTER_ROWS
 
     def sized(vectors):
-        shared = rows + (-rows) % PIVOTS
-        return shared * (1 + 2 * PIVOTS) + PIVOTS * TOGETHER + programs.SUMS + 3 * vectors + 1, P + max(layers, vectors * (rows | 1))
+        whole = rows + (-rows) % PIVOTS
+        shared = whole * (1 + 2 * PIVOTS) + PIVOTS * TOGETHER + programs.SUMS + 3 * vectors + 1
+        return shared, P + max(layers, vectors * (rows | 1))
 
     vectors = min(rows, max(32, layers // (rows | 1)))
     shared, work = sized(vectors)
