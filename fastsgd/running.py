@@ -174,18 +174,27 @@ class Running:
         return self.places[kind]
 
     def _measured(self, metric, taken, place):
-        """The same in one place, so few networks at a time that Ctrl-C is answered within a second."""
-        at, run = 0, place.work.run
+        """The same in one place, so few networks at a time that Ctrl-C is answered within a second.
+
+        They are so few, too, that PART holds what the definition of a metric makes, where the place sees to no memory.
+        """
+        at, run, lie = 0, place.work.run, taken.held
         points = max(run.data.n, 0 if run.data.X_test is None else len(run.data.X_test))
         most = max(4 * (self.plan.tuning.threads or 1),
                    PART // (24 * run.model.P + 48 * points * run.model.outputs))
         while at < len(taken.positions):
-            size = min(self.networks.get(metric.name) or place.first(metric), most)
+            size = self.networks.get(metric.name) or place.first(metric)
+            if not (lie and place.parts(metric)):
+                size = min(size, most)
             positions = taken.positions[at:at + size]
             began = time.perf_counter()
             with np.errstate(over="ignore"):  # a network about to be lost may overflow: inf is its value
-                values = self._where_they_lie(metric, positions, place) if taken.held else None
-                if values is None:
+                if lie:
+                    values = self._where_they_lie(metric, positions, place)
+                    if values is None:
+                        lie = False
+                        continue
+                else:
                     values = self._read_and_measured(metric, positions, place, taken.weights[at:at + size])
             yield positions, values
             at += len(positions)

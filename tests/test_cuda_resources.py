@@ -33,18 +33,19 @@ def reports():
 
 @pytest.mark.parametrize("row", [row if row.title in SWEPT and row.dtype == "float32" else long(row)
                                  for row in programs.ROWS], ids=lambda row: f"{row.title} {row.dtype} {row.N}")
-def test_no_spills_and_one_shuffle_for_each_halving(reports, row):
+def test_few_spills_one_shuffle_for_each_halving_and_six_tenths_of_the_floor(reports, row):
+    """A fourth block on a multiprocessor is worth some registers that are spilled, if hardly any stands in the loop."""
     lanes, report = row.chosen.lanes, reports(row)
     words = 2 if row.dtype == "float64" else 1
-    assert report.spilled == 0 and not report.of({"LDL", "STL"})
-    assert report.registers <= 168
+    assert report.spilled <= 80 and report.of({"LDL", "STL"}) <= 0.05 * report.issue
+    assert report.registers <= 168 and row.measure(report)["share"] >= 0.66
     assert report.of({"SHFL"}) == words * log2(lanes) + (lanes > 1), "and one for what another lane has drawn"
 
 
 @pytest.mark.parametrize(("title", "N", "issue", "registers", "share", "bound", "warps"), [
-    ("diagonal d=30", 10**6, 230, 128, 0.82, 145, 16), ("diagonal d=30", 30_000, 87, 74, 0.70, 96, 28),
-    ("diagonal d=30", 1000, 62, 56, 0.63, 67, 32), ("ReLU 2-20-1", 10**6, 254, 168, 0.75, 131, 12),
-    ("ReLU 2-20-1", 1000, 70, 64, 0.63, 60, 32)])
+    ("diagonal d=30", 10**6, 212, 128, 0.89, 157, 16), ("diagonal d=30", 30_000, 80, 72, 0.76, 105, 28),
+    ("diagonal d=30", 1000, 59, 52, 0.66, 71, 36), ("ReLU 2-20-1", 10**6, 250, 128, 0.76, 133, 16),
+    ("ReLU 2-20-1", 1000, 67, 56, 0.66, 63, 36)])
 def test_the_systems_that_are_swept_most_stay_near_their_floor(
         reports, title, N, issue, registers, share, bound, warps):
     """At least 60 % of the throughput that arithmetic alone would allow is the goal; these hold what was reached."""
@@ -73,7 +74,7 @@ def test_instructions_are_counted_where_they_are(lanes):
 def test_what_a_rule_carries_is_in_registers(reports, row):
     report = reports(row)
     assert "carries" in row.chosen.program.name
-    assert report.spilled == 0 and not report.of({"LDL", "STL"}) and report.registers <= 168
+    assert report.of({"LDL", "STL"}) <= 0.02 * report.issue and report.registers <= 168
 
 
 def test_cycles_of_a_load_are_those_of_its_busiest_bank():

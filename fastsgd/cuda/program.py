@@ -159,12 +159,12 @@ def common():
     plain = {"holds": True, "batches": False, "full": False, "table": False, "rolled": False}
     out = [orders()]
     for family, sizes, chosen in (  # chosen: lanes, blocks, copies of the data
-            ("diagonal", (30,), {"float32": (1, 3, 8), "float64": (2, 3, 4)}),
-            ("diagonal", (100,), {"float32": (4, 3, 2), "float64": (8, 3, 1)}),
-            ("diagonal", (200,), {"float32": (8, 3, 1), "float64": (16, 3, 0)}),
-            ("relu2", (2, 20, 0, 0), {"float32": (1, 3, 8), "float64": (2, 3, 4)}),
-            ("relu2", (1, 100, 1, 0), {"float32": (4, 3, 2), "float64": (16, 4, 1)}),
-            ("relu2", (10, 100, 1, 1), {"float32": (32, 3, 1), "float64": (32, 2, 1)})):
+            ("diagonal", (30,), {"float32": (1, 4, 8), "float64": (2, 4, 4)}),
+            ("diagonal", (100,), {"float32": (4, 4, 2), "float64": (8, 4, 1)}),
+            ("diagonal", (200,), {"float32": (8, 4, 1), "float64": (16, 4, 0)}),
+            ("relu2", (2, 20, 0, 0), {"float32": (1, 4, 1), "float64": (2, 4, 1)}),
+            ("relu2", (1, 100, 1, 0), {"float32": (4, 3, 1), "float64": (16, 4, 1)}),
+            ("relu2", (10, 100, 1, 1), {"float32": (32, 4, 1), "float64": (32, 2, 1)})):
         out += [fused(family, sizes, dtype, lanes=lanes, blocks=blocks, copies=copies, **plain)
                 for dtype, (lanes, blocks, copies) in chosen.items()]
     return out

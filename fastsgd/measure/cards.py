@@ -123,7 +123,10 @@ class Cards(Place):
         return self
 
     def first(self, metric):
-        return 1 << 16 if all(metric in budget.tasks for budget in self.budgets.values()) else super().first(metric)
+        return 1 << 16 if self.parts(metric) else super().first(metric)
+
+    def parts(self, metric):
+        return all(metric in budget.tasks for budget in self.budgets.values())
 
     def measure(self, metric, weights):
         """Records of networks `weights` [M, P]; equal parts of them on each card that can."""

@@ -46,6 +46,10 @@ class Place:
         """Networks of the first call of a metric, before it is known how long one takes."""
         return 64
 
+    def parts(self, metric):
+        """Whether `measure_state` takes any number of networks, in parts that memory holds."""
+        return False
+
     def measure(self, metric, weights):
         """Records [M, ...] float64 of networks with weights [M, P], None without a kernel."""
         return None

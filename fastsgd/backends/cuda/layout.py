@@ -13,6 +13,7 @@ REGISTERS = 64 << 10  # of a multiprocessor, 32 bits each
 THREAD_REGISTERS = 255  # that a thread can have
 ROLLED = 310  # estimated registers from which on the state goes to local memory; a few fewer are spilled
 SPARE = {"diagonal": 40, "relu2": 48}  # for draws, addresses, intermediate values: a fit to NVRTC 13 for sm_90
+FORGONE = {"diagonal": 40, "relu2": 35}  # that a kernel can do without for a block more: what was faster on an H200
 INPUT_REGISTERS = 64  # registers that an input may take
 STAGED = 72 << 10  # bytes of data in shared memory, so that three blocks still fit
 COPIED = 48 << 10  # bytes of all copies of the data, so that four do
@@ -125,7 +126,7 @@ class Layout:
 
     def __init__(self, work, lanes):
         family, d, h, hidden_bias, _ = work.form.fused
-        self.lanes, self.spreads = lanes, family == "diagonal"
+        self.family, self.lanes, self.spreads = family, lanes, family == "diagonal"
         self.inputs = d + hidden_bias
         axis = -(-(d if self.spreads else h) // lanes)
         self.rows = 2 * axis if self.spreads else axis * (self.inputs + 1) + 1
@@ -144,6 +145,13 @@ class Layout:
         spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
         self.registers = (self.rows * (1 + more) + self.residuals + held + sums) * self.words + spare
 
+    def blocks(self, divides):
+        """Blocks of a multiprocessor that registers are to leave room for. divides: whether the rule does."""
+        room, forgone = REGISTERS // programs.THREADS, FORGONE[self.family]
+        blocks = max(1, room // self.registers)
+        few = not self.batches and (blocks == 3 or (blocks == 4 and divides))  # to hide what a warp waits for
+        return blocks + (few and room // (self.registers - forgone) > blocks)
+
     @property
     def stride(self):
         """Numbers apart of rows of X: slots in odd number, so that few rows lie in the same banks."""
@@ -153,9 +161,9 @@ class Layout:
         """Copies of data of `size` bytes that shared memory is to hold.
 
         A load of 16 bytes a lane is answered for eight lanes at a time. With a copy for each of their teams, in banks
-        of its own, no team waits for another.
+        of its own, no team waits for another. Where a team reads whole inputs they are few loads, and not worth it.
         """
-        most = 8 // min(8, self.lanes) if self.pack > 1 else 1
+        most = 8 // min(8, self.lanes) if self.pack > 1 and self.spreads else 1
         return next(copies for copies in (8, 4, 2, 1) if copies <= most and copies * size <= max(size, COPIED))
 
     def place(self, X, y):
@@ -180,7 +188,8 @@ def _fused(work, N, card, tuning):
     else:
         layout, why = _best(layouts, N, card)
     rolled = layout.registers > ROLLED
-    blocks = 1 if rolled else max(1, REGISTERS // (programs.THREADS * layout.registers))
+    divides = any(work.traits[name] for name in ("adam", "rmsprop", "adagrad"))
+    blocks = 1 if rolled else layout.blocks(divides)
     item = work.item
     size = work.n * max(1, work.sets) * layout.stride * item
     staged = _stages(work, size, card)
