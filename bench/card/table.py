@@ -1,6 +1,7 @@
 """Owns the tables of docs/cuda.md that were measured on a card: `python -m bench.card.table` makes them of the rows."""
 
 import csv
+import re
 from pathlib import Path
 
 from .rows import PATH
@@ -20,9 +21,20 @@ def newest(rows):
             for row in rows}
 
 
+def _case(row):
+    """What a row is about, whatever lanes were asked for."""
+    return re.sub(r", \d+ lane\(s\) asked for$", "", row["case"])
+
+
+def _together(rows):
+    """Of each case the rows of one commit, the last that it was measured with."""
+    last = {_case(row): row["commit"] for row in rows}
+    return [row for row in rows if row["commit"] == last[_case(row)]]
+
+
 def text(rows):
     """The tables as Markdown, G network-steps a second unless they say otherwise."""
-    found = {}
+    rows, found = _together(rows), {}
     for (case, N, _, side, what), row in newest(rows).items():
         found[case, N, "kernel" if side.startswith("kernel") else side, what] = row
     fused = {key: float(row["value"]) for key, row in found.items() if key[2] == "kernel"}
@@ -39,9 +51,8 @@ def text(rows):
                 cells.append(f"{rate / 1e9:.3g}{ratio}" if row else "")
         lines.append(f"| {'fastsgd, the kernel' if side == 'kernel' else side} | " + " | ".join(cells) + " |")
     lines += ["", "| kernel | N | lanes | G network-steps/s |", "|---|--:|--:|--:|"]
-    lanes = {(case.removesuffix(" asked for").removesuffix(f", {side.removeprefix('kernel, ')}"), int(N),
-              int(side.split()[1])): float(row["value"])
-             for (case, N, _, side, _), row in newest(rows).items() if side.startswith("kernel")}
+    lanes = {(_case(row), int(N), int(side.split()[1])): float(row["value"])
+             for (_, N, _, side, _), row in newest(rows).items() if side.startswith("kernel")}
     lines += [f"| {case} | {N} | {count} | {rate / 1e9:.3g} |" for (case, N, count), rate in sorted(lanes.items())]
     lines += ["", "| whole call | N | T | |", "|---|--:|--:|--:|"]
     for (case, N, T, side, what), row in newest(rows).items():

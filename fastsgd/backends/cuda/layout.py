@@ -17,6 +17,7 @@ FORGONE = {"diagonal": 40, "relu2": 35}  # that a kernel can do without for a bl
 INPUT_REGISTERS = 64  # registers that an input may take
 STAGED = 72 << 10  # bytes of data in shared memory, so that three blocks still fit
 COPIED = 48 << 10  # bytes of all copies of the data, so that four do
+RESERVED = 1 << 10  # bytes of shared memory that a card keeps for itself, of every block
 ROWS_BYTES = 64 << 10  # of local memory a thread; the card sets aside as much for every thread it could run
 LOCAL_SHARE = 0.5  # of a card's free memory that rows in local memory may take
 RESIDENT = 2048  # threads of a multiprocessor
@@ -145,11 +146,14 @@ class Layout:
         spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
         self.registers = (self.rows * (1 + more) + self.residuals + held + sums) * self.words + spare
 
-    def blocks(self, divides):
-        """Blocks of a multiprocessor that registers are to leave room for. divides: whether the rule does."""
+    def blocks(self, most, divides):
+        """Blocks of a multiprocessor that registers are to leave room for.
+
+        most: that shared memory has room for; divides: whether the rule does, which takes long
+        """
         room, forgone = REGISTERS // programs.THREADS, FORGONE[self.family]
         blocks = max(1, room // self.registers)
-        few = not self.batches and (blocks == 3 or (blocks == 4 and divides))  # to hide what a warp waits for
+        few = not self.batches and (blocks == 3 or (blocks == 4 and divides)) and blocks < most
         return blocks + (few and room // (self.registers - forgone) > blocks)
 
     @property
@@ -188,12 +192,12 @@ def _fused(work, N, card, tuning):
     else:
         layout, why = _best(layouts, N, card)
     rolled = layout.registers > ROLLED
-    divides = any(work.traits[name] for name in ("adam", "rmsprop", "adagrad"))
-    blocks = 1 if rolled else layout.blocks(divides)
     item = work.item
     size = work.n * max(1, work.sets) * layout.stride * item
     staged = _stages(work, size, card)
     copies = layout.copies(size) if staged else 0
+    divides = any(work.traits[name] for name in ("adam", "rmsprop", "adagrad"))
+    blocks = 1 if rolled else layout.blocks(card.shared // (copies * size + RESERVED), divides)
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, work.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           copies=copies, batches=layout.batches, full=work.full, table=work.tabled, rolled=rolled,
