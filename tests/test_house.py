@@ -13,8 +13,8 @@ import toys
 from fastsgd.lowering import contract
 
 ROOT = Path(__file__).parent.parent
-ASKS = {"spec/kinds.py", "models/base.py", "lowering/work.py", "lowering/own.py", "measure/registry.py",
-        "trial.py"}  # trial: whether something is a user's own
+ASKS = {"spec/kinds.py", "models/base.py", "lowering/work.py", "lowering/own.py", "lowering/traced.py",
+        "measure/registry.py", "trial.py"}  # trial: whether something is a user's own
 SHELVES = ("models/", "rules/", "metrics/", "spec/", "measure/", "losses.py", "orders.py")
 DOORS = ("functional/", "sklearn.py")  # which take records that need no run
 
