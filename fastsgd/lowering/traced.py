@@ -199,8 +199,6 @@ def libraries(run, module):
 
     if not wanted:
         return {}
-    from concurrent.futures import ThreadPoolExecutor  # which takes as long to import as all of a plain run's plan
-
     with ThreadPoolExecutor(len(wanted)) as pool:
         out = dict(pool.map(made, wanted))
     for (_, dtype), (program, library) in out.items():

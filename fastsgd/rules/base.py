@@ -58,7 +58,7 @@ class Rule(Record, ABC):
     average [] or [N]: in [0, 1), or None for no averaging; `SaveAt(of="average")` measures the average
     """
 
-    # The words of `numbers`, `buffers` and `traits` that a class adds; lowering/contract.py numbers them.
+    # The words of `numbers`, `buffers` and `traits` that a class adds; lowering/words.py numbers them.
     hypers = ("weight_decay", "balance_penalty", "average", "clip_value", "clip_norm", "localisation", "label_alpha",
               "gradient_alpha")
     carries, flags = ("point", "average"), ("normalised", "decoupled", "grouped")
