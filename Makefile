@@ -55,9 +55,9 @@ gpu-test:
 	FASTSGD_CUDA=on $(GPU_PYTHON) setup.py -q build_ext --inplace
 	PYTHONPATH=. $(GPU_PYTHON) -m pytest -n auto -vv --tb=short --long -k "(cuda or triton) and not aot and not resources"
 
-# The words that cross languages, written where the kernels read them; fastsgd/lowering/contract.py collects them.
+# The words that cross languages, written where the kernels read them; fastsgd/lowering/words.py collects them.
 contract: $(VENV)/ready
-	$(RUN)/python -c "from fastsgd.lowering import contract; contract.write()"
+	$(RUN)/python -c "from fastsgd.lowering import words; words.write()"
 
 # Runs made at random, each done in many ways that must not change a bit, and runs that are killed. SOAK_SEED repeats one.
 SOAK_SECONDS ?= 600

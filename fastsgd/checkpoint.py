@@ -123,19 +123,15 @@ class Writer:
                 "from there")
 
 
-def run_with(plan, checkpoint=None, progress=None):
+def run_with(plan, checkpoint, progress=None):
     """Execute a plan and report as `progress` asks, see watch.py; returns a Result.
 
     checkpoint: path or Checkpoint to write; a run that it holds goes on from there
     """
-    saved = None
-    if checkpoint is not None:  # refused before there is anything to see
-        checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        saved = _claimed(checkpoint, plan.run)
-    elif progress is None:
-        return execute(plan)
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    saved = _claimed(checkpoint, plan.run)  # refused before there is anything to see
     with watcher(plan, progress) as watch:
-        return execute(plan, None, watch) if checkpoint is None else _run(plan, checkpoint, saved, watch)
+        return _run(plan, checkpoint, saved, watch)
 
 
 def _run(plan, checkpoint, saved, watch):

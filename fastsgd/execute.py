@@ -12,7 +12,7 @@ from .errors import SpecError
 from .plan import one as make_plan
 from .progress import Progress, fresh, unset
 from .result import Result, gathered
-from .rules import GD
+from .rules.gd import GD
 from .running import LAUNCH_SECONDS, Running, Taken
 from .settle import settle
 from .spec.planned import Groups, Tuning

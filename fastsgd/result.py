@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import archive, tables
+from . import tables
 from .errors import SpecError
-from .models.function import Function, to_module
 from .spec import codec
 from .spec.check import whole
 from .spec.fields import spread, without_ids
@@ -117,6 +116,8 @@ class Result:
         module: the module that the model was made of, which files do not keep; a copy gets the parameters
         Raises SpecError for another model, or a module with other parameters.
         """
+        from .models.function import Function, to_module
+
         if not isinstance(self.run.model, Function):
             raise SpecError(f"to_module: {type(self.run.model).__name__} was not made of a torch.nn.Module")
         k = whole(k, "k", 0, len(self.weights) - 1)
@@ -195,6 +196,8 @@ class Result:
         """
         if isinstance(path, (str, Path)) and Path(path).suffix in tables.SUFFIXES:
             return tables.write(self, path)
+        from . import archive
+
         codec.require_readable(self.run, classes)
         run = without_ids(self.run)
         stops = {name: getattr(self, name) for name in STOPS if run.stop}
@@ -212,6 +215,8 @@ class Result:
         classes: dataclasses of your own that the run holds; a file makes no records but these and fastsgd's
         Raises SpecError if it is none, or damaged, or its parts do not fit each other.
         """
+        from . import archive
+
         header, run, parts, records, saved_weights = archive.read(path, "result", ARRAYS, classes, STOPS, PERHAPS)
         provenance = _origin(header.get("provenance"))
         archive.validate(run, records=records, saved_weights=saved_weights, t=run.steps, taken=len(parts["steps"]),

@@ -1,7 +1,6 @@
 """The public names of stops; and which metric a stop looks at."""
 
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from functools import cache
 from math import prod
 from typing import Any
@@ -28,6 +27,8 @@ def metric_of(stop: Stop, run: Any) -> Any:
     elif stop.metric in _by_default():
         metric = _by_default()[stop.metric]()
     else:
+        from difflib import get_close_matches  # of errors alone
+
         known = [*own, *_by_default()]
         close = get_close_matches(stop.metric, known, 3, 0.5)
         raise PlanError(f"{where} is no metric; " + (f"did you mean {' or '.join(map(repr, close))}?" if close else

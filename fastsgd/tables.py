@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +78,9 @@ def to_pandas(result):
 
 def write(result, path):
     """Write the labelled arrays of a result to PATH.zarr or PATH.nc, compressed, whole or not at all."""
+    import shutil
+    import tempfile
+
     path = Path(path)
     dataset, made = to_xarray(result), None
     dataset.attrs["seed"] = str(result.run.seed)  # netCDF has no number that large

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .checkpoint import Checkpoint, run_with
 from .errors import SpecError
+from .execute import execute
 from .plan import plan as plan
 from .replan import again, ready
 from .result import Result
@@ -13,6 +13,10 @@ from .spec.loss import Loss
 from .spec.planned import Groups, Plan, Tuning
 from .spec.run import Run
 from .spec.save import SaveAt
+from .watch import watcher
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 
 def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = None, steps: int | float | None = None,
@@ -20,7 +24,7 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
           metrics: Any = (), loss: Loss | None = None, dtype: Any = "float32", backend: str = "auto",
           device: Any = None, seed: int = 0, ids: Any = None, keys: Any = None, stop: Any = (),
           progress: bool | str | Callable[[int, int, int], object] | None = None,
-          checkpoint: str | Path | Checkpoint | None = None, tuning: Tuning | None = None) -> Result:
+          checkpoint: "str | Path | Checkpoint | None" = None, tuning: Tuning | None = None) -> Result:
     """Train many small networks, each by its own trajectory, and measure them on the way.
 
     w_k <- w_k - eta_k(t) * mean over the batch of grad loss(h_{w_k}(x_i), y_i),   t = 0 .. T-1,  k = 0 .. N-1
@@ -49,12 +53,23 @@ def train(model: Any, data: Any = None, *, rule: Any = None, step_size: Any = No
                 raise SpecError(f"{name}: missing")
         made = ready((model, data, rule, step_size, steps, networks, init, order, save, metrics, loss, dtype, backend,
                       device, seed, ids, keys, stop), tuning)
-    return run_with(made, checkpoint, progress)
+    return _run(made, checkpoint, progress)
 
 
 def _once_more(made: Any, step_size: Any, seed: int | None, init: dict | None, progress: Any, checkpoint: Any
                ) -> Result:
-    return run_with(again(made, step_size, seed, init), checkpoint, progress)
+    return _run(again(made, step_size, seed, init), checkpoint, progress)
+
+
+def _run(made: Any, checkpoint: Any, progress: Any) -> Result:
+    if checkpoint is not None:
+        from .checkpoint import run_with  # and with it all that a file may hold
+
+        return run_with(made, checkpoint, progress)
+    if progress is None:
+        return execute(made)
+    with watcher(made, progress) as watch:
+        return execute(made, None, watch)
 
 
 Plan._door = Groups._door = staticmethod(_once_more)  # type: ignore[method-assign]

@@ -4,14 +4,15 @@ from math import isnan
 
 import numpy as np
 
+from . import metrics
 from .errors import FastsgdError, PlanError
 from .gradients import of_each
 from .lowering.contract import BUFFERS, FLAGS, HYPERS, PERTURBS
-from .metrics import FittedFunction, Predictions, TestAccuracy, TestLoss, TrainAccuracy, TrainLoss
 from .spec.kinds import kind_of
 from .stops import metric_of
 
-IN_NUMPY = (TrainLoss, TestLoss, TrainAccuracy, TestAccuracy, Predictions, FittedFunction)  # of predictions
+OF_LOSSES = ("TrainLoss", "TestLoss")
+OF_PREDICTIONS = (*OF_LOSSES, "TrainAccuracy", "TestAccuracy", "Predictions", "FittedFunction")  # in NumPy
 POINTS = 2
 AGREED = 1e-6  # of the largest prediction; torch and NumPy round sums differently
 
@@ -21,7 +22,7 @@ def trial(run):
     if run.model.d != run.data.d or _call("loss.refuse", run.loss.refuse, run.model.outputs, run.data.rows.y):
         return  # the plan has more to say about that
     if kind_of(run.model) is None:
-        _model(run.model, run.dtype, _inputs(run), any(isinstance(metric, IN_NUMPY) for metric in _measured(run)))
+        _model(run.model, run.dtype, _inputs(run), _measures(run, OF_PREDICTIONS))
         _gradient(run)
     if kind_of(run.loss) is None:
         _loss(run)
@@ -72,9 +73,10 @@ def _labels(run):
     return np.resize(y[:POINTS], (POINTS, *y.shape[1:])) if run.data.n else _pattern(*_predictions(run.model))
 
 
-def _measured(run):
-    """All metrics of the run: those of the saved steps, and of its stops."""
-    return (*run.metrics, *(metric_of(stop, run) for stop in run.stop))
+def _measures(run, names):
+    """Whether some of these metrics are among those of the saved steps, or of the run's stops."""
+    kinds = tuple(getattr(metrics, name) for name in names)
+    return any(isinstance(metric, kinds) for metric in (*run.metrics, *(metric_of(stop, run) for stop in run.stop)))
 
 
 def _model(model, dtype, X, numpy):
@@ -152,7 +154,7 @@ def _loss(run):
     bound = _call("loss.bound", loss.bound, float(np.ravel(run.rule.lost_above)[0]), run.dtype)
     if not isinstance(bound, (int, float, np.number)) or isnan(bound):
         raise PlanError(f"loss.bound: returned {bound!r}, expected a number")
-    if any(isinstance(metric, (TrainLoss, TestLoss)) for metric in _measured(run)):
+    if _measures(run, OF_LOSSES):
         _agree("loss.value", value(torch.float64), _call(
             "loss.value (in NumPy, for metrics)", loss.value, f, y.astype(np.float64), o), (POINTS,))
 

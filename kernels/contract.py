@@ -1,6 +1,6 @@
 """Owns the words that cross languages, as places in tuples.
 
-Written by `make contract`; fastsgd/lowering/contract.py says whose the words are.
+Written by `make contract`; fastsgd/lowering/words.py says whose the words are.
 """
 
 import triton.language as tl

@@ -102,7 +102,7 @@ def main(folder=None, mode="all"):
     if mode == "planted":
         choose = layout.choose  # shared memory that lacks room for two numbers
         layout.choose = lambda *given: replace(made := choose(*given), shared=made.shared - 8)
-    card, wrong = fibers.FiberCard(folder, sanitize=True) if folder else None, []
+    card, wrong = fibers.FiberCard(folder, sanitize=True, shared=mode == "all") if folder else None, []
     with fibers.in_place(card) if card else nullcontext():
         cases = [(same_weights, case) for case in runs(few=folder is not None)]
         cases += [(same_records, case) for case in measured()]

@@ -1,6 +1,6 @@
 """Owns what is counted under callgrind: `python tests/instructions.py LIBRARY` trains each kernel for two lengths.
 
-The library has one function, dump(name), which makes callgrind write down and forget what it has counted so far.
+The library has start(), forget(), and dump(name), which makes callgrind write down and forget what it has counted.
 """
 
 import ctypes
@@ -51,7 +51,7 @@ def main():
         execute(fs.plan(run(1), tuning))  # brings in what is loaded late
     library.start()
     for name, T, plan in plans:
-        library.dump(b"between")
+        library.forget()
         execute(plan)
         library.dump(f"{name} {T}".encode())
 

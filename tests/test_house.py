@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import toys
 
-from fastsgd.lowering import contract
+from fastsgd.lowering import words
 
 ROOT = Path(__file__).parent.parent
-ASKS = {"spec/kinds.py", "models/base.py", "lowering/work.py", "lowering/own.py", "measure/registry.py",
-        "trial.py"}  # trial: whether something is a user's own
+ASKS = {"spec/kinds.py", "models/base.py", "lowering/work.py", "lowering/own.py", "lowering/traced.py",
+        "measure/registry.py", "trial.py"}  # trial: whether something is a user's own
 SHELVES = ("models/", "rules/", "metrics/", "spec/", "measure/", "losses.py", "orders.py")
 DOORS = ("functional/", "sklearn.py")  # which take records that need no run
 
 
-@pytest.mark.parametrize("name", contract.FILES)
+@pytest.mark.parametrize("name", words.FILES)
 def test_the_words_of_kernels_are_fresh(name):
-    assert (ROOT / name).read_text() == contract.FILES[name](), "make contract writes it"
+    assert (ROOT / name).read_text() == words.FILES[name](), "make contract writes it"
 
 
 def named(node):
@@ -73,7 +73,7 @@ def test_toys_run_by_the_documented_places_alone(tmp_path):
     toys.put_into(root)
     environment = os.environ | {"PYTHONPATH": f"{root}:{ROOT / 'tests'}", "TRITON_INTERPRET": "1",
                                 "PYTHONDONTWRITEBYTECODE": "1"}
-    write = "from fastsgd.lowering import contract; contract.write(); print(contract.ROOT)"
+    write = "from fastsgd.lowering import words; words.write(); print(words.ROOT)"
     done = subprocess.run([sys.executable, "-c", write], env=environment, capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == str(root), done.stderr
     assert "SOFTSIGN" in (root / "csrc/core/contract.h").read_text()

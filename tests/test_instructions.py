@@ -29,9 +29,11 @@ CEILINGS = {  # instructions of one step of one network
     "general.adam.float32": 996, "general.adam.float64": 1954,
     "general.scalar.float32": 90566, "general.scalar.float64": 95204,
 }
+COST, PLACE = tuple("-+*0123456789"), re.compile(r"(c?)(ob|fn)=\((\d+)\)(?: (.*))?$")  # lines of a dump
 LIBRARY = """
 #include <valgrind/callgrind.h>
 void start(void) { CALLGRIND_START_INSTRUMENTATION; }
+void forget(void) { CALLGRIND_ZERO_STATS; }
 void dump(const char* name) { CALLGRIND_DUMP_STATS_AT(name); }
 """
 
@@ -54,20 +56,20 @@ def of_kernels(dump):
 
     Python's own would blur them: it rewrites its byte code as it goes, some ten thousand instructions now and then.
     """
-    total, names, at, called = 0, {}, {}, False
+    total, names, at, called, ours = 0, {}, {}, False, False
     for line in dump.splitlines():
-        place = re.match(r"(c?)(ob|fn)=\((\d+)\)(?: (.*))?$", line)
-        if place:
+        if line[:1] in COST:
+            if ours and not called:
+                total += int(line.split()[1])
+            called = False
+        elif line.startswith("calls="):
+            called = True  # the next line has what the called function took
+        elif place := PLACE.match(line):
             caller, kind, number, name = place.groups()
             names.setdefault((kind, number), name)
             if not caller:
                 at[kind] = names[kind, number]
-        elif line.startswith("calls="):
-            called = True  # the next line has what the called function took
-        elif re.match(r"[-+*\d]", line):
-            if not called and ("_cpu_v3" in at["ob"] or at["fn"].startswith("__memset")):
-                total += int(line.split()[1])
-            called = False
+                ours = "_cpu_v3" in at["ob"] or at.get("fn", "").startswith("__memset")
     return total
 
 

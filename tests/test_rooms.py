@@ -3,15 +3,17 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import fastsgd as fs
+from fastsgd.measure import registry
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # bottom to top; a module may import from layers below, and from its own shelf
-    ["errors", "limits", "origin"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
+    ["errors", "limits", "origin", "shelf"], ["files"], ["native", "spec", "cuda", "portable"], ["linalg", "trace"],
     ["data", "models", "losses", "orders", "modules", "lr_schedulers"], ["rules"], ["metrics"], ["stops"],
     ["lowering"], ["storage"], ["archive"], ["tables"], ["result"], ["backends"], ["measure"], ["probe"],
     ["cost"], ["trial"], ["plan"], ["replan"], ["settle"], ["running"], ["progress"], ["execute"], ["watch"],
@@ -47,7 +49,7 @@ def test_imports_point_downward(path):
 
 # Who imports by name, or from a folder that it adds: compiled modules, Triton's kernels, what is imported lazily, the
 # subjects of measure/, and the command that runs bench/ of a checkout.
-BY_NAME = {"__init__.py", "native.py", "portable.py", "measure/__init__.py", "cli/bench.py"}
+BY_NAME = {"__init__.py", "shelf.py", "native.py", "portable.py", "measure/__init__.py", "cli/bench.py"}
 
 
 def test_no_arrow_is_hidden_in_a_name_or_a_path():
@@ -108,6 +110,24 @@ def test_every_name_is_where_the_package_looks_for_it():
     here = {alias.name: node.module for node in typed.body for alias in node.names}
     assert {name for name, module in here.items()} | {"__version__"} == set(fs.__all__)
     assert {name: module for name, module in here.items() if module} == fs._HOME
+
+
+@pytest.mark.parametrize("shelf", (fs.metrics, fs.models, fs.rules), ids=lambda shelf: shelf.__name__)
+def test_every_name_of_a_shelf_is_where_the_shelf_looks_for_it(shelf):
+    tree = ast.parse(Path(shelf.__file__).read_text())
+    typed = next(node for node in tree.body if isinstance(node, ast.If))
+    now = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1]
+    assert {alias.name for node in (*typed.body, *now) for alias in node.names} == set(shelf.__all__)
+    homes = next(node.value.args[1] for node in tree.body if isinstance(getattr(node, "value", None), ast.Call))
+    for file, names in ast.literal_eval(homes).items():
+        for name in names:
+            thing = getattr(shelf, name)
+            assert vars(import_module(f"{shelf.__name__}.{file}"))[name] is thing
+            assert {node.module for node in typed.body for alias in node.names if alias.name == name} <= {file}
+
+
+def test_kernels_are_those_of_metrics_that_there_are():
+    assert set(registry._KERNELS) <= set(fs.metrics.__all__)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "csrc" / "core").rglob("*.h")), ids=lambda p: p.name)

@@ -123,6 +123,15 @@ def test_a_fault_of_the_code_is_found(tmp_path):
         check.compiled(program, library, "float64", native().lanes["float64"])
 
 
+def test_no_parameter_moves_before_another_has_read_it(tmp_path):
+    """The derivative by a has nothing of a or b in it but exp(b), which is kept; that by b reads a."""
+    shapes, width = {"a": (), "b": ()}, native().lanes["float64"]
+    nodes, _ = programs.model_graph(lambda p, x: p["a"] * torch.exp(p["b"]) * x[0], shapes, 1)
+    program = programs.model_program(nodes["f"], shapes, list(shapes), 1)
+    (library,) = together([program], "float64", width, QUICK, tmp_path)
+    assert check.compiled(program, library, "float64", width).points
+
+
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
 def test_elementary_functions_are_right_to_the_last_digits(dtype, tmp_path):
     def function(p, x):

@@ -53,9 +53,10 @@ class Cubic(Model):
         return X @ params["w"] ** 3
 ''',
         "fastsgd/models/__init__.py": [
-            ("from .dense import Dense\n", "from .cubic import Cube, Cubic\nfrom .dense import Dense\n"),
+            ("    from .diagonal import", "    from .cubic import Cubic\n    from .diagonal import"),
+            ('"dense": ("Dense",),', '"cubic": ("Cube", "Cubic"), "dense": ("Dense",),'),
             ('__all__ = ["MLP",', '__all__ = ["MLP", "Cubic",'),
-            ("FORMS = (Dense, ", "FORMS = (Cube, Dense, ")],
+            ('FORMS = ("Dense", ', 'FORMS = ("Cube", "Dense", ')],
         "csrc/core/models/cubic.h": '''// Owns cubes of a vector, h(x) = sum_j w_j^3 x_j.
 #pragma once
 #include "../sample.h"
@@ -130,8 +131,9 @@ class SoftSign(Batched):
         return g / (1 + abs(g))
 ''',
         "fastsgd/rules/__init__.py": [
-            ("from .sign import SignSGD\n", "from .sign import SignSGD\nfrom .softsign import SoftSign\n"),
-            ('"SignSGD"]', '"SignSGD", "SoftSign"]'), ("Muon, Flow, Function)", "Muon, Flow, Function, SoftSign)")],
+            ("    from .sign import SignSGD\n", "    from .sign import SignSGD\n    from .softsign import SoftSign\n"),
+            ('"SignSGD"]', '"SignSGD", "SoftSign"]'), ('"Function")', '"Function", "SoftSign")'),
+            ('"sign": ("SignSGD",),', '"sign": ("SignSGD",), "softsign": ("SoftSign",),')],
         "csrc/core/rules/update.h": [("  if (u.is(ADAM)) {", '''  if (u.is(SOFTSIGN))
     for (int p = mine<Tm>(begin); p < end; p += Tm::step()) g[p] = g[p] / (one + abs(g[p]));
   if (u.is(ADAM)) {''')],
@@ -239,19 +241,20 @@ class Largest(Metric):
     def compute(self, model, params, data, loss):
         return np.max([np.abs(a).reshape(len(a), -1).max(axis=1) for a in params.values()], axis=0)
 ''',
-        "fastsgd/metrics/__init__.py": [("from .losses import", "from .largest import Largest\nfrom .losses import"),
-                                        ("__all__ = [", '__all__ = ["Largest", ')],
+        "fastsgd/metrics/__init__.py": [
+            ("    from .losses import", "    from .largest import Largest\n    from .losses import"),
+            ("__all__ = [", '__all__ = ["Largest", '),
+            ('    "losses": (', '    "largest": ("Largest",), "losses": (')],
         "fastsgd/measure/largest.py": '''"""Owns the kernels of the largest weight."""
 
 import numpy as np
 
-from ..metrics import Largest
 from ..portable import kernel
 from . import programs, task
 from .registry import Kernels, register
 
 
-@register(Largest)
+@register("Largest")
 class Maxima(Kernels):
     """One pass over a network's weights."""
 

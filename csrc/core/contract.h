@@ -1,5 +1,5 @@
 // Owns the words that cross languages: members of enums, and what Python calls them.
-// Written by `make contract`; fastsgd/lowering/contract.py says whose the words are.
+// Written by `make contract`; fastsgd/lowering/words.py says whose the words are.
 #pragma once
 
 // clang-format off

@@ -13,7 +13,7 @@ survivors and can be compared in size only.
 import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,7 @@ def _diagonal(name, title, n, d, nonzero, T, evaluations, runs, order_seed, rank
 
 def _relu(name, title, prefix, T, points, runs, order_seed, threshold, grid=None):
     """A ReLU net, stored under `prefix`; rank points: `grid` even ones over the inputs, or the first P test points."""
-    with resources.files(__package__).joinpath("paper_start.npz").open("rb") as file:
+    with Path(__file__).with_name("paper_start.npz").open("rb") as file:
         stored = {key: value.astype(np.float64) for key, value in np.load(file).items()}
     get = {key.removeprefix(prefix + "_"): frozen(value) for key, value in stored.items() if key.startswith(prefix)}
     data = Dataset(get["X"], get["y"], get.get("Xt"), get.get("yt"))

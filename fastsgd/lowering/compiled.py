@@ -1,7 +1,6 @@
 """Owns time loops compiled for one run: which runs have one, its C++, its library, and what it gains."""
 
 from ..cuda.program import C_TYPES
-from ..trace import compiler
 from . import own
 
 FOLDERS = ("core", "cpu", "compiled")  # of headers that a loop may include
@@ -62,6 +61,8 @@ def pays(work, module, seconds):
         return False, "nothing was measured to gain by it"
     if saved <= CHECK_SECONDS:
         return False, "too short a run to gain by it"
+    from ..trace import compiler
+
     ready = compiler.is_kept(unit(work, module), module.isa, FOLDERS)
     cost = CHECK_SECONDS if ready else SECONDS[kind(work)]
     words = f"it would save about {saved:.2g} s of {seconds:.2g}, " + (
@@ -71,6 +72,8 @@ def pays(work, module, seconds):
 
 def library(work, module):
     """The Library of a run's loop. Raises BackendUnavailable where it cannot be compiled."""
+    from ..trace import compiler
+
     return compiler.made(unit(work, module), module.isa, NAMES, FOLDERS)
 
 

@@ -5,7 +5,6 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import BackendUnavailable, PlanError
-from ..metrics.jacobian_rank import JacobianMetric
 from ..native import default_threads, native
 from .registry import kernels_of
 
@@ -33,7 +32,7 @@ class Place:
 
     def explain_metric(self, metric):
         """A sentence, or None where there is nothing to say."""
-        if isinstance(metric, JacobianMetric) and metric.method not in ("auto", "svd"):
+        if hasattr(metric, "by_definition") and metric.method not in metric.by_definition:
             raise PlanError(f"metrics: {metric.name} by method={metric.method!r} needs a kernel, which this backend "
                             f"lacks for {type(self.work.run.model).__name__}; legal here are 'auto' and 'svd'")
         return None

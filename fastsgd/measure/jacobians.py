@@ -4,13 +4,11 @@ import numpy as np
 
 from ..backends import cpu
 from ..errors import PlanError
-from ..metrics import NTK, JacobianRank, JacobianSpectrum
 from ..models.activations import ACTIVATIONS
 from ..models.dense import Dense
 from ..portable import kernel
-from ..spec.kinds import kind_of
 from . import programs, task
-from .registry import Kernels, register
+from .registry import Kernels, named, register
 
 LEAST_COUNTED = 1e-300  # the count of diagonal networks compares relative sizes; it takes 0 as well
 LEAST_GRAM = 1e-6  # legal for the Gram matrix: right to a relative 1e-10 + 1e-14 / rtol^2 around the threshold
@@ -26,7 +24,7 @@ TILE, DEPTH, WARPS = 32, 16, 4  # of kernels/metrics/gram.py
 LARGE = 1e130  # largest and 1 / least entry of a Gram matrix whose eigenvalues have lost nothing
 
 
-@register(NTK)
+@register("NTK")
 class Grams(Kernels):
     """J J^T by structure, in tiles; Triton has it."""
 
@@ -34,7 +32,7 @@ class Grams(Kernels):
         return _of_grams if _by_grams(work) else None
 
 
-@register(JacobianRank, JacobianSpectrum)
+@register("JacobianRank", "JacobianSpectrum")
 class Jacobians(Kernels):
     """By counts, Gram matrices or Jacobi's method, as `choose` says."""
 
@@ -86,7 +84,7 @@ class Jacobians(Kernels):
         return _of_grams if self.explain_tiles(metric, work) else None
 
     def explain_tiles(self, metric, work):
-        if kind_of(metric) is not JacobianRank or not _by_grams(work) or metric.rtol < SAFE_GRAM:
+        if named(metric) != "JacobianRank" or not _by_grams(work) or metric.rtol < SAFE_GRAM:
             return None
         if metric.method not in ("auto", "gram"):
             return None
@@ -116,7 +114,7 @@ class Jacobians(Kernels):
 
 def choose(metric, work, points):
     """(method, why): "count", "gram", "jacobi" or "svd". Raises PlanError for a named one that is not possible."""
-    rank, model = kind_of(metric) is JacobianRank, work.run.model
+    rank, model = named(metric) == "JacobianRank", work.run.model
     diagonal = work.linear
     rows = points * work.outputs
     compiled = diagonal or work.form is None or isinstance(work.form, Dense)
@@ -336,7 +334,7 @@ def _of_grams(tiles, metric, rows):
     import torch
 
     run, form = tiles.work.run, tiles.work.form
-    rank = kind_of(metric) is JacobianRank
+    rank = named(metric) == "JacobianRank"
     X = metric.where(run.model, run.data) if rank else metric.points if metric.points is not None else run.data.X
     X = tiles.put(X, "float64")
 

@@ -6,18 +6,16 @@ from ..backends import cpu
 from ..backends.cuda.layout import STAGED, block
 from ..backends.triton.layout import MOST_ENTRIES, loss_numbers, padded, stride
 from ..cuda.program import partials
-from ..metrics import TestLoss, TrainLoss
 from ..models.form import power_of_two
 from ..portable import kernel
-from ..spec.kinds import kind_of
 from . import programs, task
-from .registry import Kernels, register
+from .registry import Kernels, named, register
 
 UNROLLED = 96  # doubles that a thread may hold in registers
 OF_A_FAMILY = ("INPUTS", "VALUE", "SHAPE", "LAYOUT", "WIDTH", "STRIDE", "LOSS")  # what kernels/metrics/losses.py takes
 
 
-@register(TrainLoss, TestLoss)
+@register("TrainLoss", "TestLoss")
 class MeanLosses(Kernels):
     """By the fewest rows that do for linear predictors, by the fused loop's forward pass, or by the general loop's."""
 
@@ -78,7 +76,7 @@ class MeanLosses(Kernels):
 def _points(metric, work):
     """(X, y) that a loss is the mean over."""
     data = work.run.data
-    return (data.X_test, data.y_test) if kind_of(metric) is TestLoss else (data.X, data.y)
+    return (data.X_test, data.y_test) if named(metric) == "TestLoss" else (data.X, data.y)
 
 
 def _fused(work):

@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from ..metrics import L0, Balancedness, ParameterNorm
-from ..spec.kinds import kind_of
 from . import programs, task
-from .registry import Kernels, register
+from .registry import Kernels, named, register
 
-NORMS = (ParameterNorm, Balancedness, L0)  # as core/metrics numbers them
+NORMS = ("ParameterNorm", "Balancedness", "L0")  # as core/metrics numbers them
 
 
 @register(*NORMS)
@@ -18,13 +16,13 @@ class Norms(Kernels):
         if not _pairs(host.work):
             return None
         both = host.work.form.parts(np.ascontiguousarray(weights, dtype=np.float64))
-        return host.module.diagonal_norms(both, getattr(metric, "threshold", 0.0))[NORMS.index(kind_of(metric))]
+        return host.module.diagonal_norms(both, getattr(metric, "threshold", 0.0))[NORMS.index(named(metric))]
 
     def on_card(self, metric, work, card, host):
         if not _pairs(work):
             return None
         made = programs.program(f"norms, d={work.d}", "losses", "norms",
-                       programs.spec({"D": work.d, "WHICH": NORMS.index(kind_of(metric))}, {}))
+                       programs.spec({"D": work.d, "WHICH": NORMS.index(named(metric))}, {}))
         return task.task(made, np.zeros(1), 0, 0, task.parts(work), 1, "its own sums in float64",
                          number=getattr(metric, "threshold", 0.0))
 

@@ -1,4 +1,4 @@
-"""Owns which kernels a metric has: a subject is a file beside this one, found by the class that a metric is."""
+"""Owns which kernels a metric has: a subject is a file beside this one, found by the name of a metric's class."""
 
 from ..spec.kinds import kind_of
 
@@ -25,18 +25,24 @@ class Kernels:
         """(line of the cost table, {unit: how many} a network) of the host's kernel."""
 
 
-_KERNELS = {}  # {class of a metric: Kernels}
+_KERNELS = {}  # {name of the class of a metric: Kernels}
 _NONE = Kernels()
 
 
-def register(*metrics):
-    """Say that a class has the kernels of these metrics."""
+def register(*names):
+    """Say that a class has the kernels of these metrics, whose files need not be imported for that."""
     def of(kernels):
-        _KERNELS.update(dict.fromkeys(metrics, kernels()))
+        _KERNELS.update(dict.fromkeys(names, kernels()))
         return kernels
     return of
 
 
 def kernels_of(metric):
     """The Kernels of a metric, those of nothing where it has none."""
-    return _KERNELS.get(kind_of(metric), _NONE)
+    return _KERNELS.get(named(metric), _NONE)
+
+
+def named(metric):
+    """The name of the class of fastsgd that a metric computes as, None if its mathematics are its own."""
+    kind = kind_of(metric)
+    return kind and kind.__name__

@@ -2,22 +2,20 @@
 
 import numpy as np
 
-from ..metrics import ActivationDensity, DistinctUnits, FeatureSparsity
 from ..metrics.feature_sparsity import by_kernel
 from ..metrics.layers import hidden
 from ..models.dense import Dense
 from ..portable import kernel
 from ..spec.constant import EPS, constant_within, least_correlation
-from ..spec.kinds import kind_of
 from . import programs, task
 from .host import float64_params
-from .registry import Kernels, register
+from .registry import Kernels, named, register
 
 TILE, DEPTH, WARPS = 32, 16, 4  # of kernels/metrics/sparsity.py
 LEAST = 5e-324  # above zero
 
 
-@register(DistinctUnits, ActivationDensity)
+@register("DistinctUnits", "ActivationDensity")
 class Units(Kernels):
     """Counts of units; Triton has them."""
 
@@ -25,7 +23,7 @@ class Units(Kernels):
         return _of_layers
 
 
-@register(FeatureSparsity)
+@register("FeatureSparsity")
 class Sparsity(Units):
     """Correlations of columns of activations."""
 
@@ -96,17 +94,17 @@ def _sparsity(metric, phi):
 
     M, n, h = phi.shape
     known = torch.isfinite(phi).flatten(1).all(dim=1)
-    normalise = kind_of(metric) is FeatureSparsity and metric.normalise
+    normalise = named(metric) == "FeatureSparsity" and metric.normalise
     given, phi = phi, _of_order_one(phi, normalise)
     mean, deviation = (torch.empty((M, h), dtype=torch.float64, device=phi.device) for _ in range(2))
     positive, nonzero, merged = (torch.empty((M, h), dtype=torch.int32, device=phi.device) for _ in range(3))
     module, tiles = kernel("metrics.sparsity"), -(-h // TILE)
     shared = {"M": TILE, "DEPTH": DEPTH, **launches.options(WARPS)}
     module.columns[(M, tiles)](phi, mean, deviation, positive, nonzero, n, h, **shared)
-    if kind_of(metric) is ActivationDensity:
+    if named(metric) == "ActivationDensity":
         return (nonzero.sum(dim=1).double() / (n * h)).cpu().numpy()
     alive = positive > 0
-    if kind_of(metric) is DistinctUnits:
+    if named(metric) == "DistinctUnits":
         scale = given.abs().amax(dim=(1, 2))[:, None] if metric.relative else 1
         alive = given.amax(dim=1) > metric.threshold * scale
     alive = alive.to(torch.int32)
@@ -115,7 +113,7 @@ def _sparsity(metric, phi):
     tau = torch.tensor([least_correlation(metric.tau)], dtype=torch.float64, device=phi.device)
     module.merges[(M, tiles)](phi, mean, deviation, alive, merged, tau, n, h, **shared)
     kept = alive * (1 - merged)
-    if kind_of(metric) is DistinctUnits:
+    if named(metric) == "DistinctUnits":
         return kept.sum(dim=1).double().cpu().numpy()
     share = (positive * kept).sum(dim=1).double() / (n * h)
     return torch.where(known, share, torch.nan).cpu().numpy()

@@ -54,6 +54,8 @@ class JacobianMetric(Metric):
     2^exponents [N, k] if given.
     """
 
+    by_definition = ("auto", "svd")  # methods that need no kernel
+
     def _check(self, methods):
         name = type(self).__name__
         one_of(self.method, f"{name}.method", methods)

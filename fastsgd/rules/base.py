@@ -12,7 +12,6 @@ from ..spec.check import BELOW_ONE, Array, flag, per_network, per_parameter, rea
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
 from ..spec.record import Record
 from .localisation import Localisation
-from .penalty import Penalty
 
 PERTURBS = ("none", "batch", "sample")  # SAM: no perturbation, one a step, one a sample
 
@@ -59,7 +58,7 @@ class Rule(Record, ABC):
     average [] or [N]: in [0, 1), or None for no averaging; `SaveAt(of="average")` measures the average
     """
 
-    # The words of `numbers`, `buffers` and `traits` that a class adds; lowering/contract.py numbers them.
+    # The words of `numbers`, `buffers` and `traits` that a class adds; lowering/words.py numbers them.
     hypers = ("weight_decay", "balance_penalty", "average", "clip_value", "clip_norm", "localisation", "label_alpha",
               "gradient_alpha")
     carries, flags = ("point", "average"), ("normalised", "decoupled", "grouped")
@@ -97,8 +96,10 @@ class Rule(Record, ABC):
                 put(self, name, per_network(getattr(self, name), f"rule.{name}", 0, low_open=True))
         put(self, "label_noise", noise(self.label_noise, "rule.label_noise", LabelNoise))
         put(self, "gradient_noise", noise(self.gradient_noise, "rule.gradient_noise", GradientNoise))
-        if self.penalty is not None and not isinstance(self.penalty, Penalty):
-            put(self, "penalty", Penalty(self.penalty))
+        if self.penalty is not None:
+            from .penalty import Penalty  # with the tracer
+
+            put(self, "penalty", self.penalty if isinstance(self.penalty, Penalty) else Penalty(self.penalty))
         if self.average is not None:
             put(self, "average", per_network(self.average, "rule.average", 0, high=BELOW_ONE))
 

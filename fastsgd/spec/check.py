@@ -52,7 +52,7 @@ def axes_of(legal):
 
 def _taken(value, field):
     """A plain array of what is none."""
-    if np.ma.is_masked(value):
+    if isinstance(value, np.ndarray) and np.any(getattr(value, "mask", False)):  # a np.ma array
         raise SpecError(f"{field}: has masked entries, expected an array with none missing")
     try:
         if hasattr(value, "detach"):  # a torch tensor, possibly with gradients or on a device

@@ -135,15 +135,18 @@ def sinks(part, kept, padded, grads, layout, rows, in_place):
     size = 0
     for nodes in kept:
         size += part.keep(nodes, padded, None if local else rows + size)
-    groups = {}
+    groups, read = {}, set()
     for name, grad in grads.items():
-        shape, first = layout.shapes[name], layout.first[name]
-        own = [layout.first[read] + index for read, index in part.loops.reads(grad, positions(grad))
-               if read in layout.first]
-        if in_place and own and not all(beside(index, shape, layout) for index in own):
+        own = [(other, index) for other, index in part.loops.reads(grad, positions(grad)) if other in layout.first]
+        if in_place and not all(beside(layout.first[other] + index, layout.shapes[name], layout)
+                                for other, index in own):
             size += part.keep((grad,), (), None if grad.size <= LOCAL else rows + size)
-            own = []
-        groups.setdefault((shape, "together") if own else name, []).append((name, grad, first, shape))
+        elif own:
+            read |= {name, *(other for other, _ in own)}  # none moves before all of its shape are read
+    for name, grad in grads.items():
+        shape = layout.shapes[name]
+        groups.setdefault((shape, "together") if name in read else name, []).append(
+            (name, grad, layout.first[name], shape))
     for members in groups.values():
         where = [positions(grad) for _, grad, _, _ in members]
 

@@ -40,8 +40,9 @@ class FiberCard:
 
     name, arch, processors, shared = "fibers", "x86-64-v3", 1, 227 << 10
 
-    def __init__(self, folder, memory=1 << 30, sanitize=False, backwards=False):
-        self.folder, self.memory, self.sanitize, self.backwards = Path(folder), memory, sanitize, backwards
+    def __init__(self, folder, memory=1 << 30, sanitize=False, backwards=False, shared=True):
+        self.folder, self.memory, self.backwards = Path(folder), memory, backwards
+        self.how = sanitize, shared  # programs are built
         self.kernels, self.launches = {}, []
 
     def free(self):
@@ -77,16 +78,19 @@ class FiberCard:
 
     def prepare(self, program, shared):
         if program.key not in self.kernels:
-            self.kernels[program.key] = ctypes.CDLL(str(build(program, self.folder, self.sanitize)))
+            self.kernels[program.key] = ctypes.CDLL(str(build(program, self.folder, *self.how)))
             self.kernels[program.key].fastsgd_launch.restype = ctypes.c_char_p
             self.kernels[program.key].fastsgd_launch.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_size_t,
                                                                  ctypes.c_void_p)
         return self.kernels[program.key]
 
 
-def build(program, folder, sanitize=False):
-    """The shared library of a program, compiled at its first use."""
-    words, runtime = prepared(sanitize)
+def build(program, folder, sanitize=False, shared=True):
+    """The shared library of a program, compiled at its first use.
+
+    shared: whether what programs have in common is compiled once, before, which pays from some ten programs on
+    """
+    words, runtime = prepared(sanitize, shared)
     made, text = Path(folder) / f"{program.key}-{words.name}.so", Path(folder) / f"{program.key}.cu"
     made.parent.mkdir(parents=True, exist_ok=True)
     if not text.exists():
@@ -107,16 +111,17 @@ def build(program, folder, sanitize=False):
 
 
 @cache
-def prepared(sanitize):
+def prepared(sanitize, shared):
     """What all programs share: the folder of the precompiled words and headers, and the library of fibers beneath."""
     own = "".join((HERE / name).read_text() for name in ("cuda.h", "shared.h", "fibers.cpp"))
     own += headers_hash() + compiler()
-    name = hashlib.sha256(own.encode()).hexdigest()[:8] + "-sanitized" * sanitize
+    name = hashlib.sha256(own.encode()).hexdigest()[:8] + "-sanitized" * sanitize + "-alone" * (not shared)
     folder = HERE.parents[1] / "build" / "fibers" / "shared" / name
     folder.mkdir(parents=True, exist_ok=True)
+    common = [HERE / "shared.h"] * shared
     with made_once(folder / "words.h.gch") as temporary:
         if temporary:
-            headers = [HERE / "cuda.h", *sorted((source_folder() / "cuda").rglob("*.h")), HERE / "shared.h"]
+            headers = [HERE / "cuda.h", *sorted((source_folder() / "cuda").rglob("*.h")), *common]
             (folder / "words.h").write_text("".join(f'#include "{header}"\n' for header in headers))
             run("words.h", [*command(sanitize), "-x", "c++-header", str(folder / "words.h"), "-o", str(temporary)])
     with made_once(folder / "libfibers.so") as temporary:
@@ -125,7 +130,7 @@ def prepared(sanitize):
             run("fibers.cpp", [*command(sanitize), "-O0" if sanitize else "-O1", "-c", str(HERE / "fibers.cpp"), "-o",
                                str(made)])
             run("shared.h", [*command(sanitize), "-DFS_SHARED_HERE=", "-shared", str(made), "-x", "c++",
-                             str(HERE / "shared.h"), "-o", str(temporary)])
+                             *map(str, common), "-o", str(temporary)])
             made.unlink()
     return folder, folder / "libfibers.so"
 

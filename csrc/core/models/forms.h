@@ -1,5 +1,5 @@
 // Owns the list of forms: headers, and X(kind, struct made of its whole numbers n).
-// Written by `make contract`; fastsgd/lowering/contract.py says whose the words are.
+// Written by `make contract`; fastsgd/lowering/words.py says whose the words are.
 #pragma once
 #include "autoencoder.h"
 #include "dense.h"
