@@ -16,7 +16,7 @@ GPU_ARGS ?=
 GPU_CPYTHON ?= python3.12
 , := ,
 
-.PHONY: contract demo test test-all bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses \
+.PHONY: contract demo test tests test-all bench needs gpu gpu-again gpu-kit gpu-test soak sanitize sanitize-addresses \
   sanitize-threads lint docs build libraries clean
 
 demo: $(VENV)/package
@@ -25,7 +25,10 @@ demo: $(VENV)/package
 
 # Bytecode is kept, whatever the machine's habit: the suite starts some two hundred processes.
 test: export PYTHONDONTWRITEBYTECODE =
-test: needs lint
+test: needs
+	@$(MAKE) --no-print-directory -j 2 lint tests
+
+tests:
 	$(RUN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 # Before a release: whole products of cases, more kills, sanitized kernels, every neighbour's results.
@@ -114,8 +117,8 @@ build: $(VENV)/base
 $(VENV)/base: pyproject.toml
 	@echo "making a virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) "setuptools>=77" "pybind11>=2.13"
-	@$(PIP) uv || echo "no uv: pip will do"
+	@$(PIP) "setuptools>=77" "pybind11>=2.13" uv || { echo "no uv: pip will do" && \
+	  $(PIP) "setuptools>=77" "pybind11>=2.13"; }
 	@touch $@
 
 # By pip and alone: left to a resolver, a plain `torch` would be another build than the one asked for.

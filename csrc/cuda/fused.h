@@ -113,6 +113,7 @@ struct Fused {
   // Whether the warp may leave, looked at now and then.
   FS_DEVICE bool finished(u32 t) const { return t % CHECK == 0 && !__any_sync(WARP, alive); }
 
+  FS_DEVICE u32 apart() const { return u32(job.stride) * Spec::COPIES; }  // numbers from row to row
   FS_DEVICE X input(u32 from) const { return X::template at<SLOT * Spec::COPIES>(x + from); }
   FS_DEVICE static void clear(V* rows, int count) {
     FS_UNROLL_ROWS
@@ -140,7 +141,7 @@ struct Fused {
     const V dloss = this->dloss();
     const T bound = this->bound(), base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
-    Order order(job, k, lane, u32(job.stride) * Spec::COPIES);
+    Order order(job, k, lane, apart());
     X even, odd;  // samples of even and of odd steps
     V r;
     auto begin = [&](auto parity, u32 t, X& in) {
@@ -184,7 +185,7 @@ struct Fused {
     const V dloss = this->dloss();
     const T bound = this->bound(), base = -job.base[k], *multiplier = job.multiplier + job.row[k] * (job.t1 - job.t0);
     const u32 end = u32(job.t1);
-    Order order(job, k, lane, u32(job.stride) * Spec::COPIES);
+    Order order(job, k, lane, apart());
     auto step = [&](u32 t, u32 from) {
       const X in = input(from);
       const V r = model().value(w, in, residuals) - in.label();
@@ -219,7 +220,7 @@ struct Fused {
   FS_DEVICE void ruled_batches() {
     const V dloss = this->dloss();
     const T bound = this->bound();
-    Items order(job, k, lane, u32(job.stride) * Spec::COPIES);
+    Items order(job, k, lane, apart());
     const u32 batch = u32(job.batch);
     const V share = V::set(T(1) / T(batch));
     V gradient[ROWS];
@@ -244,7 +245,7 @@ struct Fused {
   FS_DEVICE void batches() {
     const V dloss = this->dloss();
     const T bound = this->bound();
-    Items order(job, k, lane, u32(job.stride) * Spec::COPIES);
+    Items order(job, k, lane, apart());
     const u32 batch = u32(job.batch);
     V folded[model().folds() + 1], sum[model().sums()];
     FS_NO_UNROLL
