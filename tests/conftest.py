@@ -27,6 +27,23 @@ def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="what `make test` leaves out, too: see tests/tiers.py")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Groups as xdist has them, but for those that are done: after every test it goes through all that it keeps."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Forgetting(LoadGroupScheduling):
+        def mark_test_complete(self, node, item_index, duration=0):
+            super().mark_test_complete(node, item_index, duration)
+            groups, group = self.assigned_work[node], self._split_scope(self.registered_collections[node][item_index])
+            if all(groups[group].values()):
+                del groups[group]
+
+    return Forgetting(config, log)
+
+
 def whole(config):
     """Whether everything runs that was asked for: with --long, or where tests are named one by one."""
     return config.getoption("--long") or any("::" in name for name in config.args)
