@@ -114,11 +114,14 @@ build: $(VENV)/base
 	@echo "compiling the kernels for this machine (a minute or two on two cores)"
 	@$(RUN)/python setup.py -q build_ext --inplace
 
+# Quickly, by this Python's pip, if it has one that can; else with the pip that Python brings, which takes 6 s to unpack.
+BASE = "setuptools>=77" "pybind11>=2.13"
+
 $(VENV)/base: pyproject.toml
 	@echo "making a virtual environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) "setuptools>=77" "pybind11>=2.13" uv || { echo "no uv: pip will do" && \
-	  $(PIP) "setuptools>=77" "pybind11>=2.13"; }
+	@{ $(PYTHON) -m venv --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --python $(RUN)/python install -q --no-compile pip $(BASE) uv 2> /dev/null; } || \
+	  { $(PYTHON) -m venv --clear $(VENV) && $(PIP) $(BASE) && { $(PIP) uv || echo "no uv: pip will do"; }; }
 	@touch $@
 
 # By pip and alone: left to a resolver, a plain `torch` would be another build than the one asked for.

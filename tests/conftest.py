@@ -135,7 +135,7 @@ def pytest_terminal_summary(terminalreporter):
               for name in ("jax", "numba", "modelbatch", "sklearn", "xarray", "matplotlib", "triton", "zarr", "mkdocs",
                            "distributed", "submitit", "ray")}
     if not whole(terminalreporter.config):
-        terminalreporter.write_line("left out: four in five cases on slow backends, and what is marked long "
+        terminalreporter.write_line("left out: seven in eight cases on slow backends, and what is marked long "
                                     "(`make test-all`)")
     terminalreporter.write_line("not tested on this machine: "
                                 + (", ".join(what for what, so in lacks.items() if so) or "nothing"))
