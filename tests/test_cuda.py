@@ -46,7 +46,7 @@ def everything(result):
     return bits(result), kept
 
 
-@pytest.mark.parametrize(("model", "rule", "dtype", "team"), some(FUSED, 2))
+@pytest.mark.parametrize(("model", "rule", "dtype", "team"), some(FUSED, 3))
 def test_fused_loop_has_the_bits_of_the_cpu(model, rule, dtype, team):
     run = request(model, rule, dtype)
     want = fs.train(run.replace(backend="cpu"))

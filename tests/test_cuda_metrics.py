@@ -142,8 +142,7 @@ def test_norms_have_the_bits_of_the_cpu(a_card, metric):
 # ---- ranks and spectra
 
 
-@pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("points", [13, 4])
+@pytest.mark.parametrize(("points", "name"), some([(points, name) for points in (13, 4) for name in DENSE]))
 def test_ranks_of_dense_networks_are_those_of_the_definition(a_card, name, points):
     model = DENSE[name]
     weights, X = drawn(model), np.random.default_rng(3).standard_normal((points, model.d))

@@ -1,4 +1,4 @@
-"""Owns what `make test` leaves to `make test-all`: what is marked long, and of cases on slow backends seven in eight."""
+"""Owns what `make test` leaves out and `make test-all` runs: what is long, of cases on slow backends seven in eight."""
 
 from zlib import crc32
 
