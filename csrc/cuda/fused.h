@@ -53,7 +53,7 @@ struct Fused {
     x = job.X;
     if constexpr (Spec::STAGED) {
       FS_DYN_SHARED(T, shared);
-      copy<SLOT, Spec::COPIES>(shared, x, job.n * job.stride);
+      stage<SLOT, Spec::COPIES>(shared, x, job.n * job.stride);
       __syncthreads();
       x += threadIdx.x / L % Spec::COPIES * SLOT;
     }

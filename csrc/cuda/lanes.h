@@ -80,24 +80,17 @@ struct Together {
 };
 
 // Copies `count` numbers that all threads of a block read to shared memory at `shared`, and points x there; returns
-// where the next can lie. A barrier has to follow.
-template <class T>
+// where the next can lie. A barrier has to follow. COPIES times: of each slot of SLOT numbers the copies lie side by
+// side, so that each copy has banks of its own.
+template <int SLOT = 1, int COPIES = 1, class T>
 FS_DEVICE T* stage(T* shared, const T*& x, i64 count) {
-  for (i64 i = threadIdx.x; i < count; i += blockDim.x) shared[i] = x[i];
-  x = shared;
-  return shared + count;
-}
-
-// As `stage`, COPIES times: of each slot of SLOT numbers the copies lie side by side, so that each copy has banks of
-// its own.
-template <int SLOT, int COPIES, class T>
-FS_DEVICE void copy(T* shared, const T*& x, i64 count) {
   for (i64 i = threadIdx.x; i < count; i += blockDim.x) {
     T* to = shared + i / SLOT * (SLOT * COPIES) + i % SLOT;
     FS_UNROLL
     for (int c = 0; c < COPIES; ++c) to[c * SLOT] = x[i];
   }
   x = shared;
+  return shared + COPIES * count;
 }
 
 // An input and its label in registers: a lane's share where the family spreads inputs, each lane then with a label of

@@ -135,6 +135,7 @@ class Layout:
         self.residuals = 0 if self.spreads else axis
         self.partials = programs.partials(d if self.spreads else h)
         self.batches = work.full or work.batch > 1
+        self.divides = any(work.traits[name] for name in ("adam", "rmsprop", "adagrad"))  # which takes long
         self.words = work.item // 4
         self.holds = self.size * self.words <= INPUT_REGISTERS
         self.pack = 4 // self.words if self.holds else 1  # numbers that a lane loads at once, 16 bytes
@@ -146,14 +147,11 @@ class Layout:
         spare = SPARE[family] + (0 if self.spreads else 2 * self.inputs)
         self.registers = (self.rows * (1 + more) + self.residuals + held + sums) * self.words + spare
 
-    def blocks(self, most, divides):
-        """Blocks of a multiprocessor that registers are to leave room for.
-
-        most: that shared memory has room for; divides: whether the rule does, which takes long
-        """
+    def blocks(self, most):
+        """Blocks of a multiprocessor that registers are to leave room for; `most`: that shared memory has room for."""
         room, forgone = REGISTERS // programs.THREADS, FORGONE[self.family]
         blocks = max(1, room // self.registers)
-        few = not self.batches and (blocks == 3 or (blocks == 4 and divides)) and blocks < most
+        few = not self.batches and (blocks == 3 or (blocks == 4 and self.divides)) and blocks < most
         return blocks + (few and room // (self.registers - forgone) > blocks)
 
     @property
@@ -196,8 +194,7 @@ def _fused(work, N, card, tuning):
     size = work.n * max(1, work.sets) * layout.stride * item
     staged = _stages(work, size, card)
     copies = layout.copies(size) if staged else 0
-    divides = any(work.traits[name] for name in ("adam", "rmsprop", "adagrad"))
-    blocks = 1 if rolled else layout.blocks(card.shared // (copies * size + RESERVED), divides)
+    blocks = 1 if rolled else layout.blocks(card.shared // (copies * size + RESERVED))
     sizes = (d,) if family == "diagonal" else (d, h, hidden_bias, output_bias)
     made = programs.fused(family, sizes, work.dtype, lanes=layout.lanes, blocks=blocks, holds=layout.holds,
                           copies=copies, batches=layout.batches, full=work.full, table=work.tabled, rolled=rolled,
