@@ -67,7 +67,7 @@ struct OneSample {
   static i64 side(const Job<T>& job) { return Loop::side(job, Model()); }
   void run(const i64* positions, int count) {
     block.load(count, [&](int k) { return positions[k]; });
-    block.template run_sgd<OWN>();
+    block.run_sgd(OWN);
     for (int a = 0; a < block.groups; ++a) block.retire(block.group[a], block.group[a].alive, -1);
   }
 };

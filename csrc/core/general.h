@@ -131,7 +131,7 @@ class General {
   }
 
  private:
-  FS_HD void load(const i64* positions, int count) {
+  FS_APART void load(const i64* positions, int count) {
     alive = 0;
     for (int g = 0; g < G; ++g) {
       member[g] = positions[g < count ? g : 0];  // spare lanes shadow the first network
@@ -210,7 +210,7 @@ class General {
   }
   FS_HD V amplitude(const Amplitude<T>& a, i64 t) const { return amplitude(a.base, a.row, a.multiplier, t); }
   // Draw t of the labels' noise for one item: a block serves some steps, and what is left of it is kept.
-  FS_HD V label_noise(i64 t, u32 item) {
+  FS_APART V label_noise(i64 t, u32 item) {
     const int steps = draws_of_block(all.label_noise.kind);
     const bool keeps = item < BLOCKS;
     V own[4], *z = keeps ? r.drawn + 4 * item : own;
@@ -224,19 +224,19 @@ class General {
 
   // Take sample b of step t in hand: x in the feed, labels in y.
   FS_HD void fetch(i64 t, i64 b) {
-    if (all.fresh.on) {
-      V* x = feed.buffer();
-      fresh_inputs<Tm, T, W>(all.fresh.inputs.kind, density, all.fresh.scale ? &scale : nullptr, job.seed, id, t,
-                             u32(b), model.inputs, x);
-      if (teacher) teacher->forward(r.teacher_w, x, r.teacher_residuals, r.y);
-      else
-        for (int k = 0; k < all.labels; ++k) r.y[k] = x[k];
-      return;
-    }
+    if (all.fresh.on) return make(t, b);
     u32 same[G];
     if (job.full)
       for (int g = 0; g < G; ++g) same[g] = u32(b) + start[g];
     feed.take(job.full ? same : feed.which(t, b), all.labels, r.y);
+  }
+  FS_APART void make(i64 t, i64 b) {
+    V* x = feed.buffer();
+    fresh_inputs<Tm, T, W>(all.fresh.inputs.kind, density, all.fresh.scale ? &scale : nullptr, job.seed, id, t, u32(b),
+                           model.inputs, x);
+    if (teacher) teacher->forward(r.teacher_w, x, r.teacher_residuals, r.y);
+    else
+      for (int k = 0; k < all.labels; ++k) r.y[k] = x[k];
   }
 
   // dloss [o] of the loss at outputs `out`; the lanes that are out of bounds.

@@ -83,7 +83,7 @@ class Flow {
     return stretch(g);
   }
   // Begin the next stretch of lane g; false if there is none, and the network is written back.
-  bool stretch(int g) {
+  FS_APART bool stretch(int g) {
     const i64 k = member[g];
     do ++step[g];
     while (step[g] < job.t1 && !((span[g] = length(k, step[g])) > 0));
@@ -94,7 +94,7 @@ class Flow {
   }
   T length(i64 k, i64 t) const { return job.base[k] * job.multiplier[job.row[k] * (job.t1 - job.t0) + t - job.t0]; }
   // Write lane g back, lost at step t or at the end (-1).
-  bool retire(int g, V* from, const Carried& c, i64 t) {
+  FS_APART bool retire(int g, V* from, const Carried& c, i64 t) {
     const i64 k = member[g];
     for (int p = 0; p < model.P; ++p) job.W[k * model.P + p] = lane(from[p], g);
     carried(k, 0) = c.pace, carried(k, 1) = c.taken, carried(k, 2) = c.refused;
@@ -118,7 +118,7 @@ class Flow {
     }
   }
   // to = gradient of the mean loss at parameters `at`; the lanes in which a sample is out of bounds.
-  u32 gradient(const V* at, V* to) {
+  FS_APART u32 gradient(const V* at, V* to) {
     const int P = model.P, d = model.inputs, o = model.outputs, labels = flow.all.labels;
     for (int p = 0; p < P; ++p) to[p] = V::set(0);
     u32 bad = 0;
@@ -147,6 +147,10 @@ class Flow {
     });
     return sqrt(sum / V::set(T(model.P)));
   }
+  // The same of v [P] beside the parameters in hand.
+  FS_APART V beside_w(const V* v) const {
+    return error([&](int p) { return v[p]; }, [&](int p) { return abs(r.w[p]); });
+  }
   static V larger(V a, V b) { return choose(a.a > b.a, a, b); }
 
   // First gradients of the lanes `fresh`, and step sizes for those that have none: Hairer, Norsett, Wanner, II.4.
@@ -160,15 +164,15 @@ class Flow {
     for (int g = 0; g < W; ++g) paceless |= u32(now[g].pace == 0) << g;
     paceless &= fresh & live;
     if (!paceless) return;
-    const auto size = [&](int p) { return abs(r.w[p]); };
-    V d0 = error([&](int p) { return r.w[p]; }, size), d1 = error([&](int p) { return r.k[0][p]; }, size), h;
+    V d0 = beside_w(r.w), d1 = beside_w(r.k[0]), h;
     for (int g = 0; g < W; ++g) {
       const T a = lane(d0, g), b = lane(d1, g), first = a < T(1e-5) || b < T(1e-5) ? T(1e-6) : T(0.01) * a / b;
       lane(h, g) = paceless >> g & 1 && first < span[g] ? first : span[g];
     }
     for (int p = 0; p < model.P; ++p) r.at[p] = fma(V::set(0) - h, r.k[0][p], r.w[p]);
     const u32 off = gradient(r.at, r.next);
-    V d2 = error([&](int p) { return r.next[p] - r.k[0][p]; }, size) / h;
+    for (int p = 0; p < model.P; ++p) r.next[p] = r.next[p] - r.k[0][p];
+    V d2 = beside_w(r.next) / h;
     V root;  // of 0.01 / max(d1, d2)
     for (int g = 0; g < W; ++g) lane(root, g) = lane(d1, g) > lane(d2, g) ? lane(d1, g) : lane(d2, g);
     root = exp(V::set(T(Pair::POWER)) * log(root / V::set(T(0.01))));

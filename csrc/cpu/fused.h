@@ -59,7 +59,8 @@ struct Block {
            line((draws(job) + 8) * sizeof(u32));
   }
 
-  Block(const Job<T>& job_, const Model& model_, char* at) : job(job_), model(model_), keys(job_.seed) {
+  __attribute__((noinline)) Block(const Job<T>& job_, const Model& model_, char* at)
+      : job(job_), model(model_), keys(job_.seed) {
     const int many = side(job, model);
     for (int m = 0; m < many; ++m, at += group_bytes(model)) {
       group[m].w = reinterpret_cast<V*>(at), group[m].residuals = group[m].w + model.rows();
@@ -190,7 +191,15 @@ struct Block {
     q.residual = residual;
   }
   template <bool OWN>
-  __attribute__((noinline)) void run_sgd() {
+  void steps_of_some(i64 t, int count) {
+    if constexpr (Tm::L > 1) {  // a lone network
+      if (groups == 1 && !OWN && job.dloss == 1) return steps_of_one<OWN, !OWN>(t, count);
+      if (groups == 1) return steps_of_one<OWN, false>(t, count);
+    }
+    steps<OWN>(t, count);
+  }
+  // own: networks have losses of their own.
+  void run_sgd(bool own) {
     i64 t = job.t0;
     const Data<T> data(job);
     for (int a = 0; a < groups && t < job.t1; ++a) {
@@ -207,13 +216,8 @@ struct Block {
         if ((t + 1) % WINDOW == 0) draw_window<Samples<Tm, ONE_ROW>::OWN>(job, keys, q.member, t + 1, q.samples.index);
         step_sizes<G>(job, q.member, t, part, q.samples.rate);
       }
-      if constexpr (Tm::L > 1) {  // a lone network
-        if (groups > 1) steps<OWN>(t, part);
-        else if (!OWN && job.dloss == 1) steps_of_one<OWN, !OWN>(t, part);
-        else steps_of_one<OWN, false>(t, part);
-      } else {
-        steps<OWN>(t, part);
-      }
+      if (own) steps_of_some<true>(t, part);
+      else steps_of_some<false>(t, part);
       FS_WORKED(work * part);
     }
   }
@@ -276,11 +280,10 @@ struct Block {
   }
 
   // Run `count` networks from t0 to t1; their positions in the job are at `positions`.
-  void run(const i64* positions, int count) {
+  __attribute__((noinline)) void run(const i64* positions, int count) {
     load(count, [&](int k) { return positions[k]; });
     if (batches(job)) run_batch();
-    else if (job.losses) run_sgd<true>();
-    else run_sgd<false>();
+    else run_sgd(job.losses);
     for (int a = 0; a < groups; ++a) retire(group[a], group[a].alive, -1);
   }
 };

@@ -84,33 +84,46 @@ class JoinedBatch {
     for (int j = 0; j < d; ++j) u[j] = reinterpret_cast<const T*>(w)[j], v[j] = reinterpret_cast<const T*>(w + C)[j];
   }
 
-  // Samples b .. b + count - 1 of a step into its sum; whether one is out of bounds.
+  // Samples b .. b + count - 1 of a step into its sum; whether one is out of bounds. `Count` knows that all W are
+  // there, or is an int: what is left of a batch goes in loops, which cost it a few moves and spare half of the code.
   template <int C, class Count>
   FS_HD u32 accumulate(const V (&beta)[C], V (&sum)[C], const T* X, const u32* sample, const T* y, i64 b, Count count,
                        V dloss, V bound) const {
     constexpr bool WHOLE = !std::is_same<Count, int>::value;
-    const T* x[W];
-    FS_UNROLL
-    for (int i = 0; i < W; ++i)
-      if (WHOLE || i < count) x[i] = X + sample[b + i];
     alignas(64) T e[W];
-    for (int i = 0; !WHOLE && i < W; ++i) e[i] = i < count ? y[b + i] : T(0);
-    const V value =
-        joined<V>([&](int i) { return WHOLE || i < count ? Model::value_parts(beta, Row<Tm>{x[i]}) : V::set(0); });
-    const V r = value - (WHOLE ? V::loadu(y + b) : V::load(e));
+    V labels, value;
+    if constexpr (WHOLE) {
+      labels = V::loadu(y + b);
+      value = joined<V>([&](int i) { return Model::value_parts(beta, Row<Tm>{X + sample[b + i]}); });
+    } else {
+      V parts[W];
+      FS_NO_UNROLL
+      for (int i = 0; i < W; ++i) {
+        e[i] = i < count ? y[b + i] : T(0);
+        parts[i] = i < count ? Model::value_parts(beta, Row<Tm>{X + sample[b + i]}) : V::set(0);
+      }
+      labels = V::load(e);
+      value = joined<V>([&](int i) { return parts[i]; });
+    }
+    const V r = value - labels;
     (dloss * r).store(e);
     asm("" : "+m"(e));  // broadcasts are loads then, of which there are enough
-    FS_UNROLL
-    for (int i = 0; i < W; ++i)
-      if (WHOLE || i < count) {
-        FS_UNROLL
-        for (int c = 0; c < C; ++c) sum[c] = fma(V::set(e[i]), Row<Tm>{x[i]}.own(c), sum[c]);
-      }
+    const auto add = [&](int i) {
+      FS_UNROLL
+      for (int c = 0; c < C; ++c) sum[c] = fma(V::set(e[i]), Row<Tm>{X + sample[b + i]}.own(c), sum[c]);
+    };
+    if constexpr (WHOLE) {
+      FS_UNROLL
+      for (int i = 0; i < W; ++i) add(i);
+    } else {
+      FS_NO_UNROLL
+      for (int i = 0; i < count; ++i) add(i);
+    }
     return beyond(r, bound) & ((1u << count) - 1u);
   }
 
   // Draws of the block of four steps that t is in.
-  void draw(i64 position, i64 t) {
+  __attribute__((noinline)) void draw(i64 position, i64 t) {
     for (i64 k = 0; job.indices && k < 4 * job.batch; ++k) row[k] = 0;  // outside a replay any sample will do
     draw_batch<1>(job, keys, &position, t, row);
     for (i64 k = 0; k < 4 * job.batch; ++k) label[k] = job.y[row[k]], row[k] *= u32(job.stride);

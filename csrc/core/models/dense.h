@@ -58,8 +58,10 @@ struct Dense {
             for (int m = 0; m < M; ++m) sum[m] = fma(weight[(j + m) * fan + i], from, sum[m]);
           }
           FS_UNROLL
-          for (int m = 0; m < M; ++m) activate(activation(), finish(j + m, sum[m]), slope, a[j + m], derivative[j + m]);
+          for (int m = 0; m < M; ++m) a[j + m] = finish(j + m, sum[m]);
         });
+        FS_UNROLL_ROWS
+        for (int j = Tm::first(); j < width; j += Tm::step()) activate(activation(), a[j], slope, a[j], derivative[j]);
         Tm::sync();
         a += width, derivative += width;
       }
