@@ -1,7 +1,7 @@
 """Owns the result: labelled records with their provenance, in and out of files."""
 
 from collections.abc import Iterable, Iterator, KeysView, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from .errors import SpecError
 from .spec import codec
 from .spec.check import whole
 from .spec.fields import spread, without_ids
+from .spec.record import record
 from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
@@ -32,7 +33,7 @@ def _named(ids):
     return codec.digest("ids", {"ids": ids})[:16]
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Result:
     """What a run computed.
 

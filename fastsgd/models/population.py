@@ -1,6 +1,5 @@
 """Owns the exact loss over Gaussian inputs as a network: from student and teacher to their expected squared error."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from ..spec import population as asked
 from ..spec.kinds import kind_of
 from ..spec.loss import Output, Squared
 from ..spec.problem import Dataset
+from ..spec.record import record
 from .base import Model, form_of
 from .dense import Dense
 from .form import Form
@@ -17,7 +17,7 @@ from .gaussian import KNOWN, expected, slope_of
 LEADING = 3  # numbers of a row before the teacher's weights
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Population(Form):
     """Pairs of units of a student [o, h, d] and a teacher [o, m, d]; inner, outer: whether W1, W2 are trained.
 
@@ -55,7 +55,7 @@ class Population(Form):
         return self.h * (self.h + self.m)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Expected(Model):
     """E sum_k (h_k(x) - h*_k(x))^2 over x ~ N(0, I), of a student's parameters; the teacher is the input.
 

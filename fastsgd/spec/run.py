@@ -1,7 +1,7 @@
 """Owns the request: everything that decides what a run computes, in one frozen record."""
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from .metric import Custom, Metric
 from .order import Common, PerNetwork, Replay, Reshuffle
 from .population import Population
 from .problem import Dataset, Fresh, Stream
-from .record import Record
+from .record import Record, record
 from .save import SaveAt
 from .schedule import Schedule, StepSize, StepTable
 from .stop import stops
@@ -23,7 +23,7 @@ BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
 DEVICE = re.compile(r"cpu|cuda(:\d+(,\d+)*)?")
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Run(Record):
     """One request: N networks of one family, each trained by its own trajectory on one data set.
 
