@@ -8,7 +8,7 @@ from .errors import SpecError
 from .metrics.hessian import derivative, refuse_untrained
 from .metrics.losses import mean_loss
 from .models.base import as_rows
-from .models.population import exact, refuse_population
+from .models.exact import exact, refuse_population
 from .result import Result
 from .spec.check import per_network, real, whole
 from .spec.loss import Squared

@@ -9,7 +9,6 @@ import numpy as np
 
 from . import tables
 from .errors import SpecError
-from .spec import codec
 from .spec.check import whole
 from .spec.fields import spread, without_ids
 from .spec.record import record
@@ -30,6 +29,8 @@ def _origin(provenance):
 
 def _named(ids):
     """A hash of the networks' numbers, for a file: its run has the fields of these networks alone, and no `ids`."""
+    from .spec import codec
+
     return codec.digest("ids", {"ids": ids})[:16]
 
 
@@ -198,6 +199,7 @@ class Result:
         if isinstance(path, (str, Path)) and Path(path).suffix in tables.SUFFIXES:
             return tables.write(self, path)
         from . import archive
+        from .spec import codec
 
         codec.require_readable(self.run, classes)
         run = without_ids(self.run)

@@ -248,10 +248,9 @@ import numpy as np
 
 from ..portable import kernel
 from . import programs, task
-from .registry import Kernels, register
+from .registry import Kernels
 
 
-@register("Largest")
 class Maxima(Kernels):
     """One pass over a network's weights."""
 
@@ -273,6 +272,8 @@ def _by_tiles(tiles, metric, rows):
     kernel("metrics.largest").largest[(len(rows),)](rows, out, rows.shape[1], WIDTH=1 << rows.shape[1].bit_length())
     return out.cpu().numpy()
 ''',
+        "fastsgd/measure/registry.py": [
+            ('    "losses": {', '    "largest": {"Maxima": ("Largest",)},\n    "losses": {')],
         "csrc/cuda/metrics/largest.h": '''// Owns the largest weight of a network.   Spec: P.
 #pragma once
 #include "../general.h"

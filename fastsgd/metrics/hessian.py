@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..models.base import form_of
-from ..models.population import exact
+from ..models.exact import exact
 from ..spec.check import one_of, real, whole
 from ..spec.population import Population
 from ..spec.record import record

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models.population import exact
+from ..models.exact import exact
 from ..spec.record import record
 from .base import Metric
 from .points import refuse_no_loss

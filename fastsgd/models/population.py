@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from ..spec import population as asked
 from ..spec.kinds import kind_of
 from ..spec.loss import Output, Squared
 from ..spec.problem import Dataset
@@ -113,20 +112,16 @@ def rows(student, teacher, weights):
     return np.concatenate([leading, t.reshape(len(t), -1) / first, v.reshape(len(v), -1) / last], axis=1)
 
 
-def exact(model, data, loss):
-    """(model, data, loss) whose mean is the training loss: of a population a network of one sample, else as given."""
-    if not isinstance(data, asked.Population):
-        return model, data, loss
+def as_network(model, data, loss):
+    """(model, data, loss) whose mean is the loss over a population: a network of one sample, the teacher."""
     made = rows(model, data.teacher, data.stacked())
     X = made[:, None] if data.sets else made
     own = Dataset(X, np.zeros(X.shape[:-1]))
     return Expected(model, form_of(data.teacher).sizes[1]), own, Output(loss.factor)
 
 
-def refuse_population(model, data, loss, rule=None):
-    """None, or a sentence saying why these have no exact loss on a population; None of other data."""
-    if not isinstance(data, asked.Population):
-        return None
+def refuse(model, data, loss, rule=None):
+    """None, or a sentence saying why these have no exact loss on a population."""
     return _refuse_networks(model, data.teacher) or _refuse_loss(loss) or (rule and _refuse_rule(rule))
 
 
@@ -163,4 +158,4 @@ def _refuse_rule(rule):
     return None
 
 
-__all__ = ["Expected", "Population", "exact", "refuse_population"]
+__all__ = ["Expected", "Population", "as_network", "refuse"]

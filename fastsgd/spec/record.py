@@ -32,8 +32,8 @@ MADE = _Made()
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(field,))
 def record(*, eq: bool = False, kw_only: bool = False) -> Callable[[T], T]:
-    """`dataclass(frozen=True)` that compiles one function for a class, where that compiles up to six: they are what
-    importing this package took longest for.
+    """`dataclass(frozen=True)` that compiles nothing before there is an instance, where that compiles up to five
+    functions for a class: they are what importing this package took longest for.
 
     eq: whether instances with equal fields are equal, and have equal hashes; if not, each is equal to itself alone
     A subclass may be a record, or a frozen dataclass.
@@ -55,12 +55,23 @@ def record(*, eq: bool = False, kw_only: bool = False) -> Callable[[T], T]:
         for name, function in (_FROZEN | _EQUAL if eq else _FROZEN).items():
             setattr(cls, name, function)
         if "__init__" not in vars(cls):
-            cls.__init__ = _init(cls)
+            cls.__init__ = _Init(cls)
         if cls.__repr__ is object.__repr__:
             cls.__repr__ = _repr
         return cls
 
     return of
+
+
+class _Init:
+    """Stands for the `__init__` of a record until somebody asks for it."""
+
+    def __init__(self, cls):
+        self.cls = cls
+
+    def __get__(self, instance, owner):
+        self.cls.__init__ = made = _init(self.cls)
+        return made.__get__(instance, owner)
 
 
 def _init(cls):
