@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ def on_demand(package: str, names: Mapping[str, Iterable[str]]) -> Callable[[str
     vars(this).setdefault("_homes", {}).update(homes)
     this.__class__ = Package
 
+    @cache
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")

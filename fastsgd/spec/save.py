@@ -85,4 +85,6 @@ class SaveAt(Record):
 def _each_once(steps):
     """Steps in order, each once; `np.unique` imports masked arrays, which takes as long as a small run."""
     steps = np.sort(steps.astype(np.int64))
-    return steps[np.diff(steps, prepend=-1) > 0]
+    new = np.ones(len(steps), bool)
+    np.greater(steps[1:], steps[:-1], out=new[1:])
+    return steps[new]
