@@ -123,7 +123,7 @@ def _hash(self):
 
 
 def _values(self):
-    return tuple([getattr(self, name) for name in self.__dataclass_fields__])
+    return tuple([getattr(self, one.name) for one in fields(self)])
 
 
 def _repr(self):
