@@ -2,8 +2,9 @@
 
 import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from .shelf import Package
 
 if TYPE_CHECKING:
     from . import data, functional, linalg, losses, lr_schedulers, metrics, models, modules, orders, rules, stops, sweep
@@ -43,17 +44,17 @@ _FROM = {  # where each name is; it is imported when somebody asks for it. Other
     "spec.save": ("Floor", "SaveAt"), "spec.schedule": ("Cosine", "StepSize", "StepTable", "Warmup"),
     "sweep": ("Keep", "Sweep", "reduce"), "train": ("plan", "train"),
 }
-_HOME = {name: module for module, names in _FROM.items() for name in names}
+_homes = {name: module for module, names in _FROM.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     try:
-        module = import_module(f".{_HOME.get(name, name)}", __name__)
+        module = import_module(f".{_homes.get(name, name)}", __name__)
     except ModuleNotFoundError as error:
         if error.name != f"{__name__}.{name}":  # something that a module of ours needs is not installed
             raise
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    value = getattr(module, name) if name in _HOME else module
+    value = getattr(module, name) if name in _homes else module
     globals()[name] = value
     return value
 
@@ -62,15 +63,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class _Package(ModuleType):
-    """The package: an import of the module `fastsgd.plan` does not hide the function `plan`."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType) and value.__name__ == f"{__name__}.{name}"):
-            super().__setattr__(name, value)
-
-    def __reduce__(self) -> tuple:
-        return import_module, (__name__,)  # pickled by name, as any module is
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = Package

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from . import archive
@@ -22,6 +22,7 @@ from .spec.check import real
 from .spec.fields import by_batch_size
 from .spec.metric import Custom
 from .spec.planned import Tuning
+from .spec.record import record
 from .storage import Damaged, require_ours
 from .watch import watcher
 
@@ -30,7 +31,7 @@ CHEAP, SELDOM = 0.01, 50  # seconds; dearer copies are made so seldom that they 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # end a run as Ctrl-C does; the exit status is 128 and the signal's number
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Checkpoint:
     """Where and how often to write a run's progress.
 
@@ -183,7 +184,7 @@ def stoppable():
             signal.signal(number, signal.SIG_DFL)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Saved:
     """What the file of a checkpoint holds: a Run and its Progress; newest: whether it is not the previous file's."""
 

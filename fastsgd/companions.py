@@ -1,7 +1,6 @@
 """Owns companions: processes that leave one start side by side, and how far apart they are at each saved step."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -15,14 +14,14 @@ from .progress import fresh
 from .spec.check import what_is, whole
 from .spec.fields import without_ids
 from .spec.planned import Tuning
-from .spec.record import Record
+from .spec.record import Record, record
 from .spec.run import Run
 from .watch import watcher
 
 PART = 32 << 20  # bytes of float64 weights that are compared at a time
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Companions(Record):
     """C processes from one start, M times, compared at S saved steps.
 

@@ -12,7 +12,6 @@ from .errors import SpecError
 from .plan import one as make_plan
 from .progress import Progress, fresh, unset
 from .result import Result, gathered
-from .rules.gd import GD
 from .running import LAUNCH_SECONDS, Running, Taken
 from .settle import settle
 from .spec.planned import Groups, Tuning
@@ -185,6 +184,8 @@ def _taken(plan, done, alive):
 
     if run.save.floor is None or not len(alive):
         return Taken(alive, read, run.save.of == "weights")
+    from .rules.gd import GD
+
     data = run.data if plan.sets is None else run.data.chosen(plan.sets[alive])
     ids, most = plan.ids[alive], run.rule.lost_above
     down = run.replace(data=data, rule=GD(lost_above=most[ids] if np.ndim(most) else most),
@@ -221,5 +222,5 @@ def _network_steps(plan, done):
 @cache
 def _device(backend, asked):
     """The device that results go to: the first of the run's cards, or the CPU."""
-    kind = backends.by_name(backend).kind
+    kind = backends.KINDS[backend]
     return "cpu" if kind == "cpu" else (asked or kind).partition(",")[0]

@@ -1,6 +1,6 @@
 """The public names of losses; and losses that are a torch function."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import prod
 from typing import Any
 
@@ -12,6 +12,7 @@ from .spec.check import CONSTANT, named_numbers
 from .spec.loss import *  # noqa: F403  a loss is one class there, and public
 from .spec.loss import Loss
 from .spec.operators import like
+from .spec.record import record
 from .trace import programs
 from .trace.interpreter import evaluate
 
@@ -22,7 +23,7 @@ def __dir__():
     return __all__
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Function(Loss):
     """A loss of one sample given by a torch function, factor * function(h, y), a number.
 

@@ -7,12 +7,12 @@ from math import prod
 
 import numpy as np
 
-from . import backends, cost, limits, measure
+from . import backends, limits, measure
 from .errors import BackendUnavailable, PlanError, SlowBackendWarning, SpecError
 from .lowering.own import bound
 from .lowering.work import Work
 from .models.base import Model, started
-from .models.population import refuse_population
+from .models.exact import refuse_population
 from .spec import draws
 from .spec.check import all_finite, other_dtype, what_is
 from .spec.fields import arrays, by_batch_size, chosen, lengths, shares, spread
@@ -80,7 +80,7 @@ def prepared(run, tuning=None):
     backend, reasons = _backend(work)
     place = measure.place(backend.name, work.one, N)
     tuning, memory, more = backend.choose(work, N, tuning, place.reserved)
-    tuning, loop = backend.quicken(work, N, tuning, lambda: cost.expected(
+    tuning, loop = backend.quicken(work, N, tuning, lambda: _expected(
         work, backend.name, N, saves, tuning)[0].get("training"))
     more = (*more, *loop, *place.explain())
     memory |= _memory(work, N, saves)
@@ -100,8 +100,15 @@ def prepared(run, tuning=None):
                 sets=run.data.numbers[ids] if run.data.sets else None,
                 losses=work.own_losses(ids) if work.losses else None,
                 levels=tuple(np.array(np.broadcast_to(stop.level, (N,)), np.float64) for stop in own.stop),
-                memory=memory, cost=partial(cost.expected, work, backend.name, N, saves, tuning), work=work, each=each)
+                memory=memory, cost=partial(_expected, work, backend.name, N, saves, tuning), work=work, each=each)
     return with_tables(made), partial(start_of, own, ids, keys)
+
+
+def _expected(*given, **more):
+    """`cost.expected`, which a plan may ask for; a short run does not."""
+    from .cost import expected
+
+    return expected(*given, **more)
 
 
 def with_tables(made):
@@ -392,23 +399,24 @@ def _backend(work):
     run = work.run
     kind = run.device and run.device.partition(":")[0]
     if run.backend != "auto":
-        backend = backends.by_name(run.backend)
-        if kind not in (None, backend.kind):
-            raise PlanError(f"device: {run.device!r} given, but the backend {run.backend!r} runs on {backend.kind!r}")
-        why_not = backend.supports(work)
+        its = backends.KINDS[run.backend]
+        if kind not in (None, its):
+            raise PlanError(f"device: {run.device!r} given, but the backend {run.backend!r} runs on {its!r}")
+        why_not = backends.why_not(run.backend, work)
         if why_not:
             raise BackendUnavailable(f"backend {run.backend!r} cannot run this: {why_not}")
-        return backend, ("asked for by name",)
+        return backends.by_name(run.backend), ("asked for by name",)
     reasons = []
-    for backend in backends.ALL:
-        why_not = backend.supports(work) if kind in (None, backend.kind) else "it does not run there"
+    for name, its in backends.KINDS.items():
+        why_not = backends.why_not(name, work) if kind in (None, its) else "it does not run there"
         if why_not is None:
+            backend = backends.by_name(name)
             if backend.slow:
-                warnings.warn(f"backend='auto' takes {backend.name!r}, some thousand times slower than kernels: "
-                              + "; ".join(reasons) + f". backend={backend.name!r} takes it without this warning",
+                warnings.warn(f"backend='auto' takes {name!r}, some thousand times slower than kernels: "
+                              + "; ".join(reasons) + f". backend={name!r} takes it without this warning",
                               SlowBackendWarning, stacklevel=_depth())
             return backend, (*reasons, "chosen by backend='auto': the first that can")
-        reasons.append(f"not {backend.name}: {why_not}")
+        reasons.append(f"not {name}: {why_not}")
     if kind == "cuda":
         raise BackendUnavailable(f"no backend can run this on device {run.device!r}: " + "; ".join(reasons))
     raise PlanError("no backend can run this: " + "; ".join(reasons))

@@ -1,6 +1,5 @@
 """Owns the polish: networks are moved to critical points of their loss by Newton's method, with Hessians' spectra."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,17 +8,17 @@ from .errors import SpecError
 from .metrics.hessian import derivative, refuse_untrained
 from .metrics.losses import mean_loss
 from .models.base import as_rows
-from .models.population import exact, refuse_population
+from .models.exact import exact, refuse_population
 from .result import Result
 from .spec.check import per_network, real, whole
 from .spec.loss import Squared
-from .spec.record import Record
+from .spec.record import Record, record
 
 PART = 64 << 20  # bytes that the Hessians of some networks take
 TRIES = 30  # of dampings in a row, each four times the one before, until no step is better
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Polished(Record):
     """N networks at critical points, in float64.
 

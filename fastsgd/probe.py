@@ -1,13 +1,13 @@
 """Owns a look ahead at gradient flow: how many steps of the pair its networks take, counted on a few of them."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from . import backends
 from .spec.planned import Segment
-from .spec.record import like
+from .spec.record import like, record
 
 BUDGET = 0.15  # seconds of looking, after which the rest is taken to go on as it went last
 MEMBERS = 16  # networks that are looked at
@@ -16,7 +16,7 @@ CUT = 0.5  # steps of the pair that a look, or the end of a step of the run, cos
 SHARES = np.concatenate([0.5 ** np.arange(14, 4, -1), np.linspace(1 / 16, 1, 16)])  # of the whole time, at looks
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Counted:
     """Steps of the pair, taken and refused, of a network over the whole run: the mean, and the most of those looked at.
 

@@ -1,7 +1,7 @@
 """Owns the result: labelled records with their provenance, in and out of files."""
 
 from collections.abc import Iterable, Iterator, KeysView, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from . import tables
 from .errors import SpecError
-from .spec import codec
 from .spec.check import whole
 from .spec.fields import spread, without_ids
+from .spec.record import record
 from .spec.run import DEVICE, Run
 
 ARRAYS = ("steps", "ids", "base", "lost", "weights")  # besides records and saved weights
@@ -29,10 +29,12 @@ def _origin(provenance):
 
 def _named(ids):
     """A hash of the networks' numbers, for a file: its run has the fields of these networks alone, and no `ids`."""
+    from .spec import codec
+
     return codec.digest("ids", {"ids": ids})[:16]
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Result:
     """What a run computed.
 
@@ -197,6 +199,7 @@ class Result:
         if isinstance(path, (str, Path)) and Path(path).suffix in tables.SUFFIXES:
             return tables.write(self, path)
         from . import archive
+        from .spec import codec
 
         codec.require_readable(self.run, classes)
         run = without_ids(self.run)

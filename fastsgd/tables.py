@@ -1,14 +1,11 @@
 """Owns results as other tools have them: labelled arrays, long tables, zarr and netCDF; and several made one."""
 
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 
 from .errors import BackendUnavailable, PlanError, SpecError
-from .files import writable
-from .spec import codec
 from .spec.fields import chosen, joined, lengths, swept, without_ids
 from .spec.record import described
 
@@ -18,6 +15,8 @@ SUFFIXES = {".zarr": "zarr", ".nc": "netCDF"}
 
 def to_xarray(result):
     """See `Result.to_xarray`."""
+    import json
+
     import xarray
 
     run, data, labels = result.run, {}, {}
@@ -85,6 +84,7 @@ def write(result, path):
     dataset, made = to_xarray(result), None
     dataset.attrs["seed"] = str(result.run.seed)  # netCDF has no number that large
     if path.suffix == ".nc":
+        from .files import writable
         writable(path, "path")
     elif path.exists() and not (path / "zarr.json").exists():
         raise SpecError(f"path: {str(path)!r} is there and is no zarr store")
@@ -223,6 +223,8 @@ def _data(values):
 
 def _text(value):
     """What tells values of one field apart."""
+    from .spec import codec
+
     try:
         return codec.digest(*codec.encode(value))
     except SpecError:  # functions

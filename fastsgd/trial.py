@@ -9,7 +9,6 @@ from .errors import FastsgdError, PlanError
 from .gradients import of_each
 from .lowering.contract import BUFFERS, FLAGS, HYPERS, PERTURBS
 from .spec.kinds import kind_of
-from .stops import metric_of
 
 OF_LOSSES = ("TrainLoss", "TestLoss")
 OF_PREDICTIONS = (*OF_LOSSES, "TrainAccuracy", "TestAccuracy", "Predictions", "FittedFunction")  # in NumPy
@@ -75,6 +74,8 @@ def _labels(run):
 
 def _measures(run, names):
     """Whether some of these metrics are among those of the saved steps, or of the run's stops."""
+    from .stops import metric_of
+
     kinds = tuple(getattr(metrics, name) for name in names)
     return any(isinstance(metric, kinds) for metric in (*run.metrics, *(metric_of(stop, run) for stop in run.stop)))
 

@@ -17,7 +17,7 @@ from general_cases import D, general
 import fastsgd as fs
 from fastsgd.backends.cuda import layout
 from fastsgd.cuda import card as cards
-from fastsgd.measure import jacobians
+from fastsgd.measure.programs import jacobians
 
 GENERAL = ("everything_relu2", "sam_each_relu2", "adamw_relu2", "reshuffle_net", "one_label_two_outputs", "fresh_batch",
            "cross_entropy", "autoencoder", "product_3", "power_3", "population", "fresh_each")

@@ -109,7 +109,7 @@ def test_what_is_built_ahead_is_taken_first_where_it_loads(monkeypatch, tmp_path
 
     monkeypatch.setattr(compiler, "BUILT", tmp_path)
     monkeypatch.setattr(cards, "driver", Driver)
-    monkeypatch.setattr(cards, "compiled", lambda program, arch: arch)
+    monkeypatch.setattr(compiler, "compiled", lambda program, arch: arch)
     one = object.__new__(cards.Card)
     one.arch = "sm_80"
     for ahead_of_time, want in ((None, "sm_80"), (b"for all", b"for all"), (b"of newer cards", "sm_80")):

@@ -15,8 +15,8 @@ from fastsgd.cuda.compiler import nvrtc
 from fastsgd.errors import BackendUnavailable
 from fastsgd.lowering.work import Work
 from fastsgd.measure import host
-from fastsgd.measure import jacobians as jacobian_kernels
 from fastsgd.measure.cards import Cards
+from fastsgd.measure.programs import jacobians as jacobian_programs
 from fastsgd.measure.registry import kernels_of
 from fastsgd.metrics import feature_sparsity
 from fastsgd.metrics.jacobian_rank import count_above, jacobians, trained_jacobians
@@ -164,7 +164,7 @@ def test_columns_lie_in_registers_shared_or_global_memory(a_card, monkeypatch, h
     model = MLP(3, (8, 7), activation="tanh")
     X = np.random.default_rng(3).standard_normal((37, 3))
     weights = graded(37, 4, model)
-    monkeypatch.setattr(jacobian_kernels, "REGISTER_ROWS", held)
+    monkeypatch.setattr(jacobian_programs, "REGISTER_ROWS", held)
     monkeypatch.setattr(a_card, "shared", budget)
     sigma = np.linalg.svd(jacobians(model, model.unflatten(weights), X), compute_uv=False)
     for rtol in (1e-2, 1e-4, 1e-5):
@@ -239,7 +239,7 @@ def test_singular_values_of_dense_networks_have_the_bits_of_the_cpu(a_card, name
 @pytest.mark.parametrize(("warps", "budget"), some(
     [(warps, budget) for warps in (5, 1, 2) for budget in (4 << 10, 227 << 10)], 3))
 def test_singular_values_do_not_depend_on_warps_or_memory(a_card, monkeypatch, warps, budget):
-    monkeypatch.setattr(jacobian_kernels, "MOST_WARPS", warps)
+    monkeypatch.setattr(jacobian_programs, "MOST_WARPS", warps)
     monkeypatch.setattr(a_card, "shared", budget)  # first, for it is given back what it had
     monkeypatch.setattr(FiberCard, "shared", budget)  # of those that are made below
     X = np.random.default_rng(3).standard_normal((21, 4))

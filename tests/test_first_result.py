@@ -1,12 +1,15 @@
 """What a first small run costs: torch stays outside until a tensor is asked for, a lone network takes no vector."""
 
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 import fastsgd as fs
+from fastsgd.cuda import card
 from fastsgd.native import native
 
 CODE = """
@@ -28,9 +31,44 @@ print("torch" in sys.modules)
 """
 
 
+FIRST = """
+import sys
+import fastsgd as fs
+data = fs.data.sparse_regression(n=20, d=30, nonzero=3, n_test=50, seed=0)
+metrics = (fs.metrics.TrainLoss(), fs.metrics.TestLoss(), fs.metrics.JacobianRank(rtol=1e-15))
+result = fs.train(fs.models.DiagonalLinear(d=30), data, rule=fs.rules.SGD(), step_size=0.01, steps=20, networks=2,
+                  dtype="float64", metrics=metrics)
+assert result.numpy("rank").shape == (2, 1) and result.provenance["backend"] == "cpu"
+print(*sys.modules)
+"""
+# What a run on the CPU leaves to others: cards and Triton, other kinds of data, metrics and families, own functions,
+# files, estimates and stops; and what of the standard library and NumPy these take.
+NOT_OF_A_PLAIN_RUN = {
+    "fastsgd.backends.cuda", "fastsgd.backends.triton", "fastsgd.backends.reference", "fastsgd.cuda.program",
+    "fastsgd.cuda.compiler", "fastsgd.measure.cards", "fastsgd.measure.tiles", "fastsgd.measure.task",
+    "fastsgd.measure.programs", "fastsgd.measure.norms", "fastsgd.measure.sparsity", "fastsgd.data.paper",
+    "fastsgd.spec.population", "fastsgd.models.population", "fastsgd.models.dense", "fastsgd.metrics.feature_sparsity",
+    "fastsgd.rules.gd", "fastsgd.losses", "fastsgd.stops", "fastsgd.spec.stop", "fastsgd.spec.codec", "fastsgd.archive",
+    "fastsgd.files", "fastsgd.cost", "fastsgd.probe", "fastsgd.trace", "fastsgd.checkpoint", "fastsgd.sweep",
+    "json", "glob", "pkgutil", "fcntl", "difflib", "subprocess", "numpy.ma", "torch",
+}
+
+
 def test_a_plain_run_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "True"]
+
+
+@pytest.mark.skipif(card.why_none() is None, reason="this machine has a card, and backend='auto' takes it")
+def test_a_plain_run_imports_what_it_uses():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True, env=environment)
+    assert not NOT_OF_A_PLAIN_RUN & set(done.stdout.split())
+
+
+def test_what_is_not_imported_exists():
+    """Else a new name would pass the test above for ever."""
+    assert all(find_spec(name) for name in NOT_OF_A_PLAIN_RUN)
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))

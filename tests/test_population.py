@@ -12,7 +12,8 @@ from tolerances import WEIGHTS
 
 import fastsgd as fs
 from fastsgd import config
-from fastsgd.models import gaussian, population
+from fastsgd.models import gaussian
+from fastsgd.models.exact import exact
 from fastsgd.reproduce.neighbours import saad1995
 
 M, R, L = fs.models, fs.rules, fs.losses
@@ -327,6 +328,6 @@ def test_a_subclass_that_computes_something_else_is_refused():
 
 def test_rows_are_what_the_kernel_reads():
     run = problem("leaky")
-    made, data, loss = population.exact(run.model, run.data, run.loss)
+    made, data, loss = exact(run.model, run.data, run.loss)
     assert made.d == data.d == 3 + 2 * 2 + 2 and data.n == 1 and loss.factor == 0.7
     assert made.shapes() == run.model.shapes() and data.X[0, 0] == 0.3

@@ -47,9 +47,9 @@ def test_imports_point_downward(path):
         assert name == own or LEVEL[name] < LEVEL[own], f"{own} imports {name}"
 
 
-# Who imports by name, or from a folder that it adds: compiled modules, Triton's kernels, what is imported lazily, the
-# subjects of measure/, and the command that runs bench/ of a checkout.
-BY_NAME = {"__init__.py", "shelf.py", "native.py", "portable.py", "measure/__init__.py", "cli/bench.py"}
+# Who imports by name, or from a folder that it adds: compiled modules, Triton's kernels, what is imported lazily, and
+# the command that runs bench/ of a checkout.
+BY_NAME = {"__init__.py", "shelf.py", "native.py", "portable.py", "cli/bench.py"}
 
 
 def test_no_arrow_is_hidden_in_a_name_or_a_path():
@@ -109,10 +109,10 @@ def test_every_name_is_where_the_package_looks_for_it():
     typed = next(node for node in tree.body if isinstance(node, ast.If))
     here = {alias.name: node.module for node in typed.body for alias in node.names}
     assert {name for name, module in here.items()} | {"__version__"} == set(fs.__all__)
-    assert {name: module for name, module in here.items() if module} == fs._HOME
+    assert {name: module for name, module in here.items() if module} == fs._homes
 
 
-@pytest.mark.parametrize("shelf", (fs.metrics, fs.models, fs.rules), ids=lambda shelf: shelf.__name__)
+@pytest.mark.parametrize("shelf", (fs.data, fs.metrics, fs.models, fs.rules), ids=lambda shelf: shelf.__name__)
 def test_every_name_of_a_shelf_is_where_the_shelf_looks_for_it(shelf):
     tree = ast.parse(Path(shelf.__file__).read_text())
     typed = next(node for node in tree.body if isinstance(node, ast.If))
@@ -122,12 +122,14 @@ def test_every_name_of_a_shelf_is_where_the_shelf_looks_for_it(shelf):
     for file, names in ast.literal_eval(homes).items():
         for name in names:
             thing = getattr(shelf, name)
-            assert vars(import_module(f"{shelf.__name__}.{file}"))[name] is thing
-            assert {node.module for node in typed.body for alias in node.names if alias.name == name} <= {file}
+            assert vars(import_module(f".{file}", shelf.__name__))[name] is thing
+            assert {"." * (node.level - 1) + node.module for node in typed.body for alias in node.names
+                    if alias.name == name} <= {file}
 
 
 def test_kernels_are_those_of_metrics_that_there_are():
-    assert set(registry._KERNELS) <= set(fs.metrics.__all__)
+    assert set(registry.HOME) <= set(fs.metrics.__all__)
+    assert all(isinstance(registry.kernels_of(getattr(fs.metrics, name)), registry.Kernels) for name in registry.HOME)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "csrc" / "core").rglob("*.h")), ids=lambda p: p.name)

@@ -7,14 +7,13 @@ TOYS = {
     "family": {
         "fastsgd/models/cubic.py": '''"""Owns cubes of a vector, h(x) = <w^3, x>."""
 
-from dataclasses import dataclass
-
 from ..spec.check import per_network, whole
+from ..spec.record import record
 from .base import Model
 from .form import Form, vectors
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Cube(Form):
     """A vector [d]."""
 
@@ -29,7 +28,7 @@ class Cube(Form):
         return vectors(self.name, self.d, 1)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Cubic(Model):
     """h(x) = sum_j w_j^3 x_j."""
 
@@ -113,12 +112,11 @@ def vjp(to, w, x, kept, g, SHAPE: tl.constexpr):
     "rule": {
         "fastsgd/rules/softsign.py": '''"""Owns soft signed descent, w <- w - eta_t g / (1 + |g|)."""
 
-from dataclasses import dataclass
-
+from ..spec.record import record
 from .base import Batched
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class SoftSign(Batched):
     """Soft signed descent: w <- w - eta_t g / (1 + |g|)."""
 
@@ -148,7 +146,7 @@ class SoftSign(Batched):
         "fastsgd/spec/loss.py": [
             ("\n\nKINDS = (Squared,", '''
 
-@dataclass(frozen=True, eq=False)
+@record()
 class LogCosh(Loss):
     """factor * log cosh(h(x) - y)."""
 
@@ -225,14 +223,13 @@ def noise_of_four'''),
     "metric": {
         "fastsgd/metrics/largest.py": '''"""Owns the largest weight of a network."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from ..spec.record import record
 from .base import Metric
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Largest(Metric):
     """max_p |w_p|."""
 
@@ -251,10 +248,9 @@ import numpy as np
 
 from ..portable import kernel
 from . import programs, task
-from .registry import Kernels, register
+from .registry import Kernels
 
 
-@register("Largest")
 class Maxima(Kernels):
     """One pass over a network's weights."""
 
@@ -276,6 +272,8 @@ def _by_tiles(tiles, metric, rows):
     kernel("metrics.largest").largest[(len(rows),)](rows, out, rows.shape[1], WIDTH=1 << rows.shape[1].bit_length())
     return out.cpu().numpy()
 ''',
+        "fastsgd/measure/registry.py": [
+            ('    "losses": {', '    "largest": {"Maxima": ("Largest",)},\n    "losses": {')],
         "csrc/cuda/metrics/largest.h": '''// Owns the largest weight of a network.   Spec: P.
 #pragma once
 #include "../general.h"
@@ -312,7 +310,7 @@ def largest(W, out, width, WIDTH: tl.constexpr):
     },
     "schedule": {
         "fastsgd/spec/schedule.py": [
-            ("@dataclass(frozen=True, eq=False)\nclass StepTable", '''@dataclass(frozen=True, eq=False)
+            ("@record()\nclass StepTable", '''@record()
 class Harmonic(Schedule):
     """base / (1 + t)."""
 
@@ -323,7 +321,7 @@ class Harmonic(Schedule):
                 lambda t0, t1: 1 / (1 + np.arange(t0, t1, dtype=float)[None, :]))
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class StepTable'''),
             ('__all__ = ["Constant",', '__all__ = ["Constant", "Harmonic",')],
         "fastsgd/__init__.py": [('("Cosine", "StepSize"', '("Cosine", "Harmonic", "StepSize"')],

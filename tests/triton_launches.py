@@ -16,6 +16,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 import fastsgd as fs
+from fastsgd import portable
 from fastsgd.backends.triton import backend
 from fastsgd.measure import place, tiles
 
@@ -75,7 +76,8 @@ def go(model, rule=None, order=None, seed=2**64 - 5, metrics=()):
 
 if __name__ == "__main__":
     driver.set_active(Card())
-    backend._no_device, backend.device_of = (lambda run: None), (lambda run: torch.device("cpu"))
+    portable.why_none = backend._other_device = lambda *run: None
+    backend.device_of = lambda run: torch.device("cpu")
     tiles.device_of = backend.device_of
     go(M.DiagonalLinear(30))
     go(M.DiagonalLinear(3), order=fs.orders.Reshuffle(), seed=1)

@@ -23,7 +23,7 @@ from bench.rows import conditions
 from fastsgd.backends.cuda import layout
 from fastsgd.cuda import compiler
 from fastsgd.lowering.work import Work
-from fastsgd.measure import jacobians
+from fastsgd.measure.programs import jacobians
 
 from . import BATCHED, NOISY, portable, run_of, systems, with_momentum
 from .bits import others

@@ -1,9 +1,9 @@
-"""Owns how the site shows docstrings: equations as code, arguments as a list."""
+"""Owns how the site shows docstrings, equations as code and arguments as a list, and records, as dataclasses."""
 
 import re
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Class, ExprCall, ExprName, Extension, Object
 
 SHAPE = r"(?: \[[^\]]*\](?: or \[[^\]]*\])*)?(?: \w+32| int64)?"
 ARGUMENT = re.compile(rf"^(\*{{0,2}}\w[\w*]*(?:, \*{{0,2}}\w+)*{SHAPE}): (.*)$")
@@ -47,7 +47,15 @@ def _escaped(text: str) -> str:
 
 
 class Docstrings(Extension):
-    """Rewrites every docstring once it is loaded."""
+    """Rewrites every docstring once it is loaded, and has records show their fields."""
+
+    def on_class_instance(self, *, cls: Class, **given: Any) -> None:
+        """A decorator `record(...)` of fastsgd/spec/record.py becomes `dataclasses.dataclass(...)`."""
+        for decorator in cls.decorators:
+            call = decorator.value
+            if isinstance(call, ExprCall) and str(call.function) == "record":
+                call.function = ExprName("dataclasses.dataclass")
+                cls.labels.add("dataclass")
 
     def on_instance(self, *, obj: Object, **given: Any) -> None:
         """See `markdown`."""

@@ -10,7 +10,7 @@ class Backend:
     """One way to run a plan. A backend trusts the plan's sizes and never changes a dtype. It knows of a run what its
     Work says, and nothing of metrics: fastsgd/measure does.
 
-    supports(work): None, or a sentence saying why it cannot do this run
+    supports(work): None, or a sentence saying why it cannot do this run, on a machine that has what it needs
     choose(work, N, tuning, reserved): (Tuning with every choice made, {what: bytes}, reasons); PlanError for a choice
         that it lacks. reserved: what measuring takes of its memory, as its measure.Place says
     quicken(work, N, tuning, seconds): (Tuning, reasons) of a run that may have a time loop of its own, compiled before
@@ -29,7 +29,6 @@ class Backend:
     """
 
     name = None
-    kind = "cpu"  # of the devices it runs on, as Run.device names them
     slow = False  # whether it has no kernels
     worth_a_launch = 1  # samples that a network should see in a launch, however long it takes
 

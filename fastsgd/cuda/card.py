@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 
 from ..errors import BackendUnavailable
-from .compiler import built, compiled
 from .driver import driver
 
 BITS = {"uint32": "int32", "uint64": "int64", "bool": "uint8"}  # dtypes that torch lacks or stores otherwise
@@ -158,6 +157,8 @@ class Card:
         return self.kernels[known]
 
     def _load(self, program, shared):
+        from .compiler import built, compiled
+
         code = built(program)
         if code is not None:
             with suppress(BackendUnavailable):  # built for newer cards than this one

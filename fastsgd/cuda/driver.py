@@ -1,8 +1,8 @@
 """Owns the CUDA driver: what of libcuda is needed to load machine code and launch it, called through ctypes."""
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from ..errors import BackendUnavailable
 
@@ -14,8 +14,7 @@ RESERVED_SHARED = 111  # CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK
 FREE_SHARED = 48 << 10  # bytes a block may have without asking
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A kernel, the context in which it runs, and how many of its blocks a multiprocessor has at once."""
 
     handle: ctypes.c_void_p

@@ -11,7 +11,7 @@ survivors and can be compared in size only.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ import numpy as np
 from ..errors import SpecError
 from ..spec.check import dtype_name, frozen
 from ..spec.problem import Dataset
-from ..spec.record import Record
+from ..spec.record import Record, record
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class PaperRun(Record):
     """One curve of a figure: its update rule, its step sizes and the numbers the authors report for it.
 
@@ -72,7 +72,7 @@ class PaperRun(Record):
         return np.where(t >= stop + (self.decay_timing == "after"), eta / self.decay_by, eta)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class PaperSystem(Record):
     """One figure of the paper: data, start and sample order, which all its runs share, and the runs.
 

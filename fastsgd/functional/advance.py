@@ -1,6 +1,6 @@
 """Owns steps without a plan: networks in a user's array are moved in place."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..spec.check import as_array, per_network, what_is, whole
 from ..spec.loss import Squared
 from ..spec.planned import Plan, Segment, Tuning
 from ..spec.problem import Dataset
-from ..spec.record import like
+from ..spec.record import like, record
 from ..spec.run import Run
 from ..spec.schedule import Constant, Schedule
 from .arrays import NAMES, alike, in_place, plain
@@ -122,7 +122,7 @@ def start(model: Any, networks: int, *, seed: int = 0, keys: Any = None, dtype: 
 # ---- the parts of a call
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class _Made:
     """A plan that stands for all calls of its kind.
 

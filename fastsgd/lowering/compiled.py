@@ -1,6 +1,5 @@
 """Owns time loops compiled for one run: which runs have one, its C++, its library, and what it gains."""
 
-from ..cuda.program import C_TYPES
 from . import own
 
 FOLDERS = ("core", "cpu", "compiled")  # of headers that a loop may include
@@ -79,6 +78,8 @@ def library(work, module):
 
 def unit(work, module):
     """C++ of a run's loop."""
+    from ..cuda.program import C_TYPES
+
     T, W = C_TYPES[work.dtype], module.lanes[work.dtype]
     body, given = (_relu2 if kind(work) == "relu2" else _steps)(work, T, W)
     small = "#define FS_SIZES_KNOWN\n" if work.P <= SMALL else ""

@@ -5,11 +5,10 @@ from functools import cached_property
 import numpy as np
 
 from ..models.base import form_of
-from ..models.population import exact
+from ..models.exact import exact
 from ..spec.check import used
 from ..spec.kinds import kind_of, unknown
 from ..spec.record import like
-from ..stops import metric_of
 from . import contract, own
 
 # Hyper-parameters and flags of rules that look at each parameter by itself, as core/rules/update.h's Update::each
@@ -19,10 +18,8 @@ EACH_SO = {"nesterov", "decoupled", "adam"}
 
 def _computed(run):
     """The run that kernels compute of one that is asked for."""
-    if run.data.kind != "population":
-        return run
     model, data, loss = exact(run.model, run.data, run.loss)
-    return like(run, model=model, data=data, loss=loss)
+    return run if data is run.data else like(run, model=model, data=data, loss=loss)
 
 
 class Work:
@@ -372,6 +369,10 @@ class Work:
     @cached_property
     def stops(self):
         """(Stop, the metric that it looks at) of each of the run's. Raises PlanError for one that is not possible."""
+        if not self.run.stop:
+            return ()
+        from ..stops import metric_of
+
         return tuple((stop, metric_of(stop, self.run)) for stop in self.run.stop)
 
     @cached_property

@@ -1,20 +1,17 @@
 """Metrics on every backend: a subject is a file with its kernels; a place is where a backend's metrics are measured."""
 
-from importlib import import_module
-from pkgutil import iter_modules
+from ..shelf import on_demand
+from .host import Place, float64_params
 
-from .cards import Cards
-from .host import Place, float64_params, on_host
-from .tiles import Tiles
+PLACES = {"cpu": "on_host", "cuda": "Cards", "triton": "Tiles"}  # of the backends that have kernels
 
-for subject in iter_modules(__path__):
-    import_module(f"{__name__}.{subject.name}")  # where it registers its kernels
-PLACES = {"cpu": on_host, "cuda": Cards, "triton": Tiles}
+__getattr__ = on_demand(__name__, {"cards": ("Cards",), "host": ("on_host",), "tiles": ("Tiles",)})
 
 
 def place(backend, work, N):
     """The Place where metrics of N networks of a run are measured, by the name of the backend that trains them."""
-    return PLACES.get(backend, Place)(work, N)
+    made = __getattr__(PLACES[backend]) if backend in PLACES else Place
+    return made(work, N)
 
 
 __all__ = ["Place", "float64_params", "place"]

@@ -4,11 +4,8 @@ import numpy as np
 
 from ..backends import cpu
 from ..errors import PlanError
-from ..models.activations import ACTIVATIONS
-from ..models.dense import Dense
 from ..portable import kernel
-from . import programs, task
-from .registry import Kernels, named, register
+from .registry import Kernels, named
 
 LEAST_COUNTED = 1e-300  # the count of diagonal networks compares relative sizes; it takes 0 as well
 LEAST_GRAM = 1e-6  # legal for the Gram matrix: right to a relative 1e-10 + 1e-14 / rtol^2 around the threshold
@@ -16,15 +13,10 @@ SAFE_GRAM = 1e-5  # chosen by "auto": right to a relative 1e-4 around the thresh
 STACKED = 64 << 20  # bytes of the Jacobians of traced networks at a time
 MOST_ROWS = 4096  # of a Gram matrix in a thread's scratch: 128 MiB
 BLOCK_ROWS = 1024  # of a Gram matrix on a card: a thread a row
-REGISTER_ROWS = 80  # rows up to which columns of a Gram matrix are held in a card's registers
-MOST_WARPS = 8
-REGISTERS, SPARE = 512, 48  # for the lanes of a quarter of a multiprocessor; beside a column of a Gram matrix
-PIVOTS, TOGETHER = 2, 8  # of csrc/cuda/metrics/gram_rank.h
 TILE, DEPTH, WARPS = 32, 16, 4  # of kernels/metrics/gram.py
 LARGE = 1e130  # largest and 1 / least entry of a Gram matrix whose eigenvalues have lost nothing
 
 
-@register("NTK")
 class Grams(Kernels):
     """J J^T by structure, in tiles; Triton has it."""
 
@@ -32,7 +24,6 @@ class Grams(Kernels):
         return _of_grams if _by_grams(work) else None
 
 
-@register("JacobianRank", "JacobianSpectrum")
 class Jacobians(Kernels):
     """By counts, Gram matrices or Jacobi's method, as `choose` says."""
 
@@ -117,7 +108,7 @@ def choose(metric, work, points):
     rank, model = named(metric) == "JacobianRank", work.run.model
     diagonal = work.linear
     rows = points * work.outputs
-    compiled = diagonal or work.form is None or isinstance(work.form, Dense)
+    compiled = diagonal or work.form is None or _dense(work)
     rounded = "rtol is 0, and rounding leaves no singular value at zero" if rank and metric.rtol == 0 else None
     reasons = {"svd": None}  # method: why it is not possible
     reasons["jacobi"] = rounded if compiled else f"there is no kernel for {type(model).__name__}"
@@ -145,6 +136,10 @@ def choose(metric, work, points):
     if reasons["jacobi"] is None:
         return "jacobi", "one-sided Jacobi, high relative accuracy"
     return "svd", f"the definition by torch.func and LAPACK, for {reasons['jacobi']}"
+
+
+def _dense(work):
+    return work.form is not None and work.form.name == "dense"
 
 
 def diagonal_points(module, X):
@@ -211,13 +206,20 @@ def _gram(module, metric, shape, X, weights, threads):
 
 
 def _count_on_card(metric, work, X, why, host):
+    from . import task
+    from .programs import jacobians as programs
+
     points = np.zeros(4 + 2 * work.d + 2 * work.d**2) if host is None else diagonal_points(host.module, X).packed()
     return task.task(
-        diagonal_ranks(work.d, task.scales(work)), points, len(X), work.d, task.parts(work), 1, f"'count': {why}",
-        number=metric.rtol, finish=lambda count, read: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
+        programs.diagonal_ranks(work.d, task.scales(work)), points, len(X), work.d, task.parts(work), 1,
+        f"'count': {why}", number=metric.rtol,
+        finish=lambda count, read: np.where(count[:, 0] < 0, np.nan, count[:, 0]))
 
 
 def _gram_on_card(metric, work, X, why, card, host):
+    from . import task
+    from .programs import jacobians as programs
+
     def finish(count, read):
         count = count[:, 0].copy()
         doubtful = count < 0
@@ -226,20 +228,23 @@ def _gram_on_card(metric, work, X, why, card, host):
         return count
 
     return task.task(
-        gram_ranks(work.form, work.P, len(X), card.shared), np.concatenate([X.T.ravel(), (X @ X.T).ravel()]), len(X),
-        len(X), task.weights(work), 1, f"'gram': {why}; what a block cannot certify is counted on the host",
-        number=metric.rtol, finish=finish)
+        programs.gram_ranks(work.form, work.P, len(X), card.shared),
+        np.concatenate([X.T.ravel(), (X @ X.T).ravel()]), len(X), len(X), task.weights(work), 1,
+        f"'gram': {why}; what a block cannot certify is counted on the host", number=metric.rtol, finish=finish)
 
 
 def _values_on_card(metric, work, X, why, card):
     """Singular values by Jacobi's method, and what the metric makes of them."""
+    from . import task
+    from .programs import jacobians as programs
+
     if work.form.linear:
         points = _narrow(work, X)
-        made, given = scaled_values(work.d, task.scales(work), len(points), card.shared), task.parts(work)
-        kept = min(points.shape)
+        made = programs.scaled_values(work.d, task.scales(work), len(points), card.shared)
+        given, kept = task.parts(work), min(points.shape)
     else:
-        made, given = dense_values(work.form, work.P, len(X), card.shared), task.weights(work)
-        points, kept = X.T, min(len(X) * work.outputs, work.P)
+        made = programs.dense_values(work.form, work.P, len(X), card.shared)
+        points, given, kept = X.T, task.weights(work), min(len(X) * work.outputs, work.P)
 
     def finish(answers, read):
         return _of_values(metric, work, answers[:, :kept], answers[:, kept:].astype(np.int32))
@@ -247,86 +252,11 @@ def _values_on_card(metric, work, X, why, card):
     return task.task(made, points, len(points), points.shape[1], given, 2 * kept, f"'jacobi': {why}", finish=finish)
 
 
-def diagonal_ranks(d, parts):
-    """Ranks of diagonal networks by exact counts."""
-    ld = programs.padded(d)
-    vectors, matrices = d + 8 * ld + 8, (2 * ld + 1) * ld + 48 * 48 + 5 * ld
-    local = 8 * vectors <= programs.SHORT
-    made = programs.spec({"D": d, "K": parts, "VECTORS": vectors, "MATRICES": matrices}, {"LOCAL": local})
-    return programs.program(f"ranks, diagonal d={d}", "diagonal", "diagonal_ranks", made, rolled=True,
-                    each=matrices + (not local) * vectors, local=local * 8 * vectors)
-
-
-def scaled_values(d, parts, points, most_shared):
-    """Singular values of X diag(s) by one-sided Jacobi."""
-    return _values(f"spectra, diagonal d={d}", "scaled_values", points, d, d,
-                   {"D": d, "K": parts, "POINTS": points}, most_shared)
-
-
-def dense_values(form, P, points, most_shared):
-    """Singular values of Jacobians of dense networks by one-sided Jacobi; most_shared as in `gram_ranks`."""
-    sizes, o = form.sizes, form.outputs
-    return _values(f"spectra, dense {'-'.join(map(str, sizes))} at {points} points", "dense_values",
-                   o * programs.padded(points), P, P + _passes(sizes, points),
-                   {"POINTS": points, "VALUES": min(o * points, P)}, most_shared, programs.shaped(form))
-
-
-def _values(name, call, length, columns, making, ints, most_shared, *lines):
-    """Jacobi's method on matrices [length, columns], which take `making` doubles to be made."""
-    most = min(length, columns)
-    scratch = most * programs.padded(columns) + programs.padded(length) + 2 * columns + 2 * most
-    work = 2 * most + columns * programs.padded(length) + max(making, scratch)
-    warps = max(1, min(MOST_WARPS, columns // 8))  # rows of the factorisation are shared out among them
-    shares = 8 * work <= most_shared
-    made = programs.spec({**ints, "THREADS": programs.WARP * warps, "WORK": work}, {"SHARED": shares}, *lines)
-    return programs.program(name, "jacobi", call, made, rolled=True, threads=programs.WARP * warps, whole=True,
-                            shared=shares * 8 * work, each=(not shares) * work)
-
-
-def _passes(sizes, points):
-    """Doubles that a dense network's passes over the points leave, as csrc/cuda/metrics/dense_layer.h lays it out."""
-    o = sizes[-1]
-    return sum(h * points * ((2 if o > 1 else 1) + o) for h in sizes[1:-1])
-
-
-def gram_ranks(form, P, points, most_shared):
-    """Ranks of dense networks by the inertia of J J^T.
-
-    most_shared: bytes of shared memory that a block can have
-    """
-    sizes, o = form.sizes, form.outputs
-    rows = o * points
-    layers = _passes(sizes, points)
-    holds = rows <= REGISTER_ROWS
-
-    def sized(vectors):
-        whole = rows + (-rows) % PIVOTS
-        shared = whole * (1 + 2 * PIVOTS) + PIVOTS * TOGETHER + programs.SUMS + 3 * vectors + 1
-        return shared, P + max(layers, vectors * (rows | 1))
-
-    vectors = min(rows, max(32, layers // (rows | 1)))
-    shared, work = sized(vectors)
-    works = 8 * (shared + work) <= most_shared
-    if not works:
-        vectors = rows
-        shared, work = sized(vectors)
-    square = 0 if holds else rows * rows
-    grams = works and not holds and 8 * (shared + work + square) <= most_shared
-    threads = -(-rows // programs.WARP) * programs.WARP
-    blocks = 4 * (REGISTERS // (2 * rows + SPARE)) // (threads // programs.WARP)
-    made = programs.spec({"POINTS": points, "VECTORS": vectors, "WORK": work, "SHARED": shared},
-                         {"IN_REGISTERS": holds, "WORK_SHARED": works, "G_SHARED": grams}, programs.shaped(form))
-    return programs.program(
-        f"ranks, dense {'-'.join(map(str, sizes))} at {points} points", "gram_rank", "gram_ranks", made,
-        rolled=not holds, threads=threads, blocks=max(1, blocks) if holds else 1, whole=True,
-        shared=8 * (shared + works * work + grams * square), each=(not works) * work + (not grams) * square)
-
-
 # ---- kernels/metrics/gram.py
 
 
 def _by_grams(work):
-    return isinstance(work.form, Dense) and work.outputs == 1
+    return _dense(work) and work.outputs == 1
 
 
 def _of_grams(tiles, metric, rows):
@@ -379,6 +309,8 @@ def grams(form, params, X):
 def _backward(form, params, X):
     """(inputs of each layer, derivatives dh/dz of each layer [M, m, width]) of a dense network of one output."""
     import torch
+
+    from ..models.activations import ACTIVATIONS
 
     a, sources, inside = X, [], []
     with torch.enable_grad():

@@ -3,19 +3,13 @@
 import numpy as np
 
 from ..backends import cpu
-from ..backends.cuda.layout import STAGED, block
-from ..backends.triton.layout import MOST_ENTRIES, loss_numbers, padded, stride
-from ..cuda.program import partials
 from ..models.form import power_of_two
 from ..portable import kernel
-from . import programs, task
-from .registry import Kernels, named, register
+from .registry import Kernels, named
 
-UNROLLED = 96  # doubles that a thread may hold in registers
 OF_A_FAMILY = ("INPUTS", "VALUE", "SHAPE", "LAYOUT", "WIDTH", "STRIDE", "LOSS")  # what kernels/metrics/losses.py takes
 
 
-@register("TrainLoss", "TestLoss")
 class MeanLosses(Kernels):
     """By the fewest rows that do for linear predictors, by the fused loop's forward pass, or by the general loop's."""
 
@@ -34,26 +28,30 @@ class MeanLosses(Kernels):
         return _means(work, module.predict(cpu.shape(work, module, "float64"), threads, weights, X), y)
 
     def on_card(self, metric, work, card, host):
+        from ..backends.cuda.layout import STAGED
+        from . import task
+        from .programs import losses as programs
+
         X, y = (np.array(a, dtype="float64") for a in _points(metric, work))
         if work.linear and work.squared:
             R, z, rest = reduced(X, y)
             stages = 8 * (R.size + z.size) <= min(STAGED, card.shared)
             return task.task(
-                task.staged(linear_losses(work.d, staged=stages), R.size + z.size, stages),
+                task.staged(programs.linear_losses(work.d, staged=stages), R.size + z.size, stages),
                 np.concatenate([R.ravel(), z]), len(R), work.d, task.beta(work), 1, f"residuals in {len(R)} rows",
                 finish=lambda sums, read: work.factor / len(X) * (sums[:, 0] + rest))
         stages = 8 * X.shape[0] * (X.shape[1] + 2) <= min(STAGED, card.shared)
         if _fused(work):
             _, d, h, hidden_bias, output_bias = work.form.fused
             rows = cpu.padded(work.form, X, "float64")[:, :d + hidden_bias]
-            made = mean_losses(d, h, hidden_bias, output_bias, staged=stages)
+            made = programs.mean_losses(d, h, hidden_bias, output_bias, staged=stages)
             return task.task(
                 task.staged(made, rows.size + y.size, stages), np.concatenate([rows.ravel(), y]), len(X), rows.shape[1],
                 task.weights(work), 1, "the fused loop's forward", number=work.factor)
         if work.form is None:
             return None
-        made = predictions(work, staged=stages)
-        made = task.staged(made, X.size, stages) if made else wide_predictions(work, card.shared)
+        made = programs.predictions(work, staged=stages)
+        made = task.staged(made, X.size, stages) if made else programs.wide_predictions(work, card.shared)
         return made and task.task(
             made, X, len(X), work.d, task.weights(work), len(X) * work.outputs,
             "outputs by the general loop's forward, losses of them on the host",
@@ -61,6 +59,7 @@ class MeanLosses(Kernels):
 
     def on_tiles(self, metric, work):
         from ..backends.triton import launches
+        from ..backends.triton.layout import MOST_ENTRIES, stride
 
         entries = max(len(rows) * stride(rows) for rows in _points(metric, work))
         fits = launches.warps_of(2 * work.packing.width) <= launches.MOST_WARPS and entries <= MOST_ENTRIES
@@ -101,57 +100,6 @@ def reduced(X, y):
     return np.ascontiguousarray(triangle[:d, :d]), triangle[:d, d].copy(), float(triangle[d, d] ** 2)
 
 
-# ---- programs of csrc/cuda/metrics/losses.h
-
-
-def predictions(work, *, staged):
-    """Outputs of any form, a thread a network; None where what a network keeps is too much for its local memory."""
-    local = 8 * (work.P + work.form.residuals + 1)
-    if local > programs.SHORT:
-        return None
-    return programs.program("predictions", "losses", "predictions", _general(work, 1, STAGED=staged, SHARED=False),
-                            rolled=True, local=local)
-
-
-def wide_predictions(work, most_shared):
-    """The same, a block of threads a network; None where what it keeps exceeds shared memory, `most_shared` bytes."""
-    slot, threads, kept = 2, block(work.form.longest), work.form.residuals  # numbers of a block's sums: cuda/lanes.h
-    shares = 8 * (slot + kept + work.P) <= most_shared
-    if 8 * (slot + kept) > most_shared:
-        return None
-    return programs.program(
-        f"predictions, {threads} threads", "losses", "predictions",
-        _general(work, threads, STAGED=False, SHARED=shares), rolled=True, threads=threads, whole=True,
-        shared=8 * (slot + kept + shares * work.P))
-
-
-def _general(work, lanes, **flags):
-    made = ("struct Made : fs::NothingOwn {\n  template <class Tm>\n"
-            f"  FS_HD static constexpr auto model() {{ return {work.form.text()}; }}\n}};\n")
-    return made + programs.spec({"LANES": lanes}, flags, f"using Model = fs::Whole<fs::Work<double, {lanes}>, Made>;")
-
-
-def mean_losses(d, h, hidden_bias, output_bias, *, staged):
-    """Mean squared losses of two-layer ReLU networks, by the sums of the fused loop, with the fewest lanes that do."""
-    def rows(lanes):
-        units = -(-h // lanes)
-        return units * (d + hidden_bias + 2) + 1
-
-    lanes = next(L for L in (1, 2, 4, 8, 16, 32) if rows(L) <= UNROLLED or L == partials(h))
-    rolled = rows(lanes) > UNROLLED
-    model = f"fs::ReLU2<Tm, {partials(h)}>{{{d}, {h}, {hidden_bias}, {output_bias}}}"
-    spec = programs.spec({"L": lanes}, {"STAGED": staged},
-                         f"template <class Tm>\n  FS_HD static constexpr auto model() {{ return {model}; }}")
-    return programs.program(f"mean losses, relu2 {d}-{h}, {lanes} lane(s)", "losses", "mean_losses", spec,
-                            rolled=rolled, local=rolled * 8 * rows(lanes), lanes=lanes)
-
-
-def linear_losses(d, *, staged):
-    """Sums of squared residuals of linear predictors."""
-    return programs.program(f"linear losses, d={d}", "losses", "linear_losses",
-                            programs.spec({"D": d}, {"STAGED": staged}), rolled=d > 80, local=(d > 80) * 8 * d)
-
-
 # ---- kernels/metrics/losses.py
 
 
@@ -159,6 +107,7 @@ def _by_tiles(tiles, metric, rows):
     import torch
 
     from ..backends.triton import launches
+    from ..backends.triton.layout import loss_numbers, padded
 
     work, plan = tiles.work, tiles.plan
     X, y = tiles.cached(metric, lambda: tuple(tiles.put(padded(a), "float64") for a in _points(metric, work)))

@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from . import programs, task
-from .registry import Kernels, named, register
+from .registry import Kernels, named
 
 NORMS = ("ParameterNorm", "Balancedness", "L0")  # as core/metrics numbers them
 
 
-@register(*NORMS)
 class Norms(Kernels):
     """Of networks u * v alone, those that the fused loop has."""
 
@@ -21,8 +19,10 @@ class Norms(Kernels):
     def on_card(self, metric, work, card, host):
         if not _pairs(work):
             return None
+        from . import programs, task
+
         made = programs.program(f"norms, d={work.d}", "losses", "norms",
-                       programs.spec({"D": work.d, "WHICH": NORMS.index(named(metric))}, {}))
+                                programs.spec({"D": work.d, "WHICH": NORMS.index(named(metric))}, {}))
         return task.task(made, np.zeros(1), 0, 0, task.parts(work), 1, "its own sums in float64",
                          number=getattr(metric, "threshold", 0.0))
 

@@ -1,5 +1,8 @@
 """Owns which kernels a metric has: a subject is a file beside this one, found by the name of a metric's class."""
 
+from functools import cache
+
+from ..shelf import on_demand
 from ..spec.kinds import kind_of
 
 
@@ -25,21 +28,26 @@ class Kernels:
         """(line of the cost table, {unit: how many} a network) of the host's kernel."""
 
 
-_KERNELS = {}  # {name of the class of a metric: Kernels}
+SUBJECTS = {  # {file of this folder, imported for a metric of its: {class there: the metrics whose kernels it has}}
+    "jacobians": {"Grams": ("NTK",), "Jacobians": ("JacobianRank", "JacobianSpectrum")},
+    "losses": {"MeanLosses": ("TrainLoss", "TestLoss")},
+    "norms": {"Norms": ("ParameterNorm", "Balancedness", "L0")},
+    "sparsity": {"Sparsity": ("FeatureSparsity",), "Units": ("DistinctUnits", "ActivationDensity")},
+}
+HOME = {metric: kernels for subject in SUBJECTS.values() for kernels, metrics in subject.items() for metric in metrics}
+_found = on_demand(__package__, SUBJECTS)
 _NONE = Kernels()
-
-
-def register(*names):
-    """Say that a class has the kernels of these metrics, whose files need not be imported for that."""
-    def of(kernels):
-        _KERNELS.update(dict.fromkeys(names, kernels()))
-        return kernels
-    return of
 
 
 def kernels_of(metric):
     """The Kernels of a metric, those of nothing where it has none."""
-    return _KERNELS.get(named(metric), _NONE)
+    name = named(metric)
+    return _made(HOME[name]) if name in HOME else _NONE
+
+
+@cache
+def _made(kernels):
+    return _found(kernels)()
 
 
 def named(metric):

@@ -7,15 +7,13 @@ from ..metrics.layers import hidden
 from ..models.dense import Dense
 from ..portable import kernel
 from ..spec.constant import EPS, constant_within, least_correlation
-from . import programs, task
 from .host import float64_params
-from .registry import Kernels, named, register
+from .registry import Kernels, named
 
 TILE, DEPTH, WARPS = 32, 16, 4  # of kernels/metrics/sparsity.py
 LEAST = 5e-324  # above zero
 
 
-@register("DistinctUnits", "ActivationDensity")
 class Units(Kernels):
     """Counts of units; Triton has them."""
 
@@ -23,7 +21,6 @@ class Units(Kernels):
         return _of_layers
 
 
-@register("FeatureSparsity")
 class Sparsity(Units):
     """Correlations of columns of activations."""
 
@@ -37,6 +34,9 @@ class Sparsity(Units):
     def on_card(self, metric, work, card, host):
         if not isinstance(work.form, Dense):
             return None
+        from . import task
+        from .programs.sparsity import feature_sparsity
+
         X, names = metric.where(work.run.model, work.run.data), list(hidden(work.run.model))
         layers = [names.index(name) + 1 for name in metric.layers(work.run.model)]
         within = [constant_within(EPS, metric.normalise * work.form.sizes[layer]) for layer in layers]
@@ -49,25 +49,6 @@ class Sparsity(Units):
         shapes = work.run.model.shapes()
         units = max((shape[0] for name, shape in shapes.items() if name.startswith("W")), default=0)
         return "metric.sparsity", {"item": work.n * units * units, "feature": work.n * units * work.d}
-
-
-# ---- csrc/cuda/metrics/sparsity.h
-
-
-def feature_sparsity(form, P, samples, layers, normalise, within, most_shared):
-    """Feature sparsity of hidden layers `layers` (1, 2, ...) of dense networks; within: a number for each layer."""
-    sizes = form.sizes
-    work = P + sum(sizes[1:-1]) * (samples | 1)
-    fits = 8 * (programs.SUMS + work) <= most_shared
-    chosen = "".join(f"i == {i} ? {layer} : " for i, layer in enumerate(layers)) + "0"
-    still = "".join(f"i == {i} ? {value!r} : " for i, value in enumerate(within)) + "0.0"
-    made = programs.spec(
-        {"SAMPLES": samples, "LAYERS": len(layers), "WORK": work}, {"NORMALISE": normalise, "SHARED": fits},
-        programs.shaped(form), f"FS_HD static constexpr int layer(int i) {{ return {chosen}; }}",
-        f"FS_HD static constexpr double within(int i) {{ return {still}; }}")
-    return programs.program(f"feature sparsity, {'-'.join(map(str, sizes))} on {samples} samples", "sparsity",
-                    "feature_sparsity", made, whole=True, shared=8 * (programs.SUMS + fits * work),
-                    each=0 if fits else work)
 
 
 # ---- kernels/metrics/sparsity.py

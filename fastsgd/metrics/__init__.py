@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from ..shelf import on_demand
-from .feature_sparsity import FeatureSparsity, feature_sparsity  # a name that its file has, too
 
 if TYPE_CHECKING:
     from .base import Custom, Metric
     from .coefficients import DistanceToTeacher, Gain, LinearCoefficients, LpNorm
     from .committee import GeneralisationError, Overlaps, TeacherOverlaps
+    from .feature_sparsity import FeatureSparsity, feature_sparsity
     from .flow import FlowSteps
     from .hessian import GradientNorm, HessianTrace, Sharpness
     from .jacobian_rank import JacobianRank, JacobianSpectrum
@@ -34,7 +34,7 @@ __all__ = [
 __getattr__ = on_demand(__name__, {
     "base": ("Custom", "Metric"), "coefficients": ("DistanceToTeacher", "Gain", "LinearCoefficients", "LpNorm"),
     "committee": ("GeneralisationError", "Overlaps", "TeacherOverlaps"),
-    "flow": ("FlowSteps",),
+    "feature_sparsity": ("FeatureSparsity", "feature_sparsity"), "flow": ("FlowSteps",),
     "hessian": ("GradientNorm", "HessianTrace", "Sharpness"), "jacobian_rank": ("JacobianRank", "JacobianSpectrum"),
     "kernels": ("NTK", "GradientCount", "GradientOuterProduct", "JacobianSquaredNorm", "KernelDistance",
                 "NTKEigenvalue"),

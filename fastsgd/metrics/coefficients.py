@@ -1,6 +1,5 @@
 """Owns metrics of the linear map that a network computes: the map, its norms, its distance to a teacher, the gain."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from ..models.base import form_of
 from ..models.dense import Dense
 from ..spec.check import Array, as_array, finite, frozen, real
+from ..spec.record import record
 from .base import Metric, by_parts, predictions
 from .spectra import power_norm
 
@@ -33,7 +33,7 @@ def _size(model):
     return 8 * (model.d + 1) * (model.d + 3 * model.outputs + 1) + 16 * model.P
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class LinearCoefficients(Metric):
     """Coefficients beta of the linear map that a network computes, h(x) = <beta, x> + h(0), [N, S, d] or [N, S, d, o].
 
@@ -53,7 +53,7 @@ class LinearCoefficients(Metric):
         return by_parts(lambda params: coefficients(model, params), _size(model), params)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class DistanceToTeacher(Metric):
     """Euclidean distance of a network's linear map to a given one, ||beta - beta*||.
 
@@ -80,7 +80,7 @@ class DistanceToTeacher(Metric):
         return by_parts(distance, _size(model), params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class LpNorm(Metric):
     """Norm of a network's linear map, (sum_j |beta_j|^p)^(1/p); all entries of beta [d, o] for more outputs.
 
@@ -104,7 +104,7 @@ class LpNorm(Metric):
         return by_parts(norm, _size(model), params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Gain(Metric):
     """Gain of every coordinate of a u * v network, -(1/2) log((u_j^2 - v_j^2)^2 / (u_0j^2 - v_0j^2)^2), [N, S, d].
 

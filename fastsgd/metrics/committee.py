@@ -1,6 +1,5 @@
 """Owns metrics of committee machines against a teacher under Gaussian inputs: overlaps, generalisation error."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from ..models.base import form_of
 from ..models.gaussian import KNOWN, expected
 from ..spec.check import Array, as_array, finite, frozen, real
+from ..spec.record import record
 from .base import Metric, by_parts
 from .two_layer import activation, neurons, refuse_neurons
 
@@ -23,7 +23,7 @@ def _refuse_teacher(teacher, data):
     return None
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Overlaps(Metric):
     """Overlaps of a two-layer network's neurons, Q = W1 W1^T / d, [N, S, h, h].
 
@@ -44,7 +44,7 @@ class Overlaps(Metric):
         return by_parts(lambda params: params["W1"] @ params["W1"].swapaxes(1, 2) / model.d, 8 * h**2, params)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class TeacherOverlaps(Metric):
     """Overlaps of a two-layer network's neurons with a teacher's, R = W1 W*^T / d, [N, S, h, M].
 
@@ -68,7 +68,7 @@ class TeacherOverlaps(Metric):
         return by_parts(lambda params: params["W1"] @ self.teacher.T / model.d, 8 * h * len(self.teacher), params)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class GeneralisationError(Metric):
     """Expected loss of a two-layer network without biases against a teacher under inputs x ~ N(0, I_d), closed form.
 

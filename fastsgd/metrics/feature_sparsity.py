@@ -1,6 +1,5 @@
 """Owns the feature sparsity coefficient: the share of activations that are non-zero and not copies of others."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ from ..errors import BackendUnavailable, SpecError
 from ..native import default_threads, native
 from ..spec.check import as_array, flag, real
 from ..spec.constant import EPS, constant_within, least_correlation
+from ..spec.record import record
 from .base import of_order_one
 from .layers import OfLayers
 
@@ -89,7 +89,7 @@ def feature_sparsity(activations: Any, tau: float = 0.99, normalise: bool = True
     return out.reshape(phi.shape[:-2])
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class FeatureSparsity(OfLayers):
     """Feature sparsity coefficient of hidden layers on the training inputs (low means sparse).
 

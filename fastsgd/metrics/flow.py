@@ -1,14 +1,14 @@
 """Owns the metric of gradient flow's integrator: how many steps it took."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..spec.record import record
 from .base import Metric
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class FlowSteps(Metric):
     """Steps of the Runge-Kutta pair so far, [N, S, 2]: those that were taken, and those that were refused and repeated.
 

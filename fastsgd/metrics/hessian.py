@@ -1,14 +1,14 @@
 """Owns metrics of the training loss around a network: gradient norm, sharpness, trace of the Hessian."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..models.base import form_of
-from ..models.population import exact
+from ..models.exact import exact
 from ..spec.check import one_of, real, whole
 from ..spec.population import Population
+from ..spec.record import record
 from .base import Metric, by_parts, eigenvalues
 from .lanczos import top_eigenvalues
 from .points import refuse_no_loss
@@ -77,7 +77,7 @@ def _activations(model, data):
     return 64 * data.n * (model.d + model.outputs + model.P // max(1, model.d))
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class GradientNorm(Metric):
     """Euclidean norm of the gradient of the training loss with respect to the parameters that are trained."""
 
@@ -93,7 +93,7 @@ class GradientNorm(Metric):
         return by_parts(norm, 64 * model.P + _activations(model, data), params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Sharpness(Metric):
     """Largest eigenvalue of the Hessian of the training loss with respect to the parameters that are trained.
 
@@ -154,7 +154,7 @@ class Sharpness(Metric):
         return values[:, 0] if self.k == 1 else values
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class HessianTrace(Metric):
     """Trace of the Hessian of the training loss with respect to the parameters that are trained.
 

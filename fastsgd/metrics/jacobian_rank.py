@@ -1,6 +1,5 @@
 """Owns rank and singular values of the Jacobian of the predictions with respect to the parameters."""
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from ..linalg import count_above
 from ..models.base import form_of
 from ..spec.check import BELOW_ONE, Array, one_of, real, whole
+from ..spec.record import record
 from .base import Metric
 from .points import as_points, refuse_test_points, test_points
 
@@ -91,7 +91,7 @@ class JacobianMetric(Metric):
         return np.linalg.svd(J, compute_uv=False)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class JacobianRank(JacobianMetric):
     """Numerical rank of phi = [dh(x_i)/dtheta]_i [m o, P]: #{k : sigma_k > rtol * sigma_1}.
 
@@ -129,7 +129,7 @@ class JacobianRank(JacobianMetric):
         return np.where(np.isfinite(sigma).all(axis=-1), count_above(sigma, self.rtol, exponents), np.nan)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class JacobianSpectrum(JacobianMetric):
     """Singular values of phi = [dh(x_i)/dtheta]_i [m o, P], largest first: records [N, S, k].
 

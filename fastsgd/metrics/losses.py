@@ -1,11 +1,11 @@
 """Owns the losses on the training and the test set."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..models.population import exact
+from ..models.exact import exact
+from ..spec.record import record
 from .base import Metric
 from .points import refuse_no_loss
 
@@ -18,7 +18,7 @@ def mean_loss(model, params, X, y, loss):
     return np.array([loss.value(model.forward(one, X), y, model.outputs).mean() for one in networks])
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class TrainLoss(Metric):
     """Mean loss over the training set, (1/n) sum_i loss(h(x_i), y_i)."""
 
@@ -32,7 +32,7 @@ class TrainLoss(Metric):
         return mean_loss(model, params, data.X, data.y, loss)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class TestLoss(Metric):
     """Mean loss over the test set, the same formula as `TrainLoss`."""
 

@@ -1,11 +1,11 @@
 """Owns the metrics of parameters alone: norm, distance travelled, balancedness, support."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..spec.check import flag, real
+from ..spec.record import record
 from .base import Metric, by_parts
 
 
@@ -17,7 +17,7 @@ def _norm(params):
     return np.linalg.norm(np.concatenate([a.reshape(len(a), -1) for a in params.values()], axis=1), axis=1)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class ParameterNorm(Metric):
     """Euclidean norm of all parameters, ||theta||."""
 
@@ -27,7 +27,7 @@ class ParameterNorm(Metric):
         return by_parts(_norm, 8 * model.P, params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class DistanceTravelled(Metric):
     """Euclidean distance of all parameters from those of step 0, ||theta - theta_0||.
 
@@ -49,7 +49,7 @@ class DistanceTravelled(Metric):
         return by_parts(distance, 24 * model.P, params, start)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Balancedness(Metric):
     """Distance of a diagonal network from balance, || |u| - |v| ||."""
 
@@ -62,7 +62,7 @@ class Balancedness(Metric):
         return by_parts(lambda p: np.linalg.norm(np.abs(p["u"]) - np.abs(p["v"]), axis=1), 16 * model.P, params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class L0(Metric):
     """Support of a diagonal network, #{j : |u_j v_j| > threshold}.
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ..models.exact import is_population
 from ..spec.check import as_array, finite, frozen
-from ..spec.population import Population
 
 
 def as_points(value, field):
@@ -20,7 +20,7 @@ def refuse_no_training(data):
 
 def refuse_no_loss(data):
     """None, or that the data have no training loss."""
-    return None if isinstance(data, Population) else refuse_no_training(data)
+    return None if is_population(data) else refuse_no_training(data)
 
 
 def refuse_points(points, data):

@@ -1,12 +1,12 @@
 """Owns metrics of the function that a network computes: predictions at points, accuracy."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import SpecError
 from ..spec.check import Array
+from ..spec.record import record
 from .base import Metric, by_parts, predictions
 from .points import as_points, refuse_no_training, refuse_points
 
@@ -19,7 +19,7 @@ def _size(model, X):
     return 8 * len(X) * (model.d + model.outputs) + 16 * model.P
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Predictions(Metric):
     """Predictions h(x_i) on the training inputs, [N, S, n], or [N, S, n, o] for more outputs."""
 
@@ -35,7 +35,7 @@ class Predictions(Metric):
         return by_parts(lambda params: predictions(model, params, data.X), _size(model, data.X), params)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class FittedFunction(Metric):
     """The function h at chosen points, [N, S, k], or [N, S, k, o] for more outputs.
 
@@ -84,7 +84,7 @@ def accuracy(model, params, X, y):
     return by_parts(share, _size(model, X), params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class TrainAccuracy(Metric):
     """Share of training points in the right class.
 
@@ -101,7 +101,7 @@ class TrainAccuracy(Metric):
         return accuracy(model, params, data.X, data.y)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class TestAccuracy(Metric):
     """Share of test points in the right class, the same rule as `TrainAccuracy`."""
 

@@ -1,11 +1,11 @@
 """Owns metrics of the singular values of hidden activations and of neurons: rank, norms, entropy."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..spec.check import Array, one_of, real
+from ..spec.record import record
 from .base import by_parts, singular_values
 from .feature_sparsity import unit_rows
 from .layers import OfLayers, hidden
@@ -15,7 +15,7 @@ from .two_layer import neurons, refuse_neurons
 OF = ("features", "weighted", "neurons")
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class FeatureRank(OfLayers):
     """Number of principal components that explain a share of the activations' squares on the training inputs.
 
@@ -88,7 +88,7 @@ class Spectral(OfLayers):
         return by_parts(part, 32 * h * (len(X) if self.of == "weighted" else d), params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class NuclearNorm(Spectral):
     """Sum of the singular values of the activations, sum_k sigma_k, or of another matrix.
 
@@ -108,7 +108,7 @@ class NuclearNorm(Spectral):
         return sigma.sum(axis=1)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class SchattenQuasiNorm(Spectral):
     """Schatten quasi-norm (sum_k sigma_k^p)^(1/p) of the activations or of another matrix.
 
@@ -142,7 +142,7 @@ def power_norm(a, p):
     return top[..., 0] * (scaled**p).sum(axis=-1) ** (1 / p)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class CountAbove(Spectral):
     """Number of singular values above a threshold, #{k : sigma_k > threshold}, of the activations or another matrix.
 
@@ -163,7 +163,7 @@ class CountAbove(Spectral):
         return np.where(np.isnan(sigma).any(axis=1), np.nan, (sigma > self.threshold).sum(axis=1))
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class SpectrumEntropy(OfLayers):
     """Entropy -sum_k p_k log p_k of p = sigma / sum(sigma), singular values of row-normalised last-layer activations.
 
@@ -193,7 +193,7 @@ class SpectrumEntropy(OfLayers):
         return -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class EffectiveRank(SpectrumEntropy):
     """Effective rank exp(-sum_k p_k log p_k): the exponential of `SpectrumEntropy`, same fields.
 

@@ -1,6 +1,5 @@
 """Owns metrics of two-layer networks seen as neurons, h(x) = sum_j a_j act(w_j . x + b_j) + c."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from ..models.base import form_of
 from ..models.dense import Dense
 from ..spec.check import Array, as_array, finite, frozen, real
+from ..spec.record import record
 from .base import Metric, by_parts
 from .points import refuse_no_training
 
@@ -35,7 +35,7 @@ def activation(model):
     return form.activation, form.slope
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Kinks(Metric):
     """Number of kinks of the one-dimensional function of a two-layer network inside an interval.
 
@@ -101,7 +101,7 @@ class Kinks(Metric):
         return by_parts(count, 80 * model.P, params)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class NeuronBalance(Metric):
     """Balance of every neuron, a_j^2 - ||w_j||^2 - b_j^2, [N, S, h]: gradient flow of homogeneous activations keeps it.
 
@@ -125,7 +125,7 @@ class NeuronBalance(Metric):
         return by_parts(balance, 32 * model.P, params)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class CosineAlignment(Metric):
     """Cosine of every neuron's w_j with the direction nearest to it, max_m <w_j, u_m> / (||w_j|| ||u_m||), [N, S, h].
 

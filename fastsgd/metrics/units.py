@@ -1,12 +1,12 @@
 """Owns counts of hidden units: how many are active, how many are distinct, how far their pattern moved."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..models import MLP
 from ..spec.check import flag, real
+from ..spec.record import record
 from .feature_sparsity import merged
 from .layers import OfLayers
 
@@ -19,7 +19,7 @@ def active(features, threshold, relative):
     return top > threshold * (np.abs(features).max(axis=(1, 2))[:, None] if relative else 1)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class ActiveUnits(OfLayers):
     """Number of hidden units that are active somewhere, #{j : max_i Phi_ij > threshold}, on the training inputs.
 
@@ -40,7 +40,7 @@ class ActiveUnits(OfLayers):
         return active(features, self.threshold, self.relative).sum(axis=1)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class DistinctUnits(OfLayers):
     """Number of active units that are not copies of others, on the training inputs.
 
@@ -68,7 +68,7 @@ class DistinctUnits(OfLayers):
         return (alive & ~merged(features, alive, self.tau)).sum(axis=1)
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class ActivationDensity(OfLayers):
     """Share of activations that are not zero, #{(i, j) : Phi_ij != 0} / (n h), on the training inputs.
 
@@ -82,7 +82,7 @@ class ActivationDensity(OfLayers):
         return (features != 0).mean(axis=(1, 2))
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class PatternDistance(OfLayers):
     """Share of (training input, unit) pairs whose state Phi_ij > 0 differs from the network's state at step 0.
 

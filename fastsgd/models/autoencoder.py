@@ -1,15 +1,15 @@
 """Owns tied autoencoders, h(x) = relu(W' W x + b)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..spec.check import Array, flag, per_network, whole
 from ..spec.operators import choose
+from ..spec.record import record
 from .base import Model
 from .form import Form
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Autoencoder(Form):
     """relu(W^T W x + b), W [h, d]."""
 
@@ -27,7 +27,7 @@ class Autoencoder(Form):
     def longest(self):
         return max(self.d, self.h)
 
-@dataclass(frozen=True, eq=False)
+@record()
 class TiedAutoencoder(Model):
     """Tied autoencoder, h(x) = relu(W^T W x + b) [d] with relu'(0) = 0: the toy model of superposition.
 

@@ -1,14 +1,13 @@
 """Owns the form of dense networks, which `MLP` and `ReLU2` are: sizes, C++ of its shape, places in Triton's rows."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from ..spec.record import record
 from .activations import ACTIVATIONS, SMOOTH
 from .form import Form, Packing, power_of_two
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Dense(Form):
     """A dense network with L weight layers, a_0 = x, z_l = c_l W_l a_{l-1} + b_l, a_l = act(z_l), h(x) = z_L.
 

@@ -1,15 +1,15 @@
 """Owns diagonal linear networks, h(x) = <u * v, x>."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..spec.check import Array, per_network, whole
+from ..spec.record import record
 from .base import Model
 from .form import Form
 from .product import Product
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class DiagonalLinear(Model):
     """Diagonal linear network: h(x) = sum_j u_j v_j x_j,  dh/du = v * x,  dh/dv = u * x.
 

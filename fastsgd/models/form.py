@@ -1,8 +1,8 @@
 """Owns what kernels know of a family: a Form, plain sizes and where its parameters lie."""
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from ..spec.record import record
 
 
 class Form:
@@ -50,7 +50,7 @@ class Form:
         return None
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Packing:
     """A form in kernels/: arguments of the driver, and the way there and back.
 

@@ -1,7 +1,7 @@
 """Owns models that are a torch function: traced when they are made, and kept as a graph, which is data."""
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod, sqrt
 from typing import Any
 
@@ -9,12 +9,13 @@ import numpy as np
 
 from ..errors import SpecError
 from ..spec.check import as_array, as_float, finite, frozen, per_network, what_is, whole
+from ..spec.record import record
 from ..trace import programs
 from ..trace.interpreter import evaluate
 from .base import Model
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@record()
 class Function(Model):
     """A network given by a torch function: h(x) = function(p, x), of one network's parameters and one input.
 

@@ -1,10 +1,10 @@
 """Owns dense networks of any depth: widths, activation, biases, scalings, weights that stay fixed."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SpecError
 from ..spec.check import Array, flag, one_of, per_layer, real, whole
+from ..spec.record import record
 from .activations import ACTIVATIONS
 from .base import Model
 from .dense import Dense
@@ -13,7 +13,7 @@ from .form import Form
 MOST_LAYERS = 8
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class MLP(Model):
     """Dense network with L weight layers: a_0 = x, z_l = c_l W_l a_{l-1} + b_l, a_l = act(z_l), h(x) = z_L [o].
 

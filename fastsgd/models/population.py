@@ -1,14 +1,13 @@
 """Owns the exact loss over Gaussian inputs as a network: from student and teacher to their expected squared error."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..spec import population as asked
 from ..spec.kinds import kind_of
 from ..spec.loss import Output, Squared
 from ..spec.problem import Dataset
+from ..spec.record import record
 from .base import Model, form_of
 from .dense import Dense
 from .form import Form
@@ -17,7 +16,7 @@ from .gaussian import KNOWN, expected, slope_of
 LEADING = 3  # numbers of a row before the teacher's weights
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Population(Form):
     """Pairs of units of a student [o, h, d] and a teacher [o, m, d]; inner, outer: whether W1, W2 are trained.
 
@@ -55,7 +54,7 @@ class Population(Form):
         return self.h * (self.h + self.m)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Expected(Model):
     """E sum_k (h_k(x) - h*_k(x))^2 over x ~ N(0, I), of a student's parameters; the teacher is the input.
 
@@ -113,20 +112,16 @@ def rows(student, teacher, weights):
     return np.concatenate([leading, t.reshape(len(t), -1) / first, v.reshape(len(v), -1) / last], axis=1)
 
 
-def exact(model, data, loss):
-    """(model, data, loss) whose mean is the training loss: of a population a network of one sample, else as given."""
-    if not isinstance(data, asked.Population):
-        return model, data, loss
+def as_network(model, data, loss):
+    """(model, data, loss) whose mean is the loss over a population: a network of one sample, the teacher."""
     made = rows(model, data.teacher, data.stacked())
     X = made[:, None] if data.sets else made
     own = Dataset(X, np.zeros(X.shape[:-1]))
     return Expected(model, form_of(data.teacher).sizes[1]), own, Output(loss.factor)
 
 
-def refuse_population(model, data, loss, rule=None):
-    """None, or a sentence saying why these have no exact loss on a population; None of other data."""
-    if not isinstance(data, asked.Population):
-        return None
+def refuse(model, data, loss, rule=None):
+    """None, or a sentence saying why these have no exact loss on a population."""
     return _refuse_networks(model, data.teacher) or _refuse_loss(loss) or (rule and _refuse_rule(rule))
 
 
@@ -163,4 +158,4 @@ def _refuse_rule(rule):
     return None
 
 
-__all__ = ["Expected", "Population", "exact", "refuse_population"]
+__all__ = ["Expected", "Population", "as_network", "refuse"]

@@ -1,16 +1,16 @@
 """Owns powers of vectors, h(x) = <w^D - z^D, x> and h(x) = <w^D, x>."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..spec.check import Array, flag, per_network, whole
+from ..spec.record import record
 from .base import Model
 from .form import Form, vectors
 
 MOST_DEPTH = 16
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Power(Form):
     """A difference of two powers of vectors [d], or one power."""
 
@@ -41,7 +41,7 @@ class Power(Form):
         return weights.reshape(len(weights), 1 + self.signed, self.d)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class DiagonalPower(Model):
     """Diagonal linear network with shared factors: h(x) = sum_j (w_j^D - z_j^D) x_j,  dh/dw_j = D w_j^(D-1) x_j.
 

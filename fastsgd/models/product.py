@@ -1,19 +1,19 @@
 """Owns products of D vectors, h(x) = <w1 * ... * wD, x>: diagonal linear networks of any depth."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import SpecError
 from ..spec.check import Array, per_layer, whole
+from ..spec.record import record
 from .base import Model
 from .form import Form, product, vectors
 
 MOST_DEPTH = 16
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Product(Form):
     """A product of `depth` vectors [d]; of two of them, `DiagonalLinear` is one as well."""
 
@@ -51,7 +51,7 @@ class Product(Form):
         return [weights[:, k * self.d:(k + 1) * self.d] for k in range(self.depth)]
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class DiagonalProduct(Model):
     """Deep diagonal linear network: h(x) = sum_j (prod_k w_k,j) x_j,  dh/dw_k,j = x_j prod_{l != k} w_l,j.
 

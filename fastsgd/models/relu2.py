@@ -1,16 +1,16 @@
 """Owns two-layer ReLU networks, h(x) = sum_j a_j relu(w_j . x + b_j) + c."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..spec.check import Array, flag, per_network, whole
 from ..spec.operators import choose
+from ..spec.record import record
 from .base import Model
 from .dense import Dense
 from .form import Form
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class ReLU2(Model):
     """Two-layer ReLU network: h(x) = W2 relu(W1 x + b1) + b2, with relu'(0) = 0.
 

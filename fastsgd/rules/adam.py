@@ -1,13 +1,13 @@
 """Owns Adam and AdamW."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..spec.check import BELOW_ONE, Array, per_network
+from ..spec.record import record
 from .base import Batched
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Adam(Batched):
     """Adam: m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2,  w <- w - eta_t m^ / (sqrt(v^) + epsilon).
 

@@ -1,7 +1,7 @@
 """Owns what every update rule shares: when a run counts as lost, penalties, noises, averaging."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import reduce
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import PlanError, SpecError
 from ..spec.check import BELOW_ONE, Array, flag, per_network, per_parameter, real_or_each, shown, used, whole_or_each
 from ..spec.noise import GradientNoise, LabelNoise, lengths, noise
-from ..spec.record import Record
+from ..spec.record import Record, record
 from .localisation import Localisation
 
 PERTURBS = ("none", "batch", "sample")  # SAM: no perturbation, one a step, one a sample
@@ -25,7 +25,7 @@ def _of(value, name):
     return value.get(name, 0.0) if isinstance(value, dict) else value
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Rule(Record, ABC):
     """An update rule. With g the gradient of the mean loss over the step's samples, in this order:
 
@@ -226,10 +226,10 @@ class Rule(Record, ABC):
         given |= {f"{name}.{key}": a for name, value in given.items() if isinstance(value, dict)
                   for key, a in value.items()}
         long = {name: len(a) for name, a in given.items() if isinstance(a, np.ndarray) and a.ndim}
-        for name, record in self.noises().items():
-            long |= lengths(record.sigma, f"{name}.sigma")
-            if np.ndim(record.alpha):
-                long[f"{name}.alpha"] = len(record.alpha)
+        for name, one in self.noises().items():
+            long |= lengths(one.sigma, f"{name}.sigma")
+            if np.ndim(one.alpha):
+                long[f"{name}.alpha"] = len(one.alpha)
         return long
 
     def refuse(self, run: Any) -> str | None:
@@ -250,14 +250,14 @@ class Rule(Record, ABC):
                 return f"label_noise is for squared losses; the labels of {type(run.loss).__name__} are classes"
             if self.label_noise.on == "one" and not self.full:
                 return "label_noise on='one' adds to a full-batch gradient; use fs.rules.GD, or on='batch'"
-        for name, record in self.noises().items():
-            steps = getattr(record.sigma, "steps", run.steps)
+        for name, one in self.noises().items():
+            steps = getattr(one.sigma, "steps", run.steps)
             if steps != run.steps:
                 return f"the table of {name} has {steps} steps, the run has T={run.steps}"
         return None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Descent(Rule):
     """A rule whose step may have momentum: m <- momentum m + (1 - dampening) g,  w <- w - eta_t m.
 
@@ -307,7 +307,7 @@ class Descent(Rule):
         return super().refuse(run)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Batched(Rule):
     """A rule whose step takes some samples or all of them.
 

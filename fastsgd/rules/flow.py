@@ -1,12 +1,12 @@
 """Owns gradient flow: steps that are stretches of time, integrated to a tolerance."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..spec.check import Array, per_network, whole
+from ..spec.record import record
 from .base import Rule
 
 # The pair of Dormand and Prince: stage s is at w - h sum_j A[s][j] k_j, the last is the step of order 5, from which
@@ -19,7 +19,7 @@ E = (-71 / 57600, 0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40)
 SAFETY, LEAST, MOST, POWER = 0.9, 0.2, 10.0, -0.2  # of a factor between the sizes of steps
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Flow(Rule):
     """Gradient flow: a step moves a network along dw/dt = -grad L(w) for a time eta_t, L the mean loss of all samples.
 

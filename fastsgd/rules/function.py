@@ -1,17 +1,18 @@
 """Owns rules that are a torch function of one parameter: traced when they are made, and kept as a graph."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from ..spec.check import named_numbers
+from ..spec.record import record
 from ..trace import programs, rule
 from ..trace.interpreter import evaluate
 from .base import Batched, Rule
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Function(Batched):
     """A rule given by a torch function of each parameter alone: p, state <- function(p, g, state, lr, ...).
 

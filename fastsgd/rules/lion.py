@@ -1,13 +1,13 @@
 """Owns Lion."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..spec.check import BELOW_ONE, Array, per_network
+from ..spec.record import record
 from .base import Batched
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Lion(Batched):
     """Lion: w <- (1 - eta_t weight_decay) w - eta_t sign(beta1 m + (1 - beta1) g),  m <- beta2 m + (1 - beta2) g.
 

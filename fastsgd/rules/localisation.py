@@ -1,16 +1,16 @@
 """Owns what keeps a network near a point."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from ..errors import SpecError
 from ..spec.check import as_array, as_float, finite, frozen, per_parameter
-from ..spec.record import Record
+from ..spec.record import Record, record
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Localisation(Record):
     """Adds (gamma / 2) ||w - w*||^2 to the loss of every step, its gradient gamma (w - w*); a rule's `localisation`.
 

@@ -1,17 +1,17 @@
 """Owns Muon."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..spec.check import BELOW_ONE, Array, flag, per_network
+from ..spec.record import record
 from .base import Batched
 
 COEFFICIENTS, ROUNDS, LEAST = (3.4445, -4.7750, 2.0315), 5, 1e-7  # csrc/core/rules/orthogonal.h
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Muon(Batched):
     """Muon: w <- w - eta_t sqrt(max(1, rows / columns)) O(n) of each matrix of parameters, [rows, columns].
 

@@ -1,15 +1,15 @@
 """Owns penalties that are a torch function of the parameters."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from ..errors import SpecError
-from ..spec.record import Record
+from ..spec.record import Record, record
 from ..trace import programs
 from ..trace.interpreter import evaluate
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Penalty(Record):
     """A number that is added to the loss of every step, function(p), of one network's parameters; a rule's `penalty`.
 

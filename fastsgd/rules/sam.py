@@ -1,12 +1,11 @@
 """Owns sharpness-aware minimisation."""
 
-from dataclasses import dataclass
-
 from ..spec.check import Array, flag, per_network
+from ..spec.record import record
 from .base import Batched, Descent
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class SAM(Batched, Descent):
     """Sharpness-aware minimisation: the gradient is taken at w + rho g / ||g||, g that of the same samples at w.
 

@@ -1,13 +1,13 @@
 """Owns rules that divide a gradient by the size it has had: RMSProp and Adagrad."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ..spec.check import BELOW_ONE, Array, per_network
+from ..spec.record import record
 from .base import Batched
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class _BySize(Batched):
     """A rule that divides by sqrt(v) + epsilon, v the size that g^2 has had."""
 
@@ -36,7 +36,7 @@ class _BySize(Batched):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class Adagrad(_BySize):
     """Adagrad: v <- v + g^2,  w <- w - eta_t g / (sqrt(v) + epsilon), v = 0 at the start.
 
@@ -51,7 +51,7 @@ class Adagrad(_BySize):
         return v + g**2
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class RMSProp(_BySize):
     """RMSProp: v <- beta2 v + (1 - beta2) g^2,  w <- w - eta_t g / (sqrt(v) + epsilon), v = 0 at the start.
 

@@ -1,6 +1,5 @@
 """Owns the stochastic differential equation of SGD on a loss that has stabilised."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,10 +7,11 @@ import numpy as np
 from ..errors import SpecError
 from ..spec.check import real
 from ..spec.noise import LabelNoise, amplitude, lengths
+from ..spec.record import record
 from .gd import GD
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class SDE(GD):
     """Small-step gradient descent with Jacobian-shaped noise, an Euler-Maruyama discretisation of SGD's diffusion.
 

@@ -1,12 +1,11 @@
 """Owns stochastic gradient descent."""
 
-from dataclasses import dataclass
-
 from ..spec.check import Array, whole_or_each
+from ..spec.record import record
 from .base import Descent
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class SGD(Descent):
     """SGD on the mean loss of `batch_size` samples a step: w <- w - eta_t (1/B) sum_b grad loss(h_w(x_b), y_b).
 

@@ -1,12 +1,12 @@
 """Owns signed descent."""
 
-from dataclasses import dataclass
 from typing import Any
 
+from ..spec.record import record
 from .base import Batched, Descent
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@record(kw_only=True)
 class SignSGD(Batched, Descent):
     """Signed descent: w <- w - eta_t sign(g), with sign(0) = 0; with momentum w <- w - eta_t sign(m), m as in `SGD`.
 

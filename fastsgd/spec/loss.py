@@ -1,7 +1,6 @@
 """Owns the losses of one sample: values in plain operators, legal labels, and when an output is out of bounds."""
 
 import sys
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from ..errors import SpecError
 from .check import CONSTANT, Array, as_array, as_float, finite, frozen, real_or_each
 from .operators import choose, cross_entropy, like, softplus
-from .record import Record
+from .record import Record, record
 from .record import like as copied
 
 
@@ -74,7 +73,7 @@ class Loss(Record):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Squared(Loss):
     """Squared loss of one sample, factor * (h(x) - y)**2, or factor * sum_k weights_k (h_k(x) - y_k)**2.
 
@@ -148,7 +147,7 @@ class _Binary(Loss):
         return None
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Logistic(_Binary):
     """Logistic loss of one sample, factor * log(1 + exp(-y h(x))), labels -1 and +1; factor [] or [N]: > 0."""
 
@@ -159,7 +158,7 @@ class Logistic(_Binary):
         return self.factor * softplus(-y * f)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Hinge(_Binary):
     """Hinge loss of one sample, factor * max(0, 1 - y h(x)), labels -1 and +1; derivative 0 at the kink.
 
@@ -174,7 +173,7 @@ class Hinge(_Binary):
         return self.factor * choose(short > 0, short, 0)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class CrossEntropy(Loss):
     """Cross-entropy of one sample, factor * log sum_k exp(h_k(x) - h_y(x)); labels are classes 0 .. o - 1.
 
@@ -200,7 +199,7 @@ class CrossEntropy(Loss):
         return None
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Output(Loss):
     """The output itself as the loss of one sample, factor * h(x): of a network that computes its own, labels unused."""
 

@@ -1,13 +1,13 @@
 """Owns what every metric is: a name, axes, a computation in float64; and metrics that are users' functions."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from ..errors import SpecError
 from .check import as_array
-from .record import Record
+from .record import Record, record
 
 
 class Metric(Record):
@@ -41,7 +41,7 @@ class Metric(Record):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Custom(Metric):
     """A user's own metric, function(params, data) -> [N, ...], of params {name: [N, ...] float64}.
 

@@ -1,11 +1,9 @@
 """Owns the noises a rule may add: to the labels of its samples, or to its gradient."""
 
-from dataclasses import dataclass
-
 from ..errors import SpecError
 from .check import as_array, one_of, per_network, what_is
 from .draws import NOISES
-from .record import Record
+from .record import Record, record
 from .schedule import Constant, Schedule, StepTable
 
 KINDS = tuple(NOISES)
@@ -29,7 +27,7 @@ def lengths(record, field):
     return {name if name == field else f"{field} ({name})": N for name, N in record.lengths().items()}
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class LabelNoise(Record):
     """Fresh noise on labels at every step: y_i becomes y_i + sigma_t z_i.
 
@@ -55,7 +53,7 @@ class LabelNoise(Record):
         one_of(self.on, "label_noise.on", ("batch", "one"))
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class GradientNoise(Record):
     """Fresh noise on the gradient at every step: g becomes g + sigma_t z, z [P] independent in every parameter.
 

@@ -1,6 +1,5 @@
 """Owns the sample order: which training point network k sees at step t."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,10 +7,10 @@ import numpy as np
 from ..errors import SpecError
 from . import draws
 from .check import Array, as_array, flag, frozen, whole
-from .record import Record
+from .record import Record, record
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class PerNetwork:
     """Each network draws its own points, from (seed, network id, step), independently over steps.
 
@@ -40,7 +39,7 @@ class PerNetwork:
         """Samples of each step [1 or N, t1 - t0], None where all have `batch`, as here."""
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Common:
     """All networks see the order that `PerNetwork` gives to network id `network`: common random numbers.
 
@@ -68,7 +67,7 @@ class Common:
         """See `PerNetwork.counts`."""
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Reshuffle:
     """Epochs: the data are gone through in a new pseudo-random order each time, every point once an epoch.
 
@@ -110,7 +109,7 @@ class Reshuffle:
         return np.where(np.arange(t0, t1) % steps == steps - 1, n - (steps - 1) * batch, batch).astype(np.uint32)[None]
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Replay(Record):
     """An explicit order.
 

@@ -1,6 +1,6 @@
 """Owns the records that the planner fills and backends read: a Plan, and one Segment of its time."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,12 +9,12 @@ import numpy as np
 from ..errors import SpecError
 from ..limits import MOST_THREADS
 from .check import flag, whole
-from .record import Record
+from .record import Record, record
 
 TABLES = 64 << 20  # bytes that tables of a launch may take, or as many as the weights
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Tuning:
     """Choices that change speed and never a bit of the result; None lets the plan choose.
 
@@ -53,7 +53,7 @@ class Tuning:
         return {name: value for name, value in self.__dict__.items() if value is not None}
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Segment(Record):
     """Steps t0..t1 of every network in a plan.
 
@@ -81,7 +81,7 @@ class Segment(Record):
         return Segment(t0, t1, cut(self.multiplier), cut(self.indices), noise, samples, cut(self.counts))
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Plan(Record):
     """A validated run with every choice made.
 
@@ -286,7 +286,7 @@ class Plan(Record):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Groups(Record):
     """The plans of a run whose networks have batch sizes of their own: one for each size.
 

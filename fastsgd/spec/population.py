@@ -1,15 +1,14 @@
 """Owns data that are all Gaussian inputs at once: the training loss is an expectation, and nothing is drawn."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..errors import SpecError
 from .check import one_of, whole
 from .problem import Data, teacher_weights, teachers_of
+from .record import record
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Population(Data):
     """All inputs x ~ N(0, I) at once: the training loss is E loss(h(x), h*(x)) against a teacher, in closed form.
 

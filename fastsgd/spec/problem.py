@@ -1,6 +1,5 @@
 """Owns what networks are trained on: a data set, inputs made on the way, or a function that makes samples."""
 
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from ..errors import SpecError
 from . import draws
 from .check import Array, as_array, as_float, finite, frozen, one_of, other_dtype, per_network, what_is, whole
-from .record import Record, like
+from .record import Record, like, record
 
 INPUTS = ("gaussian", "sparse")  # that kernels make
 D = TypeVar("D", bound="Data")
@@ -55,7 +54,7 @@ class Data(Record):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Dataset(Data):
     """Training points and labels, and test points if there are any. Networks share them, or each has one of K sets.
 
@@ -224,7 +223,7 @@ def teacher_weights(data: Any) -> dict[str, np.ndarray]:
     return {k: frozen(np.ascontiguousarray(a).astype(weights[k].dtype)) for k, a in named.items()}
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Fresh(Data):
     """Inputs made on the way: every sample of every step is new, and its label is a teacher's output or the input.
 
@@ -348,7 +347,7 @@ class Fresh(Data):
         return own(self.scale) * draws.inputs(seed, ids, t0, t1, batch, self.d, self.inputs, own(self.density))
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Stream(Data):
     """Samples that a function makes, a stretch of steps at a time: data of any distribution, or read from a file.
 

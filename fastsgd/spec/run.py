@@ -1,7 +1,7 @@
 """Owns the request: everything that decides what a run computes, in one frozen record."""
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,17 @@ from .check import FAMILY, as_array, dtype_name, finite, frozen, needs, one_of, 
 from .loss import Loss, Squared
 from .metric import Custom, Metric
 from .order import Common, PerNetwork, Replay, Reshuffle
-from .population import Population
-from .problem import Dataset, Fresh, Stream
-from .record import Record
+from .problem import Data
+from .record import Record, record
 from .save import SaveAt
 from .schedule import Schedule, StepSize, StepTable
-from .stop import stops
 
 DTYPES = ("float32", "float64")
 BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
 DEVICE = re.compile(r"cpu|cuda(:\d+(,\d+)*)?")
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Run(Record):
     """One request: N networks of one family, each trained by its own trajectory on one data set.
 
@@ -77,7 +75,7 @@ class Run(Record):
     def __post_init__(self):
         put = object.__setattr__
         needs(self.model, "model", FAMILY, "a model from fs.models, e.g. ReLU2(d=3, width=10)")
-        if not isinstance(self.data, (Dataset, Fresh, Population, Stream)):
+        if not isinstance(self.data, Data):
             raise SpecError(f"data: {what_is(self.data)} given, expected fs.Dataset(X, y), "
                             "fs.data.Fresh(...), Population(...) or Stream(...)")
         needs(self.rule, "rule", ("batch",), "an update rule from fs.rules")
@@ -110,7 +108,7 @@ class Run(Record):
             put(self, "ids", _ids(self.ids))
         if self.keys is not None:
             put(self, "keys", _numbers(self.keys, "keys"))
-        put(self, "stop", stops(self.stop))
+        put(self, "stop", () if isinstance(self.stop, tuple) and not self.stop else _stops(self.stop))
 
     def replace(self, **changes: Any) -> "Run":
         """A copy of this run with some fields changed."""
@@ -160,6 +158,12 @@ def _metrics(metrics):
 
 def _is_function(metric):
     return callable(metric) and not isinstance(metric, (type, Metric))
+
+
+def _stops(given):
+    from .stop import stops  # of runs that have some
+
+    return stops(given)
 
 
 def _ids(ids):

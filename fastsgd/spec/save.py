@@ -1,17 +1,15 @@
 """Owns what is kept along the way: at which steps metrics are taken, and whether parameters are kept too."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..errors import SpecError
 from .check import Array, as_array, flag, frozen, one_of, real, what_is, whole
-from .record import Record
+from .record import Record, record
 
 MOST = 2**24  # saved steps that a rule may ask for
 
 
-@dataclass(frozen=True)
+@record(eq=True)
 class Floor:
     """Projection to the valley floor: metrics are taken after so many full-batch steps of plain GD on a copy.
 
@@ -29,7 +27,7 @@ class Floor:
         object.__setattr__(self, "step_size", real(self.step_size, "save.floor.step_size", 0, low_open=True))
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class SaveAt(Record):
     """The steps at which metrics are evaluated. Step s means: on the parameters after s updates, 0 <= s <= T.
 
@@ -61,7 +59,7 @@ class SaveAt(Record):
                 raise SpecError(f"save.steps: {'empty' if steps.size == 0 else steps.min()} given, expected steps >= 0")
             if steps.max() > 2**34:
                 raise SpecError(f"save.steps: {steps.max()} given, expected steps <= {2**34}")
-            object.__setattr__(self, "steps", frozen(np.unique(steps).astype(np.int64)))
+            object.__setattr__(self, "steps", frozen(_each_once(steps.reshape(-1))))
         for name, low in (("linear", 1), ("log", 1), ("first", 0)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(getattr(self, name), f"save.{name}", low, MOST))
@@ -81,4 +79,12 @@ class SaveAt(Record):
             kept.append(np.rint(np.linspace(0, T, self.linear)) if self.linear > 1 else [T])
         if self.log is not None:
             kept.append(np.concatenate([[0], np.rint(np.geomspace(1, max(T, 1), self.log))]))
-        return np.unique(np.concatenate(kept).astype(np.int64))
+        return _each_once(np.concatenate(kept))
+
+
+def _each_once(steps):
+    """Steps in order, each once; `np.unique` imports masked arrays, which takes as long as a small run."""
+    steps = np.sort(steps.astype(np.int64))
+    new = np.ones(len(steps), bool)
+    np.greater(steps[1:], steps[:-1], out=new[1:])
+    return steps[new]

@@ -1,6 +1,5 @@
 """Owns the step size: a base per network times a schedule, evaluated in float64 to a table of multipliers."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,13 @@ import numpy as np
 from ..errors import SpecError
 from . import elementary
 from .check import BELOW_ONE, Array, as_array, finite, frozen, one_of, per_network, used
-from .record import Record
+from .record import Record, record
 
 __all__ = ["Constant", "Cosine", "Schedule", "StepSize", "StepTable", "Warmup"]
 DECAY_TIMINGS = ("before", "after")
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Warmup(Record):
     """Growth of the step size from its base until the first decay (or `until`), with t_w = int(until * T).
 
@@ -53,7 +52,7 @@ class Warmup(Record):
         return 1 + (factor - 1) * elementary.power(s, power)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Cosine(Record):
     """Cosine annealing from 1 at step t_0 = int(start * T) to `final` at step T.
 
@@ -93,7 +92,7 @@ class Schedule(Record):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class StepSize(Schedule):
     """Step size of network k at step t: base[k] * multiplier[k, t].
 
@@ -183,7 +182,7 @@ class StepSize(Schedule):
         return np.broadcast_to(self.base, (population,)), row.reshape(population).astype(np.int32), table
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class StepTable(Schedule):
     """An explicit step size for every step, in place of a schedule.
 
@@ -214,7 +213,7 @@ class StepTable(Schedule):
         return np.ones(N), row, lambda t0, t1: table[:, t0:t1].astype(np.float64)
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Constant(Schedule):
     """One number for the whole run, which may be zero: an amplitude rather than a step size.
 
@@ -234,7 +233,7 @@ class Constant(Schedule):
         return np.broadcast_to(self.value, (N,)), np.zeros(N, np.int32), lambda t0, t1: np.ones((1, t1 - t0))
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class _Table(Record):
     """Distinct schedules `kinds` [Q, 2m + ...]: first smaller steps, divisors, then the columns of each of `parts`."""
 

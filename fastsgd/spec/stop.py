@@ -1,7 +1,6 @@
 """Owns when a network stops before the last step: a metric, a level, and the steps at which it is looked at."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,10 @@ import numpy as np
 from ..errors import SpecError
 from .check import Array, per_network, shown, whole
 from .metric import Custom, Metric
-from .record import Record
+from .record import Record, record
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Stop(Record, ABC):
     """A level of a metric at which a network stops. It stays as it was at the first look that found it there.
 
@@ -60,7 +59,7 @@ class Stop(Record, ABC):
         return self.metric if isinstance(self.metric, str) else self.metric.name
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Below(Stop):
     """A network stops at the first look that finds its metric < level."""
 
@@ -70,7 +69,7 @@ class Below(Stop):
         return values < level
 
 
-@dataclass(frozen=True, eq=False)
+@record()
 class Above(Stop):
     """A network stops at the first look that finds its metric > level."""
 

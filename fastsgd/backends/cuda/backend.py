@@ -63,10 +63,10 @@ class State:
 class CUDA(Backend):
     """Whole trajectories in registers, one network a thread or a team of threads."""
 
-    name, kind = "cuda", "cuda"
+    name = "cuda"
 
     def supports(self, work):
-        return cards.why_none() or layout.why_not(work)
+        return layout.why_not(work)
 
     def choose(self, work, N, tuning, reserved=None):
         self.refuse(tuning, ("lanes", "isa", "networks", "warps", "compiled"))

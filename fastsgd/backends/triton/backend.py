@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import PlanError
 from ...native import default_threads
-from ...portable import interpreted, why_none
+from ...portable import interpreted
 from ..base import Backend
 from .layout import MOST_ENTRIES, hyper, loss_numbers, padded, stride
 
@@ -42,10 +42,9 @@ class Triton(Backend):
     """Any GPU that torch and Triton run on, no compiler needed; needs state that fits the registers of one program."""
 
     name = "triton"
-    kind = "cuda"
 
     def supports(self, work):
-        return _no_device(work.run) or _no_kernel(work)
+        return _other_device(work.run) or _no_kernel(work)
 
     def choose(self, work, N, tuning, reserved=None):
         from . import launches
@@ -171,11 +170,8 @@ def _no_kernel(work):
     return launches.too_large(work)
 
 
-def _no_device(run):
-    """None, or a sentence saying what is missing to run Triton kernels here."""
-    missing = why_none()
-    if missing:
-        return missing
+def _other_device(run):
+    """None, or a sentence saying why it cannot run on this machine's device, or on the one that is asked for."""
     if interpreted():
         return None if run.backend == "triton" else "Triton's interpreter is for tests, and runs where it is named"
     import torch

@@ -6,7 +6,7 @@ does not compile where the two differ.
 
 from dataclasses import dataclass
 
-from ..cuda.program import C_TYPES, THREADS, Program, boolean, constants, entry
+from ...cuda.program import C_TYPES, THREADS, Program, boolean, constants, entry
 
 SHORT = 8 << 10  # bytes that a thread may keep in local memory: a card sets aside as much for every thread
 WARP = 32
@@ -29,7 +29,7 @@ class MetricProgram(Program):
 
 
 def program(name, header, call, spec, *, rolled=False, threads=THREADS, blocks=1, whole=False, shared=0, each=0,
-             local=0, lanes=1):
+            local=0, lanes=1):
     text = entry(f"metrics/{header}", spec, "fs::MetricLaunch", f"fs::{call}<Spec>(job)", blocks, rolled, threads)
     return MetricProgram(name, text, threads, whole, shared, each, local, lanes)
 
