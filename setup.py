@@ -88,7 +88,7 @@ class Unit:
         self.seconds = SECONDS.get(Path(source).stem, 20)
 
     def command(self, compiler):
-        cold = ["-O1"] if Path(self.source).stem in COLD and not MORE else []
+        cold = ["-Og"] if Path(self.source).stem in COLD and not MORE else []
         self.made.parent.mkdir(parents=True, exist_ok=True)
         return [compiler, *flags(self.isa), *cold, "-MMD", "-c", self.source, "-o", str(self.made)]
 
