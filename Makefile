@@ -108,7 +108,9 @@ docs: $(VENV)/ready
 	$(call INSTALL,--no-build-isolation -e ".[docs]")
 	NO_MKDOCS_2_WARNING=1 PYTHONDONTWRITEBYTECODE=1 $(RUN)/python -m mkdocs build
 
-needs: $(VENV)/ready build
+# A new environment comes with a build.
+needs:
+	@$(MAKE) --no-print-directory $(if $(wildcard $(VENV)/ready),build) $(VENV)/ready
 
 build: $(VENV)/base
 	@echo "compiling the kernels for this machine (a minute or two on two cores)"
