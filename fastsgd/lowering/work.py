@@ -55,6 +55,11 @@ class Work:
         return self.form is not None and self.form.linear
 
     @property
+    def dense(self):
+        """Whether kernels know the model as a dense network."""
+        return self.form is not None and self.form.name == "dense"
+
+    @property
     def fused_form(self):
         """What the fused loops know of the form, None where they have no loop for it."""
         return None if self.form is None else self.form.fused

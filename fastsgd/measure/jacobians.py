@@ -108,7 +108,7 @@ def choose(metric, work, points):
     rank, model = named(metric) == "JacobianRank", work.run.model
     diagonal = work.linear
     rows = points * work.outputs
-    compiled = diagonal or work.form is None or _dense(work)
+    compiled = diagonal or work.form is None or work.dense
     rounded = "rtol is 0, and rounding leaves no singular value at zero" if rank and metric.rtol == 0 else None
     reasons = {"svd": None}  # method: why it is not possible
     reasons["jacobi"] = rounded if compiled else f"there is no kernel for {type(model).__name__}"
@@ -136,10 +136,6 @@ def choose(metric, work, points):
     if reasons["jacobi"] is None:
         return "jacobi", "one-sided Jacobi, high relative accuracy"
     return "svd", f"the definition by torch.func and LAPACK, for {reasons['jacobi']}"
-
-
-def _dense(work):
-    return work.form is not None and work.form.name == "dense"
 
 
 def diagonal_points(module, X):
@@ -256,7 +252,7 @@ def _values_on_card(metric, work, X, why, card):
 
 
 def _by_grams(work):
-    return _dense(work) and work.outputs == 1
+    return work.dense and work.outputs == 1
 
 
 def _of_grams(tiles, metric, rows):

@@ -4,7 +4,6 @@ import numpy as np
 
 from ..metrics.feature_sparsity import by_kernel
 from ..metrics.layers import hidden
-from ..models.dense import Dense
 from ..portable import kernel
 from ..spec.constant import EPS, constant_within, least_correlation
 from .host import float64_params
@@ -32,7 +31,7 @@ class Sparsity(Units):
         return metric.over(kernel, run.model, float64_params(run.model, weights), run.data)
 
     def on_card(self, metric, work, card, host):
-        if not isinstance(work.form, Dense):
+        if not work.dense:
             return None
         from . import task
         from .programs.sparsity import feature_sparsity
