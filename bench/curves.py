@@ -6,7 +6,7 @@ import sys
 import time
 
 from . import cases, rows
-from .harness import ROOT, Band, Gap, Process, Side, WrongAnswer, admit, fresh, interleave, ratio
+from .harness import ROOT, Band, Gap, Process, Side, WrongAnswer, admit, fresh, interleave, pinned, ratio
 
 FIRST = """
 import time
@@ -124,23 +124,29 @@ def alone(name, settings, say):
 
 
 def first_results(settings, say):
-    """Seconds from the start of a fresh process to the first result, import and interpreter included."""
-    imports, whole, torch = [], [], False
+    """Seconds from the start of a fresh process to the first result, and to an import of NumPy alone, in turn."""
+    times = {"fastsgd": [], "NumPy": []}
+    imports, torch = [], False
     bytecode = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # is there
-    for _ in range(settings.rounds):
-        began = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True,
-                              env=bytecode)
-        whole.append(time.perf_counter() - began)
-        imported, _, loaded = done.stdout.split()
-        imports.append(float(imported))
-        torch |= loaded == "1"
-    band = Band.of(whole)
-    say(f"first result of a fresh process: {band.median:.2f} s [{band.low:.2f} .. {band.high:.2f}], of which "
-        f"`import fastsgd` {Band.of(imports).median:.2f} s, torch {'imported' if torch else 'not imported'}")
-    yield rows.row(1, "import", "fastsgd", "import", "s", Band.of(imports))
-    yield rows.row(1, "first result", "fastsgd", "first result", "s", band, 64, 10_000, "float64",
-                   versions={"import_s": round(Band.of(imports).median, 3), "torch": torch})
+    for _ in range(4 * settings.rounds):
+        for name, text in (("fastsgd", FIRST), ("NumPy", "import numpy.random")):
+            began = time.perf_counter()
+            with pinned(1):
+                done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True,
+                                      check=True, env=bytecode)
+            times[name].append(time.perf_counter() - began)
+            if name == "fastsgd":
+                imported, _, loaded = done.stdout.split()
+                imports.append(float(imported))
+                torch |= loaded == "1"
+    ours, numpy, imports = Band.of(times["fastsgd"]), Band.of(times["NumPy"]), Band.of(imports)
+    say(f"first result of a fresh process: {ours.median:.3f} s [{ours.low:.3f} .. {ours.high:.3f}], of which "
+        f"`import fastsgd` {imports.median:.3f} s, torch {'imported' if torch else 'not imported'}; a process that "
+        f"imports NumPy alone: {numpy.median:.3f} s [{numpy.low:.3f} .. {numpy.high:.3f}]")
+    yield rows.row(1, "import", "fastsgd", "import", "s", imports)
+    yield rows.row(1, "import", "numpy", "import", "s", numpy)
+    yield rows.row(1, "first result", "fastsgd", "first result", "s", ours, 64, 10_000, "float64",
+                   versions={"torch": torch})
 
 
 def calls(settings, say):

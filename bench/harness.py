@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from pathlib import Path
@@ -54,24 +55,30 @@ def check(answer, truth, start, tolerance):
     return error
 
 
+@contextmanager
+def pinned(cores):
+    """Children started meanwhile run on the first `cores` processors of ours, from their first instruction on."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(mine)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
 class Process:
     """A worker process of one provider on the first `cores` processors this process may use."""
 
     def __init__(self, provider, cores):
         self.provider, self.cores = provider, cores
         self.pipe, far = Pipe()
-        processors = sorted(os.sched_getaffinity(0))[:cores]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
         if cores == 1:
             threads["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         command = [sys.executable, "-m", "bench.worker", str(far.fileno()), provider]
-        mine = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, processors)  # inherited by the child from its first instruction on
-        try:
+        with pinned(cores):
             self.child = subprocess.Popen(command, cwd=ROOT, pass_fds=[far.fileno()],
                                           env=os.environ | threads | {"JAX_PLATFORMS": "cpu"})
-        finally:
-            os.sched_setaffinity(0, mine)
         far.close()
 
     def ask(self, verb, *arguments):
