@@ -7,6 +7,7 @@ from typing import Any
 
 from . import metrics
 from .errors import PlanError
+from .spec.check import near_or_all
 from .spec.stop import Above, Below, Stop
 
 __all__ = ["Above", "Below", "Stop"]
@@ -27,12 +28,7 @@ def metric_of(stop: Stop, run: Any) -> Any:
     elif stop.metric in _by_default():
         metric = _by_default()[stop.metric]()
     else:
-        from difflib import get_close_matches  # of errors alone
-
-        known = [*own, *_by_default()]
-        close = get_close_matches(stop.metric, known, 3, 0.5)
-        raise PlanError(f"{where} is no metric; " + (f"did you mean {' or '.join(map(repr, close))}?" if close else
-                                                    f"legal are {', '.join(known)}"))
+        raise PlanError(f"{where} is no metric{near_or_all(stop.metric, [*own, *_by_default()])}")
     lacking = [name for name in metric.needs_carried if name not in run.rule.buffers()]
     why = metric.refuse(run.model, run.data.one) or (lacking and f"{type(run.rule).__name__} does not carry "
                                                      f"{', '.join(lacking)} from step to step")

@@ -105,7 +105,7 @@ def test_workers_that_know_no_functions_give_the_same_bytes(tmp_path, name):
     (RUN.replace(step_size=[0.1]), {}, r"sweep\.base: step_size given as arrays"),
     (RUN, {"grid": {"rule": [R.SGD(momentum=[0.5])]}}, r"rule\.momentum for 1 network as an array"),
     (RUN.replace(stop=LOW), {"grid": {"stop.1.level": [0.1]}}, "entry 1 of 1"),
-    (RUN.replace(model=OWN), {"grid": {"model.scale.W": [(0, 1)]}}, "no such field; did you mean 'shapes'"),
+    (RUN.replace(model=OWN), {"grid": {"model.scale.W": [(0, 1)]}}, "no such field; legal are function, d, shapes"),
 ])
 def test_what_cannot_be_swept_is_refused_first(base, axes, words, nothing_runs):
     with pytest.raises(fs.SpecError, match=words):

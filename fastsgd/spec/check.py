@@ -260,6 +260,11 @@ def near(word, legal):
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def near_or_all(word, legal):
+    """What `near` says, or all that is legal: "; legal are steps, step_size"."""
+    return near(word, legal) or f"; legal are {', '.join(map(str, legal))}"
+
+
 def frozen(array):
     """`array` read-only, in C order and owned by nobody else: records never change under a caller's feet."""
     if array.flags.writeable or not array.flags.owndata or not array.flags.c_contiguous:

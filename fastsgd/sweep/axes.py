@@ -1,13 +1,12 @@
 """Owns the axes of a sweep: any field of any record by its dotted name, and which of them one kernel takes together."""
 
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
 from ..errors import SpecError, UnknownField
 from ..spec import codec
-from ..spec.check import as_array, shown
+from ..spec.check import as_array, near_or_all, shown
 from ..spec.fields import lengths
 from ..spec.record import Record, in_a_line
 
@@ -117,7 +116,7 @@ def put(run, name, value):
     legal = [f.name for f in fields(run) if f.name not in FIXED]
     if first not in legal:
         why = " is not for a sweep to vary" if first in FIXED else " is no field of a run"
-        raise UnknownField(f"sweep: {name!r}{why}; {_near(first, legal)}", first)
+        raise UnknownField(f"sweep: {name!r}{why}{near_or_all(first, legal)}", first)
     if first == "step_size" and not rest and hasattr(run.step_size, "base") and np.ndim(value) < 2 and not is_dataclass(
             value):
         rest = "base"
@@ -133,7 +132,7 @@ def _put(record, path, value, name):
         first = next((key for key in record if path == key or path.startswith(f"{key}.")), first)  # which may have dots
         rest = path[len(first) + 1:]
         if first not in record:
-            raise UnknownField(f"sweep: {name!r}: {_near(first, list(record))}", first)
+            raise UnknownField(f"sweep: {name!r} is not there{near_or_all(first, record)}", first)
         return record | {first: _put(record[first], rest, value, name)}
     if isinstance(record, tuple) and record and (len(record) == 1 or first.isdecimal()):
         k, rest = (int(first), rest) if first.isdecimal() else (0, path)  # of one stop, say, 0 may be left out
@@ -144,15 +143,10 @@ def _put(record, path, value, name):
         raise SpecError(f"sweep: {name!r} leads into {in_a_line(record)}, which has no fields")
     names = {codec.given_as(f): f.name for f in fields(record) if f.init}
     if first not in names:
-        raise UnknownField(f"sweep: {name!r}: {type(record).__name__} has no such field; {_near(first, list(names))}",
-                           first)
+        why = f"{type(record).__name__} has no such field{near_or_all(first, names)}"
+        raise UnknownField(f"sweep: {name!r}: {why}", first)
     given = _given(record) | {first: _put(getattr(record, names[first]), rest, value, name)}
     return type(record)(**given)
-
-
-def _near(word, legal):
-    close = get_close_matches(word, legal, 3, 0.5)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"legal are {', '.join(legal)}"
 
 
 def _given(record):
