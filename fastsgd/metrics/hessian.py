@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ..gradients import of_each
 from ..models.base import form_of
 from ..models.exact import exact
 from ..spec.check import one_of, real, whole
@@ -51,12 +52,14 @@ def derivative(kind, model, params, data, loss, *vectors):
     def scalar(vector, fixed):
         return loss.value(model.forward(unflatten(vector) | fixed, X), y, model.outputs).mean()
 
+    if kind == "gradient":
+        return of_each(scalar)(flat, fixed).numpy()
     gradient = torch.func.grad(scalar)
 
     def product(vector, fixed, direction):  # the Hessian is symmetric: backwards twice serves
         return torch.func.vjp(lambda v: gradient(v, fixed), vector)[1](direction)[0]
 
-    function = {"gradient": gradient, "hessian": torch.func.jacrev(gradient), "product": product}[kind]
+    function = {"hessian": torch.func.jacrev(gradient), "product": product}[kind]
     return torch.func.vmap(function)(flat, fixed, *(torch.from_numpy(v) for v in vectors)).numpy()
 
 

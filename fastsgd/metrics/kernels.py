@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..gradients import of_each
 from ..spec.check import Array, one_of, real, whole
 from .base import Metric, by_parts, eigenvalues
 from .feature_sparsity import merged
@@ -207,8 +208,8 @@ class GradientOuterProduct(Metric):
 
         def product(params):
             stacks = {name: torch.from_numpy(np.array(a)) for name, a in params.items()}
-            gradient = torch.func.grad(lambda x, one: model.forward(one, x[None])[0])
-            g = torch.func.vmap(torch.func.vmap(gradient, (0, None)), (None, 0))(X, stacks).numpy()  # [N, m, d]
+            N = len(next(iter(stacks.values())))
+            g = of_each(lambda X, one: model.forward(one, X))(X.expand(N, *X.shape), stacks).numpy()  # [N, m, d]
             return g.swapaxes(1, 2) @ g / len(X)
 
         return by_parts(product, 64 * len(X) * (model.d + model.P // model.d), params)
