@@ -189,8 +189,8 @@ def random_net(seed):
                 made = a @ (b if b.dim() in (1, 2) and b.shape[0] == a.shape[1] else a.T)
             else:
                 try:
-                    torch.broadcast_shapes(a.shape, b.shape)
-                except RuntimeError:
+                    np.broadcast_shapes(a.shape, b.shape)
+                except ValueError:
                     b = b.sum()
                 made = BINARY[op % len(BINARY)](a, b)
             if made.numel() <= 200:
