@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import threading
+import traceback
 
 import numpy as np
 
@@ -32,9 +33,12 @@ def forked(function=computed):
     pid = os.fork()
     if not pid:
         os.close(read)
-        with os.fdopen(write, "wb") as out:
-            pickle.dump(function(), out)
-        os._exit(0)
+        try:
+            with os.fdopen(write, "wb") as out:
+                pickle.dump(function(), out)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)  # whatever happened: nothing else of the parent is to run twice
     os.close(write)
     with os.fdopen(read, "rb") as back:
         answer = pickle.load(back)

@@ -88,6 +88,11 @@ def test_it_has_the_bits_of_the_prebuilt_loop(name, rule):
     assert result.survived.all() and (result.weights != fs.plan(result.run).start).any(axis=1).all()
 
 
+@pytest.mark.parametrize("name", ["relu2 2-20-1", "power", "traced outputs"])  # of each kind of loop one
+def test_it_has_them_as_users_compile_it(optimized, name):
+    same(request(name))
+
+
 @pytest.mark.parametrize(("name", "rule"), some(
     [("mlp", "momentum"), ("relu2 2-20-1", "plain"), ("sine", "plain")], 3))
 def test_any_number_of_networks_any_cut_any_threads(name, rule):

@@ -46,14 +46,14 @@ def everything(result):
     return bits(result), kept
 
 
-@pytest.mark.parametrize(("model", "rule", "dtype", "team"), some(FUSED, 3))
+@pytest.mark.parametrize(("model", "rule", "dtype", "team"), some(FUSED, 5))
 def test_fused_loop_has_the_bits_of_the_cpu(model, rule, dtype, team):
     run = request(model, rule, dtype)
     want = fs.train(run.replace(backend="cpu"))
     assert everything(fs.train(run.replace(backend="cuda"), tuning=fs.Tuning(team=team))) == everything(want)
 
 
-@pytest.mark.parametrize(("name", "dtype", "team"), some(GENERAL, 3))  # of rules and losses the text is the CPU's
+@pytest.mark.parametrize(("name", "dtype", "team"), some(GENERAL, 5, 4))  # of rules and losses the text is the CPU's
 def test_general_loop_has_the_bits_of_the_cpu(name, dtype, team):
     want = everything(fs.train(general(name, dtype, backend="cpu")))
     assert everything(fs.train(general(name, dtype, backend="cuda"), tuning=fs.Tuning(team=team))) == want

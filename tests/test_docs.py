@@ -73,7 +73,7 @@ GIVEN = {"docs/metrics.md": lambda: {"fs": fs, "run": relu_run()}, "docs/modules
 
 
 @pytest.mark.parametrize("page", [page for page in written_in("python") if page not in ELSEWHERE])
-def test_code_runs_as_written(page, tmp_path, monkeypatch):
+def test_code_runs_as_written(page, tmp_path, monkeypatch, optimized):
     for module in NEEDS.get(page, ()):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}")

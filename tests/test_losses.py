@@ -76,17 +76,31 @@ def test_slopes_at_extremes_and_kinks(backend, dtype):
             np.testing.assert_allclose(of(L.CrossEntropy(0.5), f, float(y)), 0.5 * (p - (np.arange(3) == y)), **near)
 
 
+KINKS = {"relu": 0.0, "abs": 0.0, "leaky": 0.3}
+SMOOTH = {"tanh": 1.0, "identity": 1.0, "square": 0.0, "sigmoid": 0.25, "softplus": 0.5, "erf": 2 / np.sqrt(np.pi)}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_activations_at_their_kinks(backend):
-    """relu'(0) = abs'(0) = 0, leaky'(0) = slope: what a bias below an output weight of 1 receives."""
-    for activation, want in {"relu": 0.0, "abs": 0.0, "leaky": 0.3, "identity": 1.0, "square": 0.0, "tanh": 1.0,
-                             "sigmoid": 0.25, "softplus": 0.5, "erf": 2 / np.sqrt(np.pi)}.items():
-        model = M.MLP(1, 1, activation=activation, slope=0.3)
-        init = {"W1": np.zeros((1, 1)), "b1": np.zeros(1), "W2": np.ones((1, 1)), "b2": np.zeros(1)}
-        value = float(model.forward(init, np.zeros((1, 1)))[0])
-        run = fs.Run(model, fs.Dataset([[0.0]], [value - 1.0]), R.GD(), 1.0, 1, init=init, dtype="float64",
-                     backend=backend)
-        np.testing.assert_allclose(-fs.train(run).params["b1"].item(), want, rtol=VALUE)
+    """relu'(0) = abs'(0) = 0, leaky'(0) = slope."""
+    for activation, want in KINKS.items():
+        np.testing.assert_allclose(slope_at_zero(activation, backend), want, rtol=VALUE)
+
+
+@pytest.mark.parametrize("activation", SMOOTH)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_smooth_activations_at_zero(backend, activation):
+    np.testing.assert_allclose(slope_at_zero(activation, backend), SMOOTH[activation], rtol=VALUE)
+
+
+def slope_at_zero(activation, backend):
+    """What a bias below an output weight of 1 receives."""
+    model = M.MLP(1, 1, activation=activation, slope=0.3)
+    init = {"W1": np.zeros((1, 1)), "b1": np.zeros(1), "W2": np.ones((1, 1)), "b2": np.zeros(1)}
+    value = float(model.forward(init, np.zeros((1, 1)))[0])
+    run = fs.Run(model, fs.Dataset([[0.0]], [value - 1.0]), R.GD(), 1.0, 1, init=init, dtype="float64",
+                 backend=backend)
+    return -fs.train(run).params["b1"].item()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -59,7 +59,7 @@ def same(got, want, dtype="float64"):
 
 
 @pytest.mark.parametrize("dtype", ("float64", "float32"))
-def test_model_loss_and_penalty_train_as_torch_says(dtype):
+def test_model_loss_and_penalty_train_as_torch_says(optimized, dtype):
     metrics = [fs.metrics.TrainLoss(), fs.metrics.TestLoss(), fs.metrics.JacobianRank(), fs.metrics.FeatureSparsity(),
                fs.metrics.Sharpness()]
     run = own(dtype, metrics=metrics)

@@ -97,7 +97,7 @@ def reshape(node, shape):
 
 def broadcast(node, shape):
     """`node` repeated along axes it lacks or has once."""
-    return view(node, np.broadcast_to(positions(node), shape))
+    return node if node.shape == shape else view(node, np.broadcast_to(positions(node), shape))
 
 
 def cat(nodes):

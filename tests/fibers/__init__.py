@@ -113,10 +113,10 @@ def build(program, folder, sanitize=False, shared=True):
 @cache
 def prepared(sanitize, shared):
     """What all programs share: the folder of the precompiled words and headers, and the library of fibers beneath."""
-    own = "".join((HERE / name).read_text() for name in ("cuda.h", "shared.h", "fibers.cpp"))
-    own += headers_hash() + compiler()
-    name = hashlib.sha256(own.encode()).hexdigest()[:8] + "-sanitized" * sanitize + "-alone" * (not shared)
-    folder = HERE.parents[1] / "build" / "fibers" / "shared" / name
+    own = text_of("cuda.h", "shared.h", "fibers.cpp") + headers_hash() + compiler()
+    kinds = "-sanitized" * sanitize
+    everything = HERE.parents[1] / "build" / "fibers" / "shared"
+    folder = everything / f"{short(own)}{kinds}{'-alone' * (not shared)}"
     folder.mkdir(parents=True, exist_ok=True)
     common = [HERE / "shared.h"] * shared
     with made_once(folder / "words.h.gch") as temporary:
@@ -124,15 +124,24 @@ def prepared(sanitize, shared):
             headers = [HERE / "cuda.h", *sorted((source_folder() / "cuda").rglob("*.h")), *common]
             (folder / "words.h").write_text("".join(f'#include "{header}"\n' for header in headers))
             run("words.h", [*command(sanitize), "-x", "c++-header", str(folder / "words.h"), "-o", str(temporary)])
+    machine = everything / f"{short(text_of('cuda.h', 'fibers.cpp') + compiler())}{kinds}.o"  # whatever the headers
+    with made_once(machine) as temporary:
+        if temporary:
+            run("fibers.cpp", [*command(sanitize), "-O0" if sanitize else "-O1", "-c", str(HERE / "fibers.cpp"), "-o",
+                               str(temporary)])
     with made_once(folder / "libfibers.so") as temporary:
         if temporary:
-            made = temporary.with_suffix(".o")
-            run("fibers.cpp", [*command(sanitize), "-O0" if sanitize else "-O1", "-c", str(HERE / "fibers.cpp"), "-o",
-                               str(made)])
-            run("shared.h", [*command(sanitize), "-DFS_SHARED_HERE=", "-shared", str(made), "-x", "c++",
+            run("shared.h", [*command(sanitize), "-DFS_SHARED_HERE=", "-shared", str(machine), "-x", "c++",
                              *map(str, common), "-o", str(temporary)])
-            made.unlink()
     return folder, folder / "libfibers.so"
+
+
+def text_of(*names):
+    return "".join((HERE / name).read_text() for name in names)
+
+
+def short(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 #include "cuda.h"
 
 #include "cuda/general.h"
+#include "cuda/metrics/jacobi.h"
 
 #ifndef FS_SHARED_HERE
 #define FS_SHARED_HERE extern
@@ -65,5 +66,8 @@ FS_OF_A_TEAM(float, TwoWarps<float>);
 FS_OF_A_TEAM(double, Alone<double>);
 FS_OF_A_TEAM(double, Warp<double>);
 FS_OF_A_TEAM(double, TwoWarps<double>);
+FS_SHARED(jacobi_singular_values<Warps<1>>);
+FS_SHARED(jacobi_singular_values<Warps<7>>);
+FS_SHARED(jacobi_singular_values<Warps<8>>);
 
 }  // namespace fs
