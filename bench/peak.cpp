@@ -2,8 +2,8 @@
 // Parallel over threads; each keeps independent chains a <- a * b + c in vector registers, more of them than
 // latency (4 to 5 cycles) times pipes (2), so that no chain waits for itself.
 // Vectors are the compiler's own: to read immintrin.h takes it longer than all the rest.
+#include <cstdlib>
 #include <cstring>
-#include <vector>
 
 typedef float Eight __attribute__((vector_size(32)));
 typedef float Sixteen __attribute__((vector_size(64)));
@@ -43,16 +43,24 @@ extern "C" double fma_flops(int bits, long loops, int threads) {
   for (int thread = 0; thread < threads; ++thread) kept = bits == 512 ? chains_512(loops) : chains_256(loops);
   return 2.0 * (bits == 512 ? 24 * 16 : 12 * 8) * double(loops) * threads;
 }
+
 // Bytes read plus bytes written by `threads` threads that each copy 64 MiB `loops` times.
 extern "C" double copy_bytes(long loops, int threads) {
   constexpr size_t size = 64u << 20;
-  static std::vector<std::vector<char>> buffers;
-  while (int(buffers.size()) < 2 * threads) buffers.emplace_back(size, char(1));
+  static char* memory = nullptr;
+  static int held = 0;
+  if (held < threads) {
+    std::free(memory);
+    memory = static_cast<char*>(std::malloc(2 * threads * size));
+    std::memset(memory, 1, 2 * threads * size);
+    held = threads;
+  }
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int thread = 0; thread < threads; ++thread)
     for (long t = 0; t < loops; ++t) {
-      std::memcpy(buffers[2 * thread].data(), buffers[2 * thread + 1].data(), size);
-      kept = buffers[2 * thread][size_t(t * 4099) % size];
+      char *to = memory + 2 * thread * size, *from = to + size;
+      std::memcpy(to, from, size);
+      kept = to[size_t(t * 4099) % size];
     }
   return 2.0 * double(size) * double(loops) * threads;
 }
