@@ -1,38 +1,33 @@
 // Owns the ceilings of the machine: most fused multiply-adds a second in registers, and copy bandwidth.
 // Parallel over threads; each keeps independent chains a <- a * b + c in vector registers, more of them than
 // latency (4 to 5 cycles) times pipes (2), so that no chain waits for itself.
-#include <immintrin.h>
-
+// Vectors are the compiler's own: to read immintrin.h takes it longer than all the rest.
+#include <cstdlib>
 #include <cstring>
-#include <vector>
 
-template <class V>
-static inline float first(const V& v) {
-  float out;
-  std::memcpy(&out, &v, sizeof out);
-  return out;
-}
+typedef float Eight __attribute__((vector_size(32)));
+typedef float Sixteen __attribute__((vector_size(64)));
 
 __attribute__((target("avx2,fma"), noinline)) static float chains_256(long loops) {
   constexpr int C = 12;
-  __m256 a[C], b = _mm256_set1_ps(0.999f), c = _mm256_set1_ps(0.001f);
-  for (int k = 0; k < C; ++k) a[k] = _mm256_set1_ps(0.5f + 0.01f * k);
+  Eight a[C], b = Eight{} + 0.999f, c = Eight{} + 0.001f;
+  for (int k = 0; k < C; ++k) a[k] = Eight{} + (0.5f + 0.01f * k);
   for (long t = 0; t < loops; ++t)
 #pragma GCC unroll 12
-    for (int k = 0; k < C; ++k) a[k] = _mm256_fmadd_ps(a[k], b, c);
-  for (int k = 1; k < C; ++k) a[0] = _mm256_add_ps(a[0], a[k]);
-  return first(a[0]);
+    for (int k = 0; k < C; ++k) a[k] = a[k] * b + c;
+  for (int k = 1; k < C; ++k) a[0] += a[k];
+  return a[0][0];
 }
 
 __attribute__((target("avx512f"), noinline)) static float chains_512(long loops) {
   constexpr int C = 24;
-  __m512 a[C], b = _mm512_set1_ps(0.999f), c = _mm512_set1_ps(0.001f);
-  for (int k = 0; k < C; ++k) a[k] = _mm512_set1_ps(0.5f + 0.01f * k);
+  Sixteen a[C], b = Sixteen{} + 0.999f, c = Sixteen{} + 0.001f;
+  for (int k = 0; k < C; ++k) a[k] = Sixteen{} + (0.5f + 0.01f * k);
   for (long t = 0; t < loops; ++t)
 #pragma GCC unroll 24
-    for (int k = 0; k < C; ++k) a[k] = _mm512_fmadd_ps(a[k], b, c);
-  for (int k = 1; k < C; ++k) a[0] = _mm512_add_ps(a[0], a[k]);
-  return first(a[0]);
+    for (int k = 0; k < C; ++k) a[k] = a[k] * b + c;
+  for (int k = 1; k < C; ++k) a[0] += a[k];
+  return a[0][0];
 }
 
 static volatile float kept;
@@ -52,13 +47,20 @@ extern "C" double fma_flops(int bits, long loops, int threads) {
 // Bytes read plus bytes written by `threads` threads that each copy 64 MiB `loops` times.
 extern "C" double copy_bytes(long loops, int threads) {
   constexpr size_t size = 64u << 20;
-  static std::vector<std::vector<char>> buffers;
-  while (int(buffers.size()) < 2 * threads) buffers.emplace_back(size, char(1));
+  static char* memory = nullptr;
+  static int held = 0;
+  if (held < threads) {
+    std::free(memory);
+    memory = static_cast<char*>(std::malloc(2 * threads * size));
+    std::memset(memory, 1, 2 * threads * size);
+    held = threads;
+  }
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int thread = 0; thread < threads; ++thread)
     for (long t = 0; t < loops; ++t) {
-      std::memcpy(buffers[2 * thread].data(), buffers[2 * thread + 1].data(), size);
-      kept = buffers[2 * thread][size_t(t * 4099) % size];
+      char *to = memory + 2 * thread * size, *from = to + size;
+      std::memcpy(to, from, size);
+      kept = to[size_t(t * 4099) % size];
     }
   return 2.0 * double(size) * double(loops) * threads;
 }

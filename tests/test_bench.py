@@ -203,12 +203,13 @@ def test_flops_count_the_algorithm():
 
 
 def test_smoke_of_a_whole_measurement(tmp_path):
-    """fastsgd, PyTorch batched and the ceilings through real processes, rows and tables; a provider that is none."""
+    """fastsgd and the ceilings through real processes, PyTorch batched; rows and tables; a provider that is none."""
     settings = suite.Settings(rounds=2, best_of=1, target=0.002, opponents=("torch-batched", "no-such-thing"))
     case = replace(cases.CASES["relu2"], N=N)
     made = []
     with ExitStack() as stack:
         start = harness.Starter(1, stack)
+        start.running["torch-batched"] = InProcess("torch-batched")  # a process would import torch again
         made += suite.against_opponents(case, start, settings, lambda text: None)
         made += suite.lost_runs(case, start, settings, lambda text: None)
     shared = rows.conditions()

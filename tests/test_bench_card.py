@@ -101,7 +101,7 @@ def test_rates_count_the_steps_that_were_done(rehearsed, monkeypatch, capsys, tm
 
 def test_a_kit_has_the_programs_that_the_parts_ask_for(rehearsed):
     known = {program.key for program in kit.programs()}
-    for name, given in speed.SHAPES.items():
+    for name, given in speed.all_shapes().items():
         run = card.run_of(card.random_system(*given), 1, 8)
         program = kit.layout.choose(kit.Work(run), 300_000, kit.Recorder(), fs.Tuning()).program
         assert program.key in known, name

@@ -1,7 +1,7 @@
 """What the CUDA programs were compiled to, for sm_90 and without a card: registers, spills, shuffles, instructions."""
 
-from functools import cache
 from math import log2
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,22 +20,30 @@ CARRIED = (programs.Row("carried", DIAGONAL, 20, rule=MOMENTUM),
            programs.Row("carried", programs.TS2, 20, rule=fs.rules.SGD(momentum=0.9, nesterov=True, weight_decay=0.1)))
 
 
+def swept(title, N):
+    """The row in float32 of a system and so many networks."""
+    return next(row for row in programs.ROWS if row.title == title and row.N == N)
+
+
 @pytest.fixture(scope="module")
-def reports():
+def reports(request):
+    """{row: sass.Report} of the rows that are asked for: the disassembler takes half a second to start."""
     try:
         compiler.nvrtc()
     except BackendUnavailable as error:
         pytest.skip(str(error))
     if not sass.tool("cuobjdump") or not sass.tool("nvdisasm"):
         pytest.skip("no cuobjdump and nvdisasm: Triton's wheel brings them")
-    return cache(lambda row: programs.reports((row,))[row])
+    asked = [item.callspec.params for item in request.session.items
+             if item.path == Path(__file__) and "reports" in item.fixturenames]
+    return programs.reports({given["row"] if "row" in given else swept(given["title"], given["N"]) for given in asked})
 
 
 @pytest.mark.parametrize("row", [row if row.title in SWEPT and row.dtype == "float32" else long(row)
                                  for row in programs.ROWS], ids=lambda row: f"{row.title} {row.dtype} {row.N}")
 def test_few_spills_one_shuffle_for_each_halving_and_six_tenths_of_the_floor(reports, row):
     """A fourth block on a multiprocessor is worth some registers that are spilled, if hardly any stands in the loop."""
-    lanes, report = row.chosen.lanes, reports(row)
+    lanes, report = row.chosen.lanes, reports[row]
     words = 2 if row.dtype == "float64" else 1
     assert report.spilled <= 80 and report.of({"LDL", "STL"}) <= 0.05 * report.issue
     assert report.registers <= 168 and row.measure(report)["share"] >= 0.66
@@ -49,8 +57,8 @@ def test_few_spills_one_shuffle_for_each_halving_and_six_tenths_of_the_floor(rep
 def test_the_systems_that_are_swept_most_stay_near_their_floor(
         reports, title, N, issue, registers, share, bound, warps):
     """At least 60 % of the throughput that arithmetic alone would allow is the goal; these hold what was reached."""
-    row = next(row for row in programs.ROWS if row.title == title and row.N == N)
-    measured = row.measure(reports(row))
+    row = swept(title, N)
+    measured = row.measure(reports[row])
     assert measured["instructions a step"] <= issue and measured["registers"] <= registers
     assert measured["share"] >= share and measured["bound G steps/s"] > bound
     assert measured["warps a multiprocessor"] >= warps
@@ -72,7 +80,7 @@ def test_instructions_are_counted_where_they_are(lanes):
 
 @pytest.mark.parametrize("row", (*CARRIED[:2], long(CARRIED[2])), ids=("momentum", "adam", "nesterov"))
 def test_what_a_rule_carries_is_in_registers(reports, row):
-    report = reports(row)
+    report = reports[row]
     assert "carries" in row.chosen.program.name
     assert report.of({"LDL", "STL"}) <= 0.02 * report.issue and report.registers <= 168
 

@@ -1,6 +1,7 @@
 """Owns ahead-of-time compiles of the Triton kernels, without a GPU: a program that prints what each one's code uses.
 
-Run without TRITON_INTERPRET: python tests/triton_aot.py prints {case: {target: {counts}}} as JSON.
+Run without TRITON_INTERPRET: python tests/triton_aot.py prints {case: {target: {counts}}} as JSON, of all cases or of
+arguments like "diagonal 30 for sm_90".
 """
 
 import json
@@ -44,6 +45,7 @@ TRAINED = {  # {case: (model, other fields)}: the paper's systems, then wide net
         localisation=R.Localisation(0.5), gradient_noise=fs.GradientNoise(0.1, "stable", alpha=1.5), average=0.9)}),
     "dense 2-20-10 classes": (M.MLP(2, 20, outputs=10), {"loss": L.CrossEntropy()}),
     "dense 2-5-2 noise": (M.MLP(2, 5, outputs=2), {"rule": R.SGD(label_noise=0.1)}),
+    "dense 2-5-2 batch noise": (M.MLP(2, 5, outputs=2), {"rule": R.SGD(batch_size=4, label_noise=0.1)}),
     "dense 2-20-16 sam": (M.MLP(2, 20, outputs=16), {"rule": R.SAM(rho=0.1, batch_size=4, label_noise=0.1),
                                                      "loss": L.Squared(weights=np.ones(16))}),
     "power 30": (M.DiagonalPower(30, 3), {}),
@@ -151,11 +153,12 @@ def one(job):
 
 
 if __name__ == "__main__":
-    names = sys.argv[1].split(",") if len(sys.argv) > 1 else [*TRAINED, *OTHERS, *LOSSES]
-    names.reverse()  # wide networks, the long ones, first
-    jobs = [(name, target) for name in names for target in targets(name)]
+    jobs = [tuple(words.split(" for ")) for words in sys.argv[1:]]
+    jobs = jobs or [(name, target) for name in (*TRAINED, *OTHERS, *LOSSES) for target in targets(name)]
+    jobs.sort(key=lambda job: -[*OTHERS, *LOSSES, *TRAINED].index(job[0]))  # wide networks, the long ones, first
+    made = dict([one(jobs.pop())])  # what Triton imports and hashes for it, the children of the pool have from here
     with ProcessPoolExecutor(min(4, os.cpu_count())) as pool:
-        made = dict(pool.map(one, jobs))
+        made |= dict(pool.map(one, jobs))
     for target in ("sm_80", "sm_90", "sm_100"):
         cubins = {job: code for job, (_, code) in made.items() if code and job[1] == target}
         listings = sass.instructions(cubins.values(), target) if cubins else ()

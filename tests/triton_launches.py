@@ -63,7 +63,9 @@ triton.compiler.compile = only_first
 def go(model, rule=None, order=None, seed=2**64 - 5, metrics=()):
     """One step of three networks, and metrics, by the backend's own code on CPU tensors."""
     rng = np.random.default_rng(0)
-    data = fs.Dataset(*(rng.standard_normal(shape) for shape in ((5, model.d), 5, (4, model.d), 4))).astype("float32")
+    y = (model.outputs,) if model.outputs > 1 else ()
+    shapes = (5, model.d), (5, *y), (4, model.d), (4, *y)
+    data = fs.Dataset(*(rng.standard_normal(shape) for shape in shapes)).astype("float32")
     run = fs.Run(model, data, rule or R.SGD(), 0.1, 1, networks=3, order=order, seed=seed, backend="triton",
                  metrics=metrics)
     plan, one = fs.plan(run), backend.Triton()
@@ -79,7 +81,7 @@ if __name__ == "__main__":
     portable.why_none = backend._other_device = lambda *run: None
     backend.device_of = lambda run: torch.device("cpu")
     tiles.device_of = backend.device_of
-    go(M.DiagonalLinear(30))
+    go(M.MLP(2, 5, outputs=2), R.SGD(label_noise=0.1))
     go(M.DiagonalLinear(3), order=fs.orders.Reshuffle(), seed=1)
     go(M.MLP(2, (20, 4)), R.SGD(batch_size=3), metrics=(F.TrainLoss(), F.NTK(), F.FeatureSparsity()))
     go(M.DiagonalLinear(3), R.SGD(momentum=0.5, gradient_noise=0.1))

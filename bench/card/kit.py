@@ -27,7 +27,7 @@ from fastsgd.measure.programs import jacobians
 
 from . import BATCHED, NOISY, portable, run_of, systems, with_momentum
 from .bits import others
-from .speed import SHAPES, random_system, ranked
+from .speed import all_shapes, random_system, ranked
 
 ROOT = Path(__file__).parents[2]
 ARCH = "sm_90"
@@ -80,7 +80,7 @@ def _large():
         yield from ((run.replace(rule=fs.rules.Adam()), N, team) for N in (10**5, 64) for team in (None, 1, 2, 4, 8))
         yield from ((run.replace(rule=BATCHED), N, team) for N in (10**5, 64) for team in (None, 1, 2, 4, 8))
         yield from ((run.replace(rule=NOISY), 10**5, team) for team in (1, 32))
-    for given in SHAPES.values():
+    for given in all_shapes().values():
         run = run_of(random_system(*given), 1, 8)
         yield from ((run, N, None) for N in (300_000, 50_000))
     yield from ((run, run.networks, None) for run in others())
