@@ -112,6 +112,7 @@ FS_FN bool invert(double* __restrict H, int d) {
       other[k] = 0;
       add_multiple(other, c, row, 0, d);
     }
+    FS_WORKED(i64(d) * d / 4);
   }
   for (int i = 0; i < d; ++i)  // rounding made it slightly unsymmetric; the factorisations read one triangle
     for (int j = 0; j < i; ++j)
