@@ -201,7 +201,7 @@ def test_a_paper_has_its_width(tmp_path):
     sizes = {}
     for name in look.STYLES:
         with look.style(name):
-            figure.draw(study(6), tmp_path / f"{name}.png")
+            figure.draw(study(6, metrics=("train_loss", "test_loss")), tmp_path / f"{name}.png")
         sizes[name] = image.imread(tmp_path / f"{name}.png").shape
     assert sizes["paper"][1] == 7 * 300 and sizes["page"][1] != sizes["paper"][1]
     with pytest.raises(SpecError, match="poster"), look.style("poster"):

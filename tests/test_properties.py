@@ -1,5 +1,7 @@
 """Properties over requests that nobody wrote by hand: CPU equals reference, and no choice of speed moves a bit."""
 
+from functools import cache
+
 import numpy as np
 from cases import DTYPES, LANES
 from general_cases import samples
@@ -20,8 +22,9 @@ SMALL, FLAG = st.integers(1, 4), st.booleans()
 SMOOTH = [name for name in M.activations.ACTIVATIONS if name != "square"]
 
 
+@cache
 def per_network(low, high):
-    """A number in [low, high], or one for each network."""
+    """A number in [low, high], or one for each network. Made once: a strategy is checked when it is first drawn."""
     number = st.floats(low, high).map(lambda x: x if x > 1e-30 else 0.0)  # what float32 can tell from 0
     return number | st.lists(number, min_size=NETWORKS, max_size=NETWORKS).map(np.array)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from general_cases import D, general
-from scipy import stats
 
 import fastsgd as fs
 from fastsgd.spec import draws
@@ -18,6 +17,8 @@ def drawn(alpha, many=MANY):
 
 @pytest.mark.parametrize("alpha", [0.5, 0.8, 1.0, 1.3, 1.7, 2.0])
 def test_quantiles_are_those_of_scipy(alpha):
+    from scipy import stats  # takes most of a second to import, which other processes need not
+
     z = drawn(alpha)
     for level in (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99):
         below = np.mean(z <= stats.levy_stable.ppf(level, alpha, 0))

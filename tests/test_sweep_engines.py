@@ -180,7 +180,7 @@ def test_workers_started_at_different_times_share(whole, tmp_path):
 def test_dask_workers_one_of_them_killed(whole, tmp_path):
     distributed = pytest.importorskip("distributed")
     store, killed = small().store(tmp_path / "a", size=20), []
-    with distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None,
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
                                   host="127.0.0.1") as cluster, distributed.Client(cluster) as client:
         def kill(store, name):
             if not killed:

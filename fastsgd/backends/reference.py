@@ -164,9 +164,8 @@ class _Stepper:
         """Noise [N, *shape] on labels, one item an entry."""
         run, t = self.plan.run, self.segment.t0 + s
         _, draw = draws.NOISES[run.rule.noises()["label_noise"].kind]
-        items, more = range(int(np.prod(shape))), self._alpha("label_alpha")
-        z = np.concatenate([draw(run.seed, self.plan.keys, t, t + 1, "label_noise", item, **more) for item in items],
-                           axis=1)
+        z = draws.items(draw, run.seed, self.plan.keys, t, t + 1, "label_noise", int(np.prod(shape)),
+                        **self._alpha("label_alpha"))
         return self._scaled("label_noise", s, z).reshape(-1, *shape)
 
     def _gradient_noise(self, s):

@@ -37,11 +37,14 @@ def philox(counter, key):
 
 
 def words(seed, ids, t0, t1, stream, item=0):
-    """Random words for steps t0..t1 of the networks `ids`: uint32 [len(ids), t1 - t0]."""
-    ids = np.asarray(ids, dtype=np.uint32)
+    """Random words for steps t0..t1 of the networks `ids`: uint32 [len(ids), t1 - t0].
+
+    item: one of all networks, or [len(ids)]
+    """
+    ids, item = (np.reshape(np.asarray(a, dtype=np.uint32), (-1, 1)) for a in (ids, item))
     first, last = t0 // 4, (t1 + 3) // 4
     blocks = np.arange(first, last, dtype=np.uint64)  # the last block of all ends at 2^32
-    four = philox((blocks[None, :], ids[:, None], np.uint32(STREAMS[stream]), np.uint32(item)), seed)
+    four = philox((blocks[None, :], ids, np.uint32(STREAMS[stream]), item), seed)
     flat = np.moveaxis(four, 0, -1).reshape(len(ids), -1)
     return flat[:, t0 - 4 * first:t1 - 4 * first]
 
@@ -143,9 +146,14 @@ def noise_vector(seed, ids, t, count, kind, stream, alpha=None):
     alpha: of "stable"
     """
     each, draw = NOISES[kind]
-    more = {} if alpha is None else {"alpha": alpha}
-    blocks = [draw(seed, ids, each * t, each * (t + 1), stream, item, **more) for item in range(-(-count // each))]
-    return np.concatenate(blocks, axis=1)[:, :count]
+    return items(draw, seed, ids, each * t, each * (t + 1), stream, -(-count // each), alpha)[:, :count]
+
+
+def items(draw, seed, ids, t0, t1, stream, count, alpha=None):
+    """Draws of items 0..count-1, one item after the other, [len(ids), count (t1 - t0)]: all in one call of `draw`."""
+    more = {} if alpha is None else {"alpha": np.repeat(np.broadcast_to(alpha, len(ids)), count)}
+    drawn = draw(seed, np.repeat(ids, count), t0, t1, stream, np.tile(np.arange(count), len(ids)), **more)
+    return drawn.reshape(len(ids), -1)
 
 
 def permuted(seed, ids, key, positions, n):
