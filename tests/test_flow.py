@@ -47,9 +47,7 @@ def field(run, k):
     def slope(t, w):
         w = torch.tensor(w, requires_grad=True)
         f = run.model.forward(run.model.unflatten(w), X)
-        value = run.loss.value(f, y, run.model.outputs).mean()
-        if decay:
-            value = value + decay / 2 * (w**2).sum()
+        value = run.loss.value(f, y, run.model.outputs).mean() + decay / 2 * (w**2).sum()
         if run.rule.penalty is not None:
             value = value + run.rule.penalty.function(run.model.unflatten(w))
         return -torch.autograd.grad(value, w)[0].numpy() * free
