@@ -51,8 +51,7 @@ def of_modules():
     def unit(inputs, outputs):
         return torch.nn.Sequential(torch.nn.Linear(inputs, outputs), torch.nn.ReLU())
 
-    if not torch.distributed.is_initialized():  # the page's processes are one here
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     torch.manual_seed(0)
     model, sizes = torch.nn.Sequential(), [4, 60, 60, 60, 60, 4]
     for place, name in enumerate(("layer1", "layer2", "layer3", "layer4", "avgpool")):
@@ -72,8 +71,18 @@ APART = {"docs/guides/calling.md"}  # jax has threads, which the tests that fork
 GIVEN = {"docs/metrics.md": lambda: {"fs": fs, "run": relu_run()}, "docs/modules.md": of_modules}
 
 
+@pytest.fixture
+def no_process_group_remains():
+    """docs/modules.md has one: later tests, and their forks, are not to inherit it."""
+    yield
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("page", [page for page in written_in("python") if page not in ELSEWHERE])
-def test_code_runs_as_written(page, tmp_path, monkeypatch, optimized):
+def test_code_runs_as_written(page, tmp_path, monkeypatch, optimized, no_process_group_remains):
     for module in NEEDS.get(page, ()):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}")
