@@ -6,7 +6,7 @@ from .graph import INPUT, SEED, leaf, order, positions, shared
 from .loops import Loops, kept_nodes
 from .reverse import gradients
 
-UNROLLED = 400  # entries computed by a function up to which its loops are written out
+UNROLLED = 400  # operations of a function up to which its loops are written out: then those cost more than loops do
 LOCAL = 512  # vectors of arrays that a function may have for itself; more go to the rows it is given
 
 

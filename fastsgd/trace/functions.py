@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Function:
-    """numpy, torch: callables on arrays; code: C++ of vectors {0}, {1}, {2}; derivative as above; cost: of its code."""
+    """numpy, torch: callables on arrays; code: C++ of vectors {0}, {1}, {2}; derivative as above; cost: operations."""
 
     count: int
     numpy: Callable
@@ -52,7 +52,7 @@ def _sigmoid(z):
     return np.where(z < 0, e, 1) / (1 + e)
 
 
-def _unary(numpy, torch, code, derivative, cost=8):
+def _unary(numpy, torch, code, derivative, cost=16):
     return Function(1, numpy, _torch(torch) if isinstance(torch, str) else torch, code, derivative, cost)
 
 
@@ -84,7 +84,7 @@ TABLE = {
     "min": _binary(np.minimum, "minimum", "choose(({0}).a < ({1}).a, {0}, {1})",
                    lambda g, n, a, b: (_share(g, a, b, "lt"), _share(g, a, b, "gt"))),
     "pow": _binary(np.power, "pow", "exp({1} * log({0}))",
-                   lambda g, n, a, b: (g * b * _f("pow", a, b - 1.0), g * n * _f("log", a)), 16),
+                   lambda g, n, a, b: (g * b * _f("pow", a, b - 1.0), g * n * _f("log", a)), 32),
     "neg": _unary(np.negative, "neg", "-{0}", lambda g, n, a: (-g,), 1),
     "abs": _unary(np.abs, "abs", "abs({0})", lambda g, n, a: (g * _f("sign", a),), 1),
     "sign": _unary(np.sign, "sign", "gate({0}, V::set(1)) - gate(-{0}, V::set(1))", None, 2),
@@ -92,9 +92,9 @@ TABLE = {
     "gate": Function(2, lambda a, g: np.where(a > 0, g, 0.0), lambda a, g: g.where(a > 0, g.new_zeros(())),
                      "gate({0}, {1})", lambda g, n, a, b: (None, _f("gate", a, g))),
     "square": _unary(np.square, "square", "{0} * {0}", lambda g, n, a: (g * (a + a),), 1),
-    "sqrt": _unary(np.sqrt, "sqrt", "sqrt({0})", lambda g, n, a: (g / (n + n),)),
+    "sqrt": _unary(np.sqrt, "sqrt", "sqrt({0})", lambda g, n, a: (g / (n + n),), 4),
     "length": _unary(np.sqrt, "sqrt", "sqrt({0})",  # of a vector of this square: torch has 0 for its derivative at 0
-                     lambda g, n, a: (_f("where", _f("gt", n, 0.0), g / (n + n), 0.0),)),
+                     lambda g, n, a: (_f("where", _f("gt", n, 0.0), g / (n + n), 0.0),), 4),
     "exp": _unary(np.exp, "exp", "exp({0})", lambda g, n, a: (g * n,)),
     "expm1": _unary(np.expm1, "expm1", "expm1({0})", lambda g, n, a: (g * (n + 1.0),)),
     "log": _unary(np.log, "log", "log({0})", lambda g, n, a: (g / a,)),

@@ -119,8 +119,7 @@ class Loops:
         in hand, or a pair of factors if `products` and it is one, and to(positions [shape]) C++ of a position
         """
         sums = []
-        for node, index in wanted:
-            self._inner(node, index, sums)
+        cost = 1 + sum(self._inner(node, index, sums) for node, index in wanted)
         sizes = [size for size in shape if size != 1] or [1]
         axes = list(range(len(sizes)))
         tiled = next((k for k in reversed(axes) if sizes[k] >= TILE), None) if sums else None
@@ -132,7 +131,7 @@ class Loops:
             return np.asarray(index).reshape(sizes).transpose(axes)
 
         names = [f"i{k}" for k in range(len(domain))]
-        self.work += prod(domain) * (1 + sum(node.args[0].shape[-1] for node, _ in sums))
+        self.work += prod(domain) * (cost + sum(node.args[0].shape[-1] for node, _ in sums))
 
         def body(copies):
             lines, kept = [], self.sums
@@ -169,16 +168,15 @@ class Loops:
     # ---- sums
 
     def _inner(self, node, index, found):
-        """Sums without an array that the entries need."""
+        """Find sums without an array that the entries need; what functions cost an entry beyond an operation each."""
         node, index = through(node, index)
-        if id(node) in self.arrays:
-            return
-        if node.op in ("sum", "max"):
-            if all(node is not one for one, _ in found):
-                found.append((node, index))
-        elif node.op == "map":
-            for a in node.args:
-                self._inner(a, index, found)
+        if id(node) in self.arrays or node.op not in ("sum", "max", "map"):
+            return 0
+        if node.op == "map":
+            return max(0, TABLE[node.attr].cost - 1) + sum(self._inner(a, index, found) for a in node.args)
+        if all(node is not one for one, _ in found):
+            found.append((node, index))
+        return 0
 
     def _sum(self, node, index, at, domain, in_order):
         """Lines that form a sum, or find a largest, at every place of `at`; self.sums gets their names."""
