@@ -1,8 +1,8 @@
 """What the CUDA programs were compiled to, for sm_90 and without a card: registers, spills, shuffles, instructions."""
 
 from math import log2
-from pathlib import Path
 
+import asked
 import numpy as np
 import pytest
 from tiers import long
@@ -34,9 +34,8 @@ def reports(request):
         pytest.skip(str(error))
     if not sass.tool("cuobjdump") or not sass.tool("nvdisasm"):
         pytest.skip("no cuobjdump and nvdisasm: Triton's wheel brings them")
-    asked = [item.callspec.params for item in request.session.items
-             if item.path == Path(__file__) and "reports" in item.fixturenames]
-    return programs.reports({given["row"] if "row" in given else swept(given["title"], given["N"]) for given in asked})
+    return programs.reports({given["row"] if "row" in given else swept(given["title"], given["N"])
+                             for given in asked.parameters(request)})
 
 
 @pytest.mark.parametrize("row", [row if row.title in SWEPT and row.dtype == "float32" else long(row)

@@ -2,15 +2,15 @@
 
 import pickle
 import runpy
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forking import forked
 from tolerances import METRIC
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -490,8 +490,7 @@ def grown_by(batches):
 
 def test_memory_stays_below_one_stored_layer():
     """Peak growth over a pass of 30 batches is that of a few; in a fork, which need not import torch."""
-    with ProcessPoolExecutor(1, get_context("fork")) as pool:
-        assert pool.submit(grown_by, 30).result() < 200, "MiB; the layer stored is 480"
+    assert forked(partial(grown_by, 30)) < 200, "MiB; the layer stored is 480"
 
 
 def test_the_digits_example_runs(tmp_path, monkeypatch, capsys):

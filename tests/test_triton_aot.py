@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asked
 import pytest
 from tiers import long
 
@@ -50,9 +51,8 @@ def printed(program, *arguments):
 @pytest.fixture(scope="module")
 def code(request):
     """{case: {target: {what: count}}} of the jobs that are asked for."""
-    asked = {(item.callspec.params["case"], item.callspec.params["target"]) for item in request.session.items
-             if item.path == Path(__file__) and "code" in item.fixturenames}
-    return printed("triton_aot.py", *(f"{name} for {target}" for name, target in sorted(asked)))
+    jobs = sorted((given["case"], given["target"]) for given in asked.parameters(request))
+    return printed("triton_aot.py", *(f"{name} for {target}" for name, target in jobs))
 
 
 @pytest.mark.parametrize(("case", "target"), JOBS)
